@@ -1,0 +1,170 @@
+"""What can be chosen, with its default and its meaning: frozen, checked, stored with every model.
+
+Order of precedence: default < `--config FILE` (YAML or JSON) < `--set KEY=VALUE`. The environment holds
+places and secrets only.
+"""
+
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cellnet.errors import ConfigError
+
+Task = Literal["classify", "count"]
+Split = Literal["train", "test", "holdout"]
+Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
+Kernel = Literal["none", "sharpen", "edge", "emboss", "gaussian"]
+Orientation = Literal[0, 90, 180, 270]
+
+NETWORK_PX: Final = 200
+"""Side of the network's input, in pixels (the paper's)."""
+
+DEFAULT_NAMES: Final[dict[Task, str]] = {"classify": "classifier", "count": "regressor"}
+"""What the model of a task is called in the registry unless told otherwise."""
+
+
+class Frozen(BaseModel):
+    """A value that forbids unknown keys and change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Intensity(Frozen):
+    """The rule that turns recorded grey values of a whole frame into 0..255; stored in the bank."""
+
+    rule: Literal["percentile", "range"] = "percentile"
+    low: float = 0.1
+    """Percentile, or grey value, that becomes 0."""
+    high: float = 99.9
+    """Percentile, or grey value, that becomes 255."""
+
+
+class BankSettings(Frozen):
+    """What is fixed when a bank is made."""
+
+    intensity: Intensity = Intensity()
+    holdout_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of each lineage's groups that is kept for the final report (the paper's 10 %)."""
+    test_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the rest that chooses between epochs and trials (the paper's 70/30)."""
+    seed: int = 0
+
+
+class Preprocess(Frozen):
+    """How a frame becomes network input: stored with the model, the same in training and in serving."""
+
+    tile_px: tuple[int, int]
+    """Height and width, in frame pixels, of what the network sees at once; resized to 200×200."""
+    pixel_um: float | None = None
+    """Micrometres a frame pixel in the training frames; None when it was not known."""
+    intensity: Intensity = Intensity()
+    kernel: Kernel = "none"
+    mean: float = 0.5
+    """Subtracted from grey values of 0..1."""
+    std: float = 0.15
+    """Then divided by."""
+
+
+class Augment(Frozen):
+    """Which variants of a training tile are made: the paper's are 4 orientations × 4 shares."""
+
+    shares: tuple[float, ...] | Literal["auto"] = "auto"
+    """Shares of the tile's area that are cropped and resized. `auto`: all four of the paper, but the whole
+    tile alone for a counter whose frames have no centres, since count × share is a guess."""
+    orientation: Literal["stored", "drawn"] = "drawn"
+    """`stored`: every tile at 0, 90, 180 and 270° in the shards. `drawn`: one at random, on the training
+    device, each time a tile is used."""
+    mirror: bool = True
+    """Also mirror at random on the training device: a mirrored cell is as likely as the cell."""
+    jitter: float = Field(default=0.1, ge=0, lt=1)
+    """Random change of contrast (factor 1 ± jitter) and brightness (± jitter/2 of the range)."""
+
+
+PAPER_SHARES: Final = (1.0, 0.75, 0.5, 0.25)
+
+
+class ModelSpec(Frozen):
+    """The network: a row of `cellnet.models.ARCHITECTURES` and its choices."""
+
+    architecture: Literal["paper", "residual"] = "residual"
+    activation: Activation = "relu"
+    width: int = Field(default=16, ge=1, le=512)
+    """Channels of the first stage; each later stage has twice as many."""
+    depth: int = Field(default=4, ge=1, le=6)
+    """Stages, each halving the side."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class TrainConfig(Frozen):
+    """One training, whole."""
+
+    task: Task
+    model: ModelSpec = ModelSpec()
+    augment: Augment = Augment()
+    tile: Literal["auto", "frame"] | int = "auto"
+    """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
+    whole frame if its shorter side is under 300 pixels, else 200."""
+    kernel: Kernel = "none"
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    """Tiles a step, all workers together."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """The peak of a one-cycle schedule (AdamW)."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    seed: int = 0
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads a worker; None shares the machine's cores out."""
+
+
+class TuneConfig(Frozen):
+    """A search: every activation × kernel of the lists, or a random part of them (`--trials`)."""
+
+    activations: tuple[Activation, ...] = ("relu", "leaky_relu", "tanh", "sigmoid")
+    kernels: tuple[Kernel, ...] = ("none", "sharpen", "edge", "emboss", "gaussian")
+    train: TrainConfig
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixed: Any) -> Model:
+    """A checked configuration from an optional file and `KEY=VALUE` settings (dotted keys reach inside).
+
+    `fixed` are values that the command line names by options of their own; they win over the file.
+    Raises ConfigError in one line for an unreadable file, an unknown key or a value out of range.
+    """
+    values = _read_file(file) if file else {}
+    for item in sets:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes KEY=VALUE, not {item!r}; for example --set epochs=10")
+        _place(values, key.strip().split("."), yaml.safe_load(text))
+    for key, value in fixed.items():
+        _place(values, key.split("."), value)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"configuration {key!r}: {first['msg']} (seen: {first['input']!r:.80})") from error
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise ConfigError(f"cannot read the configuration {file}: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"the configuration {file} holds no KEY: VALUE lines")
+    return values
+
+
+def _place(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"configuration {'.'.join(path)!r}: {part!r} is a value, not a section")
+    values[path[-1]] = value

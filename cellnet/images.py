@@ -1,0 +1,195 @@
+"""Pixels: decode, stretch, cut, resize, filter. The same functions in training and in serving.
+
+Dimension suffixes, here and everywhere: H height, W width, N any number, B batch, K classes.
+"""
+
+import functools
+import io
+import itertools
+import math
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from cellnet.config import NETWORK_PX, Intensity, Kernel, Preprocess
+from cellnet.errors import DataError
+
+KERNELS: Final[dict[Kernel, tuple[tuple[float, ...], ...] | None]] = {
+    "none": None,
+    "sharpen": ((0, -1, 0), (-1, 5, -1), (0, -1, 0)),
+    "edge": ((-1, -1, -1), (-1, 8, -1), (-1, -1, -1)),
+    "emboss": ((-2, -1, 0), (-1, 1, 1), (0, 1, 2)),
+    "gaussian": ((1 / 16, 2 / 16, 1 / 16), (2 / 16, 4 / 16, 2 / 16), (1 / 16, 2 / 16, 1 / 16)),
+}
+
+FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP")
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+MAX_PIXELS: Final = 100_000_000
+"""Largest image that is decoded (10,000 × 10,000); the header is read first."""
+
+TOLERANCE: Final = 1.1
+"""How far a tile may be stretched to divide a frame evenly, as a factor."""
+
+
+class Box(NamedTuple):
+    """A tile's place in its frame, in pixels, and the weight with which its count enters the frame's."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+    weight: float = 1.0
+
+    def pixels(self, image_HW: NDArray[Any]) -> NDArray[Any]:
+        """The part of the image inside the box."""
+        return image_HW[self.top : self.bottom, self.left : self.right]
+
+    def centres_inside(self, centres_N2: NDArray[np.float32]) -> int:
+        """How many centres (columns x, y) lie inside; the lower edges belong to the box."""
+        x, y = centres_N2[:, 0], centres_N2[:, 1]
+        return int(((x >= self.left) & (x < self.right) & (y >= self.top) & (y < self.bottom)).sum())
+
+
+@functools.cache
+def _quiet_opencv() -> None:
+    """Private TIFF tags of microscopes are no news to a biologist."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
+
+def decode(data: bytes, *, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Grey pixels (H, W) as recorded, 8 or 16 bits, from the bytes of a PNG, JPEG, TIFF or BMP file.
+
+    Colour becomes luminance, transparency is dropped, float pixels are spread over 16 bits. Raises
+    DataError, naming `name`, for what is unreadable, empty, blank, of several pages, or over 100 megapixels.
+    """
+    _quiet_opencv()
+    if not data:
+        raise DataError(f"{name}: the file is empty; export it again")
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            width, height = header.size
+            pages = getattr(header, "n_frames", 1)
+    except PIL.Image.DecompressionBombError as error:
+        raise DataError(f"{name}: larger than {MAX_PIXELS // 10**6} megapixels; cut it first") from error
+    except Exception as error:  # Pillow raises many kinds on broken headers
+        raise DataError(f"{name}: not a readable PNG, JPEG, TIFF or BMP image") from error
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{name}: {width}×{height} is over {MAX_PIXELS // 10**6} megapixels; cut it first")
+    if pages > 1:
+        raise DataError(f"{name}: holds {pages} pages; export one plane a file")
+    try:
+        image = cv2.imdecode(
+            np.frombuffer(data, np.uint8),
+            cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION,
+        )
+    except cv2.error as error:
+        raise DataError(f"{name}: damaged, its pixels cannot be decoded") from error
+    if image is None:
+        raise DataError(f"{name}: damaged, its pixels cannot be decoded")
+    if image.dtype not in (np.uint8, np.uint16):
+        image = _to_16_bits(image, name)
+    if image.min() == image.max():
+        raise DataError(f"{name}: blank, every pixel has the value {image.flat[0]}")
+    return image
+
+
+def _to_16_bits(image_HW: NDArray[Any], name: str) -> NDArray[np.uint16]:
+    """Values of any other type, from their lowest to their highest, spread over 0..65535."""
+    values_HW = image_HW.astype(np.float64)
+    if not np.isfinite(values_HW).all():
+        raise DataError(f"{name}: holds values that are not numbers (NaN or infinite)")
+    low, high = values_HW.min(), values_HW.max()
+    return np.asarray(np.round((values_HW - low) * (65535 / max(high - low, 1e-300))), np.uint16)
+
+
+def encode_png(image_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """A lossless PNG of 8 or 16 bit grey pixels; light compression, since decoding speed is what counts."""
+    done, data = cv2.imencode(".png", image_HW, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise DataError(f"cannot encode pixels of shape {image_HW.shape} and type {image_HW.dtype}")
+    return data.tobytes()
+
+
+def stretch(image_HW: NDArray[np.uint8] | NDArray[np.uint16], rule: Intensity) -> NDArray[np.uint8]:
+    """Grey values 0..255 of a whole frame by the bank's intensity rule; values beyond it saturate."""
+    if rule.rule == "percentile":
+        low, high = np.percentile(image_HW, [rule.low, rule.high])
+    else:
+        low, high = rule.low, rule.high
+    scale = 255.0 / max(float(high - low), 1e-6)
+    levels = np.arange(np.iinfo(image_HW.dtype).max + 1, dtype=np.float32)
+    table = np.clip(np.round((levels - np.float32(low)) * scale), 0, 255).astype(np.uint8)
+    return table[image_HW]
+
+
+def cut(height: int, width: int, tile_px: tuple[int, int]) -> list[Box]:
+    """The tiles that cover a frame, at the magnification of `tile_px`.
+
+    A frame that divides into equal tiles with at most 10 % of stretch is divided; any other is covered by
+    tiles of the exact size that overlap evenly. Weights make Σ weight × count the frame's count: a tile's
+    weight is the mean, over its pixels, of 1 / (tiles that cover the pixel).
+    Raises DataError when the frame is smaller than a tile.
+    """
+    rows, columns = _spans(height, tile_px[0]), _spans(width, tile_px[1])
+    if not rows or not columns:
+        raise DataError(
+            f"the frame is {width}×{height} pixels, smaller than the {tile_px[1]}×{tile_px[0]} that the "
+            "network sees at once; record a larger frame, or train with a smaller tile (--set tile=PIXELS)"
+        )
+    return [
+        Box(top, left, bottom, right, weight_y * weight_x)
+        for top, bottom, weight_y in rows
+        for left, right, weight_x in columns
+    ]
+
+
+def _spans(length: int, tile: int) -> list[tuple[int, int, float]]:
+    """(start, stop, weight) of the tiles along one axis; none when the axis is shorter than a tile."""
+    if length * TOLERANCE < tile:
+        return []
+    n = max(1, round(length / tile))
+    if 1 / TOLERANCE <= length / n / tile <= TOLERANCE:
+        edges = [round(i * length / n) for i in range(n + 1)]
+        return [(start, stop, 1.0) for start, stop in itertools.pairwise(edges)]
+    n = math.ceil(length / tile)
+    starts = [round(i * (length - tile) / (n - 1)) for i in range(n)]
+    covered = np.zeros(length)
+    for start in starts:
+        covered[start : start + tile] += 1
+    return [(start, start + tile, float((1 / covered[start : start + tile]).mean())) for start in starts]
+
+
+def rescale(image_HW: NDArray[Any], factor: float) -> NDArray[Any]:
+    """The image with both sides multiplied by `factor` (area averaging when it shrinks)."""
+    if factor == 1.0:
+        return image_HW
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image_HW, None, fx=factor, fy=factor, interpolation=how))
+
+
+def to_network_size(tile_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The tile resized to the network's 200×200 pixels."""
+    side = NETWORK_PX
+    if tile_HW.shape == (side, side):
+        return np.ascontiguousarray(tile_HW)
+    how = cv2.INTER_AREA if min(tile_HW.shape) >= side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(tile_HW), (side, side), interpolation=how), np.uint8)
+
+
+def apply_kernel(image_HW: NDArray[np.uint8], name: Kernel) -> NDArray[np.uint8]:
+    """Filter with a named 3×3 kernel; the border is reflected, values saturate at 0 and 255."""
+    weights = KERNELS[name]
+    if weights is None:
+        return image_HW
+    filtered = cv2.filter2D(image_HW, -1, np.array(weights, np.float32), borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(filtered, np.uint8)
+
+
+def normalise(tiles_BHW: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
+    """Network input (B, 1, H, W) from 200×200 tiles: the model's kernel, then (grey/255 - mean) / std."""
+    filtered_BHW = np.stack([apply_kernel(tile_HW, preprocess.kernel) for tile_HW in tiles_BHW])
+    scale, shift = 1 / (255 * preprocess.std), preprocess.mean / preprocess.std
+    return (filtered_BHW[:, None].astype(np.float32) * scale - shift).astype(np.float32, copy=False)

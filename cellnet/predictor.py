@@ -1,0 +1,143 @@
+"""A published model, ready to answer: prepare (cut, resize, kernel) and forward, the same as in training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cellnet import models, training
+from cellnet.augment import frame_at_scale
+from cellnet.config import Task, TrainConfig
+from cellnet.errors import DataError, IntegrityError
+from cellnet.images import Box, cut, normalise, to_network_size
+from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
+
+Magnification = Literal["matched", "rescaled", "assumed"]
+MAX_RESCALE = 4.0
+"""Pixel sizes further apart than this factor are refused: the detail is not there."""
+BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePrediction:
+    """What a network says of one frame."""
+
+    magnification: Magnification
+    """`matched` or `rescaled` to the training frames' pixel size; `assumed` to be it where it is not known."""
+    boxes: list[Box]
+    """The tiles, in pixels of the frame as the network saw it."""
+    tile_outputs: NDArray[np.float32]
+    """Probabilities (N, K) or counts (N,) of the tiles."""
+    factor: float
+    """By how much the frame was resized before it was cut."""
+
+    @property
+    def weights_N(self) -> NDArray[np.float64]:  # noqa: N802 - the shape is part of the name
+        """Each tile's weight in the frame."""
+        return np.array([box.weight for box in self.boxes])
+
+    @property
+    def count(self) -> float:
+        """Cells in the whole frame, of a counter."""
+        return float((self.weights_N * self.tile_outputs).sum())
+
+    @property
+    def probability_K(self) -> NDArray[np.float64]:  # noqa: N802 - the shape is part of the name
+        """Probability of each lineage, of a classifier: the tiles' mean."""
+        pooled: NDArray[np.float64] = np.average(self.tile_outputs, axis=0, weights=self.weights_N)
+        return pooled
+
+
+class Predictor:
+    """One model version in memory."""
+
+    def __init__(self, ref: str, card: Card, network: nn.Module) -> None:
+        self.ref = ref
+        self.card = card
+        self.network = network.eval()
+
+    @classmethod
+    def load(cls, registry: Registry, ref: str) -> Self:
+        """The model that a reference means. Raises NotFoundError or IntegrityError."""
+        version = registry.resolve(ref)
+        return cls(version.ref, version.card, _network(registry, version))
+
+    @property
+    def task(self) -> Task:
+        """What the model does."""
+        return self.card.task
+
+    def predict(
+        self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], *, pixel_um: float | None = None
+    ) -> FramePrediction:
+        """What the network says of a frame of any size not smaller than a tile.
+
+        The frame is brought to the training frames' magnification when both pixel sizes are known. Raises
+        DataError for a frame smaller than a tile, or of a magnification too far from the training frames'.
+        """
+        preprocess = self.card.preprocess
+        self._check_magnification(pixel_um)
+        grey_HW, factor = frame_at_scale(image_HW, pixel_um, preprocess)
+        boxes = cut(grey_HW.shape[0], grey_HW.shape[1], preprocess.tile_px)
+        tiles = [to_network_size(box.pixels(grey_HW)) for box in boxes]
+        outputs = [self.forward(tiles[start : start + BATCH]) for start in range(0, len(tiles), BATCH)]
+        known = pixel_um is not None and preprocess.pixel_um is not None
+        return FramePrediction(
+            magnification="assumed" if not known else "matched" if factor == 1 else "rescaled",
+            boxes=boxes,
+            tile_outputs=np.concatenate(outputs),
+            factor=factor,
+        )
+
+    def forward(self, tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Probabilities (N, K) or counts (N,) of 200×200 tiles."""
+        input_B1HW = torch.from_numpy(normalise(np.stack(tiles), self.card.preprocess))
+        return training.forward(
+            self.network, input_B1HW.to(memory_format=torch.channels_last), self.card.task
+        )
+
+    def _check_magnification(self, pixel_um: float | None) -> None:
+        trained_um = self.card.preprocess.pixel_um
+        if pixel_um is None or trained_um is None:
+            return
+        if not 1 / MAX_RESCALE <= pixel_um / trained_um <= MAX_RESCALE:
+            raise DataError(
+                f"a pixel is {pixel_um:g} µm, but {self.ref} was trained at {trained_um:g} µm a pixel, more than "
+                f"{MAX_RESCALE:g}× apart; use a model of that magnification"
+            )
+
+
+def fresh_network(config: TrainConfig, classes: int, mean_count: float = 1.0) -> nn.Module:
+    """The network of a configuration before training, in the memory layout that convolutions like."""
+    network = models.create(config.model, config.task, classes=classes, mean_count=mean_count)
+    return network.to(memory_format=torch.channels_last)
+
+
+def weights_to_bytes(weights: dict[str, torch.Tensor]) -> bytes:
+    """The weights as a safetensors file."""
+    data: bytes = safetensors.torch.save({name: value.contiguous() for name, value in weights.items()})
+    return data
+
+
+def predictor_of(ref: str, card: Card, weights: dict[str, torch.Tensor]) -> Predictor:
+    """A predictor of weights that are not published yet."""
+    network = fresh_network(card.config, len(card.classes))
+    network.load_state_dict(weights)
+    return Predictor(ref, card, network)
+
+
+def _network(registry: Registry, version: ModelVersion) -> nn.Module:
+    data = registry.read(version, WEIGHTS)
+    try:
+        network = fresh_network(version.card.config, len(version.card.classes))
+        network.load_state_dict(safetensors.torch.load(data))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise IntegrityError(f"the weights of {version.ref} do not fit its architecture: {reason}") from error
+    return network

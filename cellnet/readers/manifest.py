@@ -1,0 +1,95 @@
+"""Frames from a CSV with the columns image, lineage, count, group and, optionally, pixel_um.
+
+Paths are relative to the manifest; an empty cell means "not known". A `points.csv` beside it (image,x,y) gives
+the centre of every cell, and then the count is the number of its points.
+"""
+
+import csv
+import math
+from collections import defaultdict
+from pathlib import Path
+
+from cellnet.errors import DataError
+from cellnet.readers import SourceFrame
+
+COLUMNS = ("image", "lineage", "count", "group")
+
+
+def accepts(source: Path) -> bool:
+    """Whether the source is a CSV file, or a folder with a manifest.csv."""
+    return source.suffix.lower() == ".csv" or (source / "manifest.csv").is_file()
+
+
+def read(source: Path) -> list[SourceFrame]:
+    """A frame a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
+    manifest = source / "manifest.csv" if source.is_dir() else source
+    rows = _rows(manifest, COLUMNS)
+    if not rows:
+        raise DataError(f"{manifest} has a header and no rows; add one row an image")
+    centres = _centres(manifest.parent / "points.csv")
+    return [_frame(manifest, row, centres) for row in rows]
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"{path} has no column {', '.join(missing)}; it needs {','.join(columns)}")
+            return [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
+
+
+def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
+    """The points of every image, or None where there is no points.csv."""
+    if not path.is_file():
+        return None
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line, row in enumerate(_rows(path, ("image", "x", "y")), start=2):
+        x, y = _number(row["x"]), _number(row["y"])
+        if x is None or y is None:
+            raise DataError(f"{path} line {line}: x and y are pixels, not {row['x']!r} and {row['y']!r}")
+        points[row["image"]].append((x, y))
+    return points
+
+
+def _frame(
+    manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None
+) -> SourceFrame:
+    path = manifest.parent / row["image"]
+    count = _number(row["count"])
+    points = None
+    if centres is not None and (row["image"] in centres or count == 0):
+        points = tuple(centres.get(row["image"], ()))
+        count = float(len(points)) if count is None else count
+    pixel_um = _number(row.get("pixel_um", ""))
+    problem = None
+    if not row["image"]:
+        problem = "the manifest names no image in this row"
+    elif not path.is_file():
+        problem = "the file is missing"
+    elif row["count"] and (count is None or count < 0):
+        problem = f"the count {row['count']!r} is not a number of cells"
+    elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
+        problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
+    elif points is not None and count != len(points):
+        problem = f"the count is {count:g}, but points.csv has {len(points)} points"
+    return SourceFrame(
+        path=path,
+        lineage=row["lineage"] or None,
+        count=count,
+        centres=points,
+        group=row["group"] or None,
+        pixel_um=pixel_um,
+        problem=problem,
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,194 @@
+"""One training in plain torch: batches in, scores and weights out. Knows neither Ray nor files.
+
+The caller brings the batches (from Ray Data, or from memory), wraps the network for several workers, and hears
+of every epoch through `on_epoch`.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cellnet import metrics
+from cellnet.config import Augment, Preprocess, Task, TrainConfig
+from cellnet.errors import DataError
+from cellnet.images import normalise
+
+
+class Batch(TypedDict):
+    """Tiles as they lie in the shards."""
+
+    pixels: NDArray[np.uint8]
+    """(B, 200, 200)."""
+    label: NDArray[np.int64]
+    count: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What one epoch came to."""
+
+    number: int
+    """From 1."""
+    loss: float
+    """Mean over the epoch's training tiles."""
+    test: dict[str, float]
+    """Scores over the test tiles; empty when the bank has no test split."""
+    seconds: float
+    tiles: int
+    """Training tiles seen by this worker in this epoch."""
+
+
+STEERING: dict[Task, tuple[str, bool]] = {"classify": ("balanced_accuracy", True), "count": ("mae", False)}
+"""The score of the test split that chooses between epochs and trials, and whether more is better."""
+
+
+def is_better(task: Task, score: float, than: float | None) -> bool:
+    """Whether a score of the steering kind beats another (anything beats None)."""
+    return than is None or (score > than if STEERING[task][1] else score < than)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's global generator, which initialises weights and draws dropout."""
+    torch.manual_seed(seed)
+
+
+def loss_for(task: Task, output: Tensor, label_B: Tensor, count_B: Tensor) -> Tensor:
+    """Cross-entropy of the lineage, or a Huber loss of the count: squared near the truth, linear far off."""
+    if task == "classify":
+        return nn.functional.cross_entropy(output, label_B, label_smoothing=0.05)
+    return nn.functional.smooth_l1_loss(output, count_B)
+
+
+def draw_variants(input_B1HW: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    """Each tile turned by a random multiple of 90°, mirrored and changed in contrast, as `augment` says."""
+    batch = input_B1HW.shape[0]
+    turned = input_B1HW
+    if augment.orientation == "drawn":
+        quarter_B = torch.randint(4, (batch,), generator=generator)
+        turned = torch.empty_like(input_B1HW)
+        for quarter in range(4):
+            chosen = quarter_B == quarter
+            turned[chosen] = torch.rot90(input_B1HW[chosen], quarter, dims=(2, 3))
+    if augment.mirror:
+        chosen = torch.rand(batch, generator=generator) < 0.5
+        turned = torch.where(chosen.to(turned.device)[:, None, None, None], turned.flip(3), turned)
+    if augment.jitter:
+        factor_B, shift_B = (2 * torch.rand(2, batch, generator=generator) - 1).to(
+            turned.device
+        ) * augment.jitter
+        turned = turned * (1 + factor_B)[:, None, None, None] + shift_B[:, None, None, None]
+    return turned
+
+
+def fit(
+    network: nn.Module,
+    config: TrainConfig,
+    preprocess: Preprocess,
+    *,
+    train_batches: Callable[[int], Iterable[Batch]],
+    test_batches: Callable[[], Iterable[Batch]] | None,
+    steps_per_epoch: int,
+    on_epoch: Callable[[Epoch, dict[str, Tensor]], None],
+    rank: int = 0,
+) -> None:
+    """Train for `config.epochs` epochs and report each with the network's weights.
+
+    `train_batches(epoch)` gives this worker's part of an epoch. Adam with decoupled weight decay on a one-cycle
+    schedule (Smith & Topin 2018, arXiv 1708.07120). Raises DataError when the loss stops being a number.
+    """
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(config.seed * 1000 + rank)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=config.learning_rate, total_steps=config.epochs * steps_per_epoch + 1
+    )
+    for number in range(1, config.epochs + 1):
+        start_s = time.monotonic()
+        network.train()
+        total, tiles = 0.0, 0
+        for step, batch in enumerate(train_batches(number)):
+            input_B1HW, label_B, count_B = to_tensors(batch, preprocess, device)
+            output = network(draw_variants(input_B1HW, config.augment, generator))
+            loss = loss_for(config.task, output, label_B, count_B)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimizer.step()
+            if step < steps_per_epoch:
+                schedule.step()
+            total += loss.item() * len(label_B)
+            tiles += len(label_B)
+        mean_loss = total / max(tiles, 1)
+        if not math.isfinite(mean_loss):
+            raise DataError(
+                f"the loss is {mean_loss} after epoch {number}: training diverged; "
+                f"lower the rate, for example --set learning_rate={config.learning_rate / 10:g}"
+            )
+        test = score_batches(network, config.task, preprocess, test_batches()) if test_batches else {}
+        epoch = Epoch(
+            number=number, loss=mean_loss, test=test, seconds=time.monotonic() - start_s, tiles=tiles
+        )
+        on_epoch(epoch, weights_of(network))
+
+
+def to_tensors(batch: Batch, preprocess: Preprocess, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The batch as network input (B, 1, 200, 200), labels (B,) and counts (B,) on a device."""
+    input_B1HW = torch.from_numpy(normalise(batch["pixels"], preprocess))
+    return (
+        input_B1HW.to(device, memory_format=torch.channels_last),
+        torch.from_numpy(np.array(batch["label"], np.int64)).to(device),
+        torch.from_numpy(np.array(batch["count"], np.float32)).to(device),
+    )
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights on the CPU, without the wrapping of several workers."""
+    inner = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+    return {name: copy.deepcopy(value.detach().cpu()) for name, value in inner.state_dict().items()}
+
+
+@torch.inference_mode()
+def forward(network: nn.Module, input_B1HW: Tensor, task: Task) -> NDArray[np.float32]:
+    """Probabilities (B, K) or counts (B,) from a network in evaluation mode."""
+    output = network(input_B1HW)
+    values: NDArray[np.float32] = (output.softmax(1) if task == "classify" else output).float().cpu().numpy()
+    return values
+
+
+def score_batches(
+    network: nn.Module, task: Task, preprocess: Preprocess, batches: Iterable[Batch]
+) -> dict[str, float]:
+    """The steering scores over test tiles: a few numbers, cheap enough for every epoch."""
+    network.eval()
+    inner = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+    device = next(inner.parameters()).device
+    truths, outputs = [], []
+    for batch in batches:
+        input_B1HW, label_B, count_B = to_tensors(batch, preprocess, device)
+        outputs.append(forward(inner, input_B1HW, task))
+        truths.append((label_B if task == "classify" else count_B).cpu().numpy())
+    if not outputs:
+        return {}
+    return metrics.steering(task, np.concatenate(truths), np.concatenate(outputs))
+
+
+def in_memory(batch: Batch, batch_size: int, *, seed: int) -> Callable[[int], Iterator[Batch]]:
+    """Batches of a set of tiles that lies in memory, in a new seeded order each epoch."""
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        order = np.random.default_rng([seed, epoch]).permutation(len(batch["label"]))
+        for start in range(0, len(order), batch_size):
+            rows = np.sort(order[start : start + batch_size])
+            yield Batch(pixels=batch["pixels"][rows], label=batch["label"][rows], count=batch["count"][rows])
+
+    return batches

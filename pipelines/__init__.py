@@ -1,0 +1,1 @@
+"""The Ray jobs, one module a verb; each is `python -m pipelines.VERB`."""
