@@ -18,10 +18,13 @@ from cellnet.config import (
     Task,
     TrainConfig,
 )
+from cellnet.errors import DataError
 from cellnet.images import Box, cut, rescale, stretch, to_network_size
 
 WHOLE_FRAME_PX: Final = 300
 """Frames whose shorter side is under this are one tile each, unless the configuration says otherwise."""
+MAX_RESCALE: Final = 4.0
+"""Pixel sizes further apart than this factor are refused: the detail is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +54,32 @@ def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Inte
 
     The pixel size is known only if every frame's is.
     """
-    height, width = (int(np.median([size[axis] for size in _sizes(frames)])) for axis in (0, 1))
+    known = [frame.pixel_um for frame in frames if frame.pixel_um is not None]
+    pixel_um = float(np.median(known)) if len(known) == len(frames) else None
+    factors_N = np.array([_factor(frame.pixel_um, pixel_um) for frame in frames])
+    height = round(np.median(factors_N * [frame.height for frame in frames]))
+    width = round(np.median(factors_N * [frame.width for frame in frames]))
     whole = config.tile == "frame" or (config.tile == "auto" and min(height, width) < WHOLE_FRAME_PX)
     side = config.tile if isinstance(config.tile, int) else NETWORK_PX
-    known = [frame.pixel_um for frame in frames if frame.pixel_um is not None]
     return Preprocess(
         tile_px=(height, width) if whole else (side, side),
-        pixel_um=float(np.median(known)) if len(known) == len(frames) else None,
+        pixel_um=pixel_um,
         intensity=intensity,
         kernel=config.kernel,
     )
 
 
-def _sizes(frames: Sequence[Frame]) -> list[tuple[int, int]]:
-    return [(frame.height, frame.width) for frame in frames]
+def _factor(pixel_um: float | None, trained_um: float | None) -> float:
+    """What a frame is resized by; 1 when either pixel size is not known, or they agree to 2 %."""
+    if pixel_um is None or trained_um is None:
+        return 1.0
+    factor = pixel_um / trained_um
+    if not 1 / MAX_RESCALE <= factor <= MAX_RESCALE:
+        raise DataError(
+            f"a pixel is {pixel_um:g} µm, but the network is for {trained_um:g} µm a pixel, more than "
+            f"{MAX_RESCALE:g}× apart; correct the pixel size, or use a model of that magnification"
+        )
+    return 1.0 if abs(factor - 1) < 0.02 else factor
 
 
 def frame_at_scale(
@@ -72,12 +87,9 @@ def frame_at_scale(
 ) -> tuple[NDArray[np.uint8], float]:
     """The frame in grey values 0..255 at the training frames' magnification, and the factor it was resized by.
 
-    The factor is 1 when either pixel size is not known.
+    The factor is 1 when either pixel size is not known. Raises DataError for pixel sizes too far apart.
     """
-    factor = 1.0
-    if pixel_um is not None and preprocess.pixel_um is not None:
-        factor = pixel_um / preprocess.pixel_um
-        factor = 1.0 if abs(factor - 1) < 0.02 else factor
+    factor = _factor(pixel_um, preprocess.pixel_um)
     return rescale(stretch(image_HW, preprocess.intensity), factor), factor
 
 
@@ -104,6 +116,14 @@ def crop_share(box: Box, share: float, rng: np.random.Generator) -> Box:
     return Box(top, left, top + crop_height, left + crop_width)
 
 
+def shift(box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box:
+    """A box of the same sides anywhere in a frame of `size` (H, W)."""
+    height, width = box.bottom - box.top, box.right - box.left
+    top = int(rng.integers(0, size[0] - height + 1))
+    left = int(rng.integers(0, size[1] - width + 1))
+    return Box(top, left, top + height, left + width)
+
+
 def make_tiles(
     frame: Frame,
     image_HW: NDArray[np.uint8] | NDArray[np.uint16],
@@ -111,6 +131,7 @@ def make_tiles(
     *,
     label: int,
     shares: tuple[float, ...],
+    shifts: int = 0,
     orientations: tuple[Orientation, ...],
     seed: int,
 ) -> Iterator[Tile]:
@@ -118,7 +139,9 @@ def make_tiles(
     rng = np.random.default_rng([seed, int(frame.frame[:15], 16)])
     grey_HW, factor = frame_at_scale(image_HW, frame.pixel_um, preprocess)
     size = (grey_HW.shape[0], grey_HW.shape[1])
-    for box in cut(*size, preprocess.tile_px):
+    grid = cut(*size, preprocess.tile_px)
+    shifted = [shift(box, size, rng) for box in grid for _ in range(shifts)] if len(grid) > 1 else []
+    for box in [*grid, *shifted]:
         for share in shares:
             crop = crop_share(box, share, rng)
             upright_HW = to_network_size(crop.pixels(grey_HW))

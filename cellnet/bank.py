@@ -61,7 +61,7 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("lineage", pa.string()),
         ("count", pa.float64()),
-        ("centres", pa.list_(pa.list_(pa.float32()))),
+        ("centres", pa.list_(pa.list_(pa.float64()))),
         ("group", pa.string()),
         ("split", pa.string()),
         ("height", pa.int32()),
@@ -101,6 +101,11 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
         bits=image_HW.dtype.itemsize * 8,
         pixel_um=source.pixel_um,
     )
+
+
+def read_pixels(store: Store, frame: Frame) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
+    return images.decode(store.get(f"pixels/{frame.frame}.png"), name=frame.source)
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ class Bank:
 
     def pixels(self, frame: Frame) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
-        return images.decode(self.store.get(f"pixels/{frame.frame}.png"), name=frame.source)
+        return read_pixels(self.store, frame)
 
     def add(self, prepared: Sequence[Frame]) -> Imported:
         """Commit prepared frames: the duplicates dropped, new groups given a split, one new table written."""
@@ -192,8 +197,9 @@ class Bank:
             if rows == self._rows:
                 return imported
             key = f"tables/{self._number + 1:06d}.parquet"
-            if self.store.create(key, _to_parquet(rows)):
-                self._rows, self._number = rows, self._number + 1
+            data = _to_parquet(rows)
+            if self.store.create(key, data):
+                self._rows, self._number = _from_parquet(data, key), self._number + 1
                 return imported
             self._reload()
         raise ConflictError(f"the bank {self.store.uri} is being changed all the time; import again later")
@@ -279,12 +285,14 @@ def _drawn(seed: int) -> Any:
 
 def _to_parquet(rows: list[Frame]) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA), buffer)
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    pq.write_table(table, buffer, write_page_checksum=True)
     return buffer.getvalue()
 
 
 def _from_parquet(data: bytes, key: str) -> list[Frame]:
     try:
-        return [Frame(**row) for row in pq.read_table(pa.BufferReader(data)).to_pylist()]
-    except (pa.ArrowException, TypeError) as error:
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        return [Frame(**row) for row in table.to_pylist()]
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise DataError(f"the bank's {key} is damaged; restore it from a copy") from error

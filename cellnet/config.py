@@ -4,11 +4,12 @@ Order of precedence: default < `--config FILE` (YAML or JSON) < `--set KEY=VALUE
 places and secrets only.
 """
 
+import itertools
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cellnet.errors import ConfigError
 
@@ -17,6 +18,7 @@ Split = Literal["train", "test", "holdout"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
 Kernel = Literal["none", "sharpen", "edge", "emboss", "gaussian"]
 Orientation = Literal[0, 90, 180, 270]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 NETWORK_PX: Final = 200
 """Side of the network's input, in pixels (the paper's)."""
@@ -39,6 +41,14 @@ class Intensity(Frozen):
     """Percentile, or grey value, that becomes 0."""
     high: float = 99.9
     """Percentile, or grey value, that becomes 255."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.rule == "percentile" and not (self.low >= 0 and self.high <= 100):
+            raise ValueError(f"percentiles are 0 to 100, not {self.low:g} and {self.high:g}")
+        return self
 
 
 class BankSettings(Frozen):
@@ -70,16 +80,18 @@ class Preprocess(Frozen):
 class Augment(Frozen):
     """Which variants of a training tile are made: the paper's are 4 orientations × 4 shares."""
 
-    shares: tuple[float, ...] | Literal["auto"] = "auto"
+    shares: Annotated[tuple[Share, ...], Field(min_length=1)] | Literal["auto"] = "auto"
     """Shares of the tile's area that are cropped and resized. `auto`: all four of the paper, but the whole
     tile alone for a counter whose frames have no centres, since count × share is a guess."""
+    shifts: int = Field(default=0, ge=0, le=16)
+    """Further tiles at random places of a frame that is larger than a tile, for each tile of its grid."""
     orientation: Literal["stored", "drawn"] = "drawn"
     """`stored`: every tile at 0, 90, 180 and 270° in the shards. `drawn`: one at random, on the training
     device, each time a tile is used."""
     mirror: bool = True
     """Also mirror at random on the training device: a mirrored cell is as likely as the cell."""
     jitter: float = Field(default=0.1, ge=0, lt=1)
-    """Random change of contrast (factor 1 ± jitter) and brightness (± jitter/2 of the range)."""
+    """Random change of contrast (factor 1 ± jitter) and brightness (± jitter standard deviations)."""
 
 
 PAPER_SHARES: Final = (1.0, 0.75, 0.5, 0.25)
@@ -92,8 +104,8 @@ class ModelSpec(Frozen):
     activation: Activation = "relu"
     width: int = Field(default=16, ge=1, le=512)
     """Channels of the first stage; each later stage has twice as many."""
-    depth: int = Field(default=4, ge=1, le=6)
-    """Stages, each halving the side."""
+    depth: int = Field(default=4, ge=1, le=5)
+    """Stages, each halving the side. A sixth would leave one pixel, of which no batch norm is possible."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
@@ -103,17 +115,17 @@ class TrainConfig(Frozen):
     task: Task
     model: ModelSpec = ModelSpec()
     augment: Augment = Augment()
-    tile: Literal["auto", "frame"] | int = "auto"
+    tile: Literal["auto", "frame"] | Annotated[int, Field(ge=8, strict=True)] = "auto"
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
     whole frame if its shorter side is under 300 pixels, else 200."""
     kernel: Kernel = "none"
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=32, ge=2)
     """Tiles a step, all workers together."""
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
     """The peak of a one-cycle schedule (AdamW)."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    seed: int = 0
+    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int | None = Field(default=None, ge=1)
     """CPU threads a worker; None shares the machine's cores out."""
 
@@ -140,15 +152,26 @@ def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixe
         key, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--set takes KEY=VALUE, not {item!r}; for example --set epochs=10")
-        _place(values, key.strip().split("."), yaml.safe_load(text))
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item!r}: {text!r} is not a YAML value; put quotes around it") from error
+        _place(values, key.strip().split("."), value)
     for key, value in fixed.items():
         _place(values, key.split("."), value)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"configuration {key!r}: {first['msg']} (seen: {first['input']!r:.80})") from error
+        first, *others = error.errors()
+        key = _key(first["loc"])
+        messages = [first["msg"], *(other["msg"] for other in others if _key(other["loc"]) == key)]
+        wanted = ", or: ".join(dict.fromkeys(messages))
+        raise ConfigError(f"configuration {key!r}: {wanted} (seen: {first['input']!r:.80})") from error
+
+
+def _key(place: tuple[int | str, ...]) -> str:
+    """The dotted key of a place, without the alternatives of a union that pydantic adds to it."""
+    return ".".join(itertools.takewhile(lambda part: "[" not in part, map(str, place)))
 
 
 def _read_file(file: Path) -> dict[str, Any]:

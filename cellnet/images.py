@@ -167,7 +167,8 @@ def rescale(image_HW: NDArray[Any], factor: float) -> NDArray[Any]:
     if factor == 1.0:
         return image_HW
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image_HW, None, fx=factor, fy=factor, interpolation=how))
+    height, width = (max(1, round(side * factor)) for side in image_HW.shape)
+    return np.asarray(cv2.resize(image_HW, (width, height), interpolation=how))
 
 
 def to_network_size(tile_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -92,7 +92,8 @@ class Residual(nn.Module):
             nn.init.normal_(self.out.weight, std=0.01)
             # softplus(bias) × positions = mean_count
             assert self.out.bias is not None
-            nn.init.constant_(self.out.bias, math.log(math.expm1(mean_count / positions)))
+            density = mean_count / positions
+            nn.init.constant_(self.out.bias, density + math.log(-math.expm1(-density)))
 
     def forward(self, input_B1HW: Tensor) -> Tensor:
         """Logits (B, K) or counts (B,)."""

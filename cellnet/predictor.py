@@ -14,13 +14,11 @@ from torch import nn
 from cellnet import models, training
 from cellnet.augment import frame_at_scale
 from cellnet.config import Task, TrainConfig
-from cellnet.errors import DataError, IntegrityError
+from cellnet.errors import IntegrityError, NotFoundError
 from cellnet.images import Box, cut, normalise, to_network_size
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 
 Magnification = Literal["matched", "rescaled", "assumed"]
-MAX_RESCALE = 4.0
-"""Pixel sizes further apart than this factor are refused: the detail is not there."""
 BATCH = 64
 
 
@@ -82,7 +80,6 @@ class Predictor:
         DataError for a frame smaller than a tile, or of a magnification too far from the training frames'.
         """
         preprocess = self.card.preprocess
-        self._check_magnification(pixel_um)
         grey_HW, factor = frame_at_scale(image_HW, pixel_um, preprocess)
         boxes = cut(grey_HW.shape[0], grey_HW.shape[1], preprocess.tile_px)
         tiles = [to_network_size(box.pixels(grey_HW)) for box in boxes]
@@ -102,15 +99,27 @@ class Predictor:
             self.network, input_B1HW.to(memory_format=torch.channels_last), self.card.task
         )
 
-    def _check_magnification(self, pixel_um: float | None) -> None:
-        trained_um = self.card.preprocess.pixel_um
-        if pixel_um is None or trained_um is None:
-            return
-        if not 1 / MAX_RESCALE <= pixel_um / trained_um <= MAX_RESCALE:
-            raise DataError(
-                f"a pixel is {pixel_um:g} µm, but {self.ref} was trained at {trained_um:g} µm a pixel, more than "
-                f"{MAX_RESCALE:g}× apart; use a model of that magnification"
-            )
+
+def resolve_models(registry: Registry, classifier: str | None, regressor: str | None) -> dict[str, str]:
+    """The versions that will answer, by role. A default champion that does not exist is left out.
+
+    Raises NotFoundError when a model that was asked for by name, or both champions, are not there.
+    """
+    refs: dict[str, str] = {}
+    missing: list[NotFoundError] = []
+    for role, ref in (("classifier", classifier), ("regressor", regressor)):
+        try:
+            refs[role] = registry.resolve(ref or f"{role}:champion").ref
+        except NotFoundError as error:
+            if ref is not None:
+                raise
+            missing.append(error)
+    if not refs:
+        raise NotFoundError(
+            f"the registry {registry.store.uri} has neither classifier:champion nor regressor:champion; "
+            "train a model, then: cellnet registry promote REF champion"
+        ) from missing[0]
+    return refs
 
 
 def fresh_network(config: TrainConfig, classes: int, mean_count: float = 1.0) -> nn.Module:

@@ -180,10 +180,7 @@ class Registry:
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of an alias, the oldest first."""
-        return [
-            AliasMove.model_validate_json(self.store.get(key))
-            for key in self.store.keys(f"{name}/aliases/{alias}/")
-        ]
+        return [self._move(key) for key in self.store.keys(f"{name}/aliases/{alias}/")]
 
     def verify(self) -> Iterator[tuple[ModelVersion, str | None]]:
         """Every version, with what is wrong with its blobs, or None."""
@@ -205,7 +202,13 @@ class Registry:
         keys = list(self.store.keys(f"{name}/aliases/{alias}/"))
         if not keys:
             raise NotFoundError(f"the registry {self.store.uri} has no {name}:{alias}; {self._offer(name)}")
-        return AliasMove.model_validate_json(self.store.get(keys[-1]))
+        return self._move(keys[-1])
+
+    def _move(self, key: str) -> AliasMove:
+        try:
+            return AliasMove.model_validate_json(self.store.get(key))
+        except ValidationError as error:
+            raise IntegrityError(f"{key} in {self.store.uri} is not an alias's move") from error
 
     def _offer(self, name: str) -> str:
         """What the registry does have, for the reader of an error."""

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from cellnet.errors import ConfigError, NotFoundError, RegistryError
 
@@ -67,7 +66,7 @@ class FolderStore:
             temporary.replace(self._path(key))
 
     def create(self, key: str, data: bytes) -> bool:
-        if self._path(key).exists():
+        if os.path.exists(self._path(key)):  # False, not an error, in a folder that may not be entered
             return False
         with self._written(key, data) as temporary:
             try:
@@ -117,12 +116,12 @@ class S3Store:
     """Objects below a prefix of a bucket, through boto3 (its own credential and region chain)."""
 
     def __init__(self, uri: str, *, endpoint_url: str | None = None) -> None:
-        parts = urlsplit(uri)
-        if not parts.netloc:
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not bucket:
             raise ConfigError(f"{uri!r} names no bucket; write s3://bucket/prefix")
         self.uri = uri.rstrip("/")
-        self.bucket = parts.netloc
-        self.prefix = parts.path.strip("/")
+        self.bucket = bucket
+        self.prefix = prefix.strip("/")
         self.endpoint_url = endpoint_url
         self._client: Any = None
         self._probed = False
@@ -152,7 +151,8 @@ class S3Store:
             )
             for page in pages:
                 for item in page.get("Contents", ()):
-                    yield item["Key"][cut:]
+                    if (key := item["Key"][cut:]) != PROBE_KEY:
+                        yield key
 
     @property
     def client(self) -> Any:
@@ -165,7 +165,7 @@ class S3Store:
             settings = Config(retries=retries, connect_timeout=5, read_timeout=60)  # type: ignore[arg-type]
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
             with self._translated("start"):
-                self._client = boto3.client(
+                self._client = boto3.Session().client(  # a session each, since making clients is not thread-safe
                     "s3", endpoint_url=self.endpoint_url, config=settings, region_name=region
                 )
         return self._client

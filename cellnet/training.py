@@ -168,7 +168,10 @@ def forward(network: nn.Module, input_B1HW: Tensor, task: Task) -> NDArray[np.fl
 def score_batches(
     network: nn.Module, task: Task, preprocess: Preprocess, batches: Iterable[Batch]
 ) -> dict[str, float]:
-    """The steering scores over test tiles: a few numbers, cheap enough for every epoch."""
+    """The steering scores over test tiles: a few numbers, cheap enough for every epoch.
+
+    Raises DataError for outputs that are not numbers.
+    """
     network.eval()
     inner = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
     device = next(inner.parameters()).device
@@ -179,7 +182,13 @@ def score_batches(
         truths.append((label_B if task == "classify" else count_B).cpu().numpy())
     if not outputs:
         return {}
-    return metrics.steering(task, np.concatenate(truths), np.concatenate(outputs))
+    output = np.concatenate(outputs)
+    if not np.isfinite(output).all():
+        raise DataError(
+            "the network's outputs are not numbers: training diverged; lower the rate, "
+            "for example --set learning_rate=0.0003"
+        )
+    return metrics.steering(task, np.concatenate(truths), output)
 
 
 def in_memory(batch: Batch, batch_size: int, *, seed: int) -> Callable[[int], Iterator[Batch]]:

@@ -70,7 +70,7 @@ def _frame(
         problem = "the manifest names no image in this row"
     elif not path.is_file():
         problem = "the file is missing"
-    elif row["count"] and (count is None or count < 0):
+    elif row["count"] and (_number(row["count"]) is None or count is None or count < 0):
         problem = f"the count {row['count']!r} is not a number of cells"
     elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
         problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"

@@ -1,0 +1,37 @@
+# Everything from a fresh machine with Python 3.11 and make.
+#   make demo   set-up, then the main job on the built-in sample; serves at the end (DEMO_EXIT=1: stops instead)
+#   make test   set-up, then every test that needs no GPU and no outside service
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup setup-dev demo test unit lint clean
+
+setup: $(STAMP)
+setup-dev: $(STAMP)-dev
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(STAMP)-dev: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m pipelines.demo
+
+test: setup-dev
+	$(BIN)/python -m pytest
+
+unit: setup-dev
+	$(BIN)/python -m pytest tests/unit cellnet
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,515 @@
+"""The front door: `cellnet NOUN VERB`. Data on stdout, narration on stderr; errors in one line, exit 2.
+
+The one module that calls into pipelines and serve, and only when a command needs them.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellnet.config import BankSettings, TrainConfig, TuneConfig, load_config
+from cellnet.errors import CellnetError, ConfigError
+
+if TYPE_CHECKING:
+    from cellnet.bank import Bank
+
+FIGURE_NAMES = {
+    "classify": ("n", "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auc_macro"),
+    "count": ("n", "mae", "mse", "rmse", "r", "r2", "bias", "mape"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        arguments.run(arguments)
+    except CellnetError as error:
+        print(f"cellnet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has had enough
+        return 0
+    except KeyboardInterrupt:
+        print("cellnet: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def say(line: str) -> None:
+    """A line of narration."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cellnet",
+        description="Name the lineage of cells and count them in phase-contrast and brightfield frames.",
+        epilog="BANK and the registry are a folder or s3://bucket/prefix. A REF is name@7 or name:alias.",
+    )
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_bank(verbs.add_parser("bank", help="import images and look at what a bank holds"))
+    _add_train(verbs.add_parser("train", help="train a classifier or a counter and publish it"))
+    _add_tune(verbs.add_parser("tune", help="search activation × kernel, publish and promote the winner"))
+    _add_evaluate(verbs.add_parser("evaluate", help="score a model on a split of a bank"))
+    _add_registry(verbs.add_parser("registry", help="list, show, promote, roll back and verify models"))
+    _add_predict(verbs.add_parser("predict", help="name and count what images show"))
+    _add_serve(verbs.add_parser("serve", help="answer over HTTP with the champions of a registry"))
+    return parser
+
+
+def _add_places(parser: argparse.ArgumentParser, *, registry: bool) -> None:
+    if registry:
+        parser.add_argument(
+            "--registry",
+            metavar="URI",
+            default=os.environ.get("CELLNET_REGISTRY", "registry"),
+            help="folder or s3://bucket/prefix of the models (CELLNET_REGISTRY, else ./registry)",
+        )
+    parser.add_argument("--endpoint-url", metavar="URL", help="another S3 server (or AWS_ENDPOINT_URL_S3)")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", choices=["classify", "count"], required=True)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file of settings")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, over the file's; see cellnet/config.py for all, with their defaults",
+    )
+    parser.add_argument("--name", help="model name in the registry (classifier or regressor)")
+    parser.add_argument("--storage", metavar="URI", help="where runs keep checkpoints (runs, beside the registry)")
+
+
+def _add_bank(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    importer = verbs.add_parser("import", help="import a manifest.csv or a folder of LINEAGE/*.png")
+    importer.add_argument("source", type=Path, metavar="SOURCE")
+    importer.add_argument("bank", metavar="BANK")
+    importer.add_argument("--seed", type=int, help="of the split, for a new bank (0)")
+    importer.add_argument("--json", action="store_true")
+    _add_places(importer, registry=False)
+    importer.set_defaults(run=_bank_import)
+    show = verbs.add_parser("show", help="frames, groups and cells of every lineage and split")
+    show.add_argument("bank", metavar="BANK")
+    show.add_argument("--json", action="store_true")
+    _add_places(show, registry=False)
+    show.set_defaults(run=_bank_show)
+    sample = verbs.add_parser("sample", help="draw the built-in sample images into a folder, with a manifest")
+    sample.add_argument("folder", type=Path, metavar="FOLDER")
+    sample.add_argument("--wells", type=int, default=8, help="wells of every lineage (%(default)s)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.set_defaults(run=_bank_sample)
+    shards = verbs.add_parser("shards", help="make the training tiles ahead of a training")
+    shards.add_argument("bank", metavar="BANK")
+    _add_config(shards)
+    _add_places(shards, registry=False)
+    shards.set_defaults(run=_bank_shards)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bank", metavar="BANK")
+    _add_config(parser)
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="Ray Train workers (%(default)s)")
+    parser.add_argument("--json", action="store_true")
+    _add_places(parser, registry=True)
+    parser.set_defaults(run=_train)
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bank", metavar="BANK")
+    _add_config(parser)
+    parser.add_argument("--trials", type=_positive, metavar="N", help="a random part of the grid, not all of it")
+    parser.add_argument("--alias", default="champion", help="alias that the winner gets (%(default)s)")
+    parser.add_argument("--json", action="store_true")
+    _add_places(parser, registry=True)
+    parser.set_defaults(run=_tune)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ref", metavar="REF")
+    parser.add_argument("bank", metavar="BANK")
+    parser.add_argument("--split", choices=["train", "test", "holdout", "all"], default="holdout")
+    parser.add_argument("--json", action="store_true", help="the scores as one JSON object")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="also write DIR/report.html")
+    _add_places(parser, registry=True)
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_registry(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="every version with its aliases and scores")
+    listing.add_argument("--json", action="store_true")
+    listing.set_defaults(run=_registry_list)
+    show = verbs.add_parser("show", help="a version, whole, as JSON")
+    show.add_argument("ref", metavar="REF")
+    show.set_defaults(run=_registry_show)
+    promote = verbs.add_parser("promote", help="point an alias at a version")
+    promote.add_argument("ref", metavar="REF")
+    promote.add_argument("alias", metavar="ALIAS")
+    promote.add_argument("--reason", default="", help="kept in the alias's history")
+    promote.set_defaults(run=_registry_promote)
+    rollback = verbs.add_parser("rollback", help="point an alias back at what it pointed at before")
+    rollback.add_argument("name", metavar="NAME")
+    rollback.add_argument("alias", metavar="ALIAS")
+    rollback.set_defaults(run=_registry_rollback)
+    verify = verbs.add_parser("verify", help="check the sha256 of everything stored")
+    verify.set_defaults(run=_registry_verify)
+    for verb in (listing, show, promote, rollback, verify):
+        _add_places(verb, registry=True)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER")
+    parser.add_argument("--classifier", metavar="REF", help="(classifier:champion)")
+    parser.add_argument("--regressor", metavar="REF", help="(regressor:champion)")
+    parser.add_argument("--pixel-um", type=float, metavar="UM", help="micrometres a pixel of these images")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="CSV on stdout")
+    form.add_argument("--json", action="store_true", help="a JSON object a line on stdout")
+    _add_places(parser, registry=True)
+    parser.set_defaults(run=_predict)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--replicas", type=_positive, default=1, metavar="N", help="of each model (%(default)s)")
+    parser.add_argument("--classifier", metavar="REF", help="(classifier:champion)")
+    parser.add_argument("--regressor", metavar="REF", help="(regressor:champion)")
+    _add_places(parser, registry=True)
+    parser.set_defaults(run=_serve)
+
+
+def _bank_import(arguments: argparse.Namespace) -> None:
+    from pipelines.cluster import place
+    from pipelines.ingest import ingest
+
+    settings = BankSettings(seed=arguments.seed) if arguments.seed is not None else None
+    source = Path(place(str(arguments.source)))
+    bank, imported = ingest(source, place(arguments.bank), settings=settings, endpoint_url=arguments.endpoint_url)
+    for frame in imported.set_aside:
+        say(f"set aside {frame.source}: {frame.set_aside}")
+    say(f"{imported.added} frames added, {imported.known} known already, {len(imported.set_aside)} set aside")
+    _print_bank(bank, as_json=arguments.json)
+
+
+def _bank_show(arguments: argparse.Namespace) -> None:
+    from cellnet.bank import Bank
+    from pipelines.cluster import place
+
+    bank = Bank.open(place(arguments.bank), endpoint_url=arguments.endpoint_url)
+    _print_bank(bank, as_json=arguments.json)
+    if not arguments.json:
+        for frame in bank.set_aside:
+            print(f"set aside: {frame.source}: {frame.set_aside}")
+
+
+def _bank_sample(arguments: argparse.Namespace) -> None:
+    from cellnet.sample import write_sample
+
+    manifest = write_sample(arguments.folder, wells_per_lineage=arguments.wells, seed=arguments.seed)
+    say("drawn, not recorded: scores on these images are not scores on cells")
+    print(manifest)
+
+
+def _bank_shards(arguments: argparse.Namespace) -> None:
+    from cellnet.bank import Bank
+    from pipelines import cluster
+    from pipelines.shards import make_shards
+    from pipelines.train import describe_shards
+
+    config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
+    bank = Bank.open(cluster.place(arguments.bank), endpoint_url=arguments.endpoint_url)
+    cluster.connect()
+    print(describe_shards(make_shards(bank, config, endpoint_url=arguments.endpoint_url)))
+
+
+def _print_bank(bank: "Bank", *, as_json: bool) -> None:
+    cells: Counter[tuple[str, str]] = Counter()
+    frames: Counter[tuple[str, str]] = Counter()
+    groups: dict[tuple[str, str], set[str]] = {}
+    for frame in bank.frames:
+        key = (frame.lineage or "(not known)", str(frame.split))
+        frames[key] += 1
+        cells[key] += round(frame.count or 0)
+        groups.setdefault(key, set()).add(frame.group)
+    rows = [
+        {"lineage": key[0], "split": key[1], "frames": frames[key], "groups": len(groups[key]), "cells": cells[key]}
+        for key in sorted(frames)
+    ]
+    if as_json:
+        facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "set_aside": len(bank.set_aside)}
+        print(json.dumps(facts))
+        return
+    _print_table(rows)
+    print(f"{len(bank.frames)} frames, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from pipelines.cluster import place
+    from pipelines.train import train
+
+    config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
+    version = train(
+        place(arguments.bank),
+        place(arguments.registry),
+        config,
+        name=arguments.name,
+        workers=arguments.workers,
+        storage=place(arguments.storage) if arguments.storage else None,
+        endpoint_url=arguments.endpoint_url,
+        say=say,
+    )
+    scores = version.card.scores["test"]
+    if arguments.json:
+        print(json.dumps({"model": version.ref, "test": scores}))
+        return
+    say("test: " + (_scores_line(scores) or "no test split"))
+    print(version.ref)
+    say(f"next: cellnet evaluate {version.ref} {arguments.bank}; cellnet registry promote {version.ref} champion")
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from pipelines.cluster import place
+    from pipelines.tune import tune
+
+    sets = [
+        item if item.split(".")[0].split("=")[0] in TuneConfig.model_fields else f"train.{item}"
+        for item in arguments.set
+    ]
+    config = load_config(TuneConfig, file=arguments.config, sets=sets, **{"train.task": arguments.task})
+    search = tune(
+        place(arguments.bank),
+        place(arguments.registry),
+        config,
+        trials=arguments.trials,
+        alias=arguments.alias,
+        name=arguments.name,
+        storage=place(arguments.storage) if arguments.storage else None,
+        endpoint_url=arguments.endpoint_url,
+        say=say,
+    )
+    winner = search.winner
+    if arguments.json:
+        print(json.dumps({"model": winner.ref, "alias": arguments.alias, "trials": search.trials}))
+        return
+    _print_table(search.trials)
+    say(f"the winner by the test split is {winner.name}:{arguments.alias}")
+    print(winner.ref)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from pipelines.cluster import place
+    from pipelines.evaluate import evaluate
+
+    evaluation = evaluate(
+        arguments.ref,
+        place(arguments.bank),
+        registry_uri=place(arguments.registry),
+        split=arguments.split,
+        endpoint_url=arguments.endpoint_url,
+    )
+    scores = evaluation.scores
+    if arguments.report:
+        from cellnet.report import write_report
+
+        say(f"report: {write_report(arguments.report, evaluation)}")
+    if not scores["same_bank"]:
+        say(f"note: {scores['model']} was trained on another state of the bank; its splits may differ")
+    if arguments.split in ("train", "all"):
+        say("note: these frames include those that the model was trained on; the scores flatter it")
+    if arguments.json:
+        print(json.dumps(scores))
+        return
+    print_scores(scores)
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """The object of `evaluate --json` as a table for a person."""
+    print(f"{scores['model']} on the {scores['split']} split")
+    names = FIGURE_NAMES[scores["task"]]
+    _print_table([{"per": unit, **{name: scores[unit][name] for name in names}} for unit in ("tile", "frame")])
+    main_figure = "accuracy" if scores["task"] == "classify" else "mae"
+    for unit in ("tile", "frame"):
+        low, high = scores[unit][f"{main_figure}_interval"]
+        print(
+            f"{main_figure} per {unit}: {scores[unit][main_figure]:.3f}, 95 % interval over groups {low:.3f}-{high:.3f}"
+        )
+    if scores["frame"].get("per_lineage"):
+        print("per frame, by lineage:")
+        rows = [{"lineage": name, **values} for name, values in scores["frame"]["per_lineage"].items()]
+        _print_table(rows)
+
+
+def _registry(arguments: argparse.Namespace) -> Any:
+    from cellnet.registry import Registry
+    from pipelines.cluster import place
+
+    return Registry.open(place(arguments.registry), endpoint_url=arguments.endpoint_url)
+
+
+def _registry_list(arguments: argparse.Namespace) -> None:
+    registry = _registry(arguments)
+    rows = [
+        {
+            "model": version.ref,
+            "aliases": ",".join(aliases),
+            "task": version.card.task,
+            "network": version.card.config.model.architecture,
+            "activation": version.card.config.model.activation,
+            "kernel": version.card.preprocess.kernel,
+            "test": _scores_line(version.card.scores.get("test", {})) or "-",
+            "created": version.card.created,
+        }
+        for version, aliases in registry.versions()
+    ]
+    if arguments.json:
+        print(json.dumps(rows))
+    elif rows:
+        _print_table(rows)
+    else:
+        say(f"{registry.store.uri} holds no models; publish one with cellnet train")
+
+
+def _registry_show(arguments: argparse.Namespace) -> None:
+    print(_registry(arguments).resolve(arguments.ref).model_dump_json(indent=2))
+
+
+def _registry_promote(arguments: argparse.Namespace) -> None:
+    from pipelines.cluster import place
+    from pipelines.promote import promote
+
+    move = promote(
+        arguments.ref,
+        arguments.alias,
+        registry_uri=place(arguments.registry),
+        reason=arguments.reason,
+        endpoint_url=arguments.endpoint_url,
+    )
+    _print_move(move)
+
+
+def _registry_rollback(arguments: argparse.Namespace) -> None:
+    _print_move(_registry(arguments).rollback(arguments.name, arguments.alias))
+
+
+def _print_move(move: Any) -> None:
+    before = f"{move.name}@{move.previous}" if move.previous else "nothing"
+    print(f"{move.name}:{move.alias} is {move.name}@{move.number} (before: {before})")
+
+
+def _registry_verify(arguments: argparse.Namespace) -> None:
+    from cellnet.errors import IntegrityError
+
+    wrong = 0
+    for version, problem in _registry(arguments).verify():
+        print(f"{version.ref}: {problem or 'ok'}")
+        wrong += problem is not None
+    if wrong:
+        raise IntegrityError(f"{wrong} damaged; publish those versions again, or restore their blobs from a copy")
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from pipelines.cluster import place
+    from pipelines.predict import Prediction, predict
+
+    if arguments.pixel_um is not None and not arguments.pixel_um > 0:
+        raise ConfigError(f"--pixel-um takes micrometres above 0, not {arguments.pixel_um:g}")
+    predictions = predict(
+        [Path(place(str(path))) if not path.exists() else path for path in arguments.paths],
+        registry_uri=place(arguments.registry),
+        classifier=arguments.classifier,
+        regressor=arguments.regressor,
+        pixel_um=arguments.pixel_um,
+        endpoint_url=arguments.endpoint_url,
+    )
+    writer = None
+    said: list[Prediction] = []
+    for prediction in predictions:
+        said.append(prediction)
+        row = asdict(prediction)
+        if arguments.json:
+            print(json.dumps(row), flush=True)
+        elif arguments.csv:
+            if writer is None:
+                writer = csv.DictWriter(sys.stdout, list(row))
+                writer.writeheader()
+            writer.writerow(row)
+        elif prediction.error:
+            print(f"{prediction.image}: not predicted: {prediction.error}")
+        else:
+            print(_prediction_line(prediction))
+    bad = sum(prediction.error is not None for prediction in said)
+    say(f"{len(said) - bad} images predicted, {bad} not")
+    if any(prediction.magnification == "assumed" for prediction in said):
+        say("note: pixel sizes are not known; the images are taken to be of the training frames' magnification")
+    if bad == len(said):
+        raise ConfigError("no image could be predicted; the reasons are above")
+
+
+def _prediction_line(prediction: Any) -> str:
+    parts = [prediction.image]
+    if prediction.lineage is not None:
+        parts.append(f"{prediction.lineage} ({prediction.probability:.0%})")
+    if prediction.count is not None:
+        parts.append(f"{prediction.count:.1f} cells")
+    return "  ".join([*parts, f"[{prediction.tiles} tile{'s' * (prediction.tiles != 1)}]"])
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from pipelines.cluster import place
+    from serve.app import ServeArgs, serve_forever
+
+    chosen = {role: ref for role in ("classifier", "regressor") if (ref := getattr(arguments, role))}
+    args = ServeArgs(
+        registry=place(arguments.registry), endpoint_url=arguments.endpoint_url, replicas=arguments.replicas, **chosen
+    )
+    serve_forever(args, host=arguments.host, port=arguments.port)
+
+
+def _scores_line(scores: dict[str, Any]) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in scores.items())
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Rows as aligned columns: numbers to the right, text to the left."""
+    if not rows:
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    right = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in names]
+    for line in [names, *cells]:
+        parts = [
+            text.rjust(width) if to else text.ljust(width) for text, width, to in zip(line, widths, right, strict=True)
+        ]
+        print("  ".join(parts).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"a number from 1, not {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""An evaluation as a page that one can look at: `DIR/report.html`, self-contained, and `DIR/scores.json`."""
+
+import base64
+import html
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellnet.bank import Frame
+from cellnet.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores, and the truths and outputs that they were taken over."""
+
+    scores: dict[str, Any]
+    """The object that `cellnet evaluate --json` prints."""
+    truth_N: NDArray[Any]
+    """Label indices or counts of the tiles."""
+    output: NDArray[np.float32]
+    """Probabilities (N, K) or counts (N,) of the tiles."""
+    frame_truth_F: NDArray[Any]
+    frame_output: NDArray[np.float64]
+    frames: list[Frame]
+
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #8884; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; background: white; border-radius: 6px; }
+.note { opacity: .75; }
+"""
+
+
+def write_report(folder: Path, evaluation: Evaluation) -> Path:
+    """The path of the page. Raises ConfigError when the folder cannot be written."""
+    scores = evaluation.scores
+    figure = _confusion(evaluation) if scores["task"] == "classify" else _observed_against_predicted(evaluation)
+    title = f"{scores['model']} on the {scores['split']} split"
+    page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
+<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1>
+{_summary(scores)}
+<img alt="{html.escape(figure[0])}" src="data:image/png;base64,{figure[1]}">
+<p class="note">{html.escape(figure[0])}</p>
+{_per_lineage(scores)}
+<h2>Frames with the largest error</h2>{_worst(evaluation)}
+</body></html>"""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scores.json").write_text(json.dumps(scores, indent=1))
+        path = folder / "report.html"
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the report into {folder}: {error.strerror}") from error
+    return path
+
+
+def _summary(scores: dict[str, Any]) -> str:
+    names = [name for name, value in scores["tile"].items() if isinstance(value, int | float | None)]
+    main = "accuracy" if scores["task"] == "classify" else "mae"
+    rows = [["per", *names]] + [[unit, *(_text(scores[unit][name]) for name in names)] for unit in ("tile", "frame")]
+    low, high = scores["frame"][f"{main}_interval"]
+    leaks = "" if scores["split"] in ("holdout", "test") else " These frames include the training frames: it flatters."
+    return _table(rows) + f"<p>{main} per frame: {low:.3f} to {high:.3f} (95 % bootstrap over groups).{leaks}</p>"
+
+
+def _per_lineage(scores: dict[str, Any]) -> str:
+    lineages = scores["frame"].get("per_lineage")
+    if not lineages:
+        return ""
+    names = list(next(iter(lineages.values())))
+    rows = [["lineage", *names]] + [[name, *(_text(values[key]) for key in names)] for name, values in lineages.items()]
+    return "<h2>Per frame, by lineage</h2>" + _table(rows)
+
+
+def _worst(evaluation: Evaluation, most: int = 8) -> str:
+    if evaluation.scores["task"] == "classify":
+        classes = evaluation.scores["tile"]["classes"]
+        rows_F = np.arange(len(evaluation.frames))
+        error_F = 1 - evaluation.frame_output[rows_F, evaluation.frame_truth_F]
+        truth = [classes[index] for index in evaluation.frame_truth_F]
+        said = [classes[index] for index in evaluation.frame_output.argmax(1)]
+    else:
+        error_F = np.abs(evaluation.frame_output - evaluation.frame_truth_F)
+        truth, said = ([f"{value:.1f}" for value in of] for of in (evaluation.frame_truth_F, evaluation.frame_output))
+    worst = np.argsort(-error_F)[:most]
+    rows = [["image", "true", "predicted"]] + [
+        [Path(evaluation.frames[row].source).name, truth[row], said[row]] for row in worst
+    ]
+    return _table(rows)
+
+
+def _confusion(evaluation: Evaluation) -> tuple[str, str]:
+    classes = evaluation.scores["tile"]["classes"]
+    figure, axes = _axes(2)
+    for axis, unit in zip(axes, ("tile", "frame"), strict=True):
+        confusion_KK = np.array(evaluation.scores[unit]["confusion"])
+        share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+        axis.imshow(share_KK, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(*share_KK.shape):
+            if confusion_KK[row, column]:
+                colour = "white" if share_KK[row, column] > 0.5 else "black"
+                axis.text(column, row, confusion_KK[row, column], ha="center", va="center", color=colour, fontsize=8)
+        axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axis.set_yticks(range(len(classes)), classes)
+        axis.set(title=f"per {unit}", xlabel="predicted", ylabel="true")
+    return "Confusion matrices: colour is the share of the true lineage, numbers are tiles and frames.", _png(figure)
+
+
+def _observed_against_predicted(evaluation: Evaluation) -> tuple[str, str]:
+    figure, axes = _axes(2)
+    pairs = (
+        ("tile", evaluation.truth_N, evaluation.output),
+        ("frame", evaluation.frame_truth_F, evaluation.frame_output),
+    )
+    for axis, (unit, truth_N, count_N) in zip(axes, pairs, strict=True):
+        top = max(float(np.max(truth_N)), float(np.max(count_N)), 1.0) * 1.05
+        axis.plot([0, top], [0, top], color="grey", linewidth=1)
+        axis.scatter(truth_N, count_N, s=12, alpha=0.5, color="#1f6fb2", edgecolors="none")
+        axis.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="cells counted by people", ylabel="predicted")
+        r2 = evaluation.scores[unit]["r2"]
+        figures = f"MAE {evaluation.scores[unit]['mae']:.2f}" + (f", R² {r2:.2f}" if r2 is not None else "")
+        axis.set_title(f"per {unit}: {figures}")
+    return "Predicted against true counts; the line is equality.", _png(figure)
+
+
+def _axes(columns: int) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6 * columns, 5), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def _png(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _table(rows: list[list[Any]]) -> str:
+    head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,215 @@
+"""Training tiles as Parquet shards in the bank, made by Ray Data, and batches read back from them.
+
+    BANK/shards/KEY.json               what the shards hold: written last, so that they are seen whole or not at all
+    BANK/shards/KEY-XXXX/train/*.parquet, test/*.parquet
+
+KEY names the bank's digest and every setting that shapes a tile: the second training finds its shards ready.
+The model's kernel is applied after reading, so all kernels share one set of shards.
+
+    python -m pipelines.shards BANK --task classify [--set KEY=VALUE]...
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import ray.data
+from pydantic import BaseModel, ConfigDict
+
+from cellnet.augment import make_tiles, preprocess_for, shares_for
+from cellnet.bank import Bank, Frame, read_pixels
+from cellnet.config import NETWORK_PX, Orientation, Preprocess, Split, Task, TrainConfig
+from cellnet.errors import DataError, NotFoundError
+from cellnet.store import Store, open_store
+from cellnet.training import Batch
+from pipelines import cluster
+
+SHUFFLE_TILES = 4096
+"""Tiles that a reader shuffles among: 164 MB. Frames are in random order in the shards already."""
+
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+class Shards(BaseModel):
+    """A finished set of shards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bank: str
+    endpoint_url: str | None
+    folder: str
+    """Below the bank."""
+    rows: dict[Split, int]
+    classes: list[str]
+    mean_count: float
+    """Cells a training tile; 1 when counts are not known."""
+    preprocess: Preprocess
+    fresh: bool = False
+    """Whether this call made them, or an earlier one."""
+
+    def dataset(self, split: Split) -> ray.data.Dataset:
+        """The tiles of a split, lazily."""
+        files, root = cluster.filesystem(open_store(self.bank, endpoint_url=self.endpoint_url))
+        return ray.data.read_parquet(
+            f"{root}/{self.folder}/{split}",
+            filesystem=files,
+            override_num_blocks=cluster.blocks(self.rows[split]),
+            columns=["pixels", "label", "count"],
+        )
+
+
+def make_shards(bank: Bank, config: TrainConfig, *, endpoint_url: str | None = None) -> Shards:
+    """The shards of a bank for a configuration, found or made. Raises DataError for a bank that cannot train it."""
+    frames = trainable_frames(bank, config.task)
+    preprocess = preprocess_for(config, [frame for frame in frames if frame.split == "train"], bank.settings.intensity)
+    centres_known = all(frame.centres is not None for frame in frames)
+    shares = shares_for(config.augment, task=config.task, centres_known=centres_known)
+    orientations: tuple[Orientation, ...] = (0, 90, 180, 270) if config.augment.orientation == "stored" else (0,)
+    recipe = {
+        "bank": bank.digest,
+        "task": config.task,
+        "tile_px": preprocess.tile_px,
+        "pixel_um": preprocess.pixel_um,
+        "shares": shares,
+        "shifts": config.augment.shifts,
+        "orientations": orientations,
+        "seed": config.seed,
+    }
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    try:
+        found = Shards.model_validate_json(bank.store.get(f"shards/{key}.json"))
+        # A bank may have been copied since: where it lies and how it is filtered is known better now.
+        return found.model_copy(
+            update={"bank": bank.store.uri, "endpoint_url": endpoint_url, "preprocess": preprocess, "fresh": False}
+        )
+    except NotFoundError:
+        pass
+    folder = f"shards/{key}-{secrets.token_hex(4)}"
+    classes = bank.lineages if config.task == "classify" else []
+    augmented = {"shares": shares, "shifts": config.augment.shifts, "orientations": orientations}
+    plain = {"shares": (1.0,), "shifts": 0, "orientations": (0,)}
+    rows: dict[Split, int] = {}
+    counts: list[float] = []
+    for split, variants in zip(SPLITS, (augmented, plain), strict=True):
+        chosen = [frame for frame in frames if frame.split == split]
+        rows[split], counts_of_split = _write(bank, chosen, preprocess, classes, variants, config.seed, folder, split)
+        counts = counts_of_split if split == "train" else counts
+    known = np.array(counts)[~np.isnan(counts)]
+    shards = Shards(
+        bank=bank.store.uri,
+        endpoint_url=endpoint_url,
+        folder=folder,
+        rows=rows,
+        classes=classes,
+        mean_count=float(known.mean()) if len(known) else 1.0,
+        preprocess=preprocess,
+        fresh=True,
+    )
+    bank.store.create(f"shards/{key}.json", shards.model_dump_json(indent=1).encode())
+    return shards
+
+
+def trainable_frames(bank: Bank, task: Task) -> list[Frame]:
+    """The frames that can teach the task. Raises DataError, saying what the bank lacks."""
+    if not bank.frames:
+        raise DataError(f"the bank {bank.store.uri} is empty; import images into it first")
+    if task == "count":
+        frames = [frame for frame in bank.frames if frame.count is not None]
+        if not frames:
+            raise DataError(
+                f"no frame of {bank.store.uri} has a count, so no counter can be trained; "
+                "fill the manifest's count column (or points.csv) and import it into a new bank"
+            )
+        if len({frame.group for frame in frames}) < 2:
+            raise DataError(
+                f"all counted frames of {bank.store.uri} are of one group, so none is left to test on; "
+                "import frames of a second well or plate, or give the frames groups of their own"
+            )
+        return frames
+    frames = [frame for frame in bank.frames if frame.lineage is not None]
+    if len(bank.lineages) < 2:
+        seen = ", ".join(bank.lineages) or "none"
+        raise DataError(f"a classifier needs two lineages, {bank.store.uri} has {seen}; import another lineage")
+    for lineage in bank.lineages:
+        splits = {frame.split for frame in frames if frame.lineage == lineage}
+        if "train" not in splits or len(splits) < 2:
+            groups = len({frame.group for frame in frames if frame.lineage == lineage})
+            raise DataError(
+                f"the lineage {lineage} has {groups} group{'s' * (groups != 1)} ({', '.join(sorted(map(str, splits)))}),"
+                " so it cannot be trained and tested; import frames of another well or plate of it"
+            )
+    return frames
+
+
+def batches(
+    dataset: "ray.data.Dataset | ray.data.DataIterator", batch_size: int, *, seed: int | None
+) -> Callable[[int], Iterator[Batch]]:
+    """Batches of tiles for every epoch, shuffled anew in each if there is a seed."""
+
+    def of_epoch(epoch: int = 0) -> Iterator[Batch]:
+        shuffle: dict[str, Any] = {}
+        if seed is not None:
+            shuffle = {"local_shuffle_buffer_size": SHUFFLE_TILES, "local_shuffle_seed": seed * 10007 + epoch}
+        rows: Iterable[Any] = dataset.iter_batches(
+            batch_size=batch_size, batch_format="numpy", prefetch_batches=2, **shuffle
+        )
+        for row in rows:
+            yield Batch(pixels=row["pixels"], label=row["label"], count=row["count"])
+
+    return of_epoch
+
+
+def _write(
+    bank: Bank,
+    frames: list[Frame],
+    preprocess: Preprocess,
+    classes: list[str],
+    variants: dict[str, Any],
+    seed: int,
+    folder: str,
+    split: Split,
+) -> tuple[int, list[float]]:
+    """Write a split's tiles and give their number and counts."""
+    if not frames:
+        return 0, []
+    order = np.random.default_rng(seed).permutation(len(frames))
+    label = {lineage: index for index, lineage in enumerate(classes)}
+    items = [{"frame": frames[i], "label": label.get(frames[i].lineage or "", -1)} for i in order]
+    dataset = ray.data.from_items(items, override_num_blocks=cluster.blocks(len(items))).map_batches(
+        _tiles_of_batch,
+        batch_size=4,
+        batch_format="numpy",
+        fn_kwargs={"store": bank.store, "preprocess": preprocess, "seed": seed, "variants": variants},
+    )
+    files, root = cluster.filesystem(bank.store)
+    dataset.write_parquet(f"{root}/{folder}/{split}", filesystem=files)
+    written = ray.data.read_parquet(f"{root}/{folder}/{split}", filesystem=files, columns=["count"])
+    counts = [float(row["count"]) for row in written.take_all()]
+    return len(counts), counts
+
+
+def _tiles_of_batch(
+    batch: dict[str, Any], store: Store, preprocess: Preprocess, seed: int, variants: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The tiles of a few frames, one frame at a time, so that memory stays bounded."""
+    for frame, label in zip(batch["frame"], batch["label"], strict=True):
+        tiles = list(make_tiles(frame, read_pixels(store, frame), preprocess, label=int(label), seed=seed, **variants))
+        yield {
+            "pixels": np.stack([tile.pixels_HW for tile in tiles]).reshape(-1, NETWORK_PX, NETWORK_PX),
+            "label": np.array([tile.label for tile in tiles], np.int64),
+            "count": np.array([tile.count for tile in tiles], np.float32),
+            "frame": np.array([tile.frame for tile in tiles]),
+            "orientation": np.array([tile.orientation for tile in tiles], np.int16),
+            "share": np.array([tile.share for tile in tiles], np.float32),
+        }
+
+
+if __name__ == "__main__":
+    import sys
+
+    from cellnet.cli import main
+
+    sys.exit(main(["bank", "shards", *sys.argv[1:]]))

@@ -1,0 +1,260 @@
+"""Train a classifier or a counter on Ray Train and publish it.
+
+python -m pipelines.train BANK --task classify [--workers 2] [--set epochs=10]...   like: cellnet train ...
+"""
+
+import importlib.metadata
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from cellnet import training
+from cellnet.bank import Bank
+from cellnet.config import DEFAULT_NAMES, TrainConfig
+from cellnet.errors import CellnetError, DataError
+from cellnet.models import parameters_n
+from cellnet.predictor import fresh_network, weights_to_bytes
+from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
+from pipelines import cluster
+from pipelines.shards import Shards, batches, make_shards, trainable_frames
+
+PACKAGES: Final = ("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors")
+HISTORY: Final = "history.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training left: the chosen weights and how it went."""
+
+    weights: bytes
+    """A safetensors file."""
+    scores: dict[str, Any]
+    """Of the chosen epoch, over the test tiles; empty when the bank has no test split."""
+    history: list[dict[str, Any]]
+
+
+def train(
+    bank_uri: str,
+    registry_uri: str,
+    config: TrainConfig,
+    *,
+    name: str | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    endpoint_url: str | None = None,
+    say: Say = lambda line: None,
+) -> ModelVersion:
+    """The published version: shards found or made, the network trained by `workers` Ray Train workers.
+
+    The epoch that is best on the test split is chosen. Raises DataError for a bank that cannot train the task.
+    """
+    bank = Bank.open(bank_uri, endpoint_url=endpoint_url)
+    trainable_frames(bank, config.task)
+    cluster.connect()
+    shards = make_shards(bank, config, endpoint_url=endpoint_url)
+    say(describe_shards(shards))
+    trained = run_training(shards, config, workers=workers, storage=storage or storage_beside(registry_uri), say=say)
+    return publish(Registry.open(registry_uri, endpoint_url=endpoint_url), bank, shards, config, trained, name=name)
+
+
+def describe_shards(shards: Shards) -> str:
+    """One line for a person."""
+    tile = "×".join(str(side) for side in reversed(shards.preprocess.tile_px))
+    made = "made" if shards.fresh else "found"
+    test = f"{shards.rows['test']} test tiles" if shards.rows["test"] else "no test split, so the last epoch is taken"
+    return f"shards {made}: {shards.rows['train']} training tiles of {tile} px, {test}"
+
+
+def run_training(shards: Shards, config: TrainConfig, *, workers: int, storage: str, say: Say) -> Trained:
+    """Train on Ray Train: each worker has its part of every epoch, gradients are averaged."""
+    best, more_is_better = training.STEERING[config.task]
+    has_test = shards.rows["test"] > 0
+    datasets = {split: shards.dataset(split) for split in ("train", "test") if shards.rows[split]}
+    files, root = cluster.filesystem(cluster_store(storage, shards.endpoint_url))
+    run_name = f"{config.task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+    with cluster.progress(say) as lines:
+        trainer = ray.train.torch.TorchTrainer(
+            _worker,
+            train_loop_config={"config": config, "shards": shards, "lines": lines, "workers": workers},
+            datasets=datasets,
+            dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers,
+                use_gpu=cluster.gpu_available(workers),
+                resources_per_worker={"CPU": cluster.cpus_per_worker(workers)},
+            ),
+            run_config=ray.train.RunConfig(
+                name=run_name,
+                storage_path=root,
+                storage_filesystem=files,
+                checkpoint_config=ray.train.CheckpointConfig(
+                    num_to_keep=1,
+                    checkpoint_score_attribute=best if has_test else "epoch",
+                    checkpoint_score_order="max" if more_is_better or not has_test else "min",
+                ),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _own_error(error) from error
+    checkpoint = result.best_checkpoints[0][0] if result.best_checkpoints else None
+    if checkpoint is None:
+        raise DataError(f"the training {run_name} left no checkpoint in {storage}")
+    return read_checkpoint(checkpoint)
+
+
+def read_checkpoint(checkpoint: ray.train.Checkpoint) -> Trained:
+    """The weights and history of a checkpoint directory."""
+    with checkpoint.as_directory() as folder:
+        history = json.loads((Path(folder) / HISTORY).read_text())
+        return Trained(weights=(Path(folder) / WEIGHTS).read_bytes(), scores=history[-1]["test"], history=history)
+
+
+def write_checkpoint(folder: str, weights: dict[str, torch.Tensor], history: list[dict[str, Any]]) -> None:
+    """The weights and the history up to them, as files."""
+    (Path(folder) / WEIGHTS).write_bytes(weights_to_bytes(weights))
+    (Path(folder) / HISTORY).write_text(json.dumps(history))
+
+
+def publish(
+    registry: Registry,
+    bank: Bank,
+    shards: Shards,
+    config: TrainConfig,
+    trained: Trained,
+    *,
+    name: str | None = None,
+    search: list[dict[str, Any]] | None = None,
+) -> ModelVersion:
+    """The trained network in the registry, with its card."""
+    frames = [frame for frame in trainable_frames(bank, config.task) if frame.split == "train"]
+    card = Card(
+        task=config.task,
+        classes=shards.classes,
+        config=config,
+        preprocess=shards.preprocess,
+        frame_px=(
+            int(np.median([frame.height for frame in frames])),
+            int(np.median([frame.width for frame in frames])),
+        ),
+        bank=bank.store.uri,
+        bank_digest=bank.digest,
+        scores={"test": trained.scores},
+        history=trained.history,
+        code_version=importlib.metadata.version("cellnet"),
+        packages={package: importlib.metadata.version(package) for package in PACKAGES},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        search=search,
+    )
+    return registry.publish(name or DEFAULT_NAMES[config.task], {WEIGHTS: trained.weights}, card)
+
+
+def storage_beside(registry_uri: str) -> str:
+    """Where runs leave their checkpoints unless told otherwise: `runs` beside the registry."""
+    parent, _, last = registry_uri.rstrip("/").rpartition("/")
+    if registry_uri.startswith("s3://"):
+        return f"{parent}/runs" if parent != "s3:/" else f"{registry_uri.rstrip('/')}/runs"
+    return str(Path(registry_uri).absolute().parent / "runs") if last else "runs"
+
+
+def cluster_store(storage: str, endpoint_url: str | None) -> Any:
+    """The store of the runs; its folder is made."""
+    from cellnet.store import FolderStore, open_store
+
+    store = open_store(storage, endpoint_url=endpoint_url)
+    if isinstance(store, FolderStore):
+        store.folder.mkdir(parents=True, exist_ok=True)
+    return store
+
+
+def epoch_line(epoch: training.Epoch, epochs: int, *, tiles: int, best: bool) -> str:
+    """An epoch in one line for a person."""
+    scores = "  ".join(f"test {name} {value:.3f}" for name, value in epoch.test.items())
+    mark = " *" if best else ""
+    return (
+        f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}  {scores}  "
+        f"{tiles / max(epoch.seconds, 1e-9):.0f} tiles/s{mark}"
+    )
+
+
+def _worker(loop: dict[str, Any]) -> None:
+    """What every Ray Train worker runs."""
+    config: TrainConfig = loop["config"]
+    shards: Shards = loop["shards"]
+    context = ray.train.get_context()
+    workers, rank = context.get_world_size(), context.get_world_rank()
+    cluster.quiet()
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    training.seed_everything(config.seed)
+    network = ray.train.torch.prepare_model(fresh_network(config, len(shards.classes), shards.mean_count))
+    if rank == 0:
+        inner = getattr(network, "module", network)
+        ray.get(loop["lines"].add.remote(f"{config.model.architecture} network, {parameters_n(inner):,} parameters"))
+    per_worker = max(1, config.batch_size // workers)
+    test = ray.train.get_dataset_shard("test") if shards.rows["test"] else None
+    test_batches = batches(test, 64, seed=None) if test else None
+    history: list[dict[str, Any]] = []
+    best: list[float] = []
+
+    def on_epoch(epoch: training.Epoch, weights: dict[str, torch.Tensor]) -> None:
+        history.append(asdict(epoch))
+        steering = epoch.test.get(training.STEERING[config.task][0])
+        improved = steering is not None and training.is_better(config.task, steering, best[-1] if best else None)
+        if improved and steering is not None:
+            best.append(steering)
+        keep = improved or (steering is None and epoch.number == config.epochs)
+        metrics = {"epoch": epoch.number, "loss": epoch.loss, **epoch.test}
+        if rank == 0:
+            line = epoch_line(epoch, config.epochs, tiles=epoch.tiles * workers, best=keep and steering is not None)
+            ray.get(loop["lines"].add.remote(line))
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = None
+            if keep and rank == 0:
+                write_checkpoint(folder, weights, history)
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(metrics, checkpoint=checkpoint)
+
+    train_shard = ray.train.get_dataset_shard("train")
+    training.fit(
+        network,
+        config,
+        shards.preprocess,
+        train_batches=batches(train_shard, per_worker, seed=config.seed),
+        test_batches=(lambda: test_batches(0)) if test_batches else None,
+        steps_per_epoch=max(1, -(-(shards.rows["train"] // workers) // per_worker)),
+        on_epoch=on_epoch,
+        rank=rank,
+    )
+
+
+def _own_error(error: Exception) -> Exception:
+    """cellnet's own error from inside a worker, if that is what ended the training."""
+    failures = getattr(error, "worker_failures", {}) or {}
+    for failure in failures.values():
+        cause = getattr(failure, "cause", failure)
+        if isinstance(cause, CellnetError):
+            return cause
+    return error
+
+
+if __name__ == "__main__":
+    import sys
+
+    from cellnet.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,144 @@
+"""The Ray Serve application: `serve run serve.app:build registry=FOLDER`, or `cellnet serve --registry FOLDER`.
+
+    Api          (gateway, over api) reads, bounds and decodes what is sent, then asks the models
+    classifier   (replica) the model that names the lineage
+    regressor    (replica) the model that counts
+"""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from typing import Final
+
+import ray
+from pydantic import Field
+from ray import serve
+from ray.serve import Application
+
+from cellnet.config import DEFAULT_NAMES, Frozen
+from cellnet.errors import ConfigError
+from cellnet.predictor import Predictor, resolve_models
+from cellnet.registry import Registry
+from serve.gateway import Api
+from serve.replica import Replica
+from serve.uploads import Limits
+
+CPUS: Final = 0.2
+"""What a replica reserves of Ray's CPUs: little, so that all of it starts on a laptop beside other work."""
+QUEUE: Final = 16
+"""Requests that a replica takes at a time; more wait in the caller."""
+QUIET: Final = {"log_level": "ERROR", "enable_access_log": False}
+
+
+class ServeArgs(Frozen):
+    """What is served, and how much of the machine it may take."""
+
+    registry: str = Field(default_factory=lambda: os.environ.get("CELLNET_REGISTRY", "registry"))
+    """A folder or `s3://bucket/prefix`."""
+    endpoint_url: str | None = None
+    """Another S3 server than Amazon's."""
+    classifier: str | None = None
+    """`name@7` or `name:alias`; left out, classifier:champion if there is one."""
+    regressor: str | None = None
+    """Likewise; left out, regressor:champion if there is one."""
+    replicas: int = Field(default=1, ge=1)
+    """Processes a model."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads a replica."""
+    max_request_mb: float = Field(default=64, gt=0)
+    max_images: int = Field(default=64, ge=1)
+
+
+def build(args: ServeArgs) -> Application:
+    """The application over the models that the registry holds: both, or the one that is there.
+
+    The models are loaded once here, so that a wrong reference or damaged weights stop it before anything is
+    deployed, and every replica serves the same version. Raises NotFoundError, ConfigError or IntegrityError.
+    """
+    registry = Registry.open(args.registry, endpoint_url=args.endpoint_url)
+    refs = _refs(registry, args)
+    limits = Limits(request_mb=args.max_request_mb, images=args.max_images)
+    small = {"num_cpus": CPUS}
+    replica = serve.deployment(Replica).options(
+        num_replicas=args.replicas, max_ongoing_requests=QUEUE, ray_actor_options=small
+    )
+    models = [
+        replica.options(name=role).bind(
+            registry=registry.store.uri, endpoint_url=args.endpoint_url, ref=ref, threads=args.threads
+        )
+        for role, ref in refs.items()
+    ]
+    ingress = serve.deployment(serve.ingress()(Api), name="Api")
+    return ingress.options(max_ongoing_requests=QUEUE, ray_actor_options=small).bind(models, limits)
+
+
+def _refs(registry: Registry, args: ServeArgs) -> dict[str, str]:
+    """The versions, `name@number`, by role; each can be loaded and does what its role asks."""
+    refs = resolve_models(registry, args.classifier, args.regressor)
+    for task, role in DEFAULT_NAMES.items():
+        if role in refs and (found := Predictor.load(registry, refs[role]).task) != task:
+            raise ConfigError(f"{refs[role]} is a model to {found}, not to {task}; give another reference as {role}")
+    return refs
+
+
+def serve_forever(args: ServeArgs, *, host: str = "127.0.0.1", port: int = 8000, block: bool = True) -> str:
+    """Serve at `http://HOST:PORT` until Ctrl-C or SIGTERM; if not `block`, return that address at once.
+
+    Uses the Ray that is running in this process, or starts one. Raises ConfigError for a port in use, and
+    what `build` raises, before anything is started.
+    """
+    _check_port(host, port)
+    application = build(args)
+    own_ray = not ray.is_initialized()
+    if own_ray:
+        _start_ray()
+    try:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
+        serve.run(application, name="cellnet", route_prefix="/", logging_config=QUIET)
+        if block:
+            _wait_for_a_signal()
+    except BaseException:
+        _stop(own_ray)
+        raise
+    if block:
+        _stop(own_ray)
+    return f"http://{host}:{port}"
+
+
+def _start_ray() -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=True)
+
+
+def _stop(own_ray: bool) -> None:
+    serve.shutdown()
+    if own_ray:
+        ray.shutdown()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise ConfigError unless the port can be listened on."""
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"{port} is not a port; choose one of 1 to 65535 with --port N")
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port {port} is in use; choose another with --port N") from error
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _wait_for_a_signal() -> None:
+    stopped = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        stopped.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

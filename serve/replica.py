@@ -1,0 +1,54 @@
+"""One model in a process of its own, behind a Ray Serve handle."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cellnet.errors import DataError
+from cellnet.predictor import Predictor
+from cellnet.registry import Registry
+from serve.schemas import Answer, ModelInfo
+
+
+class Replica:
+    """One model version in a process of its own."""
+
+    def __init__(self, *, registry: str, endpoint_url: str | None, ref: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.predictor = Predictor.load(Registry.open(registry, endpoint_url=endpoint_url), ref)
+        self.predictor.predict(np.zeros(self.predictor.card.preprocess.tile_px, np.uint8))  # the first is slow
+
+    def answer(
+        self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None
+    ) -> Answer | DataError:
+        """What the model says of a frame, or why it cannot use it.
+
+        The error is a value: a frame that is too small is a user's everyday, not a traceback in Serve's log.
+        """
+        try:
+            frame = self.predictor.predict(image_HW, pixel_um=pixel_um)
+        except DataError as error:
+            return error
+        card = self.predictor.card
+        classifies = card.task == "classify"
+        return Answer(
+            model=self.predictor.ref,
+            task=card.task,
+            probabilities=dict(zip(card.classes, frame.probability_K.tolist(), strict=True)) if classifies else None,
+            count=None if classifies else frame.count,
+            tiles=len(frame.boxes),
+            magnification=frame.magnification,
+        )
+
+    def describe(self) -> ModelInfo:
+        """What the model is."""
+        card = self.predictor.card
+        return ModelInfo(
+            ref=self.predictor.ref,
+            task=card.task,
+            classes=card.classes,
+            scores=card.scores,
+            bank_digest=card.bank_digest,
+            tile_px=card.preprocess.tile_px,
+            pixel_um=card.preprocess.pixel_um,
+        )

@@ -1,0 +1,235 @@
+"""The service over real HTTP: a local Ray Serve, a registry in a folder, networks too small to be any good."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import ray
+from numpy.typing import NDArray
+from ray import serve
+
+from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
+from cellnet.errors import ConfigError, NotFoundError
+from cellnet.predictor import Predictor, fresh_network, weights_to_bytes
+from cellnet.registry import WEIGHTS, Card, Registry
+from serve.app import ServeArgs, build, serve_forever
+
+pytestmark = pytest.mark.ray
+
+LINEAGES = ["A172", "VERO6"]
+TILE = (200, 200)
+
+
+def publish(registry: Registry, task: Task) -> None:
+    """An untrained model of that task, as its champion."""
+    config = TrainConfig(task=task, model=ModelSpec(width=4))
+    classes = LINEAGES if task == "classify" else []
+    card = Card(
+        task=task,
+        classes=classes,
+        config=config,
+        preprocess=Preprocess(tile_px=TILE, pixel_um=0.5),
+        frame_px=(400, 400),
+        bank="bank",
+        bank_digest="0" * 64,
+        scores={"holdout": {"n": 0}},
+        history=[],
+        code_version="test",
+        packages={},
+        created="2024-01-01T00:00:00+00:00",
+    )
+    weights = fresh_network(config, len(classes), mean_count=10.0).state_dict()
+    version = registry.publish(DEFAULT_NAMES[task], {WEIGHTS: weights_to_bytes(weights)}, card)
+    registry.promote(version.ref, "champion")
+
+
+def frame(height: int, width: int, *, bits: int = 8) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Blurred noise: something for a network to look at."""
+    noise_HW = np.random.default_rng(height * width).random((height, width), np.float32)
+    grey_HW = cv2.normalize(cv2.GaussianBlur(noise_HW, (0, 0), 4), None, 0, 2**bits - 1, cv2.NORM_MINMAX)
+    return grey_HW.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def encode(image_HW: NDArray[np.uint8] | NDArray[np.uint16], suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, image_HW)[1].tobytes()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A classifier and a counter, each a champion."""
+    registry = Registry.open(str(tmp_path_factory.mktemp("registry")))
+    publish(registry, "classify")
+    publish(registry, "count")
+    return registry
+
+
+@pytest.fixture(scope="module")
+def service(registry: Registry) -> Iterator[httpx.Client]:
+    """A client of the service, which takes 2 MB and 4 images a request and runs each model twice."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    args = ServeArgs(registry=registry.store.uri, replicas=2, max_request_mb=2, max_images=4)
+    try:
+        address = serve_forever(args, port=free_port(), block=False)
+        with httpx.Client(base_url=address, timeout=60) as client:
+            yield client
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def form(*images: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("images", image) for image in images]
+
+
+def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
+    """The response is problem+json of that status, and its detail says those words on one line."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    problem = response.json()
+    assert problem["status"] == status and problem["type"] == "about:blank" and problem["title"]
+    assert "\n" not in problem["detail"]
+    for word in words:
+        assert word in problem["detail"]
+
+
+def test_one_png_is_named_and_counted_as_the_predictor_does(service: httpx.Client, registry: Registry) -> None:
+    image_HW = frame(200, 200)
+    headers = {"Content-Type": "image/png"}
+    response = service.post("/v1/predict?name=well-a1.png", content=encode(image_HW), headers=headers)
+    assert response.status_code == 200
+    [prediction] = response.json()["predictions"]
+    here = Predictor.load(registry, "classifier:champion").predict(image_HW)
+    count = Predictor.load(registry, "regressor:champion").predict(image_HW).count
+    assert prediction["image"] == "well-a1.png" and prediction["error"] is None
+    assert prediction["count"] == pytest.approx(count, abs=1e-4)
+    assert list(prediction["probabilities"].values()) == pytest.approx(list(here.probability_K), abs=1e-4)
+    assert prediction["lineage"] == LINEAGES[int(here.probability_K.argmax())]
+    assert prediction["tiles"] == 1
+    assert prediction["models"] == {"classifier": "classifier@1", "regressor": "regressor@1"}
+
+
+def test_a_frame_larger_than_a_tile_is_counted_whole(service: httpx.Client, registry: Registry) -> None:
+    image_HW = frame(400, 600)
+    response = service.post("/v1/predict", content=encode(image_HW))
+    [prediction] = response.json()["predictions"]
+    expected = Predictor.load(registry, "regressor:champion").predict(image_HW)
+    assert prediction["image"] == "image"
+    assert prediction["tiles"] == 6
+    assert prediction["count"] == pytest.approx(expected.tile_outputs.sum(), abs=1e-4)
+
+
+def test_a_frame_recorded_at_another_pixel_size_is_rescaled(service: httpx.Client, registry: Registry) -> None:
+    image_HW = frame(400, 400)
+    sizes = {"0.5": ("matched", 4), "0.25": ("rescaled", 1)}
+    for pixel_um, (magnification, tiles) in sizes.items():
+        response = service.post("/v1/predict", params={"pixel_um": pixel_um}, content=encode(image_HW))
+        [prediction] = response.json()["predictions"]
+        assert (prediction["magnification"], prediction["tiles"]) == (magnification, tiles)
+    assert_problem(service.post("/v1/predict?pixel_um=-1", content=encode(image_HW)), 422, "pixel_um", "-1")
+    assert_problem(service.post("/v1/predict?pixel_um=50&name=far.png", content=encode(image_HW)), 422, "far.png")
+
+
+def test_a_broken_image_among_others_spoils_only_its_own_entry(service: httpx.Client, registry: Registry) -> None:
+    deep_HW = frame(300, 300, bits=16)
+    images = form(
+        ("first.png", encode(frame(200, 200))),
+        ("broken.png", encode(frame(200, 200))[:200]),
+        ("deep.tif", encode(deep_HW, ".tif")),
+        ("small.png", encode(frame(50, 50))),
+    )
+    response = service.post("/v1/predict", files=images)
+    assert response.status_code == 200
+    entries = response.json()["predictions"]
+    assert [entry["image"] for entry in entries] == ["first.png", "broken.png", "deep.tif", "small.png"]
+    first, broken, deep, small = entries
+    assert first["error"] is None and first["lineage"] in LINEAGES
+    expected = Predictor.load(registry, "regressor:champion").predict(deep_HW)
+    assert deep["error"] is None and deep["count"] == pytest.approx(expected.count, abs=1e-4)
+    for entry in (broken, small):
+        assert entry["image"] in entry["error"]
+        assert entry["lineage"] is entry["count"] is entry["probabilities"] is None
+
+
+def test_a_single_bad_image_is_a_problem_that_names_it(service: httpx.Client) -> None:
+    text = {"content": b"not an image", "headers": {"Content-Type": "text/plain", "Image-Name": "notes.txt"}}
+    assert_problem(service.post("/v1/predict", **text), 422, "notes.txt", "PNG")
+    assert_problem(service.post("/v1/predict", files=form(("b.png", b"no"))), 422, "b.png")
+    small = service.post("/v1/predict?name=s.png", content=encode(frame(50, 50)))
+    assert_problem(small, 422, "s.png", "50×50", "200×200")
+
+
+def test_a_request_without_images_is_a_problem(service: httpx.Client) -> None:
+    assert_problem(service.post("/v1/predict"), 422, "no image")
+    assert_problem(service.post("/v1/predict", files={"file": ("a.png", b"x")}), 422, "'images'", "file")
+    headers = {"Content-Type": "multipart/form-data"}
+    assert_problem(service.post("/v1/predict", content=b"x", headers=headers), 422, "form")
+
+
+def test_too_much_is_refused_by_its_header_and_while_it_is_read(service: httpx.Client) -> None:
+    big = bytes(3_000_000)
+    assert_problem(service.post("/v1/predict", content=big), 413, "2 MB")
+    chunks = (big[:500_000] for _ in range(6))  # sent without a length
+    assert_problem(service.post("/v1/predict", content=chunks), 413, "2 MB")
+    assert_problem(service.post("/v1/predict", files=form(("big.tif", big))), 413, "2 MB")
+    assert_problem(service.post("/v1/predict", files=form(*[("a.png", b"x")] * 5)), 413, "4 images")
+
+
+def test_the_models_and_their_health_are_told(service: httpx.Client) -> None:
+    classifier, regressor = service.get("/v1/models").json()["models"]
+    assert (classifier["ref"], classifier["task"], classifier["classes"]) == ("classifier@1", "classify", LINEAGES)
+    assert (regressor["ref"], regressor["task"], regressor["classes"]) == ("regressor@1", "count", [])
+    assert classifier["bank_digest"] == "0" * 64 and classifier["scores"] == {"holdout": {"n": 0}}
+    assert service.get("/healthz").text == service.get("/readyz").text == "ok"
+    assert_problem(service.get("/v2"), 404)
+    assert service.get("/openapi.json").json()["info"]["title"] == "cellnet"
+
+
+def test_the_page_may_run_nothing_but_its_own_script(service: httpx.Client) -> None:
+    response = service.get("/")
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and "unsafe" not in policy
+    assert "http" not in response.text
+
+
+def test_each_model_runs_in_two_actors_of_ray_serve(service: httpx.Client) -> None:
+    deployments = serve.status().applications["cellnet"].deployments
+    running = {name: status.replica_states.get("RUNNING") for name, status in deployments.items()}
+    assert running == {"Api": 1, "classifier": 2, "regressor": 2}
+
+
+def test_a_registry_with_a_counter_alone_serves_it_and_names_no_lineage(service: httpx.Client, tmp_path: Path) -> None:
+    registry = Registry.open(str(tmp_path))
+    publish(registry, "count")
+    serve.run(build(ServeArgs(registry=str(tmp_path))), name="counter", route_prefix="/counter")
+    try:
+        [prediction] = service.post("/counter/v1/predict", content=encode(frame(200, 200))).json()["predictions"]
+    finally:
+        serve.delete("counter")
+    assert prediction["count"] > 0 and prediction["lineage"] is prediction["probabilities"] is None
+    assert prediction["models"] == {"classifier": None, "regressor": "regressor@1"}
+
+
+def test_a_port_in_use_stops_it_before_anything_starts(registry: Registry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} is in use; choose another with --port N"):
+            serve_forever(ServeArgs(registry="nowhere"), port=port)
+
+
+def test_references_that_mean_nothing_stop_it_before_anything_starts(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="neither classifier:champion nor regressor:champion"):
+        build(ServeArgs(registry=str(tmp_path)))
+    with pytest.raises(NotFoundError, match="no classifier@9; it has classifier@1"):
+        build(ServeArgs(registry=registry.store.uri, classifier="classifier@9"))
+    with pytest.raises(NotFoundError, match="no clasifier:champion"):
+        build(ServeArgs(registry=registry.store.uri, classifier="clasifier:champion"))
+    with pytest.raises(ConfigError, match="to count, not to classify"):
+        build(ServeArgs(registry=registry.store.uri, classifier="regressor:champion"))
