@@ -222,8 +222,8 @@ def _merge(
         twin = used.get(frame.frame)
         if frame.set_aside is None and twin is not None:
             known += 1
-            aside.pop(frame.source, None)
             if (twin.lineage, twin.count) == (frame.lineage, frame.count):
+                aside.pop(frame.source, None)
                 continue
             frame = replace(
                 frame, frame="", set_aside=f"the same pixels as {twin.source}, with another lineage or count"

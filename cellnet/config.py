@@ -5,6 +5,7 @@ places and secrets only.
 """
 
 import itertools
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
@@ -171,7 +172,8 @@ def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixe
 
 def _key(place: tuple[int | str, ...]) -> str:
     """The dotted key of a place, without the alternatives of a union that pydantic adds to it."""
-    return ".".join(itertools.takewhile(lambda part: "[" not in part, map(str, place)))
+    own = itertools.takewhile(lambda part: not re.search(r"\[|^constrained-", part), map(str, place))
+    return ".".join(own)
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ Scores = dict[str, Any]
 
 
 def classification(
-    truth_N: NDArray[np.int64], probability_NK: NDArray[np.float32], classes: Sequence[str]
+    truth_N: NDArray[np.int64], probability_NK: NDArray[np.floating[Any]], classes: Sequence[str]
 ) -> Scores:
     """Scores of a classifier over N rows; `confusion` has the truth in rows, in the order of `classes`.
 
@@ -59,7 +59,7 @@ def classification(
     }
 
 
-def _auc(positive_N: NDArray[np.bool_], score_N: NDArray[np.float32]) -> float | None:
+def _auc(positive_N: NDArray[np.bool_], score_N: NDArray[np.floating[Any]]) -> float | None:
     if positive_N.all() or not positive_N.any():
         return None
     return float(sk.roc_auc_score(positive_N, score_N))

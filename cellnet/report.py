@@ -119,7 +119,7 @@ def _confusion(evaluation: Evaluation) -> tuple[str, str]:
 
 def _observed_against_predicted(evaluation: Evaluation) -> tuple[str, str]:
     figure, axes = _axes(2)
-    pairs = (
+    pairs: tuple[tuple[str, NDArray[Any], NDArray[Any]], ...] = (
         ("tile", evaluation.truth_N, evaluation.output),
         ("frame", evaluation.frame_truth_F, evaluation.frame_output),
     )

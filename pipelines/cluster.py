@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pyarrow.fs
 import ray
+import torch
 from ray.data import DataContext
 
 from cellnet.errors import ConfigError
+from cellnet.predictor import Predictor
+from cellnet.registry import Registry
 from cellnet.store import S3Store, Store
 
 BLOCKS_PER_CPU = 2
@@ -23,7 +26,6 @@ def connect() -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of every actor pool on the terminal
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(logging_level=logging.ERROR, log_to_driver=False)
     quiet()
@@ -86,6 +88,18 @@ def filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem, str]:
     # Without a bucket check on write; the bucket exists, and some servers refuse to be asked for its region.
     files = pyarrow.fs.S3FileSystem(endpoint_override=address, scheme=scheme or "https", region=region)
     return files, store.uri.removeprefix("s3://")
+
+
+_models: dict[tuple[str, str], Predictor] = {}
+
+
+def load_once(registry: Registry, ref: str) -> Predictor:
+    """A model version, kept in this worker process for its next batch; it computes with one thread."""
+    key = (registry.store.uri, ref)
+    if key not in _models:
+        torch.set_num_threads(1)
+        _models[key] = Predictor.load(registry, ref)
+    return _models[key]
 
 
 @ray.remote(num_cpus=0)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import ray.data
-import torch
 from numpy.typing import NDArray
 
 from cellnet import metrics
@@ -49,16 +48,13 @@ def evaluate(
     if unknown:
         raise DataError(f"{version.ref} does not know the lineage {', '.join(sorted(map(str, unknown)))} of {bank_uri}")
     cluster.connect()
-    workers = max(1, int(cluster.cpus()))
     rows = (
         ray.data.from_items([{"frame": frame} for frame in frames], override_num_blocks=cluster.blocks(len(frames)))
         .map_batches(
-            _Scorer,
-            fn_constructor_kwargs={"registry": registry, "ref": version.ref, "store": bank.store},
+            _score_batch,
+            fn_kwargs={"registry": registry, "ref": version.ref, "store": bank.store},
             batch_size=8,
             batch_format="numpy",
-            concurrency=(1, workers),
-            num_cpus=0.5,
         )
         .take_all()
     )
@@ -68,26 +64,20 @@ def evaluate(
     return _evaluation(version.ref, card.task, card.classes, split, card.bank_digest == bank.digest, rows)
 
 
-class _Scorer:
-    """Holds the model in a Ray Data actor."""
+def _score_batch(batch: dict[str, Any], registry: Registry, ref: str, store: Store) -> Iterator[dict[str, Any]]:
+    predictor = cluster.load_once(registry, ref)
+    for frame in batch["frame"]:
+        yield {key: _one(value) for key, value in _row(predictor, frame, store).items()}
 
-    def __init__(self, registry: Registry, ref: str, store: Store) -> None:
-        torch.set_num_threads(1)
-        self.predictor = Predictor.load(registry, ref)
-        self.store = store
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for frame in batch["frame"]:
-            yield {key: _one(value) for key, value in self._row(frame).items()}
-
-    def _row(self, frame: Frame) -> dict[str, Any]:
-        try:
-            said = self.predictor.predict(read_pixels(self.store, frame), pixel_um=frame.pixel_um)
-        except CellnetError as error:
-            return {"frame": frame, "error": f"{frame.source}: {error}", "said": None, "counts": None}
-        size = (max(box.bottom for box in said.boxes), max(box.right for box in said.boxes))
-        counts = [count_inside(frame, box, size, said.factor) for box in said.boxes]
-        return {"frame": frame, "error": "", "said": said, "counts": counts}
+def _row(predictor: Predictor, frame: Frame, store: Store) -> dict[str, Any]:
+    try:
+        said = predictor.predict(read_pixels(store, frame), pixel_um=frame.pixel_um)
+    except CellnetError as error:
+        return {"frame": frame, "error": f"{frame.source}: {error}", "said": None, "counts": None}
+    size = (max(box.bottom for box in said.boxes), max(box.right for box in said.boxes))
+    counts = [count_inside(frame, box, size, said.factor) for box in said.boxes]
+    return {"frame": frame, "error": "", "said": said, "counts": counts}
 
 
 def _one(value: Any) -> NDArray[Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import ray.data
-import torch
 
 from cellnet.errors import CellnetError, DataError
 from cellnet.images import SUFFIXES, decode
@@ -70,55 +69,51 @@ def predict(
         [{"image": str(path.absolute()), "name": str(path)} for path in images],
         override_num_blocks=cluster.blocks(len(images)),
     ).map_batches(
-        _Answerer,
-        fn_constructor_kwargs={"registry": registry, "refs": refs, "pixel_um": pixel_um},
+        _answer_batch,
+        fn_kwargs={"registry": registry, "refs": refs, "pixel_um": pixel_um},
         batch_size=8,
         batch_format="numpy",
-        concurrency=(1, max(1, int(cluster.cpus()))),
-        num_cpus=0.5,
     )
     for row in rows.iter_rows():
         yield row["prediction"]
 
 
-class _Answerer:
-    """Holds the models in a Ray Data actor."""
+def _answer_batch(
+    batch: dict[str, Any], registry: Registry, refs: dict[str, str], pixel_um: float | None
+) -> dict[str, Any]:
+    models = {role: cluster.load_once(registry, ref) for role, ref in refs.items()}
+    predictions = np.empty(len(batch["image"]), object)
+    predictions[:] = [
+        _answer(models, path, name, pixel_um) for path, name in zip(batch["image"], batch["name"], strict=True)
+    ]
+    return {"prediction": predictions}
 
-    def __init__(self, registry: Registry, refs: dict[str, str], pixel_um: float | None) -> None:
-        torch.set_num_threads(1)
-        self.models = {role: Predictor.load(registry, ref) for role, ref in refs.items()}
-        self.pixel_um = pixel_um
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        predictions = np.empty(len(batch["image"]), object)
-        predictions[:] = [self._answer(*row) for row in zip(batch["image"], batch["name"], strict=True)]
-        return {"prediction": predictions}
-
-    def _answer(self, path: str, name: str) -> Prediction:
-        versions = {role: model.ref for role, model in self.models.items()}
-        try:
-            image_HW = decode(Path(path).read_bytes(), name=Path(path).name)
-            said = {role: model.predict(image_HW, pixel_um=self.pixel_um) for role, model in self.models.items()}
-        except CellnetError as error:
-            return Prediction(image=name, error=str(error), **versions)
-        except OSError as error:
-            return Prediction(image=name, error=f"cannot be read: {error.strerror}", **versions)
-        lineage, probability = None, None
-        if "classifier" in said:
-            probability_K = said["classifier"].probability_K
-            best = int(probability_K.argmax())
-            lineage = self.models["classifier"].card.classes[best]
-            probability = float(probability_K[best])
-        any_said = said.get("regressor") or said["classifier"]
-        return Prediction(
-            image=name,
-            lineage=lineage,
-            probability=probability,
-            count=said["regressor"].count if "regressor" in said else None,
-            tiles=len(any_said.boxes),
-            magnification=any_said.magnification,
-            **versions,
-        )
+def _answer(models: dict[str, Predictor], path: str, name: str, pixel_um: float | None) -> Prediction:
+    versions: dict[str, Any] = {role: model.ref for role, model in models.items()}
+    try:
+        image_HW = decode(Path(path).read_bytes(), name=Path(path).name)
+        said = {role: model.predict(image_HW, pixel_um=pixel_um) for role, model in models.items()}
+    except CellnetError as error:
+        return Prediction(image=name, error=str(error), **versions)
+    except OSError as error:
+        return Prediction(image=name, error=f"cannot be read: {error.strerror}", **versions)
+    lineage, probability = None, None
+    if "classifier" in said:
+        probability_K = said["classifier"].probability_K
+        best = int(probability_K.argmax())
+        lineage = models["classifier"].card.classes[best]
+        probability = float(probability_K[best])
+    any_said = said.get("regressor") or said["classifier"]
+    return Prediction(
+        image=name,
+        lineage=lineage,
+        probability=probability,
+        count=said["regressor"].count if "regressor" in said else None,
+        tiles=len(any_said.boxes),
+        magnification=any_said.magnification,
+        **versions,
+    )
 
 
 if __name__ == "__main__":

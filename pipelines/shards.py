@@ -138,8 +138,8 @@ def trainable_frames(bank: Bank, task: Task) -> list[Frame]:
         if "train" not in splits or len(splits) < 2:
             groups = len({frame.group for frame in frames if frame.lineage == lineage})
             raise DataError(
-                f"the lineage {lineage} has {groups} group{'s' * (groups != 1)} ({', '.join(sorted(map(str, splits)))}),"
-                " so it cannot be trained and tested; import frames of another well or plate of it"
+                f"the lineage {lineage} has {groups} group{'s' * (groups != 1)}, all in {', '.join(map(str, splits))}, "
+                "so none is left to test on; import frames of another well or plate of it"
             )
     return frames
 

@@ -83,7 +83,8 @@ def run_training(shards: Shards, config: TrainConfig, *, workers: int, storage: 
     """Train on Ray Train: each worker has its part of every epoch, gradients are averaged."""
     best, more_is_better = training.STEERING[config.task]
     has_test = shards.rows["test"] > 0
-    datasets = {split: shards.dataset(split) for split in ("train", "test") if shards.rows[split]}
+    # Read once into the object store: executing a read anew for every epoch costs seconds each time.
+    datasets = {split: shards.dataset(split).materialize() for split in ("train", "test") if shards.rows[split]}
     files, root = cluster.filesystem(cluster_store(storage, shards.endpoint_url))
     run_name = f"{config.task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
     with cluster.progress(say) as lines:

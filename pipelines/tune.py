@@ -22,7 +22,7 @@ from cellnet.errors import DataError
 from cellnet.predictor import fresh_network
 from cellnet.registry import ModelVersion, Registry
 from pipelines import cluster
-from pipelines.shards import Shards, batches, make_shards, trainable_frames
+from pipelines.shards import SPLITS, Shards, batches, make_shards, trainable_frames
 from pipelines.train import (
     Say,
     cluster_store,
@@ -115,10 +115,12 @@ def with_choice(config: TrainConfig, choice: Choice) -> TrainConfig:
 def _run_trials(shards: Shards, config: TrainConfig, choices: list[Choice], storage: str, say: Say) -> list[Any]:
     files, root = cluster.filesystem(cluster_store(storage, shards.endpoint_url))
     steering, more_is_better = training.STEERING[config.task]
+    datasets = {split: shards.dataset(split).materialize() for split in SPLITS}  # shared by all trials
     with cluster.progress(say) as lines:
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(
-                ray.tune.with_parameters(_trial, shards=shards, config=config, lines=lines), {"CPU": TRIAL_CPUS}
+                ray.tune.with_parameters(_trial, shards=shards, config=config, lines=lines, datasets=datasets),
+                {"CPU": TRIAL_CPUS},
             ),
             param_space={"choice": ray.tune.grid_search(choices)},
             tune_config=ray.tune.TuneConfig(
@@ -141,7 +143,7 @@ def _run_trials(shards: Shards, config: TrainConfig, choices: list[Choice], stor
         return list(tuner.fit())
 
 
-def _trial(space: dict[str, Any], shards: Shards, config: TrainConfig, lines: Any) -> None:
+def _trial(space: dict[str, Any], shards: Shards, config: TrainConfig, lines: Any, datasets: dict[str, Any]) -> None:
     """One training in one process, reported to Tune after every epoch."""
     cluster.quiet()
     torch.set_num_threads(config.threads or 1)
@@ -174,8 +176,8 @@ def _trial(space: dict[str, Any], shards: Shards, config: TrainConfig, lines: An
         fresh_network(chosen, len(shards.classes), shards.mean_count),
         chosen,
         preprocess,
-        train_batches=batches(shards.dataset("train"), chosen.batch_size, seed=chosen.seed),
-        test_batches=lambda: batches(shards.dataset("test"), 64, seed=None)(0),
+        train_batches=batches(datasets["train"], chosen.batch_size, seed=chosen.seed),
+        test_batches=lambda: batches(datasets["test"], 64, seed=None)(0),
         steps_per_epoch=-(-shards.rows["train"] // chosen.batch_size),
         on_epoch=on_epoch,
     )

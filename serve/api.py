@@ -63,9 +63,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 class Model(Protocol):
     """A served model, wherever it runs."""
 
-    async def answer(
-        self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None
-    ) -> Answer:
+    async def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Answer:
         """What it says of a frame. Raises DataError for a frame it cannot use."""
 
     async def describe(self) -> ModelInfo:

@@ -3,9 +3,13 @@
     Api          (gateway, over api) reads, bounds and decodes what is sent, then asks the models
     classifier   (replica) the model that names the lineage
     regressor    (replica) the model that counts
+
+No `from __future__ import annotations` here: Ray Serve reads the type of `build`'s argument.
 """
 
+import contextlib
 import errno
+import io
 import logging
 import os
 import signal
@@ -90,17 +94,20 @@ def serve_forever(args: ServeArgs, *, host: str = "127.0.0.1", port: int = 8000,
     Uses the Ray that is running in this process, or starts one. Raises ConfigError for a port in use, and
     what `build` raises, before anything is started.
     """
-    _check_port(host, port)
+    check_port(host, port)
     application = build(args)
     own_ray = not ray.is_initialized()
     if own_ray:
         _start_ray()
+    if block:  # from here on, since Ray's own handler of SIGTERM aborts
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
         serve.run(application, name="cellnet", route_prefix="/", logging_config=QUIET)
         if block:
-            _wait_for_a_signal()
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
     except BaseException:
         _stop(own_ray)
         raise
@@ -115,12 +122,13 @@ def _start_ray() -> None:
 
 
 def _stop(own_ray: bool) -> None:
-    serve.shutdown()
-    if own_ray:
-        ray.shutdown()
+    with contextlib.redirect_stdout(io.StringIO()):  # where Ray reports the controller's end as a failure
+        serve.shutdown()
+        if own_ray:
+            ray.shutdown()
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
     """Raise ConfigError unless the port can be listened on."""
     if not 1 <= port <= 65535:
         raise ConfigError(f"{port} is not a port; choose one of 1 to 65535 with --port N")
@@ -130,15 +138,3 @@ def _check_port(host: str, port: int) -> None:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"port {port} is in use; choose another with --port N") from error
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-
-
-def _wait_for_a_signal() -> None:
-    stopped = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        stopped.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

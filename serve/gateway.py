@@ -17,9 +17,7 @@ class Remote:
     def __init__(self, handle: DeploymentHandle) -> None:
         self.handle = handle
 
-    async def answer(
-        self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None
-    ) -> Answer:
+    async def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Answer:
         """What it says of a frame. Raises DataError for a frame it cannot use."""
         answer: Answer | DataError = await self.handle.answer.remote(image_HW, pixel_um)
         if isinstance(answer, DataError):

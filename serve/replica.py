@@ -18,9 +18,7 @@ class Replica:
         self.predictor = Predictor.load(Registry.open(registry, endpoint_url=endpoint_url), ref)
         self.predictor.predict(np.zeros(self.predictor.card.preprocess.tile_px, np.uint8))  # the first is slow
 
-    def answer(
-        self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None
-    ) -> Answer | DataError:
+    def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Answer | DataError:
         """What the model says of a frame, or why it cannot use it.
 
         The error is a value: a frame that is too small is a user's everyday, not a traceback in Serve's log.

@@ -69,9 +69,7 @@ async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, No
 
 
 def _too_large(limits: Limits) -> HTTPException:
-    return HTTPException(
-        413, f"the request is over {limits.request_mb:g} MB; send fewer images at a time, or as PNG"
-    )
+    return HTTPException(413, f"the request is over {limits.request_mb:g} MB; send fewer images at a time, or as PNG")
 
 
 async def _read_form(request: Request, limits: Limits) -> FormData:

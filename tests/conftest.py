@@ -5,6 +5,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from cellnet.config import ModelSpec, Preprocess, TrainConfig
@@ -55,3 +56,9 @@ def card() -> Callable[..., Card]:
         )
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny networks are many times faster on one thread than on threads that wait for each other."""
+    torch.set_num_threads(1)

@@ -1,0 +1,174 @@
+"""The main job, end to end, on the built-in sample: what `make demo` runs.
+
+    python -m pipelines.demo        everything lands under ./demo; at the end it serves until Ctrl-C
+    DEMO_EXIT=1 python -m pipelines.demo        stops cleanly after the first prediction over HTTP
+
+The sample is drawn: its scores show that the parts work together and are not scores on cells.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+import ray.serve
+
+from cellnet import cli
+from cellnet.config import ModelSpec, TrainConfig, TuneConfig
+from cellnet.errors import CellnetError, ConfigError
+from cellnet.report import write_report
+from cellnet.sample import write_sample
+
+FOLDER: Final = Path("demo")
+WELLS: Final = 8
+PORT: Final = 8000
+SMALL: Final = ModelSpec(width=8)
+
+SUMMARY: Final = """# What the demo left here
+
+The images are drawn by cellnet/sample.py, not recorded: the scores say that the parts work, not how cellnet
+does on cells.
+
+| path | what it is |
+|---|---|
+| `images/` | the sample: frames of eight lineages, `manifest.csv`, `points.csv` |
+| `bank/` | the image bank: pixels by content, the table with the split, the training shards |
+| `runs/` | what Ray Train and Ray Tune kept of every training |
+| `registry/` | the published models, and the aliases that say which one serves |
+| `report-classifier/`, `report-regressor/` | `report.html`: the champions on the holdout frames |
+| `prediction.json` | the answer to one frame sent over HTTP |
+
+Go on from here:
+
+    .venv/bin/cellnet registry list --registry demo/registry
+    .venv/bin/cellnet predict demo/images/images --registry demo/registry --csv
+    .venv/bin/cellnet serve --registry demo/registry
+
+"""
+
+
+def main() -> int:
+    """Run every step; the exit status is 2 for what the user can put right."""
+    try:
+        _run()
+    except CellnetError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("demo: stopped")
+    return 0
+
+
+def _run() -> None:
+    from pipelines import cluster
+    from pipelines.evaluate import evaluate
+    from pipelines.ingest import ingest
+    from pipelines.promote import promote
+    from pipelines.train import train
+    from pipelines.tune import tune
+    from serve.app import ServeArgs, check_port, serve_forever
+
+    port = int(os.environ.get("DEMO_PORT", PORT))
+    check_port("127.0.0.1", port)
+    _clear(FOLDER)
+    clock = _Clock()
+    bank_uri, registry_uri = str((FOLDER / "bank").absolute()), str((FOLDER / "registry").absolute())
+
+    clock.step("draw the sample", "cellnet bank sample demo/images")
+    manifest = write_sample(FOLDER / "images", wells_per_lineage=WELLS)
+
+    clock.step("import it", "cellnet bank import demo/images/manifest.csv demo/bank")
+    cluster.connect()
+    bank, imported = ingest(manifest, bank_uri)
+    splits = ", ".join(f"{len(bank.split(split))} {split}" for split in ("train", "test", "holdout"))
+    print(f"{imported.added} frames of {len(bank.lineages)} lineages: {splits}; split by well")
+
+    clock.step("shards, and train the classifier", "cellnet train demo/bank --task classify")
+    classify = TrainConfig(task="classify", model=SMALL, epochs=14)
+    first = train(bank_uri, registry_uri, classify, say=print)
+    print(f"published {first.ref}")
+
+    clock.step("shards, and train the counter", "cellnet train demo/bank --task count --workers 2")
+    count = TrainConfig(task="count", model=SMALL, epochs=20)
+    counter = train(bank_uri, registry_uri, count, workers=2, say=print)
+    print(f"published {counter.ref}")
+
+    clock.step("promote both", "cellnet registry promote classifier@1 champion")
+    for version in (first, counter):
+        move = promote(version.ref, "champion", registry_uri=registry_uri, reason="the demo's first")
+        print(f"{move.name}:champion is {version.ref}")
+
+    clock.step("a small search", "cellnet tune demo/bank --task classify --alias challenger")
+    search = TuneConfig(
+        activations=("relu", "tanh"), kernels=("none", "sharpen"), train=classify.model_copy(update={"epochs": 3})
+    )
+    found = tune(bank_uri, registry_uri, search, alias="challenger", say=print)
+    print(f"the best of {len(found.trials)} short trials is {found.winner.ref}, now classifier:challenger")
+
+    for ref in ("classifier:champion", "regressor:champion"):
+        clock.step(f"evaluate {ref} on the holdout", f"cellnet evaluate {ref} demo/bank")
+        evaluation = evaluate(ref, bank_uri, registry_uri=registry_uri)
+        cli.print_scores(evaluation.scores)
+        name = ref.partition(":")[0]
+        print(f"report: {write_report(FOLDER / f'report-{name}', evaluation)}")
+
+    clock.step("serve, and ask over HTTP", f"cellnet serve --registry demo/registry --port {port}")
+    address = serve_forever(ServeArgs(registry=registry_uri), port=port, block=False)
+    frame = bank.split("holdout")[0]
+    answer = _ask(address, Path(frame.source))
+    (FOLDER / "prediction.json").write_text(json.dumps(answer, indent=1))
+    said = answer["predictions"][0]
+    print(f"{Path(frame.source).name}: said {said['lineage']}, {said['count']:.1f} cells", end="; ")
+    print(f"drawn {frame.lineage}, {frame.count:.0f} cells")
+
+    (FOLDER / "README.md").write_text(SUMMARY)
+    print(f"\nall of it took {clock.total():.0f} s; what is where: {FOLDER / 'README.md'}")
+    if os.environ.get("DEMO_EXIT") == "1":
+        ray.serve.shutdown()
+        ray.shutdown()
+    else:
+        print(f"serving at {address} (Ctrl-C stops it)", flush=True)
+        while True:
+            time.sleep(3600)
+
+
+class _Clock:
+    """Announces each step with its number and the time since the start."""
+
+    def __init__(self) -> None:
+        self._start_s = time.monotonic()
+        self._steps = 0
+
+    def step(self, what: str, command: str) -> None:
+        self._steps += 1
+        print(f"\n[{self._steps}] {what}  ({self.total():.0f} s)\n    $ {command}", flush=True)
+
+    def total(self) -> float:
+        return time.monotonic() - self._start_s
+
+
+def _clear(folder: Path) -> None:
+    """Make room for a new demo, but never delete a folder that is not one."""
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / "images" / "manifest.csv").is_file():
+            raise ConfigError(f"{folder.absolute()} is not an earlier demo's folder; move it away first")
+        shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _ask(address: str, image: Path) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{address}/v1/predict", data=image.read_bytes(), headers={"Content-Type": "image/png"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

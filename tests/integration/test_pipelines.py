@@ -1,0 +1,187 @@
+"""The Ray jobs on a real local Ray: shards by Ray Data, training by Ray Train, a search by Ray Tune."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cellnet.augment import make_tiles
+from cellnet.bank import Bank
+from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
+from cellnet.errors import DataError
+from cellnet.predictor import Predictor
+from cellnet.registry import Registry
+from pipelines.evaluate import evaluate
+from pipelines.ingest import ingest
+from pipelines.predict import predict
+from pipelines.promote import promote
+from pipelines.shards import make_shards
+from pipelines.train import run_training, train
+from pipelines.tune import tune
+
+pytestmark = pytest.mark.ray
+
+TINY = ModelSpec(width=4, depth=2)
+
+
+def config(task: str, **changes: object) -> TrainConfig:
+    return TrainConfig(task=task, model=TINY, augment=Augment(shares=(1.0,)), epochs=2, **changes)
+
+
+@pytest.fixture(scope="module")
+def registry_uri(sample_bank: Path) -> str:
+    """A registry with a trained champion of each task."""
+    uri = str(sample_bank.parent / "registry")
+    for task in ("classify", "count"):
+        version = train(str(sample_bank), uri, config(task))
+        promote(version.ref, "champion", registry_uri=uri)
+    return uri
+
+
+def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path) -> None:
+    bank = Bank.open(sample_bank)
+    wanted = TrainConfig(task="classify", augment=Augment(shares=(1.0, 0.25), orientation="stored"))
+    shards = make_shards(bank, wanted)
+    files = sorted((sample_bank / shards.folder / "train").glob("*.parquet"))
+    assert len(files) > 1, "Ray Data writes a file a block"
+    stored = [row for file in files for row in pq.read_table(file).select(["frame", "count", "share"]).to_pylist()]
+    made = [
+        tile
+        for frame in bank.split("train")
+        for tile in make_tiles(
+            frame,
+            bank.pixels(frame),
+            shards.preprocess,
+            label=0,
+            shares=(1.0, 0.25),
+            orientations=(0, 90, 180, 270),
+            seed=0,
+        )
+    ]
+    assert len(stored) == len(made) == shards.rows["train"] == len(bank.split("train")) * 4 * 8
+    key = [(row["frame"], row["count"], row["share"]) for row in stored]
+    assert sorted(key) == sorted((tile.frame, tile.count, tile.share) for tile in made)
+    rows = shards.dataset("train").take_all()
+    assert sum(int(row["pixels"].sum()) for row in rows) == sum(int(tile.pixels_HW.sum()) for tile in made)
+
+
+def test_the_second_training_finds_its_shards(sample_bank: Path) -> None:
+    bank = Bank.open(sample_bank)
+    first = make_shards(bank, config("count", seed=5))
+    second = make_shards(bank, config("count", seed=5, kernel="sharpen"))
+    assert (first.fresh, second.fresh) == (True, False)
+    assert second.folder == first.folder
+    assert second.preprocess.kernel == "sharpen"
+
+
+def test_two_workers_see_different_tiles_and_keep_one_network(
+    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipelines.train
+
+    original = pipelines.train._worker
+    folder = str(tmp_path)
+
+    def watched(loop: dict) -> None:
+        """The product's worker, leaving what every rank saw and ended with."""
+        from cellnet import training
+
+        fit = training.fit
+
+        def watched_fit(network, *args, on_epoch, rank, **options):  # type: ignore[no-untyped-def]
+            def on_epoch_too(epoch, weights):  # type: ignore[no-untyped-def]
+                trained = {name for name, _ in getattr(network, "module", network).named_parameters()}
+                blob = b"".join(weights[name].numpy().tobytes() for name in sorted(trained))
+                facts = {"weights": hashlib.sha256(blob).hexdigest(), "tiles": epoch.tiles, "loss": epoch.loss}
+                (Path(folder) / f"rank{rank}.json").write_text(json.dumps(facts))
+                on_epoch(epoch, weights)
+
+            fit(network, *args, on_epoch=on_epoch_too, rank=rank, **options)
+
+        training.fit = watched_fit
+        try:
+            original(loop)
+        finally:
+            training.fit = fit
+
+    monkeypatch.setattr(pipelines.train, "_worker", watched)
+    shards = make_shards(Bank.open(sample_bank), config("classify"))
+    trained = run_training(shards, config("classify"), workers=2, storage=str(tmp_path / "runs"), say=lambda line: None)
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first["tiles"] == second["tiles"] == shards.rows["train"] // 2
+    assert first["loss"] != second["loss"], "each worker has tiles of its own"
+    assert first["weights"] == second["weights"], "gradients are averaged"
+    assert len(trained.history) in (1, 2)
+
+
+def test_a_published_model_answers_as_the_trained_one(sample_bank: Path, registry_uri: str) -> None:
+    registry = Registry.open(registry_uri)
+    version = registry.resolve("classifier:champion")
+    bank = Bank.open(sample_bank)
+    assert version.card.classes == ["3T3", "A172", "THP1"]
+    assert version.card.bank_digest == bank.digest
+    assert version.card.preprocess.tile_px == (200, 200)
+    assert set(version.card.scores["test"]) == {"accuracy", "balanced_accuracy"}
+    said = Predictor.load(registry, version.ref).predict(bank.pixels(bank.frames[0]))
+    assert said.probability_K.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_evaluation_takes_every_frame_of_the_split_once(sample_bank: Path, registry_uri: str) -> None:
+    bank = Bank.open(sample_bank)
+    scores = evaluate("classifier:champion", str(sample_bank), registry_uri=registry_uri).scores
+    assert scores["frame"]["n"] == len(bank.split("holdout")) == 6
+    assert scores["tile"]["n"] == 6 * 4
+    assert sum(map(sum, scores["tile"]["confusion"])) == 24
+    counted = evaluate("regressor:champion", str(sample_bank), registry_uri=registry_uri, split="all").scores
+    assert counted["frame"]["n"] == 24
+    assert set(counted["frame"]) >= {"n", "mae", "mse", "rmse", "r", "r2", "bias", "mape", "per_lineage"}
+
+
+def test_prediction_counts_whole_frames_and_survives_a_bad_image(
+    sample_bank: Path, registry_uri: str, tmp_path: Path
+) -> None:
+    image_HW = np.tile(cv2.imread(str(next((sample_bank.parent / "images/images").glob("THP1*"))), 0), (2, 2))
+    cv2.imwrite(str(tmp_path / "a.png"), image_HW)
+    (tmp_path / "b.png").write_bytes(b"not an image")
+    good, bad = predict([tmp_path], registry_uri=registry_uri)
+    expected = Predictor.load(Registry.open(registry_uri), "regressor:champion").predict(image_HW)
+    assert good.tiles == 16
+    assert good.count == pytest.approx(expected.count, abs=1e-3)
+    assert good.classifier == "classifier@1" and good.magnification == "assumed"
+    assert bad.error is not None and "b.png" in bad.error and bad.count is None
+
+
+def test_a_search_publishes_and_promotes_the_best_trial(sample_bank: Path, tmp_path: Path) -> None:
+    uri = str(tmp_path / "registry")
+    search = TuneConfig(activations=("relu", "sigmoid"), kernels=("sharpen",), train=config("count"))
+    found = tune(str(sample_bank), uri, search)
+    assert [{row["activation"] for row in found.trials}, {row["kernel"] for row in found.trials}] == [
+        {"relu", "sigmoid"},
+        {"sharpen"},
+    ]
+    assert found.trials[0]["mae"] <= found.trials[1]["mae"]
+    champion = Registry.open(uri).resolve("regressor:champion")
+    assert champion.number == found.winner.number == 1
+    assert champion.card.config.model.activation == found.trials[0]["activation"]
+    assert champion.card.preprocess.kernel == "sharpen"
+    assert champion.card.scores["test"]["mae"] == pytest.approx(found.trials[0]["mae"])
+    assert champion.card.search is not None and len(champion.card.search) == 2
+    assert len(list((tmp_path / "runs").glob("tune-*/*/result.json"))) == 2, "Ray Tune ran two trials"
+
+
+def test_an_import_again_changes_nothing(sample_bank: Path) -> None:
+    before = Bank.open(sample_bank)
+    bank, imported = ingest(sample_bank.parent / "images", str(sample_bank))
+    assert (imported.added, imported.known) == (0, len(before.frames))
+    assert bank.digest == before.digest
+
+
+def test_a_source_without_one_good_image_is_an_error(ray_started: None, tmp_path: Path) -> None:
+    (tmp_path / "X").mkdir()
+    (tmp_path / "X" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 1 images"):
+        ingest(tmp_path, str(tmp_path / "bank"))

@@ -1,0 +1,291 @@
+"""One contract for folders and S3: the same tests over both, with a real S3 server (moto) on loopback."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cellnet.bank import Bank, prepare
+from cellnet.errors import CellnetError, ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
+from cellnet.images import encode_png
+from cellnet.readers import SourceFrame
+from cellnet.registry import WEIGHTS, Card, Registry
+from cellnet.store import PROBE_KEY, FolderStore, S3Store, Store, open_store
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """The address of an S3 server with the bucket `lab`."""
+    import boto3
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "secret"}
+    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(Bucket="lab")
+    yield address
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Credentials of the test alone: whatever this machine has is out of sight."""
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(params=["folder", "bucket", "prefix"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place of each kind, found through AWS_ENDPOINT_URL_S3 where it is a bucket."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    address = request.getfixturevalue("moto")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    if request.param == "prefix":
+        return f"s3://lab/plates #1/{next(NUMBERS)}"
+    bucket = f"whole-{next(NUMBERS)}"
+    S3Store("s3://lab").client.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture
+def store(place: str) -> Store:
+    return open_store(place)
+
+
+@pytest.fixture
+def refusing() -> Iterator[Callable[..., str]]:
+    """`refusing(status, body)`: the address of a server that answers every request alike; `refusing.asked` is
+    what it was asked."""
+    servers = []
+    asked: list[tuple[str, str]] = []
+
+    def start(status: int, body: bytes = b"") -> str:
+        class Alike(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                asked.append((self.command, self.path))
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = answer
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Alike)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    start.asked = asked
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def refusal(kind: type[CellnetError], use: Callable[[], object]) -> str:
+    """The message, of one line and soon."""
+    start_s = time.monotonic()
+    with pytest.raises(kind) as caught:
+        use()
+    assert time.monotonic() - start_s < 15
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_put_is_got_and_replaced(store: Store) -> None:
+    store.put("a/b", b"one")
+    store.put("a/b", b"two")
+    store.put("empty", b"")
+    assert (store.get("a/b"), store.get("empty")) == (b"two", b"")
+
+
+def test_a_key_that_is_not_there_is_not_found(store: Store) -> None:
+    store.put("a/b", b"x")
+    for key in ("a", "a/c", "a/b/c"):
+        assert key in refusal(NotFoundError, lambda key=key: store.get(key))
+
+
+def test_creating_writes_only_once(store: Store) -> None:
+    assert store.create("a/b", b"first")
+    assert not store.create("a/b", b"second")
+    assert store.get("a/b") == b"first"
+
+
+def test_keys_are_listed_in_order_by_prefix(store: Store) -> None:
+    for key in ("b/2", "a/10", "a/09", "a/sub/1", "ab", "b/1"):
+        store.create(key, b"x")
+    assert list(store.keys("")) == ["a/09", "a/10", "a/sub/1", "ab", "b/1", "b/2"]
+    assert list(store.keys("a/")) == ["a/09", "a/10", "a/sub/1"]
+    assert list(store.keys("a")) == ["a/09", "a/10", "a/sub/1", "ab"]
+    assert list(store.keys("a/1")) == ["a/10"]
+    assert list(store.keys("c/")) == []
+
+
+def test_of_eight_who_create_a_key_at_once_one_wins(store: Store, place: str) -> None:
+    writers = [open_store(place) for _ in range(8)]
+    for round_ in range(3):
+        start = threading.Barrier(8)
+
+        def race(number: int, key: str = f"race/{round_}", start: threading.Barrier = start) -> bool:
+            start.wait()
+            return writers[number].create(key, b"%d" % number)
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(race, range(8)))
+        assert won.count(True) == 1
+        assert store.get(f"race/{round_}") == b"%d" % won.index(True)
+
+
+def test_a_bank_lives_in_either(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    image_HW = np.random.default_rng(0).integers(0, 4096, (30, 40), np.uint16)
+    path.write_bytes(encode_png(image_HW))
+    bank, other = Bank.create(place), Bank.create(place)
+    frame = prepare(SourceFrame(path=path, lineage="A549", count=1.0, centres=((1.1, 2.2),)), bank.store)
+    assert bank.add([frame]).added == 1
+    assert other.add([frame]).known == 1  # learnt by losing the race for the table
+    reopened = Bank.open(place)
+    assert reopened.digest == bank.digest == other.digest
+    assert (reopened.pixels(reopened.frames[0]) == image_HW).all()
+
+
+def test_a_place_without_a_bank_says_so(place: str) -> None:
+    assert f"there is no bank at {place}" in refusal(NotFoundError, lambda: Bank.open(place))
+
+
+def test_a_registry_lives_in_either(place: str, card: Callable[..., Card]) -> None:
+    registry = Registry.open(place)
+    assert list(registry.versions()) == []
+    with ThreadPoolExecutor(4) as pool:
+        refs = list(pool.map(lambda n: registry.publish("regressor", {WEIGHTS: b"%d" % n}, card()).ref, range(4)))
+    assert sorted(refs) == [f"regressor@{n}" for n in range(1, 5)]
+    registry.promote(refs[0], "champion")
+    assert registry.read(registry.resolve("regressor:champion"), WEIGHTS) == b"0"
+    registry.store.put(next(iter(registry.store.keys("regressor/blobs/"))), b"rotten")
+    assert sum(problem is not None for _, problem in registry.verify()) == 1
+    assert "has no regressor@9; it has regressor@1…4" in refusal(NotFoundError, lambda: registry.resolve("regressor@9"))
+
+
+def test_a_promotion_race_has_a_winner_that_the_losers_can_name(place: str, card: Callable[..., Card]) -> None:
+    registry = Registry.open(place)
+    for n in range(4):
+        registry.publish("regressor", {WEIGHTS: b"%d" % n}, card())
+    history = registry.history
+    start = threading.Barrier(4)
+
+    def read_together(name: str, alias: str) -> list:
+        moves = history(name, alias)
+        start.wait()  # everybody has seen the alias as it was
+        return moves
+
+    registry.history = read_together
+
+    def promote(number: int) -> str:
+        try:
+            return f"moved to {registry.promote(f'regressor@{number}', 'champion').number}"
+        except ConflictError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(promote, range(1, 5)))
+    winner = registry.resolve("regressor:champion").ref
+    assert sum(message.startswith("moved") for message in said) == 1
+    assert sum(f"was moved to {winner} in the meantime" in message for message in said) == 3
+
+
+def test_a_server_that_ignores_if_none_match_is_refused_before_anything_is_written(refusing: Callable) -> None:
+    store = S3Store("s3://lab/prefix", endpoint_url=refusing(200))
+    message = refusal(RegistryError, lambda: store.create("classifier/versions/000001.json", b"{}"))
+    assert "ignores If-None-Match" in message and "use a folder" in message
+    assert refusing.asked == [("PUT", f"/lab/prefix/{PROBE_KEY}")] * 2
+
+
+def test_a_prefix_sees_nothing_of_its_neighbours(moto: str) -> None:
+    near, far = (S3Store(f"s3://lab/{name}", endpoint_url=moto) for name in ("plate", "plate2"))
+    far.create("only/here", b"x")
+    assert list(near.keys("")) == []
+    assert list(far.keys("")) == ["only/here"]
+
+
+def test_more_keys_than_a_page_holds_are_all_listed(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
+    store = S3Store("s3://lab/many", endpoint_url=moto)
+    keys = [f"k/{n}" for n in range(8)]
+    for key in keys:
+        store.put(key, b"x")
+    assert len(store.client.list_objects_v2(Bucket="lab", Prefix="many/")["Contents"]) == 3
+    assert list(store.keys("k/")) == keys
+
+
+@pytest.mark.parametrize("use", ["create", "put", "get", "keys"])
+def test_a_bucket_that_is_not_there_is_named(moto: str, use: str) -> None:
+    store = S3Store("s3://no-such-bucket/prefix", endpoint_url=moto)
+    uses = {
+        "create": lambda: store.create("a", b"x"),
+        "put": lambda: store.put("a", b"x"),
+        "get": lambda: store.get("a"),
+        "keys": lambda: list(store.keys("")),
+    }
+    assert "there is no bucket 'no-such-bucket'; make it first" in refusal(NotFoundError, uses[use])
+
+
+def test_wrong_credentials_are_the_servers_words_in_one_line(refusing: Callable) -> None:
+    body = b"<Error><Code>InvalidAccessKeyId</Code><Message>The key is not known here.</Message></Error>"
+    store = S3Store("s3://lab/prefix", endpoint_url=refusing(403, body))
+    message = refusal(RegistryError, lambda: store.get("a"))
+    assert message == "cannot read a in s3://lab/prefix: InvalidAccessKeyId The key is not known here."
+
+
+def test_no_credentials_says_which_variables_to_set(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    store = S3Store("s3://lab/prefix", endpoint_url=moto)
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in refusal(ConfigError, lambda: store.get("a"))
+
+
+@pytest.mark.parametrize("endpoint_url", ["http://127.0.0.1:9", "not a url"])
+def test_a_server_that_is_not_there_is_told_from_an_empty_one(endpoint_url: str) -> None:
+    store = S3Store("s3://lab/prefix", endpoint_url=endpoint_url)
+    assert endpoint_url in refusal(RegistryError, lambda: store.get("a"))
+
+
+def test_a_server_that_fails_is_asked_again_and_then_named(refusing: Callable) -> None:
+    store = S3Store("s3://lab/prefix", endpoint_url=refusing(503))
+    assert "cannot read a in s3://lab/prefix: 503" in refusal(RegistryError, lambda: store.get("a"))
+    assert len(refusing.asked) == 4
+
+
+def test_a_damaged_blob_in_a_bucket_is_noticed(place: str, card: Callable[..., Card]) -> None:
+    registry = Registry.open(place)
+    version = registry.publish("regressor", {WEIGHTS: b"weights"}, card())
+    registry.store.put(f"regressor/blobs/{version.blobs[WEIGHTS].sha256}", b"weightz")
+    assert "damaged" in refusal(IntegrityError, lambda: registry.read(version, WEIGHTS))
+
+
+def test_folders_and_buckets_are_told_apart_by_the_place(place: str, store: Store) -> None:
+    assert isinstance(store, S3Store if place.startswith("s3://") else FolderStore)
+    assert store.uri == place

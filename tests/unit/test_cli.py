@@ -1,0 +1,111 @@
+"""The commands as a user mistypes them: one line, exit 2, no traceback, nothing half-written."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cellnet import cli
+from cellnet.bank import Bank, Frame
+from cellnet.config import BankSettings
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line with which a command is refused."""
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("cellnet: ")
+    return lines[0]
+
+
+def bank_of(folder: Path, groups: dict[str, list[str]], count: float | None = None) -> Path:
+    """A bank with a frame in every group of every lineage."""
+    bank = Bank.create(folder, BankSettings())
+    bank.add(
+        [
+            Frame(frame=f"{lineage}{group}".encode().hex().ljust(64, "0"), source="x", lineage=lineage, group=group,
+                  count=count, height=400, width=400, bits=8)
+            for lineage, names in groups.items()
+            for group in names
+        ]
+    )  # fmt: skip
+    return folder
+
+
+def test_a_missing_source_makes_no_bank(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = refused(capsys, "bank", "import", tmp_path / "nothing.csv", tmp_path / "bank")
+    assert "nothing.csv does not exist" in line
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_manifest_without_a_column_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("image,lineage,count\na.png,A549,3\n")
+    line = refused(capsys, "bank", "import", tmp_path / "manifest.csv", tmp_path / "bank")
+    assert "has no column group" in line
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_bank_that_is_not_there_says_how_to_make_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = refused(capsys, "train", tmp_path / "bank", "--task", "classify")
+    assert "there is no bank" in line and "cellnet bank import" in line
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_lineage_with_one_group_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"], "3T3": ["d"]})
+    line = refused(capsys, "train", bank, "--task", "classify", "--registry", tmp_path / "registry")
+    assert "3T3 has 1 group" in line and "another well or plate" in line
+    assert not (tmp_path / "registry").exists()
+
+
+def test_a_bank_without_counts_trains_no_counter(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"]})
+    assert "has a count" in refused(capsys, "train", bank, "--task", "count")
+
+
+def test_a_search_without_a_test_split_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b"]}, count=3)
+    assert "three groups" in refused(capsys, "tune", bank, "--task", "count")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("epochs=0", "'epochs'"),
+        ("colour=red", "'colour'"),
+        ("epochs", "KEY=VALUE"),
+        ("model.activation=elu", "activation"),
+    ],
+)
+def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str, said: str) -> None:
+    assert said in refused(capsys, "train", tmp_path / "bank", "--task", "count", "--set", setting)
+
+
+def test_an_unknown_reference_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    registry = ("--registry", tmp_path / "registry")
+    assert "is empty" in refused(capsys, "registry", "promote", "classifier@3", "champion", *registry)
+    assert "not a reference" in refused(capsys, "registry", "show", "classifier", *registry)
+    assert "is empty" in refused(capsys, "evaluate", "classifier:champion", bank_of(tmp_path / "b", {}), *registry)
+
+
+def test_prediction_without_images_or_models_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    registry = ("--registry", tmp_path / "registry")
+    assert "does not exist" in refused(capsys, "predict", tmp_path / "a.png", *registry)
+    cv2.imwrite(str(tmp_path / "b.png"), np.eye(300, dtype=np.uint8))
+    assert "neither classifier:champion nor" in refused(capsys, "predict", tmp_path / "b.png", *registry)
+
+
+def test_a_relative_folder_in_a_ray_job_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    line = refused(capsys, "train", "bank", "--task", "classify")
+    assert "'bank' would be lost" in line and "absolute path" in line
+
+
+def test_an_empty_registry_lists_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["registry", "list", "--json", "--registry", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "[]\n"

@@ -1,0 +1,63 @@
+"""The files of infra/, read by the parsers of the programs they are for."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
+
+from serve.app import ServeArgs
+
+INFRA = Path(__file__).parents[2] / "infra"
+
+
+def read_yaml(name: str) -> Any:
+    return yaml.safe_load((INFRA / name).read_text(encoding="utf-8"))
+
+
+def kuberay_serve_config() -> Any:
+    return yaml.safe_load(read_yaml("kuberay.yaml")["spec"]["serveConfigV2"])
+
+
+@pytest.mark.parametrize("config", [read_yaml("serve.yaml"), kuberay_serve_config()], ids=["serve", "kuberay"])
+def test_ray_serve_accepts_the_configuration_and_the_application_its_arguments(config: dict[str, Any]) -> None:
+    [application] = ServeDeploySchema.model_validate(config).applications
+    assert (application.import_path, application.route_prefix) == ("serve.app:build", "/")
+    assert ServeArgs.model_validate(application.args).registry.startswith("s3://")
+
+
+def test_the_cluster_launcher_accepts_the_cluster_and_every_node_may_read_s3() -> None:
+    config = prepare_config(read_yaml("cluster.yaml"))
+    validate_config(config)
+    assert config["head_node_type"] in config["available_node_types"]
+    for node in config["available_node_types"].values():
+        assert node["node_config"]["IamInstanceProfile"]["Name"].startswith("cellnet-")
+
+
+def test_cluster_and_kubernetes_run_the_ray_that_the_project_is_written_for() -> None:
+    [wanted] = re.findall(r"ray\[.*\]>=([\d.]+),", (INFRA.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert f"ray:{wanted}." in read_yaml("cluster.yaml")["docker"]["image"]
+    assert read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]["rayVersion"].startswith(f"{wanted}.")
+
+
+def test_the_image_installs_as_make_does_and_does_not_run_as_root() -> None:
+    lines = (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}
+    assert copied >= {"pyproject.toml", "constraints.txt", "Makefile", "cellnet", "pipelines", "serve"}
+    assert "RUN make setup" in lines and not any("pip install" in line for line in lines)
+    assert lines.index("USER cellnet") < lines.index("RUN make setup")
+    ignored = (INFRA / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+
+
+def test_the_s3_policy_lets_objects_be_listed_read_and_added_and_nothing_else() -> None:
+    policy = json.loads((INFRA / "s3-policy.json").read_text(encoding="utf-8"))
+    rights = {statement["Sid"]: statement["Action"] for statement in policy["Statement"]}
+    assert rights == {
+        "ListAndTellMissingFromForbidden": "s3:ListBucket",
+        "ReadAndAddObjects": ["s3:GetObject", "s3:PutObject"],
+    }

@@ -1,0 +1,88 @@
+"""Scores against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cellnet import metrics
+
+# Three classes; the truth has only two of them, and row 2 is called "c", which is not in the truth.
+TRUTH = np.array([0, 0, 0, 1])
+SAID = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.2, 0.7, 0.1]], np.float32)
+
+
+def test_classification_by_hand() -> None:
+    scores = metrics.classification(TRUTH, SAID, ["a", "b", "c"])
+    assert scores["n"] == 4
+    assert scores["accuracy"] == 0.75
+    assert scores["confusion"] == [[2, 0, 1], [0, 1, 0], [0, 0, 0]]  # truth in rows
+    assert scores["balanced_accuracy"] == scores["recall_macro"] == pytest.approx((2 / 3 + 1) / 2)
+    assert scores["precision_macro"] == 1  # over the classes that occur in the truth
+    assert scores["f1_macro"] == pytest.approx((0.8 + 1) / 2)
+    assert scores["auc_macro"] == pytest.approx((2 / 3 + 1) / 2)  # a: 0.1 is below b's 0.2, one of three pairs
+    assert set(scores["per_lineage"]) == {"a", "b"}
+    assert scores["per_lineage"]["a"] == pytest.approx(
+        {"n": 3, "precision": 1, "recall": 2 / 3, "f1": 0.8, "auc": 2 / 3}
+    )
+
+
+def test_an_auc_of_one_class_is_not_known() -> None:
+    scores = metrics.classification(np.array([0, 0]), SAID[:2], ["a", "b", "c"])
+    assert (scores["accuracy"], scores["auc_macro"], scores["per_lineage"]["a"]["auc"]) == (1, None, None)
+
+
+def test_counting_by_hand() -> None:
+    scores = metrics.counting(np.array([0.0, 10, 20]), np.array([1.0, 8, 24]))
+    assert scores == pytest.approx(
+        {
+            "n": 3,
+            "mae": 7 / 3,
+            "mse": 7,
+            "rmse": math.sqrt(7),
+            "r": np.corrcoef([0, 10, 20], [1, 8, 24])[0, 1],
+            "r2": 1 - 21 / 200,
+            "bias": 1,
+            "mape": (2 / 10 + 4 / 20) / 2,  # the empty frame has no share
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("truth", "said", "unknown"),
+    [([5.0], [6.0], {"r", "r2"}), ([0.0, 0.0], [1.0, 2.0], {"r", "r2", "mape"}), ([1.0, 2.0], [3.0, 3.0], {"r"})],
+)
+def test_scores_that_are_not_defined_are_none(truth: list[float], said: list[float], unknown: set[str]) -> None:
+    scores = metrics.counting(np.array(truth), np.array(said))
+    assert {name for name, value in scores.items() if value is None} == unknown
+
+
+def test_counting_per_lineage_leaves_out_frames_of_unknown_lineage() -> None:
+    scores = metrics.counting_per_lineage(np.array([1.0, 2, 3]), np.array([1.0, 4, 9]), ["A549", "THP1", None])
+    assert scores["n"] == 3 and scores["mae"] == pytest.approx(8 / 3)
+    assert {name: of_it["mae"] for name, of_it in scores["per_lineage"].items()} == {"A549": 0, "THP1": 2}
+
+
+def test_steering_scores_are_the_reports_scores() -> None:
+    whole = metrics.classification(TRUTH, SAID, "abc")
+    assert metrics.steering("classify", TRUTH, SAID) == {
+        name: pytest.approx(whole[name]) for name in ("accuracy", "balanced_accuracy")
+    }
+    assert metrics.steering("count", np.array([4.0]), np.array([5.0])) == {
+        "mae": 1.0,
+        "r2": pytest.approx(math.nan, nan_ok=True),
+    }
+
+
+def test_a_bootstrap_draws_groups_and_not_rows() -> None:
+    error_N = np.repeat([0.0, 1.0], 50)  # two wells: one right, one wrong
+
+    def mean(rows: np.ndarray) -> float:
+        return float(error_N[rows].mean())
+
+    by_well = metrics.bootstrap_interval(mean, ["right"] * 50 + ["wrong"] * 50)
+    by_row = metrics.bootstrap_interval(mean, [str(row) for row in range(100)])
+    assert by_well == (0, 1)
+    assert 0.35 < by_row[0] < 0.45 < 0.55 < by_row[1] < 0.65
+    assert metrics.bootstrap_interval(mean, ["one"] * 100) == (0.5, 0.5)
+    assert by_row == metrics.bootstrap_interval(mean, [str(row) for row in range(100)])

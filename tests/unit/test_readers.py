@@ -1,0 +1,127 @@
+"""Manifests and folders: what is understood, and what is said of the rest."""
+
+from pathlib import Path
+
+import pytest
+
+from cellnet.errors import DataError
+from cellnet.readers import SourceFrame, read_source
+
+HEADER = "image,lineage,count,group\n"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with the files a.png and b.png."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"pixels are read later")
+    return tmp_path
+
+
+def read(source: Path, manifest: str, points: str | None = None, encoding: str = "utf-8") -> list[SourceFrame]:
+    (source / "manifest.csv").write_bytes(manifest.encode(encoding))
+    if points is not None:
+        (source / "points.csv").write_text(points)
+    return read_source(source)
+
+
+def test_a_row_is_a_frame_and_an_empty_cell_is_not_known(source: Path) -> None:
+    frames = read(source, HEADER + "a.png,A549,12,B7\nb.png,,,\n")
+    assert frames == [
+        SourceFrame(path=source / "a.png", lineage="A549", count=12.0, group="B7"),
+        SourceFrame(path=source / "b.png"),
+    ]
+
+
+def test_the_manifest_file_may_be_named_itself(source: Path) -> None:
+    table = source / "plate.csv"
+    table.write_text(HEADER + "a.png,A549,12,B7\n")
+    assert read_source(table)[0].path == source / "a.png"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_of_excel_is_no_part_of_a_name(source: Path, encoding: str) -> None:
+    (frame,) = read(source, HEADER + " a.png , Zellinie Ü ,1,\r\n", encoding=encoding)
+    assert (frame.problem, frame.lineage) == (None, "Zellinie Ü")
+
+
+def test_missing_columns_are_named(source: Path) -> None:
+    with pytest.raises(DataError, match=r"has no column count, group; it needs image,lineage,count,group"):
+        read(source, "image,lineage\na.png,A549\n")
+
+
+@pytest.mark.parametrize("manifest", ["", HEADER])
+def test_a_manifest_without_rows_is_refused(source: Path, manifest: str) -> None:
+    with pytest.raises(DataError, match=r"manifest.csv has"):
+        read(source, manifest)
+
+
+def test_a_manifest_that_is_no_text_is_refused(source: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .* as a CSV table"):
+        read(source, HEADER + "Zürich.png,,,", encoding="latin-1")
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("c.png,A549,1,", "the file is missing"),
+        (",A549,1,", "the manifest names no image in this row"),
+        ("a.png,A549,many,", "the count 'many' is not a number of cells"),
+        ("a.png,A549,-1,", "the count '-1' is not a number of cells"),
+        ("a.png,A549,nan,", "the count 'nan' is not a number of cells"),
+    ],
+)
+def test_a_bad_row_is_kept_with_its_problem_and_the_others_are_read(source: Path, row: str, problem: str) -> None:
+    bad, good = read(source, HEADER + row + "\nb.png,A549,3,\n")
+    assert bad.problem == problem
+    assert (good.problem, good.count) == (None, 3.0)
+
+
+@pytest.mark.parametrize("um", ["wide", "0", "-0.5"])
+def test_a_bad_pixel_size_is_a_problem_and_an_empty_one_is_not(source: Path, um: str) -> None:
+    header = "image,lineage,count,group,pixel_um,operator\n"
+    bad, good, unknown = read(source, f"{header}a.png,,,,{um},me\nb.png,,,,0.65,me\nb.png,,,,,\n")
+    assert bad.problem == f"the pixel size {um!r} is not a number of micrometres"
+    assert [(frame.problem, frame.pixel_um) for frame in (good, unknown)] == [(None, 0.65), (None, None)]
+
+
+def test_points_give_centres_and_their_number_the_count(source: Path) -> None:
+    points = "image,x,y\na.png,1,2\na.png,3.5,4\n"
+    counted, none = read(source, HEADER + "a.png,,,\nb.png,,0,\n", points)
+    assert (counted.count, counted.centres) == (2.0, ((1.0, 2.0), (3.5, 4.0)))
+    assert (none.count, none.centres) == (0.0, ())
+
+
+def test_an_image_without_points_keeps_its_count_and_has_no_centres(source: Path) -> None:
+    frame = read(source, HEADER + "a.png,,7,\nb.png,,1,\n", "image,x,y\nb.png,1,2\n")[0]
+    assert (frame.count, frame.centres, frame.problem) == (7.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("count", "problem"),
+    [("3", "the count is 3, but points.csv has 1 points"), ("abc", "the count 'abc' is not a number of cells")],
+)
+def test_a_count_that_its_points_contradict_is_a_problem(source: Path, count: str, problem: str) -> None:
+    assert read(source, f"{HEADER}a.png,,{count},\n", "image,x,y\na.png,1,2\n")[0].problem == problem
+
+
+def test_a_bad_point_is_named_by_its_line(source: Path) -> None:
+    with pytest.raises(DataError, match=r"points.csv line 3: x and y are pixels, not '1,5' and ''"):
+        read(source, HEADER + "a.png,,,\n", 'image,x,y\na.png,1,2\na.png,"1,5",\n')
+
+
+def test_a_folder_names_the_lineage_of_its_images(tmp_path: Path) -> None:
+    for name in ("THP1/2.PNG", "A549/1.tif", "A549/notes.txt", "loose.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert read_source(tmp_path) == [
+        SourceFrame(path=tmp_path / "A549/1.tif", lineage="A549"),
+        SourceFrame(path=tmp_path / "THP1/2.PNG", lineage="THP1"),
+    ]
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")])
+def test_a_source_of_no_known_kind_says_what_to_give(tmp_path: Path, make: object) -> None:
+    make(tmp_path / "source")
+    with pytest.raises(DataError, match=r"LINEAGE/\*\.png"):
+        read_source(tmp_path / "source")

@@ -1,0 +1,187 @@
+"""The registry in a folder: numbers, aliases, races, crashes and damage."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
+from cellnet.registry import WEIGHTS, Card, Registry, parse_ref
+from cellnet.store import FolderStore
+
+
+class Interrupted(FolderStore):
+    """A folder in which something happens just before a key of some kind is created."""
+
+    def __init__(self, folder: Path, before: str, event: Callable[[], object]) -> None:
+        super().__init__(folder)
+        self.before, self.event = before, event
+
+    def create(self, key: str, data: bytes) -> bool:
+        if self.before in key:
+            self.before = "nothing more"
+            self.event()
+        return super().create(key, data)
+
+
+def crash() -> None:
+    raise RegistryError("the plug was pulled")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry.open(str(tmp_path))
+
+
+@pytest.fixture
+def publish(registry: Registry, card: Callable[..., Card]) -> Callable[..., str]:
+    """`publish(b"weights")` publishes a version of `regressor`, and gives its reference."""
+
+    def one(weights: bytes = b"weights", name: str = "regressor") -> str:
+        return registry.publish(name, {WEIGHTS: weights}, card()).ref
+
+    return one
+
+
+def test_versions_are_numbered_and_read_back(registry: Registry, publish: Callable, card: Callable) -> None:
+    assert [publish(b"one"), publish(b"two"), publish(b"x", "other")] == ["regressor@1", "regressor@2", "other@1"]
+    first = registry.resolve("regressor@1")
+    assert registry.read(first, WEIGHTS) == b"one"
+    assert first.card == card()
+
+
+def test_the_same_weights_are_stored_once(registry: Registry, publish: Callable) -> None:
+    publish(), publish()
+    assert len(list(registry.store.keys("regressor/blobs/"))) == 1
+
+
+def test_eight_publishers_at_once_get_eight_numbers(registry: Registry, publish: Callable) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        refs = list(pool.map(lambda n: publish(b"%d" % n), range(8)))
+    assert sorted(refs) == [f"regressor@{n}" for n in range(1, 9)]
+    for n, ref in enumerate(refs):
+        assert registry.read(registry.resolve(ref), WEIGHTS) == b"%d" % n
+
+
+def test_a_publisher_who_crashes_leaves_no_version(tmp_path: Path, card: Callable) -> None:
+    broken = Registry(Interrupted(tmp_path, "/versions/", crash))
+    with pytest.raises(RegistryError, match="plug"):
+        broken.publish("regressor", {WEIGHTS: b"x"}, card())
+    assert list(broken.versions()) == []
+    assert broken.publish("regressor", {WEIGHTS: b"x"}, card()).ref == "regressor@1"
+
+
+def test_an_alias_moves_only_by_promotion_and_keeps_its_history(registry: Registry, publish: Callable) -> None:
+    publish(), publish(), publish()
+    registry.promote("regressor@1", "champion", reason="first")
+    registry.promote("regressor@3", "champion")
+    assert registry.resolve("regressor:champion").ref == "regressor@3"
+    history = registry.history("regressor", "champion")
+    assert [(move.entry, move.number, move.previous, move.reason) for move in history] == [
+        (1, 1, None, "first"),
+        (2, 3, 1, ""),
+    ]
+
+
+def test_promoting_what_is_champion_already_writes_nothing(registry: Registry, publish: Callable) -> None:
+    publish()
+    assert registry.promote("regressor@1", "champion") == registry.promote("regressor@1", "champion")
+    assert len(registry.history("regressor", "champion")) == 1
+
+
+def test_a_rollback_points_back_and_is_itself_in_the_history(registry: Registry, publish: Callable) -> None:
+    publish(), publish()
+    registry.promote("regressor@1", "champion")
+    with pytest.raises(ConfigError, match="nothing to go back to"):
+        registry.rollback("regressor", "champion")
+    registry.promote("regressor@2", "champion")
+    assert registry.rollback("regressor", "champion").reason == "rollback from regressor@2"
+    assert registry.resolve("regressor:champion").ref == "regressor@1"
+    assert [move.number for move in registry.history("regressor", "champion")] == [1, 2, 1]
+
+
+def test_the_loser_of_a_promotion_race_learns_who_won(registry: Registry, publish: Callable, tmp_path: Path) -> None:
+    publish(), publish()
+    late = Registry(Interrupted(tmp_path, "/aliases/", lambda: registry.promote("regressor@2", "champion")))
+    with pytest.raises(ConflictError, match=r"regressor:champion was moved to regressor@2 in the meantime"):
+        late.promote("regressor@1", "champion")
+    assert registry.resolve("regressor:champion").ref == "regressor@2"
+
+
+def test_what_is_not_there_is_answered_with_what_is(registry: Registry, publish: Callable) -> None:
+    def said(ref: str) -> str:
+        with pytest.raises(NotFoundError) as caught:
+            registry.resolve(ref)
+        return str(caught.value)
+
+    assert "it is empty; publish a model" in said("regressor@1")
+    publish(), publish()
+    registry.promote("regressor@2", "champion")
+    assert said("regressor@7").endswith("has no regressor@7; it has regressor@1…2 and regressor:champion")
+    assert said("regressor:challenger").endswith("it has regressor@1…2 and regressor:champion")
+    assert said("classifier:champion").endswith("it has the models regressor")
+
+
+@pytest.mark.parametrize("ref", ["regressor", "regressor@0", "regressor@x", "@1", "a:b:c", "../up@1", "a/b@1", "a@1\n"])
+def test_a_reference_is_a_name_and_a_number_or_an_alias(ref: str) -> None:
+    with pytest.raises(ConfigError, match="write name@7 or name:alias"):
+        parse_ref(ref)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "über", "a" * 65, "a b", "a\n"])
+def test_a_name_that_is_no_safe_key_is_refused(registry: Registry, publish: Callable, name: str) -> None:
+    publish()
+    with pytest.raises(ConfigError, match="is not a name"):
+        publish(name=name)
+    with pytest.raises(ConfigError, match="is not a name"):
+        registry.promote("regressor@1", name)
+
+
+def test_versions_are_listed_newest_first_with_their_aliases(registry: Registry, publish: Callable) -> None:
+    for _ in range(11):
+        publish()
+    publish(name="classifier")
+    registry.promote("regressor@2", "champion")
+    registry.promote("regressor@2", "steady")
+    listed = [(version.ref, aliases) for version, aliases in registry.versions()]
+    assert [ref for ref, _ in listed] == ["classifier@1", *(f"regressor@{n}" for n in range(11, 0, -1))]
+    assert [(ref, aliases) for ref, aliases in listed if aliases] == [("regressor@2", ["champion", "steady"])]
+
+
+def test_verification_tells_the_damaged_version_from_the_whole_one(registry: Registry, publish: Callable) -> None:
+    whole, damaged, missing = publish(b"whole"), publish(b"damaged"), publish(b"missing")
+    keys = {ref: f"regressor/blobs/{registry.resolve(ref).blobs[WEIGHTS].sha256}" for ref in (damaged, missing)}
+    registry.store.put(keys[damaged], b"damagee")
+    (Path(registry.store.uri) / keys[missing]).unlink()
+    found = {version.ref: problem for version, problem in registry.verify()}
+    assert found[whole] is None
+    assert "its sha256 is not" in found[damaged]
+    assert "has no regressor/blobs/" in found[missing]
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("regressor/versions/000001.json", b"{}"),
+        ("regressor/aliases/champion/000001.json", b'{"number": '),
+        ("regressor/versions/000001.json", None),  # a copy of version 2
+    ],
+)
+def test_a_damaged_record_is_an_integrity_error(
+    registry: Registry, publish: Callable, key: str, data: bytes | None
+) -> None:
+    publish(), publish()
+    registry.promote("regressor@1", "champion")
+    registry.store.put(key, data or registry.store.get("regressor/versions/000002.json"))
+    with pytest.raises(IntegrityError, match=r"regressor"):
+        registry.resolve("regressor:champion")
+
+
+def test_a_blob_address_that_leads_elsewhere_is_not_followed(registry: Registry, publish: Callable) -> None:
+    publish()
+    key = "regressor/versions/000001.json"
+    sha256 = registry.resolve("regressor@1").blobs[WEIGHTS].sha256
+    registry.store.put(key, registry.store.get(key).replace(sha256.encode(), b"../versions/000001.json"))
+    with pytest.raises(IntegrityError, match="no proper weights"):
+        registry.read(registry.resolve("regressor@1"), WEIGHTS)
