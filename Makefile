@@ -20,7 +20,7 @@ $(STAMP)-dev: $(STAMP)
 	touch $@
 
 demo: setup
-	$(BIN)/python -m pipelines.demo
+	$(BIN)/python infra/demo.py
 
 test: setup-dev
 	$(BIN)/python -m pytest

@@ -144,18 +144,14 @@ class Bank:
         return bank
 
     @classmethod
-    def create(
-        cls, uri: str | Path, settings: BankSettings | None = None, *, endpoint_url: str | None = None
-    ) -> Self:
+    def create(cls, uri: str | Path, settings: BankSettings | None = None, *, endpoint_url: str | None = None) -> Self:
         """Open the bank, made first if need be. Raises ConfigError if `settings` differ from the bank's."""
         store = open_store(uri, endpoint_url=endpoint_url)
         wanted = settings or BankSettings()
         store.create("bank.json", wanted.model_dump_json(indent=1).encode())
         bank = cls.open(uri, endpoint_url=endpoint_url)
         if settings is not None and bank.settings != settings:
-            raise ConfigError(
-                f"the bank {uri} has other settings, fixed when it was made; import into a new bank"
-            )
+            raise ConfigError(f"the bank {uri} has other settings, fixed when it was made; import into a new bank")
         return bank
 
     @property
@@ -211,9 +207,7 @@ class Bank:
             self._number = int(Path(keys[-1]).stem)
 
 
-def _merge(
-    rows: list[Frame], prepared: Sequence[Frame], settings: BankSettings
-) -> tuple[list[Frame], Imported]:
+def _merge(rows: list[Frame], prepared: Sequence[Frame], settings: BankSettings) -> tuple[list[Frame], Imported]:
     used = {row.frame: row for row in rows if row.set_aside is None}
     aside = {row.source: row for row in rows if row.set_aside is not None}
     known = 0
@@ -226,7 +220,10 @@ def _merge(
                 aside.pop(frame.source, None)
                 continue
             frame = replace(
-                frame, frame="", set_aside=f"the same pixels as {twin.source}, with another lineage or count"
+                frame,
+                frame="",
+                set_aside=f"the same pixels as {twin.source}, with another lineage or count; labels are "
+                "fixed at the first import, so import the corrected manifest into a new bank",
             )
         if frame.set_aside is None:
             used[frame.frame] = frame

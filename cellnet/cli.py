@@ -476,7 +476,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     args = ServeArgs(
         registry=place(arguments.registry), endpoint_url=arguments.endpoint_url, replicas=arguments.replicas, **chosen
     )
-    serve_forever(args, host=arguments.host, port=arguments.port)
+    serve_forever(
+        args,
+        host=arguments.host,
+        port=arguments.port,
+        announce=lambda address: say(f"serving at {address} (Ctrl-C stops it); images go to POST /v1/predict"),
+    )
 
 
 def _scores_line(scores: dict[str, Any]) -> str:

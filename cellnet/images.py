@@ -167,6 +167,8 @@ def rescale(image_HW: NDArray[Any], factor: float) -> NDArray[Any]:
     if factor == 1.0:
         return image_HW
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    if image_HW.size * factor**2 > MAX_PIXELS:
+        raise DataError(f"at the training magnification the frame is over {MAX_PIXELS // 10**6} megapixels; cut it")
     height, width = (max(1, round(side * factor)) for side in image_HW.shape)
     return np.asarray(cv2.resize(image_HW, (width, height), interpolation=how))
 

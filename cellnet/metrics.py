@@ -31,9 +31,7 @@ def classification(
     labels = np.arange(len(classes))
     said_N = probability_NK.argmax(1)
     present = np.unique(truth_N)
-    precision, recall, f1, n = sk.precision_recall_fscore_support(
-        truth_N, said_N, labels=labels, zero_division=0.0
-    )
+    precision, recall, f1, n = sk.precision_recall_fscore_support(truth_N, said_N, labels=labels, zero_division=0.0)
     auc = [_auc(truth_N == label, probability_NK[:, label]) for label in labels]
     known = [auc[label] for label in present if auc[label] is not None]
     return {
@@ -87,9 +85,7 @@ def counting(truth_N: NDArray[np.float64], count_N: NDArray[np.float64]) -> Scor
         "r": float(np.corrcoef(truth_N, count_N)[0, 1]) if correlated else None,
         "r2": float(sk.r2_score(truth_N, count_N)) if spread else None,
         "bias": float(error_N.mean()),
-        "mape": (
-            float((np.abs(error_N[holds_cells]) / truth_N[holds_cells]).mean()) if holds_cells.any() else None
-        ),
+        "mape": (float((np.abs(error_N[holds_cells]) / truth_N[holds_cells]).mean()) if holds_cells.any() else None),
     }
 
 
@@ -141,8 +137,7 @@ def bootstrap_interval(
     rows_of = [np.flatnonzero(np.array(groups) == group) for group in dict.fromkeys(groups)]
     rng = np.random.default_rng(seed)
     scores = [
-        score(np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))]))
-        for _ in range(draws)
+        score(np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))])) for _ in range(draws)
     ]
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -95,9 +95,7 @@ class Predictor:
     def forward(self, tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities (N, K) or counts (N,) of 200×200 tiles."""
         input_B1HW = torch.from_numpy(normalise(np.stack(tiles), self.card.preprocess))
-        return training.forward(
-            self.network, input_B1HW.to(memory_format=torch.channels_last), self.card.task
-        )
+        return training.forward(self.network, input_B1HW.to(memory_format=torch.channels_last), self.card.task)
 
 
 def resolve_models(registry: Registry, classifier: str | None, regressor: str | None) -> dict[str, str]:

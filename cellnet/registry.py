@@ -173,9 +173,7 @@ class Registry:
         """Point an alias back at the version that it pointed at before its last move."""
         last = self._alias(name, alias)
         if last.previous is None:
-            raise ConfigError(
-                f"{name}:{alias} has pointed at nothing but {name}@{last.number}; nothing to go back to"
-            )
+            raise ConfigError(f"{name}:{alias} has pointed at nothing but {name}@{last.number}; nothing to go back to")
         return self.promote(f"{name}@{last.previous}", alias, reason=f"rollback from {name}@{last.number}")
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
@@ -215,9 +213,7 @@ class Registry:
         numbers = self._numbers(f"{name}/versions/")
         if numbers:
             aliases = self._aliases(name)
-            return f"it has {name}@1…{max(numbers)}" + (
-                f" and {name}:{', '.join(aliases)}" if aliases else ""
-            )
+            return f"it has {name}@1…{max(numbers)}" + (f" and {name}:{', '.join(aliases)}" if aliases else "")
         names = self._names()
         if names:
             return f"it has the models {', '.join(names)}"

@@ -146,9 +146,7 @@ class S3Store:
     def keys(self, prefix: str) -> Iterator[str]:
         cut = len(self.prefix) + 1 if self.prefix else 0
         with self._translated(f"list {prefix or 'everything'}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self._key(prefix)
-            )
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
             for page in pages:
                 for item in page.get("Contents", ()):
                     if (key := item["Key"][cut:]) != PROBE_KEY:
@@ -209,9 +207,7 @@ class S3Store:
             if code in ("NoSuchKey", "404"):
                 raise NotFoundError(f"cannot {action} in {self.uri}: there is no such object") from error
             if code == "NoSuchBucket":
-                raise NotFoundError(
-                    f"{self.uri}: there is no bucket {self.bucket!r}; make it first"
-                ) from error
+                raise NotFoundError(f"{self.uri}: there is no bucket {self.bucket!r}; make it first") from error
             message = error.response["Error"].get("Message", "")
             raise RegistryError(f"cannot {action} in {self.uri}: {code} {message}".strip()) from error
         except NoCredentialsError as error:

@@ -81,9 +81,7 @@ def draw_variants(input_B1HW: Tensor, augment: Augment, generator: torch.Generat
         chosen = torch.rand(batch, generator=generator) < 0.5
         turned = torch.where(chosen.to(turned.device)[:, None, None, None], turned.flip(3), turned)
     if augment.jitter:
-        factor_B, shift_B = (2 * torch.rand(2, batch, generator=generator) - 1).to(
-            turned.device
-        ) * augment.jitter
+        factor_B, shift_B = (2 * torch.rand(2, batch, generator=generator) - 1).to(turned.device) * augment.jitter
         turned = turned * (1 + factor_B)[:, None, None, None] + shift_B[:, None, None, None]
     return turned
 
@@ -106,9 +104,7 @@ def fit(
     """
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(config.seed * 1000 + rank)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=config.learning_rate, total_steps=config.epochs * steps_per_epoch + 1
     )
@@ -135,9 +131,7 @@ def fit(
                 f"lower the rate, for example --set learning_rate={config.learning_rate / 10:g}"
             )
         test = score_batches(network, config.task, preprocess, test_batches()) if test_batches else {}
-        epoch = Epoch(
-            number=number, loss=mean_loss, test=test, seconds=time.monotonic() - start_s, tiles=tiles
-        )
+        epoch = Epoch(number=number, loss=mean_loss, test=test, seconds=time.monotonic() - start_s, tiles=tiles)
         on_epoch(epoch, weights_of(network))
 
 
@@ -165,9 +159,7 @@ def forward(network: nn.Module, input_B1HW: Tensor, task: Task) -> NDArray[np.fl
     return values
 
 
-def score_batches(
-    network: nn.Module, task: Task, preprocess: Preprocess, batches: Iterable[Batch]
-) -> dict[str, float]:
+def score_batches(network: nn.Module, task: Task, preprocess: Preprocess, batches: Iterable[Batch]) -> dict[str, float]:
     """The steering scores over test tiles: a few numbers, cheap enough for every epoch.
 
     Raises DataError for outputs that are not numbers.

@@ -57,8 +57,7 @@ class Shards(BaseModel):
             f"{root}/{self.folder}/{split}",
             filesystem=files,
             override_num_blocks=cluster.blocks(self.rows[split]),
-            columns=["pixels", "label", "count"],
-        )
+        ).select_columns(["pixels", "label", "count"])
 
 
 def make_shards(bank: Bank, config: TrainConfig, *, endpoint_url: str | None = None) -> Shards:
@@ -186,8 +185,8 @@ def _write(
     )
     files, root = cluster.filesystem(bank.store)
     dataset.write_parquet(f"{root}/{folder}/{split}", filesystem=files)
-    written = ray.data.read_parquet(f"{root}/{folder}/{split}", filesystem=files, columns=["count"])
-    counts = [float(row["count"]) for row in written.take_all()]
+    written = ray.data.read_parquet(f"{root}/{folder}/{split}", filesystem=files)
+    counts = [float(row["count"]) for row in written.select_columns(["count"]).take_all()]
     return len(counts), counts
 
 

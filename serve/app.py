@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import ray
@@ -88,10 +89,17 @@ def _refs(registry: Registry, args: ServeArgs) -> dict[str, str]:
     return refs
 
 
-def serve_forever(args: ServeArgs, *, host: str = "127.0.0.1", port: int = 8000, block: bool = True) -> str:
+def serve_forever(
+    args: ServeArgs,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    block: bool = True,
+    announce: Callable[[str], None] = lambda address: None,
+) -> str:
     """Serve at `http://HOST:PORT` until Ctrl-C or SIGTERM; if not `block`, return that address at once.
 
-    Uses the Ray that is running in this process, or starts one. Raises ConfigError for a port in use, and
+    `announce` is called with the address as soon as it answers. Uses the Ray that is running in this process, or starts one. Raises ConfigError for a port in use, and
     what `build` raises, before anything is started.
     """
     check_port(host, port)
@@ -105,6 +113,7 @@ def serve_forever(args: ServeArgs, *, host: str = "127.0.0.1", port: int = 8000,
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
         serve.run(application, name="cellnet", route_prefix="/", logging_config=QUIET)
+        announce(f"http://{host}:{port}")
         if block:
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()

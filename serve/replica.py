@@ -1,5 +1,7 @@
 """One model in a process of its own, behind a Ray Serve handle."""
 
+import threading
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ class Replica:
 
     def __init__(self, *, registry: str, endpoint_url: str | None, ref: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        self.turn = threading.Lock()  # Serve calls from several threads; each forward pass uses all of `threads`
         self.predictor = Predictor.load(Registry.open(registry, endpoint_url=endpoint_url), ref)
         self.predictor.predict(np.zeros(self.predictor.card.preprocess.tile_px, np.uint8))  # the first is slow
 
@@ -24,7 +27,8 @@ class Replica:
         The error is a value: a frame that is too small is a user's everyday, not a traceback in Serve's log.
         """
         try:
-            frame = self.predictor.predict(image_HW, pixel_um=pixel_um)
+            with self.turn:
+                frame = self.predictor.predict(image_HW, pixel_um=pixel_um)
         except DataError as error:
             return error
         card = self.predictor.card

@@ -55,9 +55,7 @@ def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
     return points
 
 
-def _frame(
-    manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None
-) -> SourceFrame:
+def _frame(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None) -> SourceFrame:
     path = manifest.parent / row["image"]
     count = _number(row["count"])
     points = None

@@ -83,12 +83,12 @@ def test_two_workers_see_different_tiles_and_keep_one_network(
 ) -> None:
     import pipelines.train
 
-    original = pipelines.train._worker
     folder = str(tmp_path)
 
     def watched(loop: dict) -> None:
         """The product's worker, leaving what every rank saw and ended with."""
         from cellnet import training
+        from pipelines.train import _worker as original  # the unpatched one, in the worker's process
 
         fit = training.fit
 

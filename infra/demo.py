@@ -1,7 +1,7 @@
 """The main job, end to end, on the built-in sample: what `make demo` runs.
 
-    python -m pipelines.demo        everything lands under ./demo; at the end it serves until Ctrl-C
-    DEMO_EXIT=1 python -m pipelines.demo        stops cleanly after the first prediction over HTTP
+    python infra/demo.py        everything lands under ./demo; at the end it serves until Ctrl-C
+    DEMO_EXIT=1 python infra/demo.py        stops cleanly after the first prediction over HTTP
 
 The sample is drawn: its scores show that the parts work together and are not scores on cells.
 """
@@ -23,6 +23,13 @@ from cellnet.config import ModelSpec, TrainConfig, TuneConfig
 from cellnet.errors import CellnetError, ConfigError
 from cellnet.report import write_report
 from cellnet.sample import write_sample
+from pipelines import cluster
+from pipelines.evaluate import evaluate
+from pipelines.ingest import ingest
+from pipelines.promote import promote
+from pipelines.train import train
+from pipelines.tune import tune
+from serve.app import ServeArgs, check_port, serve_forever
 
 FOLDER: Final = Path("demo")
 WELLS: Final = 8
@@ -65,14 +72,6 @@ def main() -> int:
 
 
 def _run() -> None:
-    from pipelines import cluster
-    from pipelines.evaluate import evaluate
-    from pipelines.ingest import ingest
-    from pipelines.promote import promote
-    from pipelines.train import train
-    from pipelines.tune import tune
-    from serve.app import ServeArgs, check_port, serve_forever
-
     port = int(os.environ.get("DEMO_PORT", PORT))
     check_port("127.0.0.1", port)
     _clear(FOLDER)
