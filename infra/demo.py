@@ -19,7 +19,7 @@ import ray
 import ray.serve
 
 from cellnet import cli
-from cellnet.config import ModelSpec, TrainConfig, TuneConfig
+from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
 from cellnet.errors import CellnetError, ConfigError
 from cellnet.report import write_report
 from cellnet.sample import write_sample
@@ -35,6 +35,8 @@ FOLDER: Final = Path("demo")
 WELLS: Final = 8
 PORT: Final = 8000
 SMALL: Final = ModelSpec(width=8)
+WHOLE: Final = Augment(shares=(1.0,))
+"""Whole tiles alone: on so few images, more epochs teach more than crops do."""
 
 SUMMARY: Final = """# What the demo left here
 
@@ -88,12 +90,12 @@ def _run() -> None:
     print(f"{imported.added} frames of {len(bank.lineages)} lineages: {splits}; split by well")
 
     clock.step("shards, and train the classifier", "cellnet train demo/bank --task classify")
-    classify = TrainConfig(task="classify", model=SMALL, epochs=14)
+    classify = TrainConfig(task="classify", model=SMALL, augment=WHOLE, epochs=48)
     first = train(bank_uri, registry_uri, classify, say=print)
     print(f"published {first.ref}")
 
     clock.step("shards, and train the counter", "cellnet train demo/bank --task count --workers 2")
-    count = TrainConfig(task="count", model=SMALL, epochs=20)
+    count = TrainConfig(task="count", model=SMALL, augment=WHOLE, epochs=48)
     counter = train(bank_uri, registry_uri, count, workers=2, say=print)
     print(f"published {counter.ref}")
 
@@ -104,7 +106,7 @@ def _run() -> None:
 
     clock.step("a small search", "cellnet tune demo/bank --task classify --alias challenger")
     search = TuneConfig(
-        activations=("relu", "tanh"), kernels=("none", "sharpen"), train=classify.model_copy(update={"epochs": 3})
+        activations=("relu", "tanh"), kernels=("none", "sharpen"), train=classify.model_copy(update={"epochs": 6})
     )
     found = tune(bank_uri, registry_uri, search, alias="challenger", say=print)
     print(f"the best of {len(found.trials)} short trials is {found.winner.ref}, now classifier:challenger")

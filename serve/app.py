@@ -99,8 +99,8 @@ def serve_forever(
 ) -> str:
     """Serve at `http://HOST:PORT` until Ctrl-C or SIGTERM; if not `block`, return that address at once.
 
-    `announce` is called with the address as soon as it answers. Uses the Ray that is running in this process, or starts one. Raises ConfigError for a port in use, and
-    what `build` raises, before anything is started.
+    `announce` is called with the address as soon as it answers. Uses the Ray that is running in this process,
+    or starts one. Raises ConfigError for a port in use, and what `build` raises, before anything is started.
     """
     check_port(host, port)
     application = build(args)
