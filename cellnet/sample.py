@@ -65,44 +65,44 @@ class Morphology:
 MORPHOLOGIES: Final = MappingProxyType(
     {
         "A549": Morphology(
-            count=(6, 46), radius=(12.5, 17.5), aspect=(1.0, 1.9), corners=2.4, arms=(3, 5),
-            arm_length=0.50, rough=0.09, height=0.35, edge=5, nucleus=0.45,
+            count=(6, 46), radius=(13.5, 18.5), aspect=(1.0, 1.8), corners=2.4, arms=(3, 5),
+            arm_length=0.50, rough=0.09, height=0.30, edge=7, nucleus=0.45,
             granules=18, vacuoles=2, clumping=0.58, spacing=0.84, rounded=0.06, giants=0.03,
         ),
         "HUH7_denv": Morphology(
             count=(6, 36), radius=(16, 22.5), aspect=(1.0, 1.4), corners=2.4, arms=(2, 5),
             arm_length=0.18, rough=0.05, height=0.46, edge=4, nucleus=0.42,
-            granules=70, vacuoles=28, clumping=0.72, spacing=0.78, rounded=0.14, blebs=1.5, debris=12,
+            granules=70, vacuoles=28, clumping=0.72, spacing=0.78, rounded=0.11, blebs=1.0, debris=10,
         ),
         "3T3": Morphology(
-            count=(5, 42), radius=(10, 15), aspect=(1.8, 4.5), corners=1.5, arms=(2, 4),
+            count=(5, 42), radius=(10, 15), aspect=(2.2, 5.0), corners=1.5, arms=(2, 4),
             arm_length=1.1, rough=0.07, height=0.33, edge=4, nucleus=0.48,
             granules=20, vacuoles=2, clumping=0.35, spacing=0.95, rounded=0.05, aligned=0.75, overlaps=True,
         ),
         "VERO6": Morphology(
-            count=(9, 64), radius=(11.5, 16), aspect=(1.4, 2.3), corners=2.0, arms=(2, 2),
-            arm_length=0.20, rough=0.03, height=0.31, edge=3.5, nucleus=0.50,
+            count=(9, 64), radius=(11, 14.5), aspect=(1.4, 2.3), corners=2.0, arms=(2, 2),
+            arm_length=0.20, rough=0.03, height=0.40, edge=3.5, nucleus=0.50,
             granules=7, vacuoles=1, clumping=0.82, spacing=0.76, rounded=0.05, aligned=0.35,
         ),
         "THP1": Morphology(
             count=(6, 66), radius=(6, 9.5), aspect=(1.0, 1.25), corners=2.0, arms=(0, 1),
             arm_length=0.2, rough=0.05, height=0.32, edge=2, nucleus=0.5,
-            granules=6, vacuoles=1, clumping=0.45, spacing=0.92, rounded=0.93, debris=8,
+            granules=6, vacuoles=1, clumping=0.45, spacing=0.92, rounded=0.96, debris=8,
         ),
         "SH-SY5Y": Morphology(
             count=(6, 58), radius=(7, 10.5), aspect=(1.1, 2.0), corners=1.8, arms=(1, 2),
             arm_length=0.7, rough=0.05, height=0.46, edge=4, nucleus=0.5,
-            granules=8, vacuoles=2, clumping=0.62, spacing=0.85, rounded=0.16, neurites=(1, 2), debris=8,
+            granules=8, vacuoles=2, clumping=0.62, spacing=0.85, rounded=0.16, neurites=(1, 3), debris=8,
         ),
         "A172": Morphology(
-            count=(5, 22), radius=(20, 29), aspect=(1.1, 2.4), corners=2.0, arms=(3, 6),
+            count=(5, 24), radius=(20, 28), aspect=(1.1, 2.4), corners=2.0, arms=(3, 6),
             arm_length=0.65, rough=0.09, height=0.34, edge=10, nucleus=0.36,
             granules=70, vacuoles=5, clumping=0.3, spacing=0.95, rounded=0.06, giants=0.10, overlaps=True,
         ),
         "HUH7_mayv": Morphology(
             count=(7, 40), radius=(14, 20.5), aspect=(1.0, 1.6), corners=2.2, arms=(2, 5),
             arm_length=0.35, rough=0.08, height=0.50, edge=4, nucleus=0.42,
-            granules=70, vacuoles=28, clumping=0.58, spacing=0.80, rounded=0.40, blebs=4.0, debris=26,
+            granules=70, vacuoles=28, clumping=0.58, spacing=0.80, rounded=0.52, blebs=5.0, debris=28,
         ),
     }
 )  # fmt: skip
@@ -170,8 +170,8 @@ def draw_well(lineage: str, rng: np.random.Generator) -> Well:
     row = _morphology(lineage)
     return Well(
         count=row.count[0] + (row.count[1] - row.count[0]) * rng.uniform() ** 1.2,
-        size=rng.uniform(0.9, 1.12),
-        height=rng.uniform(0.8, 1.25),
+        size=rng.uniform(0.92, 1.10),
+        height=rng.uniform(0.84, 1.2),
         rounded=1 / (1 + (1 / row.rounded - 1) * rng.lognormal(0.0, 0.6)),  # the odds vary
         debris=rng.lognormal(0.0, 0.5),
         direction_rad=rng.uniform(0, np.pi),
@@ -182,7 +182,7 @@ def draw_well(lineage: str, rng: np.random.Generator) -> Well:
         grey=rng.uniform(104, 136),
         tilt_xy=(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1)),
         vignette=rng.uniform(0.0, 0.12),
-        noise=rng.uniform(1.5, 4.0),
+        noise=rng.uniform(1.5, 3.2),
     )
 
 

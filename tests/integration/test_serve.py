@@ -8,7 +8,6 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-import ray
 from numpy.typing import NDArray
 from ray import serve
 
@@ -73,9 +72,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 
 @pytest.fixture(scope="module")
-def service(registry: Registry) -> Iterator[httpx.Client]:
+def service(ray_started: None, registry: Registry) -> Iterator[httpx.Client]:
     """A client of the service, which takes 2 MB and 4 images a request and runs each model twice."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     args = ServeArgs(registry=registry.store.uri, replicas=2, max_request_mb=2, max_images=4)
     try:
         address = serve_forever(args, port=free_port(), block=False)
@@ -83,7 +81,6 @@ def service(registry: Registry) -> Iterator[httpx.Client]:
             yield client
     finally:
         serve.shutdown()
-        ray.shutdown()
 
 
 def form(*images: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:

@@ -1,12 +1,14 @@
 """The built-in sample: what it promises about seeds, counts, pictures and files."""
 
 import csv
+import functools
 from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cellnet.sample import LINEAGES, SampleFrame, draw_frame, draw_well, write_sample
 
@@ -14,6 +16,11 @@ from cellnet.sample import LINEAGES, SampleFrame, draw_frame, draw_well, write_s
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+@functools.cache
+def a_frame(lineage: str, seed: int) -> SampleFrame:
+    return draw_frame(lineage, np.random.default_rng((7, seed)))
 
 
 def area_and_peak(frame: SampleFrame) -> tuple[float, float]:
@@ -39,7 +46,7 @@ def test_the_lineages_are_the_papers_in_its_order() -> None:
 
 @pytest.mark.parametrize("lineage", LINEAGES)
 def test_each_lineage_is_a_grey_field_with_cells_whose_centres_are_known(lineage: str) -> None:
-    frame = draw_frame(lineage, np.random.default_rng(5), size_px=400)
+    frame = a_frame(lineage, 0)
     assert (frame.image_HW.shape, frame.image_HW.dtype, frame.lineage) == ((400, 400), np.uint8, lineage)
     assert (frame.centres_N2.shape, frame.centres_N2.dtype) == ((frame.count, 2), np.float32)
     assert 2 <= frame.count <= 110
@@ -50,7 +57,7 @@ def test_each_lineage_is_a_grey_field_with_cells_whose_centres_are_known(lineage
 
 @pytest.mark.parametrize("lineage", LINEAGES)
 def test_every_counted_cell_shows(lineage: str) -> None:
-    frame = draw_frame(lineage, np.random.default_rng(6))
+    frame = a_frame(lineage, 0)
     image_HW = frame.image_HW.astype(np.float32)
     rough_HW = cv2.blur(np.abs(image_HW - cv2.blur(image_HW, (41, 41))), (15, 15))
     empty = np.percentile(rough_HW, 10)
@@ -64,10 +71,10 @@ def test_density_varies_from_well_to_well() -> None:
 
 
 def test_monocytes_are_smaller_and_brighter_than_glioblastoma_cells() -> None:
-    thp1, a172 = (
-        np.mean([area_and_peak(draw_frame(name, np.random.default_rng((7, n)))) for n in range(3)], axis=0)
-        for name in ("THP1", "A172")
-    )
+    def mean_of_two(lineage: str) -> NDArray[np.float64]:
+        return np.mean([area_and_peak(a_frame(lineage, seed)) for seed in range(2)], axis=0)
+
+    thp1, a172 = mean_of_two("THP1"), mean_of_two("A172")
     assert thp1[0] < 0.5 * a172[0]
     assert thp1[1] > 1.3 * a172[1]
 
@@ -93,15 +100,17 @@ def test_the_manifest_the_points_and_the_pictures_agree(tmp_path: Path) -> None:
         assert cv2.imread(str(tmp_path / row["image"]), cv2.IMREAD_UNCHANGED).shape == (120, 120)
 
 
-def test_more_wells_leave_the_earlier_ones_as_they_were(tmp_path: Path) -> None:
-    write_sample(tmp_path / "small", wells_per_lineage=1, fields_per_well=1, size_px=120, seed=3)
-    write_sample(tmp_path / "large", wells_per_lineage=2, fields_per_well=1, size_px=120, seed=3)
-    write_sample(tmp_path / "fewer lineages", wells_per_lineage=1, size_px=120, seed=3, lineages=("THP1",))
-    small = {path.name: path.read_bytes() for path in (tmp_path / "small" / "images").iterdir()}
-    assert len(small) == 8
-    assert small == {name: (tmp_path / "large" / "images" / name).read_bytes() for name in small}
-    thp1 = tmp_path / "fewer lineages" / "images" / "THP1_w00_f0.png"
-    assert small[thp1.name] == thp1.read_bytes()
+def test_more_wells_fields_or_lineages_leave_the_other_pictures_as_they_were(tmp_path: Path) -> None:
+    def write(folder: str, wells: int, fields: int, *lineages: str) -> None:
+        counts = {"wells_per_lineage": wells, "fields_per_well": fields}
+        write_sample(tmp_path / folder, **counts, size_px=120, seed=3, lineages=lineages)
+
+    write("one", 1, 1, "A549", "THP1")
+    write("two", 2, 2, "THP1")
+    earlier = (tmp_path / "one" / "images" / "THP1_w00_f0.png").read_bytes()
+    assert (tmp_path / "two" / "images" / "THP1_w00_f0.png").read_bytes() == earlier
+    assert (tmp_path / "two" / "images" / "THP1_w01_f0.png").read_bytes() != earlier
+    assert (tmp_path / "two" / "images" / "THP1_w00_f1.png").read_bytes() != earlier
 
 
 def test_an_unknown_lineage_is_refused_with_the_list_of_the_known() -> None:
