@@ -90,12 +90,12 @@ def _run() -> None:
     print(f"{imported.added} frames of {len(bank.lineages)} lineages: {splits}; split by well")
 
     clock.step("shards, and train the classifier", "cellnet train demo/bank --task classify")
-    classify = TrainConfig(task="classify", model=SMALL, augment=WHOLE, epochs=48)
+    classify = TrainConfig(task="classify", model=SMALL, augment=WHOLE, epochs=40)
     first = train(bank_uri, registry_uri, classify, say=print)
     print(f"published {first.ref}")
 
     clock.step("shards, and train the counter", "cellnet train demo/bank --task count --workers 2")
-    count = TrainConfig(task="count", model=SMALL, augment=WHOLE, epochs=48)
+    count = TrainConfig(task="count", model=SMALL, augment=WHOLE, epochs=24)
     counter = train(bank_uri, registry_uri, count, workers=2, say=print)
     print(f"published {counter.ref}")
 
@@ -106,7 +106,7 @@ def _run() -> None:
 
     clock.step("a small search", "cellnet tune demo/bank --task classify --alias challenger")
     search = TuneConfig(
-        activations=("relu", "tanh"), kernels=("none", "sharpen"), train=classify.model_copy(update={"epochs": 6})
+        activations=("relu", "tanh"), kernels=("none", "sharpen"), train=classify.model_copy(update={"epochs": 4})
     )
     found = tune(bank_uri, registry_uri, search, alias="challenger", say=print)
     print(f"the best of {len(found.trials)} short trials is {found.winner.ref}, now classifier:challenger")
