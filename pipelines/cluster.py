@@ -85,7 +85,6 @@ def filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem, str]:
     if endpoint is None:
         return pyarrow.fs.S3FileSystem(region=region), store.uri.removeprefix("s3://")
     scheme, _, address = endpoint.rpartition("://")
-    # Without a bucket check on write; the bucket exists, and some servers refuse to be asked for its region.
     files = pyarrow.fs.S3FileSystem(endpoint_override=address, scheme=scheme or "https", region=region)
     return files, store.uri.removeprefix("s3://")
 
