@@ -55,6 +55,7 @@ class Frame:
         return None if self.centres is None else np.array(self.centres, np.float32).reshape(-1, 2)
 
 
+SETTINGS_KEY = "bank.json"
 SCHEMA = pa.schema(
     [
         ("frame", pa.string()),
@@ -126,32 +127,25 @@ class Bank:
         self.settings = settings
         self._rows = frames
         self._number = number
+        self._is_new = True
 
     @classmethod
     def open(cls, uri: str | Path, *, endpoint_url: str | None = None) -> Self:
         """The bank at a folder or `s3://bucket/prefix`. Raises NotFoundError where there is none."""
-        store = open_store(uri, endpoint_url=endpoint_url)
-        try:
-            settings = BankSettings.model_validate_json(store.get("bank.json"))
-        except NotFoundError as error:
-            raise NotFoundError(
-                f"there is no bank at {uri}; make one with: cellnet bank import SOURCE {uri}"
-            ) from error
-        except ValueError as error:
-            raise DataError(f"{uri}: its bank.json is damaged; import into a new bank") from error
-        bank = cls(store, settings, [], 0)
-        bank._reload()
+        bank = cls.create(uri, endpoint_url=endpoint_url)
+        if bank._is_new:
+            raise NotFoundError(f"there is no bank at {uri}; make one with: cellnet bank import SOURCE {uri}")
         return bank
 
     @classmethod
     def create(cls, uri: str | Path, settings: BankSettings | None = None, *, endpoint_url: str | None = None) -> Self:
-        """Open the bank, made first if need be. Raises ConfigError if `settings` differ from the bank's."""
-        store = open_store(uri, endpoint_url=endpoint_url)
-        wanted = settings or BankSettings()
-        store.create("bank.json", wanted.model_dump_json(indent=1).encode())
-        bank = cls.open(uri, endpoint_url=endpoint_url)
-        if settings is not None and bank.settings != settings:
-            raise ConfigError(f"the bank {uri} has other settings, fixed when it was made; import into a new bank")
+        """The bank, or an empty one in its place, written with its first frames.
+
+        Raises ConfigError if `settings` differ from those of the bank that is there.
+        """
+        bank = cls(open_store(uri, endpoint_url=endpoint_url), settings or BankSettings(), [], 0)
+        bank._adopt_settings(wanted=settings)
+        bank._reload()
         return bank
 
     @property
@@ -188,6 +182,10 @@ class Bank:
 
     def add(self, prepared: Sequence[Frame]) -> Imported:
         """Commit prepared frames: the duplicates dropped, new groups given a split, one new table written."""
+        if self._is_new and not self.store.create(SETTINGS_KEY, self.settings.model_dump_json(indent=1).encode()):
+            self._adopt_settings(wanted=self.settings)  # somebody else's bank, made in the meantime
+            self._reload()
+        self._is_new = False
         for _ in range(20):
             rows, imported = _merge(self._rows, prepared, self.settings)
             if rows == self._rows:
@@ -199,6 +197,20 @@ class Bank:
                 return imported
             self._reload()
         raise ConflictError(f"the bank {self.store.uri} is being changed all the time; import again later")
+
+    def _adopt_settings(self, *, wanted: BankSettings | None) -> None:
+        """Take the settings of the bank that is there, if there is one."""
+        try:
+            settings = BankSettings.model_validate_json(self.store.get(SETTINGS_KEY))
+        except NotFoundError:
+            return
+        except ValueError as error:
+            raise DataError(f"{self.store.uri}: its {SETTINGS_KEY} is damaged; import into a new bank") from error
+        if wanted not in (None, settings):
+            raise ConfigError(
+                f"the bank {self.store.uri} has other settings, fixed when it was made; import into a new bank"
+            )
+        self.settings, self._is_new = settings, False
 
     def _reload(self) -> None:
         keys = list(self.store.keys("tables/"))

@@ -11,20 +11,22 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellnet.answers import Prediction
 from cellnet.config import BankSettings, TrainConfig, TuneConfig, load_config
 from cellnet.errors import CellnetError, ConfigError
 
 if TYPE_CHECKING:
     from cellnet.bank import Bank
+    from pipelines.places import Places
 
 FIGURE_NAMES = {
     "classify": ("n", "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auc_macro"),
     "count": ("n", "mae", "mse", "rmse", "r", "r2", "bias", "mape"),
 }
+CSV_COLUMNS = ["image", "lineage", "probability", "count", "tiles", "magnification", "classifier", "regressor", "error"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def say(line: str) -> None:
     """A line of narration."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _places(arguments: argparse.Namespace) -> "Places":
+    """The places that the command line names, made absolute."""
+    from pipelines.places import Places, absolute
+
+    named = {key: getattr(arguments, key, None) for key in ("bank", "registry", "runs")}
+    return Places(**{key: absolute(uri) for key, uri in named.items() if uri}, endpoint_url=arguments.endpoint_url)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,7 +99,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         help="one setting, over the file's; see cellnet/config.py for all, with their defaults",
     )
     parser.add_argument("--name", help="model name in the registry (classifier or regressor)")
-    parser.add_argument("--storage", metavar="URI", help="where runs keep checkpoints (runs, beside the registry)")
+    parser.add_argument("--runs", metavar="URI", help="where runs keep checkpoints (runs, beside the registry)")
 
 
 def _add_bank(parser: argparse.ArgumentParser) -> None:
@@ -193,12 +203,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _bank_import(arguments: argparse.Namespace) -> None:
-    from pipelines.cluster import place
     from pipelines.ingest import ingest
+    from pipelines.places import absolute
 
     settings = BankSettings(seed=arguments.seed) if arguments.seed is not None else None
-    source = Path(place(str(arguments.source)))
-    bank, imported = ingest(source, place(arguments.bank), settings=settings, endpoint_url=arguments.endpoint_url)
+    bank, imported = ingest(Path(absolute(str(arguments.source))), _places(arguments), settings=settings)
     for frame in imported.set_aside:
         say(f"set aside {frame.source}: {frame.set_aside}")
     say(f"{imported.added} frames added, {imported.known} known already, {len(imported.set_aside)} set aside")
@@ -206,10 +215,7 @@ def _bank_import(arguments: argparse.Namespace) -> None:
 
 
 def _bank_show(arguments: argparse.Namespace) -> None:
-    from cellnet.bank import Bank
-    from pipelines.cluster import place
-
-    bank = Bank.open(place(arguments.bank), endpoint_url=arguments.endpoint_url)
+    bank = _places(arguments).open_bank()
     _print_bank(bank, as_json=arguments.json)
     if not arguments.json:
         for frame in bank.set_aside:
@@ -225,15 +231,14 @@ def _bank_sample(arguments: argparse.Namespace) -> None:
 
 
 def _bank_shards(arguments: argparse.Namespace) -> None:
-    from cellnet.bank import Bank
     from pipelines import cluster
     from pipelines.shards import make_shards
     from pipelines.train import describe_shards
 
     config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
-    bank = Bank.open(cluster.place(arguments.bank), endpoint_url=arguments.endpoint_url)
+    bank = _places(arguments).open_bank()
     cluster.connect()
-    print(describe_shards(make_shards(bank, config, endpoint_url=arguments.endpoint_url)))
+    print(describe_shards(make_shards(bank, config)))
 
 
 def _print_bank(bank: "Bank", *, as_json: bool) -> None:
@@ -258,20 +263,10 @@ def _print_bank(bank: "Bank", *, as_json: bool) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from pipelines.cluster import place
     from pipelines.train import train
 
     config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
-    version = train(
-        place(arguments.bank),
-        place(arguments.registry),
-        config,
-        name=arguments.name,
-        workers=arguments.workers,
-        storage=place(arguments.storage) if arguments.storage else None,
-        endpoint_url=arguments.endpoint_url,
-        say=say,
-    )
+    version = train(_places(arguments), config, name=arguments.name, workers=arguments.workers, say=say)
     scores = version.card.scores["test"]
     if arguments.json:
         print(json.dumps({"model": version.ref, "test": scores}))
@@ -282,7 +277,6 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    from pipelines.cluster import place
     from pipelines.tune import tune
 
     sets = [
@@ -291,14 +285,11 @@ def _tune(arguments: argparse.Namespace) -> None:
     ]
     config = load_config(TuneConfig, file=arguments.config, sets=sets, **{"train.task": arguments.task})
     search = tune(
-        place(arguments.bank),
-        place(arguments.registry),
+        _places(arguments),
         config,
         trials=arguments.trials,
         alias=arguments.alias,
         name=arguments.name,
-        storage=place(arguments.storage) if arguments.storage else None,
-        endpoint_url=arguments.endpoint_url,
         say=say,
     )
     winner = search.winner
@@ -311,17 +302,12 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from pipelines.cluster import place
     from pipelines.evaluate import evaluate
 
-    evaluation = evaluate(
-        arguments.ref,
-        place(arguments.bank),
-        registry_uri=place(arguments.registry),
-        split=arguments.split,
-        endpoint_url=arguments.endpoint_url,
-    )
+    evaluation = evaluate(arguments.ref, _places(arguments), split=arguments.split)
     scores = evaluation.scores
+    for line in scores["left_out"]:
+        say(f"left out {line}")
     if arguments.report:
         from cellnet.report import write_report
 
@@ -338,15 +324,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The object of `evaluate --json` as a table for a person."""
+    from cellnet.metrics import MAIN
+
     print(f"{scores['model']} on the {scores['split']} split")
     names = FIGURE_NAMES[scores["task"]]
     _print_table([{"per": unit, **{name: scores[unit][name] for name in names}} for unit in ("tile", "frame")])
-    main_figure = "accuracy" if scores["task"] == "classify" else "mae"
+    main = MAIN[scores["task"]]
     for unit in ("tile", "frame"):
-        low, high = scores[unit][f"{main_figure}_interval"]
-        print(
-            f"{main_figure} per {unit}: {scores[unit][main_figure]:.3f}, 95 % interval over groups {low:.3f}-{high:.3f}"
-        )
+        low, high = scores[unit][f"{main}_interval"]
+        print(f"{main} per {unit}: {scores[unit][main]:.3f}, 95 % interval over groups {low:.3f}-{high:.3f}")
     if scores["frame"].get("per_lineage"):
         print("per frame, by lineage:")
         rows = [{"lineage": name, **values} for name, values in scores["frame"]["per_lineage"].items()]
@@ -354,10 +340,7 @@ def print_scores(scores: dict[str, Any]) -> None:
 
 
 def _registry(arguments: argparse.Namespace) -> Any:
-    from cellnet.registry import Registry
-    from pipelines.cluster import place
-
-    return Registry.open(place(arguments.registry), endpoint_url=arguments.endpoint_url)
+    return _places(arguments).open_registry()
 
 
 def _registry_list(arguments: argparse.Namespace) -> None:
@@ -388,17 +371,9 @@ def _registry_show(arguments: argparse.Namespace) -> None:
 
 
 def _registry_promote(arguments: argparse.Namespace) -> None:
-    from pipelines.cluster import place
     from pipelines.promote import promote
 
-    move = promote(
-        arguments.ref,
-        arguments.alias,
-        registry_uri=place(arguments.registry),
-        reason=arguments.reason,
-        endpoint_url=arguments.endpoint_url,
-    )
-    _print_move(move)
+    _print_move(promote(arguments.ref, arguments.alias, _places(arguments), reason=arguments.reason))
 
 
 def _registry_rollback(arguments: argparse.Namespace) -> None:
@@ -422,31 +397,29 @@ def _registry_verify(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from pipelines.cluster import place
-    from pipelines.predict import Prediction, predict
+    from pipelines.places import absolute
+    from pipelines.predict import predict
 
     if arguments.pixel_um is not None and not arguments.pixel_um > 0:
         raise ConfigError(f"--pixel-um takes micrometres above 0, not {arguments.pixel_um:g}")
     predictions = predict(
-        [Path(place(str(path))) if not path.exists() else path for path in arguments.paths],
-        registry_uri=place(arguments.registry),
+        [path if path.exists() else Path(absolute(str(path))) for path in arguments.paths],
+        _places(arguments),
         classifier=arguments.classifier,
         regressor=arguments.regressor,
         pixel_um=arguments.pixel_um,
-        endpoint_url=arguments.endpoint_url,
     )
-    writer = None
+    writer = csv.DictWriter(sys.stdout, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    if arguments.csv:
+        writer.writeheader()
     said: list[Prediction] = []
     for prediction in predictions:
         said.append(prediction)
-        row = asdict(prediction)
         if arguments.json:
-            print(json.dumps(row), flush=True)
+            print(prediction.model_dump_json(), flush=True)
         elif arguments.csv:
-            if writer is None:
-                writer = csv.DictWriter(sys.stdout, list(row))
-                writer.writeheader()
-            writer.writerow(row)
+            probability = (prediction.probabilities or {}).get(prediction.lineage or "")
+            writer.writerow({**prediction.model_dump(), **prediction.models.model_dump(), "probability": probability})
         elif prediction.error:
             print(f"{prediction.image}: not predicted: {prediction.error}")
         else:
@@ -459,23 +432,21 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise ConfigError("no image could be predicted; the reasons are above")
 
 
-def _prediction_line(prediction: Any) -> str:
+def _prediction_line(prediction: Prediction) -> str:
     parts = [prediction.image]
-    if prediction.lineage is not None:
-        parts.append(f"{prediction.lineage} ({prediction.probability:.0%})")
+    if prediction.lineage is not None and prediction.probabilities is not None:
+        parts.append(f"{prediction.lineage} ({prediction.probabilities[prediction.lineage]:.0%})")
     if prediction.count is not None:
         parts.append(f"{prediction.count:.1f} cells")
     return "  ".join([*parts, f"[{prediction.tiles} tile{'s' * (prediction.tiles != 1)}]"])
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from pipelines.cluster import place
     from serve.app import ServeArgs, serve_forever
 
     chosen = {role: ref for role in ("classifier", "regressor") if (ref := getattr(arguments, role))}
-    args = ServeArgs(
-        registry=place(arguments.registry), endpoint_url=arguments.endpoint_url, replicas=arguments.replicas, **chosen
-    )
+    places = _places(arguments)
+    args = ServeArgs(registry=places.registry, endpoint_url=places.endpoint_url, replicas=arguments.replicas, **chosen)
     serve_forever(
         args,
         host=arguments.host,

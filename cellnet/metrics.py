@@ -6,7 +6,8 @@ one class, an R² of one frame) is None.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,33 @@ from sklearn import metrics as sk
 from cellnet.config import Task
 
 Scores = dict[str, Any]
+
+MAIN: Final[dict[Task, str]] = {"classify": "accuracy", "count": "mae"}
+"""The score of each task that is given with an interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Tiles, or frames: what is true of them, and what a model said."""
+
+    truth: NDArray[Any]
+    """Label indices or counts (N,)."""
+    output: NDArray[Any]
+    """Probabilities (N, K) or counts (N,)."""
+    lineages: Sequence[str | None]
+    groups: Sequence[str]
+
+
+def score(task: Task, rows: Rows, classes: Sequence[str]) -> Scores:
+    """All scores of a task, with the 95 % bootstrap interval over groups of the main one."""
+    if task == "classify":
+        scores = classification(rows.truth, rows.output, classes)
+        value_N = rows.output.argmax(1) == rows.truth
+    else:
+        scores = counting_per_lineage(rows.truth, rows.output, rows.lineages)
+        value_N = np.abs(rows.output - rows.truth)
+    interval = bootstrap_interval(lambda chosen: float(value_N[chosen].mean()), rows.groups)
+    return {**scores, f"{MAIN[task]}_interval": list(interval)}
 
 
 def classification(

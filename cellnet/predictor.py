@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import safetensors
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellnet import models, training
+from cellnet.answers import Answer, Magnification
 from cellnet.augment import frame_at_scale
 from cellnet.config import Task, TrainConfig
 from cellnet.errors import IntegrityError, NotFoundError
 from cellnet.images import Box, cut, normalise, to_network_size
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 
-Magnification = Literal["matched", "rescaled", "assumed"]
 BATCH = 64
 
 
@@ -90,6 +90,20 @@ class Predictor:
             boxes=boxes,
             tile_outputs=np.concatenate(outputs),
             factor=factor,
+        )
+
+    def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], *, pixel_um: float | None = None) -> Answer:
+        """What the model says of a whole frame, for people and programs. Raises as `predict` does."""
+        said = self.predict(image_HW, pixel_um=pixel_um)
+        classes = self.card.classes
+        classifies = self.task == "classify"
+        return Answer(
+            model=self.ref,
+            task=self.task,
+            probabilities=dict(zip(classes, said.probability_K.tolist(), strict=True)) if classifies else None,
+            count=None if classifies else said.count,
+            tiles=len(said.boxes),
+            magnification=said.magnification,
         )
 
     def forward(self, tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

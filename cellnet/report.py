@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cellnet.bank import Frame
 from cellnet.errors import ConfigError
+from cellnet.metrics import MAIN, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +20,10 @@ class Evaluation:
 
     scores: dict[str, Any]
     """The object that `cellnet evaluate --json` prints."""
-    truth_N: NDArray[Any]
-    """Label indices or counts of the tiles."""
-    output: NDArray[np.float32]
-    """Probabilities (N, K) or counts (N,) of the tiles."""
-    frame_truth_F: NDArray[Any]
-    frame_output: NDArray[np.float64]
-    frames: list[Frame]
+    tiles: Rows
+    frames: Rows
+    sources: list[str]
+    """The files of the frames."""
 
 
 STYLE = """
@@ -67,11 +63,12 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
 
 def _summary(scores: dict[str, Any]) -> str:
     names = [name for name, value in scores["tile"].items() if isinstance(value, int | float | None)]
-    main = "accuracy" if scores["task"] == "classify" else "mae"
+    main = MAIN[scores["task"]]
     rows = [["per", *names]] + [[unit, *(_text(scores[unit][name]) for name in names)] for unit in ("tile", "frame")]
     low, high = scores["frame"][f"{main}_interval"]
     leaks = "" if scores["split"] in ("holdout", "test") else " These frames include the training frames: it flatters."
-    return _table(rows) + f"<p>{main} per frame: {low:.3f} to {high:.3f} (95 % bootstrap over groups).{leaks}</p>"
+    out = f" {len(scores['left_out'])} frames could not be used; scores.json says why." if scores["left_out"] else ""
+    return _table(rows) + f"<p>{main} per frame: {low:.3f} to {high:.3f} (95 % bootstrap over groups).{leaks}{out}</p>"
 
 
 def _per_lineage(scores: dict[str, Any]) -> str:
@@ -84,18 +81,18 @@ def _per_lineage(scores: dict[str, Any]) -> str:
 
 
 def _worst(evaluation: Evaluation, most: int = 8) -> str:
+    frames = evaluation.frames
     if evaluation.scores["task"] == "classify":
         classes = evaluation.scores["tile"]["classes"]
-        rows_F = np.arange(len(evaluation.frames))
-        error_F = 1 - evaluation.frame_output[rows_F, evaluation.frame_truth_F]
-        truth = [classes[index] for index in evaluation.frame_truth_F]
-        said = [classes[index] for index in evaluation.frame_output.argmax(1)]
+        error_F = 1 - frames.output[np.arange(len(frames.truth)), frames.truth]
+        truth = [classes[index] for index in frames.truth]
+        said = [classes[index] for index in frames.output.argmax(1)]
     else:
-        error_F = np.abs(evaluation.frame_output - evaluation.frame_truth_F)
-        truth, said = ([f"{value:.1f}" for value in of] for of in (evaluation.frame_truth_F, evaluation.frame_output))
+        error_F = np.abs(frames.output - frames.truth)
+        truth, said = ([f"{value:.1f}" for value in of] for of in (frames.truth, frames.output))
     worst = np.argsort(-error_F)[:most]
     rows = [["image", "true", "predicted"]] + [
-        [Path(evaluation.frames[row].source).name, truth[row], said[row]] for row in worst
+        [Path(evaluation.sources[row]).name, truth[row], said[row]] for row in worst
     ]
     return _table(rows)
 
@@ -119,14 +116,10 @@ def _confusion(evaluation: Evaluation) -> tuple[str, str]:
 
 def _observed_against_predicted(evaluation: Evaluation) -> tuple[str, str]:
     figure, axes = _axes(2)
-    pairs: tuple[tuple[str, NDArray[Any], NDArray[Any]], ...] = (
-        ("tile", evaluation.truth_N, evaluation.output),
-        ("frame", evaluation.frame_truth_F, evaluation.frame_output),
-    )
-    for axis, (unit, truth_N, count_N) in zip(axes, pairs, strict=True):
-        top = max(float(np.max(truth_N)), float(np.max(count_N)), 1.0) * 1.05
+    for axis, unit, rows in zip(axes, ("tile", "frame"), (evaluation.tiles, evaluation.frames), strict=True):
+        top = max(rows.truth.max(), rows.output.max(), 1.0) * 1.05
         axis.plot([0, top], [0, top], color="grey", linewidth=1)
-        axis.scatter(truth_N, count_N, s=12, alpha=0.5, color="#1f6fb2", edgecolors="none")
+        axis.scatter(rows.truth, rows.output, s=12, alpha=0.5, color="#1f6fb2", edgecolors="none")
         axis.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="cells counted by people", ylabel="predicted")
         r2 = evaluation.scores[unit]["r2"]
         figures = f"MAE {evaluation.scores[unit]['mae']:.2f}" + (f", R² {r2:.2f}" if r2 is not None else "")

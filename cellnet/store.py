@@ -20,6 +20,7 @@ class Store(Protocol):
     """Bytes by key; keys are relative paths with forward slashes."""
 
     uri: str
+    endpoint_url: str | None
 
     def get(self, key: str) -> bytes:
         """The bytes of a key. Raises NotFoundError."""
@@ -48,6 +49,8 @@ def open_store(uri: str | Path, *, endpoint_url: str | None = None) -> Store:
 
 class FolderStore:
     """Objects as files below a folder."""
+
+    endpoint_url: str | None = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()

@@ -15,9 +15,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
-import ray
-import ray.serve
-
 from cellnet import cli
 from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
 from cellnet.errors import CellnetError, ConfigError
@@ -26,10 +23,11 @@ from cellnet.sample import write_sample
 from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
+from pipelines.places import Places
 from pipelines.promote import promote
 from pipelines.train import train
 from pipelines.tune import tune
-from serve.app import ServeArgs, check_port, serve_forever
+from serve.app import ServeArgs, check_port, serve_forever, shut_down
 
 FOLDER: Final = Path("demo")
 WELLS: Final = 8
@@ -78,48 +76,48 @@ def _run() -> None:
     check_port("127.0.0.1", port)
     _clear(FOLDER)
     clock = _Clock()
-    bank_uri, registry_uri = str((FOLDER / "bank").absolute()), str((FOLDER / "registry").absolute())
+    places = Places(bank=str((FOLDER / "bank").absolute()), registry=str((FOLDER / "registry").absolute()))
 
     clock.step("draw the sample", "cellnet bank sample demo/images")
     manifest = write_sample(FOLDER / "images", wells_per_lineage=WELLS)
 
     clock.step("import it", "cellnet bank import demo/images/manifest.csv demo/bank")
     cluster.connect()
-    bank, imported = ingest(manifest, bank_uri)
+    bank, imported = ingest(manifest, places)
     splits = ", ".join(f"{len(bank.split(split))} {split}" for split in ("train", "test", "holdout"))
     print(f"{imported.added} frames of {len(bank.lineages)} lineages: {splits}; split by well")
 
     clock.step("shards, and train the classifier", "cellnet train demo/bank --task classify")
     classify = TrainConfig(task="classify", model=SMALL, augment=WHOLE, epochs=40)
-    first = train(bank_uri, registry_uri, classify, say=print)
+    first = train(places, classify, say=print)
     print(f"published {first.ref}")
 
     clock.step("shards, and train the counter", "cellnet train demo/bank --task count --workers 2")
     count = TrainConfig(task="count", model=SMALL, augment=WHOLE, epochs=24)
-    counter = train(bank_uri, registry_uri, count, workers=2, say=print)
+    counter = train(places, count, workers=2, say=print)
     print(f"published {counter.ref}")
 
     clock.step("promote both", "cellnet registry promote classifier@1 champion")
     for version in (first, counter):
-        move = promote(version.ref, "champion", registry_uri=registry_uri, reason="the demo's first")
+        move = promote(version.ref, "champion", places, reason="the demo's first")
         print(f"{move.name}:champion is {version.ref}")
 
     clock.step("a small search", "cellnet tune demo/bank --task classify --alias challenger")
     search = TuneConfig(
         activations=("relu", "tanh"), kernels=("none", "sharpen"), train=classify.model_copy(update={"epochs": 4})
     )
-    found = tune(bank_uri, registry_uri, search, alias="challenger", say=print)
+    found = tune(places, search, alias="challenger", say=print)
     print(f"the best of {len(found.trials)} short trials is {found.winner.ref}, now classifier:challenger")
 
     for ref in ("classifier:champion", "regressor:champion"):
         clock.step(f"evaluate {ref} on the holdout", f"cellnet evaluate {ref} demo/bank")
-        evaluation = evaluate(ref, bank_uri, registry_uri=registry_uri)
+        evaluation = evaluate(ref, places)
         cli.print_scores(evaluation.scores)
         name = ref.partition(":")[0]
         print(f"report: {write_report(FOLDER / f'report-{name}', evaluation)}")
 
     clock.step("serve, and ask over HTTP", f"cellnet serve --registry demo/registry --port {port}")
-    address = serve_forever(ServeArgs(registry=registry_uri), port=port, block=False)
+    address = serve_forever(ServeArgs(registry=places.registry), port=port, block=False)
     frame = bank.split("holdout")[0]
     answer = _ask(address, Path(frame.source))
     (FOLDER / "prediction.json").write_text(json.dumps(answer, indent=1))
@@ -130,8 +128,7 @@ def _run() -> None:
     (FOLDER / "README.md").write_text(SUMMARY)
     print(f"\nall of it took {clock.total():.0f} s; what is where: {FOLDER / 'README.md'}")
     if os.environ.get("DEMO_EXIT") == "1":
-        ray.serve.shutdown()
-        ray.shutdown()
+        shut_down()
     else:
         print(f"serving at {address} (Ctrl-C stops it)", flush=True)
         while True:

@@ -1,21 +1,17 @@
-"""What the Ray jobs share: a connection, places that every worker can reach, and lines of progress."""
+"""What the Ray jobs share: a connection, models kept in workers, and lines of progress."""
 
 import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import pyarrow.fs
 import ray
 import torch
 from ray.data import DataContext
 
-from cellnet.errors import ConfigError
 from cellnet.predictor import Predictor
 from cellnet.registry import Registry
-from cellnet.store import S3Store, Store
 
 BLOCKS_PER_CPU = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
@@ -60,41 +56,12 @@ def gpu_available(workers: int) -> bool:
     return bool(ray.cluster_resources().get("GPU", 0) >= workers)
 
 
-def place(uri: str) -> str:
-    """A folder as an absolute path, `s3://...` as it is.
-
-    A Ray job runs in a copy of its working directory, where results would be lost and other nodes do not look:
-    there a relative folder is refused.
-    """
-    if "://" in uri:
-        return uri
-    if not Path(uri).is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        raise ConfigError(
-            f"a Ray job runs in a copy of its working directory, so {uri!r} would be lost with it; "
-            f"give an absolute path (for example $PWD/{uri}) or s3://bucket/prefix"
-        )
-    return str(Path(uri).absolute())
-
-
-def filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem, str]:
-    """A store as pyarrow sees it, for Ray: the file system and the path in it."""
-    if not isinstance(store, S3Store):
-        return pyarrow.fs.LocalFileSystem(), store.uri
-    endpoint = store.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    if endpoint is None:
-        return pyarrow.fs.S3FileSystem(region=region), store.uri.removeprefix("s3://")
-    scheme, _, address = endpoint.rpartition("://")
-    files = pyarrow.fs.S3FileSystem(endpoint_override=address, scheme=scheme or "https", region=region)
-    return files, store.uri.removeprefix("s3://")
-
-
-_models: dict[tuple[str, str], Predictor] = {}
+_models: dict[tuple[str, ...], Predictor] = {}
 
 
 def load_once(registry: Registry, ref: str) -> Predictor:
     """A model version, kept in this worker process for its next batch; it computes with one thread."""
-    key = (registry.store.uri, ref)
+    key = (registry.store.uri, str(registry.store.endpoint_url), ref)
     if key not in _models:
         torch.set_num_threads(1)
         _models[key] = Predictor.load(registry, ref)

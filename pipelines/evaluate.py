@@ -4,6 +4,7 @@ python -m pipelines.evaluate classifier:champion BANK [--split holdout] [--json]
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,127 +13,128 @@ from numpy.typing import NDArray
 
 from cellnet import metrics
 from cellnet.augment import count_inside
-from cellnet.bank import Bank, Frame, read_pixels
-from cellnet.errors import CellnetError, DataError
+from cellnet.bank import Frame, read_pixels
+from cellnet.errors import DataError, NotFoundError
 from cellnet.predictor import FramePrediction, Predictor
 from cellnet.registry import Registry
 from cellnet.report import Evaluation
 from cellnet.store import Store
 from pipelines import cluster
-from pipelines.shards import trainable_frames
+from pipelines.places import Places
+from pipelines.shards import labelled_frames
 
 EvaluateSplit = Literal["train", "test", "holdout", "all"]
 
 
-def evaluate(
-    ref: str,
-    bank_uri: str,
-    *,
-    registry_uri: str,
-    split: EvaluateSplit = "holdout",
-    endpoint_url: str | None = None,
-) -> Evaluation:
+def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout") -> Evaluation:
     """The scores of a model over the frames of a split, every one of them once.
 
     Tiles are cut as in serving; a tile's true count is the number of known centres inside it, else its share of
-    the frame's. Raises DataError when the split is empty or holds lineages that the model does not know.
+    the frame's. A frame that cannot be read or is too small is left out and named in the scores. Raises DataError
+    when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
     """
-    bank = Bank.open(bank_uri, endpoint_url=endpoint_url)
-    registry = Registry.open(registry_uri, endpoint_url=endpoint_url)
+    bank = places.open_bank()
+    registry = places.open_registry()
     version = registry.resolve(ref)
     card = version.card
-    frames = [frame for frame in trainable_frames(bank, card.task) if split in ("all", frame.split)]
+    frames = [frame for frame in labelled_frames(bank, card.task) if split in ("all", frame.split)]
     if not frames:
-        raise DataError(f"{bank_uri} has no frames in its {split} split; try --split holdout or --split all")
+        raise DataError(f"{places.bank} has no frames in its {split} split; try --split holdout or --split all")
     unknown = {frame.lineage for frame in frames} - set(card.classes) if card.task == "classify" else set()
     if unknown:
-        raise DataError(f"{version.ref} does not know the lineage {', '.join(sorted(map(str, unknown)))} of {bank_uri}")
+        names = ", ".join(sorted(map(str, unknown)))
+        raise DataError(
+            f"{version.ref} knows {', '.join(card.classes)}, but {places.bank} holds {names}; "
+            "evaluate a model that was trained on these lineages"
+        )
     cluster.connect()
     rows = (
         ray.data.from_items([{"frame": frame} for frame in frames], override_num_blocks=cluster.blocks(len(frames)))
         .map_batches(
-            _score_batch,
+            _say_batch,
             fn_kwargs={"registry": registry, "ref": version.ref, "store": bank.store},
             batch_size=8,
             batch_format="numpy",
         )
         .take_all()
     )
-    errors = [row["error"] for row in rows if row["error"]]
-    if errors:
-        raise DataError(f"{errors[0]}" + (f" (and {len(errors) - 1} more frames)" if len(errors) > 1 else ""))
-    return _evaluation(version.ref, card.task, card.classes, split, card.bank_digest == bank.digest, rows)
+    said = [Said(**row) for row in rows if not row["left_out"]]
+    left_out = [f"{row['frame'].source}: {row['left_out']}" for row in rows if row["left_out"]]
+    if not said:
+        raise DataError(f"none of the {len(rows)} frames can be used; the first, {left_out[0]}")
+    label: dict[str | None, int] | None = None
+    if card.task == "classify":
+        label = {lineage: index for index, lineage in enumerate(card.classes)}
+    tiles, whole = _of_tiles(said, label), _of_frames(said, label)
+    scores = {
+        "task": card.task,
+        "model": version.ref,
+        "split": split,
+        "same_bank": card.bank_digest == bank.digest,
+        "left_out": left_out,
+        "tile": metrics.score(card.task, tiles, card.classes),
+        "frame": metrics.score(card.task, whole, card.classes),
+    }
+    return Evaluation(scores=scores, tiles=tiles, frames=whole, sources=[one.frame.source for one in said])
 
 
-def _score_batch(batch: dict[str, Any], registry: Registry, ref: str, store: Store) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """A frame, and what the model says of it."""
+
+    frame: Frame
+    prediction: FramePrediction
+    tile_counts: list[float]
+    """The true ones."""
+    left_out: str = ""
+
+
+def _say_batch(batch: dict[str, Any], registry: Registry, ref: str, store: Store) -> Iterator[dict[str, Any]]:
     predictor = cluster.load_once(registry, ref)
     for frame in batch["frame"]:
-        yield {key: _one(value) for key, value in _row(predictor, frame, store).items()}
+        yield {key: _cell(value) for key, value in _say(predictor, frame, store).items()}
 
 
-def _row(predictor: Predictor, frame: Frame, store: Store) -> dict[str, Any]:
+def _say(predictor: Predictor, frame: Frame, store: Store) -> dict[str, Any]:
+    """The fields of `Said`; `left_out` says why the others are None."""
     try:
-        said = predictor.predict(read_pixels(store, frame), pixel_um=frame.pixel_um)
-    except CellnetError as error:
-        return {"frame": frame, "error": f"{frame.source}: {error}", "said": None, "counts": None}
-    size = (max(box.bottom for box in said.boxes), max(box.right for box in said.boxes))
-    counts = [count_inside(frame, box, size, said.factor) for box in said.boxes]
-    return {"frame": frame, "error": "", "said": said, "counts": counts}
+        prediction = predictor.predict(read_pixels(store, frame), pixel_um=frame.pixel_um)
+    except (DataError, NotFoundError) as error:
+        return {"frame": frame, "prediction": None, "tile_counts": None, "left_out": str(error)}
+    boxes = prediction.boxes
+    size = (max(box.bottom for box in boxes), max(box.right for box in boxes))
+    counts = [count_inside(frame, box, size, prediction.factor) for box in boxes]
+    return {"frame": frame, "prediction": prediction, "tile_counts": counts, "left_out": ""}
 
 
-def _one(value: Any) -> NDArray[Any]:
+def _cell(value: Any) -> NDArray[Any]:
+    """Any object as a column of one row."""
     cell = np.empty(1, object)
     cell[0] = value
     return cell
 
 
-def _evaluation(
-    ref: str, task: str, classes: list[str], split: str, same_bank: bool, rows: list[dict[str, Any]]
-) -> Evaluation:
-    frames: list[Frame] = [row["frame"] for row in rows]
-    said: list[FramePrediction] = [row["said"] for row in rows]
-    tile_frames = [frame for frame, one in zip(frames, said, strict=True) for _ in one.boxes]
-    groups = [frame.group for frame in frames]
-    tile_groups = [frame.group for frame in tile_frames]
-    output = np.concatenate([one.tile_outputs for one in said])
-    scores: dict[str, Any] = {"task": task, "model": ref, "split": split, "same_bank": same_bank}
-    if task == "classify":
-        truth_N = np.array([classes.index(str(frame.lineage)) for frame in tile_frames])
-        frame_truth_F = np.array([classes.index(str(frame.lineage)) for frame in frames])
-        frame_output = np.stack([one.probability_K for one in said])
-        scores["tile"] = metrics.classification(truth_N, output, classes)
-        scores["frame"] = metrics.classification(frame_truth_F, frame_output, classes)
-        scores["tile"]["accuracy_interval"] = _interval(output.argmax(1) == truth_N, tile_groups)
-        scores["frame"]["accuracy_interval"] = _interval(frame_output.argmax(1) == frame_truth_F, groups)
-        return Evaluation(
-            scores=scores,
-            truth_N=truth_N,
-            output=output,
-            frame_truth_F=frame_truth_F,
-            frame_output=frame_output,
-            frames=frames,
-        )
-    truth_N = np.array([count for row in rows for count in row["counts"]], np.float64)
-    frame_truth_F = np.array([frame.count for frame in frames], np.float64)
-    frame_output = np.array([one.count for one in said])
-    lineages = [frame.lineage for frame in tile_frames]
-    scores["tile"] = metrics.counting_per_lineage(truth_N, output.astype(np.float64), lineages)
-    scores["frame"] = metrics.counting_per_lineage(frame_truth_F, frame_output, [frame.lineage for frame in frames])
-    scores["tile"]["mae_interval"] = _interval(np.abs(output - truth_N), tile_groups)
-    scores["frame"]["mae_interval"] = _interval(np.abs(frame_output - frame_truth_F), groups)
-    return Evaluation(
-        scores=scores,
-        truth_N=truth_N,
-        output=output,
-        frame_truth_F=frame_truth_F,
-        frame_output=frame_output,
-        frames=frames,
+def _of_tiles(said: list[Said], label: dict[str | None, int] | None) -> metrics.Rows:
+    """The tiles as rows; `label` is the index of each lineage, for a classifier."""
+    frames = [one.frame for one in said for _ in one.prediction.boxes]
+    counts = [count for one in said for count in one.tile_counts]
+    return metrics.Rows(
+        truth=np.array([label[frame.lineage] for frame in frames] if label else counts),
+        output=np.concatenate([one.prediction.tile_outputs for one in said]).astype(np.float64),
+        lineages=[frame.lineage for frame in frames],
+        groups=[frame.group for frame in frames],
     )
 
 
-def _interval(value_N: NDArray[Any], groups: list[str]) -> list[float]:
-    """95 % bootstrap interval over groups of the mean of a value."""
-    return list(metrics.bootstrap_interval(lambda rows: float(value_N[rows].mean()), groups))
+def _of_frames(said: list[Said], label: dict[str | None, int] | None) -> metrics.Rows:
+    """Likewise the frames, by their pooled outputs."""
+    frames = [one.frame for one in said]
+    return metrics.Rows(
+        truth=np.array([label[frame.lineage] if label else frame.count for frame in frames]),
+        output=np.array([one.prediction.probability_K if label else one.prediction.count for one in said]),
+        lineages=[frame.lineage for frame in frames],
+        groups=[frame.group for frame in frames],
+    )
 
 
 if __name__ == "__main__":

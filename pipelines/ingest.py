@@ -16,21 +16,19 @@ from cellnet.errors import DataError
 from cellnet.readers import SourceFrame, read_source
 from cellnet.store import Store
 from pipelines import cluster
+from pipelines.places import Places
 
 Rows = dict[str, Any]
 
 
-def ingest(
-    source: Path, bank_uri: str, *, settings: BankSettings | None = None, endpoint_url: str | None = None
-) -> tuple[Bank, Imported]:
+def ingest(source: Path, places: Places, *, settings: BankSettings | None = None) -> tuple[Bank, Imported]:
     """The bank with the source's frames in it, and what came of each image.
 
-    The source is read first, so that a wrong one makes no bank. A bad image is set aside. Raises DataError when
-    no image at all could be used.
+    A bad image is set aside. Raises DataError when no image at all could be used; then no bank is made.
     """
     sources = read_source(source)
+    bank = places.new_bank(settings)
     cluster.connect()
-    bank = Bank.create(bank_uri, settings, endpoint_url=endpoint_url)
     frames = ray.data.from_items(
         [{"source": frame} for frame in sources], override_num_blocks=cluster.blocks(len(sources))
     )

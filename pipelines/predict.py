@@ -4,36 +4,19 @@ python -m pipelines.predict IMAGE_OR_FOLDER... [--registry URI] [--csv | --json]
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray.data
 
+from cellnet.answers import Prediction, combine
 from cellnet.errors import CellnetError, DataError
 from cellnet.images import SUFFIXES, decode
-from cellnet.predictor import Magnification, Predictor, resolve_models
+from cellnet.predictor import Predictor, resolve_models
 from cellnet.registry import Registry
 from pipelines import cluster
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What is said of one image; `error` says why nothing is."""
-
-    image: str
-    lineage: str | None = None
-    probability: float | None = None
-    """Of that lineage."""
-    count: float | None = None
-    """Cells in the whole frame."""
-    tiles: int = 0
-    """Into how many tiles the frame was cut."""
-    magnification: Magnification | None = None
-    classifier: str | None = None
-    regressor: str | None = None
-    error: str | None = None
+from pipelines.places import Places
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -53,17 +36,16 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 def predict(
     paths: Sequence[Path],
+    places: Places,
     *,
-    registry_uri: str,
     classifier: str | None = None,
     regressor: str | None = None,
     pixel_um: float | None = None,
-    endpoint_url: str | None = None,
 ) -> Iterator[Prediction]:
     """A prediction an image, in order, as they are ready. A bad image gives a row with its error."""
     images = find_images(paths)
-    registry = Registry.open(registry_uri, endpoint_url=endpoint_url)
-    refs = resolve_models(registry, classifier, regressor)
+    registry = places.open_registry()
+    refs = list(resolve_models(registry, classifier, regressor).values())
     cluster.connect()
     rows = ray.data.from_items(
         [{"image": str(path.absolute()), "name": str(path)} for path in images],
@@ -78,10 +60,8 @@ def predict(
         yield row["prediction"]
 
 
-def _answer_batch(
-    batch: dict[str, Any], registry: Registry, refs: dict[str, str], pixel_um: float | None
-) -> dict[str, Any]:
-    models = {role: cluster.load_once(registry, ref) for role, ref in refs.items()}
+def _answer_batch(batch: dict[str, Any], registry: Registry, refs: list[str], pixel_um: float | None) -> dict[str, Any]:
+    models = [cluster.load_once(registry, ref) for ref in refs]
     predictions = np.empty(len(batch["image"]), object)
     predictions[:] = [
         _answer(models, path, name, pixel_um) for path, name in zip(batch["image"], batch["name"], strict=True)
@@ -89,31 +69,14 @@ def _answer_batch(
     return {"prediction": predictions}
 
 
-def _answer(models: dict[str, Predictor], path: str, name: str, pixel_um: float | None) -> Prediction:
-    versions: dict[str, Any] = {role: model.ref for role, model in models.items()}
+def _answer(models: list[Predictor], path: str, name: str, pixel_um: float | None) -> Prediction:
     try:
         image_HW = decode(Path(path).read_bytes(), name=Path(path).name)
-        said = {role: model.predict(image_HW, pixel_um=pixel_um) for role, model in models.items()}
+        return combine(name, [model.answer(image_HW, pixel_um=pixel_um) for model in models])
     except CellnetError as error:
-        return Prediction(image=name, error=str(error), **versions)
+        return Prediction(image=name, error=str(error))
     except OSError as error:
-        return Prediction(image=name, error=f"cannot be read: {error.strerror}", **versions)
-    lineage, probability = None, None
-    if "classifier" in said:
-        probability_K = said["classifier"].probability_K
-        best = int(probability_K.argmax())
-        lineage = models["classifier"].card.classes[best]
-        probability = float(probability_K[best])
-    any_said = said.get("regressor") or said["classifier"]
-    return Prediction(
-        image=name,
-        lineage=lineage,
-        probability=probability,
-        count=said["regressor"].count if "regressor" in said else None,
-        tiles=len(any_said.boxes),
-        magnification=any_said.magnification,
-        **versions,
-    )
+        return Prediction(image=name, error=f"cannot be read: {error.strerror}")
 
 
 if __name__ == "__main__":

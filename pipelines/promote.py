@@ -3,12 +3,13 @@
 python -m pipelines.promote classifier@3 champion --registry URI   like: cellnet registry promote ...
 """
 
-from cellnet.registry import AliasMove, Registry
+from cellnet.registry import AliasMove
+from pipelines.places import Places
 
 
-def promote(ref: str, alias: str, *, registry_uri: str, reason: str = "", endpoint_url: str | None = None) -> AliasMove:
+def promote(ref: str, alias: str, places: Places, *, reason: str = "") -> AliasMove:
     """The move that was made. Raises NotFoundError, and ConflictError when another promoter was first."""
-    return Registry.open(registry_uri, endpoint_url=endpoint_url).promote(ref, alias, reason=reason)
+    return places.open_registry().promote(ref, alias, reason=reason)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 import ray.data
-from pydantic import BaseModel, ConfigDict
 
 from cellnet.augment import make_tiles, preprocess_for, shares_for
 from cellnet.bank import Bank, Frame, read_pixels
-from cellnet.config import NETWORK_PX, Orientation, Preprocess, Split, Task, TrainConfig
+from cellnet.config import NETWORK_PX, Frozen, Orientation, Preprocess, Split, Task, TrainConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.store import Store, open_store
 from cellnet.training import Batch
 from pipelines import cluster
+from pipelines.places import filesystem
 
 SHUFFLE_TILES = 4096
 """Tiles that a reader shuffles among: 164 MB. Frames are in random order in the shards already."""
@@ -33,10 +33,8 @@ SHUFFLE_TILES = 4096
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 
-class Shards(BaseModel):
+class Shards(Frozen):
     """A finished set of shards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bank: str
     endpoint_url: str | None
@@ -52,7 +50,7 @@ class Shards(BaseModel):
 
     def dataset(self, split: Split) -> ray.data.Dataset:
         """The tiles of a split, lazily."""
-        files, root = cluster.filesystem(open_store(self.bank, endpoint_url=self.endpoint_url))
+        files, root = filesystem(open_store(self.bank, endpoint_url=self.endpoint_url))
         return ray.data.read_parquet(
             f"{root}/{self.folder}/{split}",
             filesystem=files,
@@ -60,7 +58,7 @@ class Shards(BaseModel):
         ).select_columns(["pixels", "label", "count"])
 
 
-def make_shards(bank: Bank, config: TrainConfig, *, endpoint_url: str | None = None) -> Shards:
+def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     """The shards of a bank for a configuration, found or made. Raises DataError for a bank that cannot train it."""
     frames = trainable_frames(bank, config.task)
     preprocess = preprocess_for(config, [frame for frame in frames if frame.split == "train"], bank.settings.intensity)
@@ -81,9 +79,8 @@ def make_shards(bank: Bank, config: TrainConfig, *, endpoint_url: str | None = N
     try:
         found = Shards.model_validate_json(bank.store.get(f"shards/{key}.json"))
         # A bank may have been copied since: where it lies and how it is filtered is known better now.
-        return found.model_copy(
-            update={"bank": bank.store.uri, "endpoint_url": endpoint_url, "preprocess": preprocess, "fresh": False}
-        )
+        here = {"bank": bank.store.uri, "endpoint_url": bank.store.endpoint_url}
+        return found.model_copy(update={**here, "preprocess": preprocess, "fresh": False})
     except NotFoundError:
         pass
     folder = f"shards/{key}-{secrets.token_hex(4)}"
@@ -99,7 +96,7 @@ def make_shards(bank: Bank, config: TrainConfig, *, endpoint_url: str | None = N
     known = np.array(counts)[~np.isnan(counts)]
     shards = Shards(
         bank=bank.store.uri,
-        endpoint_url=endpoint_url,
+        endpoint_url=bank.store.endpoint_url,
         folder=folder,
         rows=rows,
         classes=classes,
@@ -111,24 +108,37 @@ def make_shards(bank: Bank, config: TrainConfig, *, endpoint_url: str | None = N
     return shards
 
 
-def trainable_frames(bank: Bank, task: Task) -> list[Frame]:
-    """The frames that can teach the task. Raises DataError, saying what the bank lacks."""
-    if not bank.frames:
-        raise DataError(f"the bank {bank.store.uri} is empty; import images into it first")
+def labelled_frames(bank: Bank, task: Task) -> list[Frame]:
+    """The frames whose count or lineage is known. Raises DataError for none."""
     if task == "count":
         frames = [frame for frame in bank.frames if frame.count is not None]
         if not frames:
             raise DataError(
-                f"no frame of {bank.store.uri} has a count, so no counter can be trained; "
+                f"no frame of {bank.store.uri} has a count, so no counter can be trained or scored; "
                 "fill the manifest's count column (or points.csv) and import it into a new bank"
-            )
-        if len({frame.group for frame in frames}) < 2:
-            raise DataError(
-                f"all counted frames of {bank.store.uri} are of one group, so none is left to test on; "
-                "import frames of a second well or plate, or give the frames groups of their own"
             )
         return frames
     frames = [frame for frame in bank.frames if frame.lineage is not None]
+    if not frames:
+        raise DataError(
+            f"no frame of {bank.store.uri} has a lineage, so no classifier can be trained or scored; "
+            "fill the manifest's lineage column and import it into a new bank"
+        )
+    return frames
+
+
+def trainable_frames(bank: Bank, task: Task) -> list[Frame]:
+    """The labelled frames of a bank that can teach the task. Raises DataError, saying what the bank lacks."""
+    frames = labelled_frames(bank, task)
+    if task == "count":
+        splits = {frame.split for frame in frames}
+        if "train" not in splits or len(splits) < 2:
+            raise DataError(
+                f"all counted frames of {bank.store.uri} are in its {' and '.join(sorted(map(str, splits)))} split, "
+                "and training needs some in train and some in another; import counted frames of another well or "
+                "plate, or give the frames groups of their own"
+            )
+        return frames
     if len(bank.lineages) < 2:
         seen = ", ".join(bank.lineages) or "none"
         raise DataError(f"a classifier needs two lineages, {bank.store.uri} has {seen}; import another lineage")
@@ -183,7 +193,7 @@ def _write(
         batch_format="numpy",
         fn_kwargs={"store": bank.store, "preprocess": preprocess, "seed": seed, "variants": variants},
     )
-    files, root = cluster.filesystem(bank.store)
+    files, root = filesystem(bank.store)
     dataset.write_parquet(f"{root}/{folder}/{split}", filesystem=files)
     written = ray.data.read_parquet(f"{root}/{folder}/{split}", filesystem=files)
     counts = [float(row["count"]) for row in written.select_columns(["count"]).take_all()]

@@ -27,11 +27,17 @@ from cellnet.errors import CellnetError, DataError
 from cellnet.models import parameters_n
 from cellnet.predictor import fresh_network, weights_to_bytes
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
+from cellnet.store import Store
 from pipelines import cluster
+from pipelines.places import Places, filesystem
 from pipelines.shards import Shards, batches, make_shards, trainable_frames
 
 PACKAGES: Final = ("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors")
 HISTORY: Final = "history.json"
+
+POLL_S: Final = "0.2"
+"""How often Ray Train looks for what workers report. A report waits for it, so at Ray's own 2 s short epochs would
+mostly wait."""
 
 Say = Callable[[str], None]
 
@@ -48,27 +54,24 @@ class Trained:
 
 
 def train(
-    bank_uri: str,
-    registry_uri: str,
+    places: Places,
     config: TrainConfig,
     *,
     name: str | None = None,
     workers: int = 1,
-    storage: str | None = None,
-    endpoint_url: str | None = None,
     say: Say = lambda line: None,
 ) -> ModelVersion:
     """The published version: shards found or made, the network trained by `workers` Ray Train workers.
 
     The epoch that is best on the test split is chosen. Raises DataError for a bank that cannot train the task.
     """
-    bank = Bank.open(bank_uri, endpoint_url=endpoint_url)
+    bank = places.open_bank()
     trainable_frames(bank, config.task)
     cluster.connect()
-    shards = make_shards(bank, config, endpoint_url=endpoint_url)
+    shards = make_shards(bank, config)
     say(describe_shards(shards))
-    trained = run_training(shards, config, workers=workers, storage=storage or storage_beside(registry_uri), say=say)
-    return publish(Registry.open(registry_uri, endpoint_url=endpoint_url), bank, shards, config, trained, name=name)
+    trained = run_training(shards, config, places.open_runs(), workers=workers, say=say)
+    return publish(places.open_registry(), bank, shards, config, trained, name=name)
 
 
 def describe_shards(shards: Shards) -> str:
@@ -79,14 +82,15 @@ def describe_shards(shards: Shards) -> str:
     return f"shards {made}: {shards.rows['train']} training tiles of {tile} px, {test}"
 
 
-def run_training(shards: Shards, config: TrainConfig, *, workers: int, storage: str, say: Say) -> Trained:
+def run_training(shards: Shards, config: TrainConfig, runs: Store, *, workers: int, say: Say) -> Trained:
     """Train on Ray Train: each worker has its part of every epoch, gradients are averaged."""
     best, more_is_better = training.STEERING[config.task]
     has_test = shards.rows["test"] > 0
     # Read once into the object store: executing a read anew for every epoch costs seconds each time.
     datasets = {split: shards.dataset(split).materialize() for split in ("train", "test") if shards.rows[split]}
-    files, root = cluster.filesystem(cluster_store(storage, shards.endpoint_url))
+    files, root = filesystem(runs)
     run_name = f"{config.task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     with cluster.progress(say) as lines:
         trainer = ray.train.torch.TorchTrainer(
             _worker,
@@ -115,7 +119,7 @@ def run_training(shards: Shards, config: TrainConfig, *, workers: int, storage: 
             raise _own_error(error) from error
     checkpoint = result.best_checkpoints[0][0] if result.best_checkpoints else None
     if checkpoint is None:
-        raise DataError(f"the training {run_name} left no checkpoint in {storage}")
+        raise DataError(f"the training {run_name} left no checkpoint in {runs.uri}")
     return read_checkpoint(checkpoint)
 
 
@@ -163,24 +167,6 @@ def publish(
         search=search,
     )
     return registry.publish(name or DEFAULT_NAMES[config.task], {WEIGHTS: trained.weights}, card)
-
-
-def storage_beside(registry_uri: str) -> str:
-    """Where runs leave their checkpoints unless told otherwise: `runs` beside the registry."""
-    parent, _, last = registry_uri.rstrip("/").rpartition("/")
-    if registry_uri.startswith("s3://"):
-        return f"{parent}/runs" if parent != "s3:/" else f"{registry_uri.rstrip('/')}/runs"
-    return str(Path(registry_uri).absolute().parent / "runs") if last else "runs"
-
-
-def cluster_store(storage: str, endpoint_url: str | None) -> Any:
-    """The store of the runs; its folder is made."""
-    from cellnet.store import FolderStore, open_store
-
-    store = open_store(storage, endpoint_url=endpoint_url)
-    if isinstance(store, FolderStore):
-        store.folder.mkdir(parents=True, exist_ok=True)
-    return store
 
 
 def epoch_line(epoch: training.Epoch, epochs: int, *, tiles: int, best: bool) -> str:

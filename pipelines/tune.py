@@ -4,6 +4,7 @@ python -m pipelines.tune BANK --task classify [--trials 6] [--set train.epochs=5
 """
 
 import itertools
+import os
 import tempfile
 import uuid
 from dataclasses import asdict, dataclass
@@ -16,20 +17,19 @@ import ray.tune
 import torch
 
 from cellnet import training
-from cellnet.bank import Bank
 from cellnet.config import Activation, Kernel, TrainConfig, TuneConfig
 from cellnet.errors import DataError
 from cellnet.predictor import fresh_network
-from cellnet.registry import ModelVersion, Registry
+from cellnet.registry import ModelVersion
+from cellnet.store import Store
 from pipelines import cluster
+from pipelines.places import Places, filesystem
 from pipelines.shards import SPLITS, Shards, batches, make_shards, trainable_frames
 from pipelines.train import (
     Say,
-    cluster_store,
     describe_shards,
     publish,
     read_checkpoint,
-    storage_beside,
     write_checkpoint,
 )
 
@@ -48,15 +48,12 @@ class Search:
 
 
 def tune(
-    bank_uri: str,
-    registry_uri: str,
+    places: Places,
     config: TuneConfig,
     *,
     trials: int | None = None,
     alias: str = "champion",
     name: str | None = None,
-    storage: str | None = None,
-    endpoint_url: str | None = None,
     say: Say = lambda line: None,
 ) -> Search:
     """Train every chosen activation × kernel, publish the best on the test split and point `alias` at it.
@@ -64,18 +61,18 @@ def tune(
     A trial that fails is recorded and does not end the search. Raises DataError when the bank has no test split
     (with fewer than three groups a lineage there is none) or when every trial failed.
     """
-    bank = Bank.open(bank_uri, endpoint_url=endpoint_url)
+    bank = places.open_bank()
     trainable_frames(bank, config.train.task)
     if not bank.split("test"):
         raise DataError(
-            f"{bank_uri} has no test split to choose by; a search needs at least three groups of every lineage"
+            f"{places.bank} has no test split to choose by; a search needs at least three groups of every lineage"
         )
     cluster.connect()
-    shards = make_shards(bank, config.train, endpoint_url=endpoint_url)
+    shards = make_shards(bank, config.train)
     say(describe_shards(shards))
     choices = choose_trials(config, trials)
     say(f"{len(choices)} trials of {config.train.epochs} epochs: {', '.join('/'.join(choice) for choice in choices)}")
-    results = _run_trials(shards, config.train, choices, storage or storage_beside(registry_uri), say)
+    results = _run_trials(shards, config.train, choices, places.open_runs(), say)
     rows = [_row(result, config.train) for result in results]
     steering, more_is_better = training.STEERING[config.train.task]
     ranked = sorted(
@@ -88,7 +85,7 @@ def tune(
     best_row, best_result = ranked[0]
     chosen = with_choice(config.train, (best_row["activation"], best_row["kernel"]))
     shards = shards.model_copy(update={"preprocess": shards.preprocess.model_copy(update={"kernel": chosen.kernel})})
-    registry = Registry.open(registry_uri, endpoint_url=endpoint_url)
+    registry = places.open_registry()
     trained = read_checkpoint(best_result.get_best_checkpoint(steering, "max" if more_is_better else "min"))
     winner = publish(registry, bank, shards, chosen, trained, name=name, search=table)
     registry.promote(winner.ref, alias, reason=f"best of {len(table)} trials by test {steering}")
@@ -112,10 +109,11 @@ def with_choice(config: TrainConfig, choice: Choice) -> TrainConfig:
     )
 
 
-def _run_trials(shards: Shards, config: TrainConfig, choices: list[Choice], storage: str, say: Say) -> list[Any]:
-    files, root = cluster.filesystem(cluster_store(storage, shards.endpoint_url))
+def _run_trials(shards: Shards, config: TrainConfig, choices: list[Choice], runs: Store, say: Say) -> list[Any]:
+    files, root = filesystem(runs)
     steering, more_is_better = training.STEERING[config.task]
     datasets = {split: shards.dataset(split).materialize() for split in SPLITS}  # shared by all trials
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints boxes even when told to print nothing
     with cluster.progress(say) as lines:
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(

@@ -19,9 +19,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
+from cellnet.answers import Answer, Prediction, combine
 from cellnet.errors import CellnetError, ConflictError, DataError, NotFoundError
 from cellnet.images import decode
-from serve.schemas import Answer, Magnification, ModelInfo, ModelRefs, Models, Prediction, Predictions, Problem
+from serve.schemas import ModelInfo, Models, Predictions, Problem
 from serve.uploads import FIELD, Limits, Upload, read_uploads
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ IN_FLIGHT: Final = 4
 """Images that one process holds decoded at a time: a 100-megapixel frame of 16 bits takes 200 MB."""
 READY_S: Final = 5.0
 """How long a model may take to say that it is there, in seconds."""
-CAUTION: Final[dict[Magnification, int]] = {"matched": 0, "rescaled": 1, "assumed": 2}
-"""How little is sure of a magnification."""
 
 PixelUm = Annotated[
     float | None,
@@ -125,25 +124,6 @@ async def _predict_or_say(
         return await _predict(upload, pixel_um, models, in_flight)
     except DataError as error:
         return Prediction(image=upload.name, error=str(error))
-
-
-def combine(name: str, answers: Sequence[Answer]) -> Prediction:
-    """One prediction from each model's answer: the most tiles, the least certain magnification."""
-    classified = next((answer for answer in answers if answer.task == "classify"), None)
-    counted = next((answer for answer in answers if answer.task == "count"), None)
-    probabilities = classified.probabilities if classified else None
-    least_sure = max(answers, key=lambda answer: CAUTION[answer.magnification])
-    return Prediction(
-        image=name,
-        lineage=max(probabilities, key=probabilities.__getitem__) if probabilities else None,
-        probabilities=probabilities,
-        count=counted.count if counted else None,
-        tiles=max(answer.tiles for answer in answers),
-        magnification=least_sure.magnification,
-        models=ModelRefs(
-            classifier=classified.model if classified else None, regressor=counted.model if counted else None
-        ),
-    )
 
 
 def _add_health(api: FastAPI, models: Sequence[Model]) -> None:

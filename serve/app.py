@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import threading
+import urllib.request
 from collections.abc import Callable
 from typing import Final
 
@@ -31,6 +32,7 @@ from serve.gateway import Api
 from serve.replica import Replica
 from serve.uploads import Limits
 
+APPLICATION: Final = "cellnet"
 CPUS: Final = 0.2
 """What a replica reserves of Ray's CPUs: little, so that all of it starts on a laptop beside other work."""
 QUEUE: Final = 16
@@ -112,16 +114,17 @@ def serve_forever(
     try:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
-        serve.run(application, name="cellnet", route_prefix="/", logging_config=QUIET)
+        serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
+        _check_answer(host, port)
         announce(f"http://{host}:{port}")
         if block:
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
     except BaseException:
-        _stop(own_ray)
+        shut_down(stop_ray=own_ray)
         raise
     if block:
-        _stop(own_ray)
+        shut_down(stop_ray=own_ray)
     return f"http://{host}:{port}"
 
 
@@ -130,10 +133,25 @@ def _start_ray() -> None:
     ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=True)
 
 
-def _stop(own_ray: bool) -> None:
+def _check_answer(host: str, port: int) -> None:
+    """Raise ConfigError unless it is this port that answers: a Ray Serve that ran before keeps its own."""
+    try:
+        urllib.request.urlopen(f"http://{host}:{port}/healthz", timeout=30).close()
+    except OSError as error:
+        raise ConfigError(
+            f"the Ray Serve of this cluster does not answer at {host}:{port}, since it was started with other "
+            "settings; use its port, or deploy with: serve deploy infra/serve.yaml"
+        ) from error
+
+
+def shut_down(*, stop_ray: bool = True) -> None:
+    """Stop serving, and the Ray of this process if it is its own; other applications of a cluster go on."""
     with contextlib.redirect_stdout(io.StringIO()):  # where Ray reports the controller's end as a failure
-        serve.shutdown()
-        if own_ray:
+        if set(serve.status().applications) - {APPLICATION}:
+            serve.delete(APPLICATION)
+        else:
+            serve.shutdown()
+        if stop_ray:
             ray.shutdown()
 
 

@@ -5,9 +5,10 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
+from cellnet.answers import Answer
 from cellnet.errors import DataError
 from serve.api import make_api
-from serve.schemas import Answer, ModelInfo
+from serve.schemas import ModelInfo
 from serve.uploads import Limits
 
 

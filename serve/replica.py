@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cellnet.answers import Answer
 from cellnet.errors import DataError
 from cellnet.predictor import Predictor
 from cellnet.registry import Registry
-from serve.schemas import Answer, ModelInfo
+from serve.schemas import ModelInfo
 
 
 class Replica:
@@ -28,19 +29,9 @@ class Replica:
         """
         try:
             with self.turn:
-                frame = self.predictor.predict(image_HW, pixel_um=pixel_um)
+                return self.predictor.answer(image_HW, pixel_um=pixel_um)
         except DataError as error:
             return error
-        card = self.predictor.card
-        classifies = card.task == "classify"
-        return Answer(
-            model=self.predictor.ref,
-            task=card.task,
-            probabilities=dict(zip(card.classes, frame.probability_K.tolist(), strict=True)) if classifies else None,
-            count=None if classifies else frame.count,
-            tiles=len(frame.boxes),
-            magnification=frame.magnification,
-        )
 
     def describe(self) -> ModelInfo:
         """What the model is."""

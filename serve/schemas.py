@@ -1,50 +1,11 @@
 """What the service says, as it goes over the wire: pydantic models, and so the OpenAPI description."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 
+from cellnet.answers import Prediction
 from cellnet.config import Task
-
-Magnification = Literal["matched", "rescaled", "assumed"]
-"""The predictor's words; taken from there, they would bring torch into the process that speaks HTTP."""
-
-
-class Answer(BaseModel):
-    """What one model says of one frame."""
-
-    model: str
-    """The version that said it, `name@number`."""
-    task: Task
-    probabilities: dict[str, float] | None = None
-    """Of each lineage, of a classifier."""
-    count: float | None = None
-    """Cells in the whole frame, of a counter."""
-    tiles: int
-    magnification: Magnification
-
-
-class ModelRefs(BaseModel):
-    """The versions that answered; null where that model is not served."""
-
-    classifier: str | None = None
-    regressor: str | None = None
-
-
-class Prediction(BaseModel):
-    """What the models say of one image, or why they cannot."""
-
-    image: str = Field(description="The image's name, as it was sent.")
-    lineage: str | None = Field(default=None, description="The most probable lineage.")
-    probabilities: dict[str, float] | None = Field(default=None, description="Of each lineage; they sum to 1.")
-    count: float | None = Field(default=None, description="Cells in the whole frame.")
-    tiles: int | None = Field(default=None, description="Tiles that the frame was cut into.")
-    magnification: Magnification | None = Field(
-        default=None,
-        description="`matched` or `rescaled` to the training frames; `assumed` where a pixel size is not known.",
-    )
-    models: ModelRefs = Field(default_factory=ModelRefs, description="The versions that answered.")
-    error: str | None = Field(default=None, description="Why this image could not be used; all else is null then.")
 
 
 class Predictions(BaseModel):

@@ -24,8 +24,9 @@ def sample_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> 
     """Three drawn lineages, four wells each, two fields a well: 24 frames of 400×400."""
     from cellnet.sample import write_sample
     from pipelines.ingest import ingest
+    from pipelines.places import Places
 
     folder = tmp_path_factory.mktemp("sample")
     manifest = write_sample(folder / "images", wells_per_lineage=4, lineages=("THP1", "A172", "3T3"))
-    ingest(manifest, str(folder / "bank"))
+    ingest(manifest, Places(bank=str(folder / "bank")))
     return folder / "bank"

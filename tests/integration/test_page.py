@@ -11,9 +11,10 @@ import pytest
 import uvicorn
 from numpy.typing import NDArray
 
+from cellnet.answers import Answer
 from cellnet.images import encode_png
 from serve.api import make_api
-from serve.schemas import Answer, ModelInfo
+from serve.schemas import ModelInfo
 from serve.uploads import Limits
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")

@@ -14,9 +14,10 @@ from cellnet.bank import Bank
 from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
 from cellnet.errors import DataError
 from cellnet.predictor import Predictor
-from cellnet.registry import Registry
+from cellnet.store import open_store
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
+from pipelines.places import Places
 from pipelines.predict import predict
 from pipelines.promote import promote
 from pipelines.shards import make_shards
@@ -33,13 +34,12 @@ def config(task: str, **changes: object) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def registry_uri(sample_bank: Path) -> str:
-    """A registry with a trained champion of each task."""
-    uri = str(sample_bank.parent / "registry")
+def places(sample_bank: Path) -> Places:
+    """The sample's bank, and a registry with a trained champion of each task."""
+    places = Places(bank=str(sample_bank), registry=str(sample_bank.parent / "registry"))
     for task in ("classify", "count"):
-        version = train(str(sample_bank), uri, config(task))
-        promote(version.ref, "champion", registry_uri=uri)
-    return uri
+        promote(train(places, config(task)).ref, "champion", places)
+    return places
 
 
 def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path) -> None:
@@ -110,7 +110,7 @@ def test_two_workers_see_different_tiles_and_keep_one_network(
 
     monkeypatch.setattr(pipelines.train, "_worker", watched)
     shards = make_shards(Bank.open(sample_bank), config("classify"))
-    trained = run_training(shards, config("classify"), workers=2, storage=str(tmp_path / "runs"), say=lambda line: None)
+    trained = run_training(shards, config("classify"), open_store(tmp_path / "runs"), workers=2, say=lambda line: None)
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first["tiles"] == second["tiles"] == shards.rows["train"] // 2
     assert first["loss"] != second["loss"], "each worker has tiles of its own"
@@ -118,8 +118,8 @@ def test_two_workers_see_different_tiles_and_keep_one_network(
     assert len(trained.history) in (1, 2)
 
 
-def test_a_published_model_answers_as_the_trained_one(sample_bank: Path, registry_uri: str) -> None:
-    registry = Registry.open(registry_uri)
+def test_a_published_model_answers_as_the_trained_one(sample_bank: Path, places: Places) -> None:
+    registry = places.open_registry()
     version = registry.resolve("classifier:champion")
     bank = Bank.open(sample_bank)
     assert version.card.classes == ["3T3", "A172", "THP1"]
@@ -130,41 +130,41 @@ def test_a_published_model_answers_as_the_trained_one(sample_bank: Path, registr
     assert said.probability_K.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_evaluation_takes_every_frame_of_the_split_once(sample_bank: Path, registry_uri: str) -> None:
+def test_evaluation_takes_every_frame_of_the_split_once(sample_bank: Path, places: Places) -> None:
     bank = Bank.open(sample_bank)
-    scores = evaluate("classifier:champion", str(sample_bank), registry_uri=registry_uri).scores
+    scores = evaluate("classifier:champion", places).scores
     assert scores["frame"]["n"] == len(bank.split("holdout")) == 6
     assert scores["tile"]["n"] == 6 * 4
     assert sum(map(sum, scores["tile"]["confusion"])) == 24
-    counted = evaluate("regressor:champion", str(sample_bank), registry_uri=registry_uri, split="all").scores
+    counted = evaluate("regressor:champion", places, split="all").scores
     assert counted["frame"]["n"] == 24
     assert set(counted["frame"]) >= {"n", "mae", "mse", "rmse", "r", "r2", "bias", "mape", "per_lineage"}
 
 
 def test_prediction_counts_whole_frames_and_survives_a_bad_image(
-    sample_bank: Path, registry_uri: str, tmp_path: Path
+    sample_bank: Path, places: Places, tmp_path: Path
 ) -> None:
     image_HW = np.tile(cv2.imread(str(next((sample_bank.parent / "images/images").glob("THP1*"))), 0), (2, 2))
     cv2.imwrite(str(tmp_path / "a.png"), image_HW)
     (tmp_path / "b.png").write_bytes(b"not an image")
-    good, bad = predict([tmp_path], registry_uri=registry_uri)
-    expected = Predictor.load(Registry.open(registry_uri), "regressor:champion").predict(image_HW)
+    good, bad = predict([tmp_path], places)
+    expected = Predictor.load(places.open_registry(), "regressor:champion").predict(image_HW)
     assert good.tiles == 16
     assert good.count == pytest.approx(expected.count, abs=1e-3)
-    assert good.classifier == "classifier@1" and good.magnification == "assumed"
+    assert good.models.classifier == "classifier@1" and good.magnification == "assumed"
     assert bad.error is not None and "b.png" in bad.error and bad.count is None
 
 
 def test_a_search_publishes_and_promotes_the_best_trial(sample_bank: Path, tmp_path: Path) -> None:
-    uri = str(tmp_path / "registry")
+    places = Places(bank=str(sample_bank), registry=str(tmp_path / "registry"))
     search = TuneConfig(activations=("relu", "sigmoid"), kernels=("sharpen",), train=config("count"))
-    found = tune(str(sample_bank), uri, search)
+    found = tune(places, search)
     assert [{row["activation"] for row in found.trials}, {row["kernel"] for row in found.trials}] == [
         {"relu", "sigmoid"},
         {"sharpen"},
     ]
     assert found.trials[0]["mae"] <= found.trials[1]["mae"]
-    champion = Registry.open(uri).resolve("regressor:champion")
+    champion = places.open_registry().resolve("regressor:champion")
     assert champion.number == found.winner.number == 1
     assert champion.card.config.model.activation == found.trials[0]["activation"]
     assert champion.card.preprocess.kernel == "sharpen"
@@ -175,7 +175,7 @@ def test_a_search_publishes_and_promotes_the_best_trial(sample_bank: Path, tmp_p
 
 def test_an_import_again_changes_nothing(sample_bank: Path) -> None:
     before = Bank.open(sample_bank)
-    bank, imported = ingest(sample_bank.parent / "images", str(sample_bank))
+    bank, imported = ingest(sample_bank.parent / "images", Places(bank=str(sample_bank)))
     assert (imported.added, imported.known) == (0, len(before.frames))
     assert bank.digest == before.digest
 
@@ -184,4 +184,5 @@ def test_a_source_without_one_good_image_is_an_error(ray_started: None, tmp_path
     (tmp_path / "X").mkdir()
     (tmp_path / "X" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of the 1 images"):
-        ingest(tmp_path, str(tmp_path / "bank"))
+        ingest(tmp_path, Places(bank=str(tmp_path / "bank")))
+    assert not (tmp_path / "bank").exists()

@@ -167,7 +167,7 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order(tmp_path: Path) -> No
 
 
 def test_of_two_imports_at_once_neither_is_lost(bank: Bank, tmp_path: Path) -> None:
-    other = Bank.open(tmp_path / "bank")  # sees the empty bank
+    other = Bank.create(tmp_path / "bank")  # sees the empty place
     bank.add([frame(n) for n in range(10)])
     first = splits_of(bank)
     assert other.add([frame(n) for n in range(5, 15)]).added == 5
@@ -176,7 +176,7 @@ def test_of_two_imports_at_once_neither_is_lost(bank: Bank, tmp_path: Path) -> N
 
 
 def test_eight_imports_at_once_are_all_kept(bank: Bank, tmp_path: Path) -> None:
-    handles = [Bank.open(tmp_path / "bank") for _ in range(8)]
+    handles = [Bank.create(tmp_path / "bank") for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: handles[n].add([frame(n)]), range(8)))
     assert len(Bank.open(tmp_path / "bank").frames) == 8
@@ -211,10 +211,14 @@ def test_lineages_are_sorted_and_only_the_known_ones(bank: Bank) -> None:
 
 def test_a_banks_settings_are_fixed_when_it_is_made(tmp_path: Path) -> None:
     made = BankSettings(intensity=Intensity(rule="range", low=0, high=4095))
-    Bank.create(tmp_path, made)
+    default, other = Bank.create(tmp_path), Bank.create(tmp_path, made)
+    assert not list(tmp_path.iterdir()), "a bank is written with its first frames"
+    other.add([frame(1)])
     assert Bank.create(tmp_path).settings == Bank.create(tmp_path, made).settings == made
     with pytest.raises(ConfigError, match="fixed when it was made; import into a new bank"):
         Bank.create(tmp_path, BankSettings())
+    with pytest.raises(ConfigError, match="other settings"):
+        default.add([frame(2)])
 
 
 def test_opening_no_bank_says_how_to_make_one(tmp_path: Path) -> None:
@@ -242,6 +246,7 @@ def test_a_label_that_rotted_on_disk_is_noticed(bank: Bank, tmp_path: Path) -> N
 
 
 def test_damaged_settings_are_named(bank: Bank, tmp_path: Path) -> None:
+    bank.add([frame(1)])
     (tmp_path / "bank/bank.json").write_text('{"seed": ')
     with pytest.raises(DataError, match=r"bank\.json is damaged"):
         Bank.open(tmp_path / "bank")

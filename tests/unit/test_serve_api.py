@@ -7,9 +7,10 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
+from cellnet.answers import Answer, combine
 from cellnet.images import encode_png
-from serve.api import IN_FLIGHT, combine, make_api
-from serve.schemas import Answer, ModelInfo
+from serve.api import IN_FLIGHT, make_api
+from serve.schemas import ModelInfo
 from serve.uploads import Limits
 
 COUNTED = Answer(model="regressor@2", task="count", count=12.0, tiles=4, magnification="rescaled")

@@ -1,0 +1,69 @@
+"""What cellnet says of an image: the same object from `cellnet predict --json` and over HTTP. Free of torch."""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from pydantic import BaseModel, Field
+
+from cellnet.config import Task
+
+Magnification = Literal["matched", "rescaled", "assumed"]
+
+CAUTION: Final[dict[Magnification, int]] = {"matched": 0, "rescaled": 1, "assumed": 2}
+"""How little is sure of a magnification."""
+
+
+class Answer(BaseModel):
+    """What one model says of one frame."""
+
+    model: str
+    """The version that said it, `name@number`."""
+    task: Task
+    probabilities: dict[str, float] | None = None
+    """Of each lineage, of a classifier."""
+    count: float | None = None
+    """Cells in the whole frame, of a counter."""
+    tiles: int
+    magnification: Magnification
+
+
+class ModelRefs(BaseModel):
+    """The versions that answered; null where there is no such model."""
+
+    classifier: str | None = None
+    regressor: str | None = None
+
+
+class Prediction(BaseModel):
+    """What the models say of one image, or why they cannot."""
+
+    image: str = Field(description="The image's name, as it was given.")
+    lineage: str | None = Field(default=None, description="The most probable lineage.")
+    probabilities: dict[str, float] | None = Field(default=None, description="Of each lineage; they sum to 1.")
+    count: float | None = Field(default=None, description="Cells in the whole frame.")
+    tiles: int | None = Field(default=None, description="Tiles that the frame was cut into.")
+    magnification: Magnification | None = Field(
+        default=None,
+        description="`matched` or `rescaled` to the training frames; `assumed` where a pixel size is not known.",
+    )
+    models: ModelRefs = Field(default_factory=ModelRefs, description="The versions that answered.")
+    error: str | None = Field(default=None, description="Why this image could not be used; all else is null then.")
+
+
+def combine(image: str, answers: Sequence[Answer]) -> Prediction:
+    """One prediction from each model's answer: the most tiles, the least certain magnification."""
+    classified = next((answer for answer in answers if answer.task == "classify"), None)
+    counted = next((answer for answer in answers if answer.task == "count"), None)
+    probabilities = classified.probabilities if classified else None
+    least_sure = max(answers, key=lambda answer: CAUTION[answer.magnification])
+    return Prediction(
+        image=image,
+        lineage=max(probabilities, key=probabilities.__getitem__) if probabilities else None,
+        probabilities=probabilities,
+        count=counted.count if counted else None,
+        tiles=max(answer.tiles for answer in answers),
+        magnification=least_sure.magnification,
+        models=ModelRefs(
+            classifier=classified.model if classified else None, regressor=counted.model if counted else None
+        ),
+    )
