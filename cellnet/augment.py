@@ -23,6 +23,9 @@ from cellnet.images import Box, cut, rescale, stretch, to_network_size
 
 WHOLE_FRAME_PX: Final = 300
 """Frames whose shorter side is under this are one tile each, unless the configuration says otherwise."""
+MAX_SHIFTS: Final = 16
+ENOUGH_TILES: Final = 4000
+"""Training tiles that `auto` shifts aim at."""
 MAX_RESCALE: Final = 4.0
 """Pixel sizes further apart than this factor are refused: the detail is not there."""
 
@@ -42,11 +45,28 @@ class Tile:
     share: float
 
 
-def shares_for(augment: Augment, *, task: Task, centres_known: bool) -> tuple[float, ...]:
-    """The shares of a tile that are cropped; `auto` decided by the task and by what is known."""
-    if augment.shares != "auto":
-        return augment.shares
-    return (1.0,) if task == "count" and not centres_known else PAPER_SHARES
+def resolve(augment: Augment, *, task: Task, tiles: int) -> Augment:
+    """The augmentation with every `auto` decided, for a training on so many tiles before augmentation.
+
+    >>> resolve(Augment(), task="count", tiles=225).shifts, resolve(Augment(), task="count", tiles=10_000).shifts
+    (16, 0)
+    """
+    shares = augment.shares
+    if shares == "auto":
+        shares = PAPER_SHARES if task == "classify" else (1.0,)
+    shifts = augment.shifts
+    if shifts == "auto":
+        shifts = min(MAX_SHIFTS, max(0, round(ENOUGH_TILES / (tiles * len(shares))) - 1))
+    return augment.model_copy(update={"shares": shares, "shifts": shifts})
+
+
+def tiles_n(frame: Frame, preprocess: Preprocess) -> int:
+    """Into how many tiles a frame is cut; 0 if it is smaller than one, or of a magnification too far off."""
+    try:
+        factor = _factor(frame.pixel_um, preprocess.pixel_um)
+        return len(cut(round(frame.height * factor), round(frame.width * factor), preprocess.tile_px))
+    except DataError:
+        return 0
 
 
 def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Intensity) -> Preprocess:
@@ -56,7 +76,7 @@ def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Inte
     """
     known = [frame.pixel_um for frame in frames if frame.pixel_um is not None]
     pixel_um = float(np.median(known)) if len(known) == len(frames) else None
-    factors_N = np.array([_factor(frame.pixel_um, pixel_um) for frame in frames])
+    factors_N = np.array([frame.pixel_um / pixel_um if frame.pixel_um and pixel_um else 1.0 for frame in frames])
     height = round(np.median(factors_N * [frame.height for frame in frames]))
     width = round(np.median(factors_N * [frame.width for frame in frames]))
     whole = config.tile == "frame" or (config.tile == "auto" and min(height, width) < WHOLE_FRAME_PX)

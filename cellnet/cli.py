@@ -442,6 +442,7 @@ def _prediction_line(prediction: Prediction) -> str:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    from pipelines import cluster
     from serve.app import ServeArgs, serve_forever
 
     chosen = {role: ref for role in ("classifier", "regressor") if (ref := getattr(arguments, role))}
@@ -451,6 +452,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         args,
         host=arguments.host,
         port=arguments.port,
+        connect=lambda: cluster.connect(show_logs=True),
         announce=lambda address: say(f"serving at {address} (Ctrl-C stops it); images go to POST /v1/predict"),
     )
 

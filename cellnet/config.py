@@ -82,10 +82,11 @@ class Augment(Frozen):
     """Which variants of a training tile are made: the paper's are 4 orientations × 4 shares."""
 
     shares: Annotated[tuple[Share, ...], Field(min_length=1)] | Literal["auto"] = "auto"
-    """Shares of the tile's area that are cropped and resized. `auto`: all four of the paper, but the whole
-    tile alone for a counter whose frames have no centres, since count × share is a guess."""
-    shifts: int = Field(default=0, ge=0, le=16)
-    """Further tiles at random places of a frame that is larger than a tile, for each tile of its grid."""
+    """Shares of the tile's area that are cropped and resized. `auto`: all four of the paper for a classifier, the
+    whole tile alone for a counter, which crops made worse: the same cells at another magnification."""
+    shifts: Annotated[int, Field(ge=0, le=16, strict=True)] | Literal["auto"] = "auto"
+    """Further tiles at random places of a frame that is larger than a tile, for each tile of its grid. `auto`: as
+    many as bring a small bank to about 4,000 training tiles."""
     orientation: Literal["stored", "drawn"] = "drawn"
     """`stored`: every tile at 0, 90, 180 and 270° in the shards. `drawn`: one at random, on the training
     device, each time a tile is used."""
@@ -120,12 +121,12 @@ class TrainConfig(Frozen):
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
     whole frame if its shorter side is under 300 pixels, else 200."""
     kernel: Kernel = "none"
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=32, ge=2)
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=16, ge=2)
     """Tiles a step, all workers together."""
-    learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
     """The peak of a one-cycle schedule (AdamW)."""
-    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int | None = Field(default=None, ge=1)
     """CPU threads a worker; None shares the machine's cores out."""

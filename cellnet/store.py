@@ -152,7 +152,8 @@ class S3Store:
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
             for page in pages:
                 for item in page.get("Contents", ()):
-                    if (key := item["Key"][cut:]) != PROBE_KEY:
+                    key = item["Key"][cut:]
+                    if key != PROBE_KEY and not item["Key"].endswith("/"):  # those are other programs' folder marks
                         yield key
 
     @property

@@ -3,27 +3,46 @@
 import contextlib
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
 
 import ray
 import torch
 from ray.data import DataContext
 
+from cellnet.errors import ConfigError
 from cellnet.predictor import Predictor
 from cellnet.registry import Registry
 
-BLOCKS_PER_CPU = 2
+RAY_TOKEN: Final = Path.home() / ".ray" / "auth_token"
+"""Where Ray keeps the token of this machine's clusters."""
+BLOCKS_PER_CPU: Final = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
 
 
-def connect() -> None:
-    """Join the running Ray cluster (RAY_ADDRESS, a Ray job's, or the one started here), else start a local one."""
+def connect(*, show_logs: bool = False) -> None:
+    """Join the running Ray cluster (RAY_ADDRESS, a Ray job's, or the one started here), else start a local one.
+
+    `show_logs`: what workers print appears here. Raises ConfigError when RAY_ADDRESS leads nowhere.
+    """
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) and not RAY_TOKEN.exists():
+        # Ray would leave a new token in the home folder, and `ray start` and `ray job` act otherwise once it is there.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=show_logs)
+    except ConnectionError as error:
+        address = os.environ.get("RAY_ADDRESS", "the address of the last `ray start`")
+        raise ConfigError(
+            f"no Ray cluster answers at {address}; correct or unset RAY_ADDRESS, or run `ray stop`"
+        ) from error
     quiet()
 
 

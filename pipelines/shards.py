@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from cellnet.augment import make_tiles, preprocess_for, shares_for
+from cellnet.augment import make_tiles, preprocess_for, resolve, tiles_n
 from cellnet.bank import Bank, Frame, read_pixels
-from cellnet.config import NETWORK_PX, Frozen, Orientation, Preprocess, Split, Task, TrainConfig
+from cellnet.config import NETWORK_PX, Augment, Frozen, Orientation, Preprocess, Split, Task, TrainConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.store import Store, open_store
 from cellnet.training import Batch
@@ -45,6 +45,10 @@ class Shards(Frozen):
     mean_count: float
     """Cells a training tile; 1 when counts are not known."""
     preprocess: Preprocess
+    augment: Augment
+    """With every `auto` decided."""
+    left_out: int
+    """Frames too small for a tile, or of a magnification too far off."""
     fresh: bool = False
     """Whether this call made them, or an earlier one."""
 
@@ -60,18 +64,27 @@ class Shards(Frozen):
 
 def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     """The shards of a bank for a configuration, found or made. Raises DataError for a bank that cannot train it."""
-    frames = trainable_frames(bank, config.task)
-    preprocess = preprocess_for(config, [frame for frame in frames if frame.split == "train"], bank.settings.intensity)
-    centres_known = all(frame.centres is not None for frame in frames)
-    shares = shares_for(config.augment, task=config.task, centres_known=centres_known)
-    orientations: tuple[Orientation, ...] = (0, 90, 180, 270) if config.augment.orientation == "stored" else (0,)
+    labelled = trainable_frames(bank, config.task)
+    train_frames = [frame for frame in labelled if frame.split == "train"]
+    preprocess = preprocess_for(config, train_frames, bank.settings.intensity)
+    frames = [frame for frame in labelled if tiles_n(frame, preprocess)]
+    tiles = sum(tiles_n(frame, preprocess) for frame in frames if frame.split == "train")
+    if not tiles:
+        width, height = preprocess.tile_px[::-1]
+        raise DataError(
+            f"every training frame of {bank.store.uri} is smaller than the {width}×{height} pixels of a tile; "
+            "train with a smaller one, for example --set tile=frame"
+        )
+    augment = resolve(config.augment, task=config.task, tiles=tiles)
+    orientations: tuple[Orientation, ...] = (0, 90, 180, 270) if augment.orientation == "stored" else (0,)
     recipe = {
+        "form": sorted(Shards.model_fields),
         "bank": bank.digest,
         "task": config.task,
         "tile_px": preprocess.tile_px,
         "pixel_um": preprocess.pixel_um,
-        "shares": shares,
-        "shifts": config.augment.shifts,
+        "shares": augment.shares,
+        "shifts": augment.shifts,
         "orientations": orientations,
         "seed": config.seed,
     }
@@ -80,19 +93,26 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
         found = Shards.model_validate_json(bank.store.get(f"shards/{key}.json"))
         # A bank may have been copied since: where it lies and how it is filtered is known better now.
         here = {"bank": bank.store.uri, "endpoint_url": bank.store.endpoint_url}
-        return found.model_copy(update={**here, "preprocess": preprocess, "fresh": False})
+        return found.model_copy(update={**here, "preprocess": preprocess, "augment": augment, "fresh": False})
     except NotFoundError:
         pass
     folder = f"shards/{key}-{secrets.token_hex(4)}"
     classes = bank.lineages if config.task == "classify" else []
-    augmented = {"shares": shares, "shifts": config.augment.shifts, "orientations": orientations}
-    plain = {"shares": (1.0,), "shifts": 0, "orientations": (0,)}
+    label = {lineage: index for index, lineage in enumerate(classes)}
+    cuts: dict[Split, dict[str, Any]] = {
+        "train": {"shares": augment.shares, "shifts": augment.shifts, "orientations": orientations},
+        "test": {"shares": (1.0,), "shifts": 0, "orientations": (0,)},
+    }
     rows: dict[Split, int] = {}
     counts: list[float] = []
-    for split, variants in zip(SPLITS, (augmented, plain), strict=True):
+    for split in SPLITS:
         chosen = [frame for frame in frames if frame.split == split]
-        rows[split], counts_of_split = _write(bank, chosen, preprocess, classes, variants, config.seed, folder, split)
-        counts = counts_of_split if split == "train" else counts
+        order = np.random.default_rng(config.seed).permutation(len(chosen))
+        items = [{"frame": chosen[i], "label": label.get(chosen[i].lineage or "", -1)} for i in order]
+        how = cuts[split] | {"preprocess": preprocess, "seed": config.seed}
+        written = _write(items, bank.store, f"{folder}/{split}", how) if items else []
+        rows[split] = len(written)
+        counts = written if split == "train" else counts
     known = np.array(counts)[~np.isnan(counts)]
     shards = Shards(
         bank=bank.store.uri,
@@ -102,6 +122,8 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
         classes=classes,
         mean_count=float(known.mean()) if len(known) else 1.0,
         preprocess=preprocess,
+        augment=augment,
+        left_out=len(labelled) - len(frames),
         fresh=True,
     )
     bank.store.create(f"shards/{key}.json", shards.model_dump_json(indent=1).encode())
@@ -171,41 +193,21 @@ def batches(
     return of_epoch
 
 
-def _write(
-    bank: Bank,
-    frames: list[Frame],
-    preprocess: Preprocess,
-    classes: list[str],
-    variants: dict[str, Any],
-    seed: int,
-    folder: str,
-    split: Split,
-) -> tuple[int, list[float]]:
-    """Write a split's tiles and give their number and counts."""
-    if not frames:
-        return 0, []
-    order = np.random.default_rng(seed).permutation(len(frames))
-    label = {lineage: index for index, lineage in enumerate(classes)}
-    items = [{"frame": frames[i], "label": label.get(frames[i].lineage or "", -1)} for i in order]
+def _write(items: list[dict[str, Any]], store: Store, folder: str, how: dict[str, Any]) -> list[float]:
+    """Write the tiles of frames with their labels, cut as `make_tiles` is told by `how`, and give their counts."""
     dataset = ray.data.from_items(items, override_num_blocks=cluster.blocks(len(items))).map_batches(
-        _tiles_of_batch,
-        batch_size=4,
-        batch_format="numpy",
-        fn_kwargs={"store": bank.store, "preprocess": preprocess, "seed": seed, "variants": variants},
+        _tiles_of_batch, batch_size=4, batch_format="numpy", fn_kwargs={"store": store, "how": how}
     )
-    files, root = filesystem(bank.store)
-    dataset.write_parquet(f"{root}/{folder}/{split}", filesystem=files)
-    written = ray.data.read_parquet(f"{root}/{folder}/{split}", filesystem=files)
-    counts = [float(row["count"]) for row in written.select_columns(["count"]).take_all()]
-    return len(counts), counts
+    files, root = filesystem(store)
+    dataset.write_parquet(f"{root}/{folder}", filesystem=files)
+    written = ray.data.read_parquet(f"{root}/{folder}", filesystem=files)
+    return [float(row["count"]) for row in written.select_columns(["count"]).take_all()]
 
 
-def _tiles_of_batch(
-    batch: dict[str, Any], store: Store, preprocess: Preprocess, seed: int, variants: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _tiles_of_batch(batch: dict[str, Any], store: Store, how: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The tiles of a few frames, one frame at a time, so that memory stays bounded."""
     for frame, label in zip(batch["frame"], batch["label"], strict=True):
-        tiles = list(make_tiles(frame, read_pixels(store, frame), preprocess, label=int(label), seed=seed, **variants))
+        tiles = list(make_tiles(frame, read_pixels(store, frame), label=int(label), **how))
         yield {
             "pixels": np.stack([tile.pixels_HW for tile in tiles]).reshape(-1, NETWORK_PX, NETWORK_PX),
             "label": np.array([tile.label for tile in tiles], np.int64),

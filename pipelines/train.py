@@ -79,7 +79,8 @@ def describe_shards(shards: Shards) -> str:
     tile = "×".join(str(side) for side in reversed(shards.preprocess.tile_px))
     made = "made" if shards.fresh else "found"
     test = f"{shards.rows['test']} test tiles" if shards.rows["test"] else "no test split, so the last epoch is taken"
-    return f"shards {made}: {shards.rows['train']} training tiles of {tile} px, {test}"
+    out = f"; {shards.left_out} frames too small or of another magnification are left out" if shards.left_out else ""
+    return f"shards {made}: {shards.rows['train']} training tiles of {tile} px, {test}{out}"
 
 
 def run_training(shards: Shards, config: TrainConfig, runs: Store, *, workers: int, say: Say) -> Trained:
@@ -151,7 +152,7 @@ def publish(
     card = Card(
         task=config.task,
         classes=shards.classes,
-        config=config,
+        config=config.model_copy(update={"augment": shards.augment}),
         preprocess=shards.preprocess,
         frame_px=(
             int(np.median([frame.height for frame in frames])),

@@ -19,7 +19,6 @@ import urllib.request
 from collections.abc import Callable
 from typing import Final
 
-import ray
 from pydantic import Field
 from ray import serve
 from ray.serve import Application
@@ -97,18 +96,17 @@ def serve_forever(
     host: str = "127.0.0.1",
     port: int = 8000,
     block: bool = True,
+    connect: Callable[[], None] = lambda: None,
     announce: Callable[[str], None] = lambda address: None,
 ) -> str:
     """Serve at `http://HOST:PORT` until Ctrl-C or SIGTERM; if not `block`, return that address at once.
 
-    `announce` is called with the address as soon as it answers. Uses the Ray that is running in this process,
-    or starts one. Raises ConfigError for a port in use, and what `build` raises, before anything is started.
+    `connect` brings up Ray, if this process has none yet; `announce` is called with the address as soon as it
+    answers. Raises ConfigError for a port in use, and what `build` raises, before anything is started.
     """
     check_port(host, port)
     application = build(args)
-    own_ray = not ray.is_initialized()
-    if own_ray:
-        _start_ray()
+    connect()
     if block:  # from here on, since Ray's own handler of SIGTERM aborts
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -121,16 +119,11 @@ def serve_forever(
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
     except BaseException:
-        shut_down(stop_ray=own_ray)
+        shut_down()
         raise
     if block:
-        shut_down(stop_ray=own_ray)
+        shut_down()
     return f"http://{host}:{port}"
-
-
-def _start_ray() -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=True)
 
 
 def _check_answer(host: str, port: int) -> None:
@@ -144,15 +137,13 @@ def _check_answer(host: str, port: int) -> None:
         ) from error
 
 
-def shut_down(*, stop_ray: bool = True) -> None:
-    """Stop serving, and the Ray of this process if it is its own; other applications of a cluster go on."""
+def shut_down() -> None:
+    """Stop serving; other applications of the cluster go on."""
     with contextlib.redirect_stdout(io.StringIO()):  # where Ray reports the controller's end as a failure
         if set(serve.status().applications) - {APPLICATION}:
             serve.delete(APPLICATION)
         else:
             serve.shutdown()
-        if stop_ray:
-            ray.shutdown()
 
 
 def check_port(host: str, port: int) -> None:

@@ -173,6 +173,22 @@ def test_a_search_publishes_and_promotes_the_best_trial(sample_bank: Path, tmp_p
     assert len(list((tmp_path / "runs").glob("tune-*/*/result.json"))) == 2, "Ray Tune ran two trials"
 
 
+def test_every_job_runs_on_s3(sample_bank: Path, moto: str, credentials: None, tmp_path: Path) -> None:
+    places = Places(bank="s3://lab/jobs/bank", registry="s3://lab/jobs/registry", endpoint_url=moto)
+    bank, imported = ingest(sample_bank.parent / "images", places)
+    assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
+    counter = train(places, config("count"))
+    promote(counter.ref, "champion", places)
+    search = TuneConfig(activations=("relu",), kernels=("none",), train=config("classify"))
+    assert tune(places, search).winner.ref == "classifier@1"
+    scores = evaluate("regressor:champion", places, split="test").scores
+    assert scores["tile"]["mae"] == pytest.approx(counter.card.scores["test"]["mae"], abs=1e-3)
+    [said] = predict([next((sample_bank.parent / "images/images").glob("THP1*"))], places)
+    assert said.count is not None and said.models.classifier == "classifier@1"
+    stored = {key.split("/")[0] for key in open_store("s3://lab/jobs", endpoint_url=moto).keys("")}
+    assert stored == {"bank", "registry", "runs"}
+
+
 def test_an_import_again_changes_nothing(sample_bank: Path) -> None:
     before = Bank.open(sample_bank)
     bank, imported = ingest(sample_bank.parent / "images", Places(bank=str(sample_bank)))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from cellnet.bank import Bank, prepare
 from cellnet.errors import CellnetError, ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
@@ -19,36 +18,9 @@ from cellnet.readers import SourceFrame
 from cellnet.registry import WEIGHTS, Card, Registry
 from cellnet.store import PROBE_KEY, FolderStore, S3Store, Store, open_store
 
+pytestmark = pytest.mark.usefixtures("credentials")
+
 NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    """The address of an S3 server with the bucket `lab`."""
-    import boto3
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "secret"}
-    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(Bucket="lab")
-    yield address
-    server.stop()
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Credentials of the test alone: whatever this machine has is out of sight."""
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @pytest.fixture(params=["folder", "bucket", "prefix"])
@@ -229,6 +201,14 @@ def test_a_prefix_sees_nothing_of_its_neighbours(moto: str) -> None:
     far.create("only/here", b"x")
     assert list(near.keys("")) == []
     assert list(far.keys("")) == ["only/here"]
+
+
+def test_the_folder_marks_of_other_programs_are_no_objects(moto: str) -> None:
+    store = S3Store("s3://lab/marked", endpoint_url=moto)
+    for key in ("marked/", "marked/registry/"):
+        store.client.put_object(Bucket="lab", Key=key, Body=b"")
+    store.create("registry/a", b"x")
+    assert list(store.keys("")) == ["registry/a"]
 
 
 def test_more_keys_than_a_page_holds_are_all_listed(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:

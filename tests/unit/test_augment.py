@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellnet.augment import count_inside, crop_share, frame_at_scale, make_tiles, preprocess_for, shares_for
+from cellnet.augment import count_inside, crop_share, frame_at_scale, make_tiles, preprocess_for, resolve, tiles_n
 from cellnet.bank import Frame
 from cellnet.config import PAPER_SHARES, Augment, Intensity, Preprocess, TrainConfig
 from cellnet.errors import DataError
@@ -178,14 +178,28 @@ def test_a_whole_frame_tile_is_measured_at_the_trained_pixel_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "centres_known", "shares"),
-    [("classify", False, PAPER_SHARES), ("count", True, PAPER_SHARES), ("count", False, (1.0,))],
+    ("task", "tiles", "shares", "shifts"),
+    [
+        ("classify", 10, PAPER_SHARES, 16),
+        ("classify", 250, PAPER_SHARES, 3),
+        ("count", 250, (1.0,), 15),
+        ("count", 5000, (1.0,), 0),
+    ],
 )
-def test_only_a_counter_without_centres_is_trained_on_whole_tiles_alone(
-    task: str, centres_known: bool, shares: tuple[float, ...]
+def test_few_frames_are_cut_more_often_and_only_a_classifier_sees_crops(
+    task: str, tiles: int, shares: tuple[float, ...], shifts: int
 ) -> None:
-    assert shares_for(Augment(), task=task, centres_known=centres_known) == shares
-    assert shares_for(Augment(shares=(0.5,)), task=task, centres_known=centres_known) == (0.5,)
+    decided = resolve(Augment(), task=task, tiles=tiles)
+    assert (decided.shares, decided.shifts) == (shares, shifts)
+    chosen = Augment(shares=(0.5,), shifts=1)
+    assert resolve(chosen, task=task, tiles=tiles) == chosen
+
+
+def test_a_frame_that_gives_no_tile_is_known_beforehand() -> None:
+    preprocess = Preprocess(tile_px=(200, 200), pixel_um=1.0)
+    sizes = [(frame(height=400, width=600), 6), (frame(height=100, width=600), 0)]
+    scaled = [(frame(height=200, width=200, pixel_um=2.0), 4), (frame(height=900, width=900, pixel_um=9.0), 0)]
+    assert [tiles_n(one, preprocess) for one, _ in sizes + scaled] == [n for _, n in sizes + scaled]
 
 
 def test_disc_counts_hold_in_every_tile(discs: Callable) -> None:
