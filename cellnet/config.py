@@ -121,7 +121,8 @@ class TrainConfig(Frozen):
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
     whole frame if its shorter side is under 300 pixels, else 200."""
     kernel: Kernel = "none"
-    epochs: int = Field(default=30, ge=1)
+    epochs: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
+    """Passes over the training tiles. `auto`: as many as show the network about 100,000 tiles, from 30 to 100."""
     batch_size: int = Field(default=16, ge=2)
     """Tiles a step, all workers together."""
     learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)

@@ -4,12 +4,14 @@ import base64
 import html
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from cellnet.config import Task
 from cellnet.errors import ConfigError
 from cellnet.metrics import MAIN, Rows
 
@@ -40,14 +42,15 @@ img { max-width: 100%; background: white; border-radius: 6px; }
 def write_report(folder: Path, evaluation: Evaluation) -> Path:
     """The path of the page. Raises ConfigError when the folder cannot be written."""
     scores = evaluation.scores
-    figure = _confusion(evaluation) if scores["task"] == "classify" else _observed_against_predicted(evaluation)
+    caption, draw = FIGURES[scores["task"]]
+    figure = _figure(draw, evaluation)
     title = f"{scores['model']} on the {scores['split']} split"
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 {_summary(scores)}
-<img alt="{html.escape(figure[0])}" src="data:image/png;base64,{figure[1]}">
-<p class="note">{html.escape(figure[0])}</p>
+<img alt="{caption}" src="data:image/png;base64,{figure}">
+<p class="note">{caption}</p>
 {_per_lineage(scores)}
 <h2>Frames with the largest error</h2>{_worst(evaluation)}
 </body></html>"""
@@ -67,7 +70,7 @@ def _summary(scores: dict[str, Any]) -> str:
     rows = [["per", *names]] + [[unit, *(_text(scores[unit][name]) for name in names)] for unit in ("tile", "frame")]
     low, high = scores["frame"][f"{main}_interval"]
     leaks = "" if scores["split"] in ("holdout", "test") else " These frames include the training frames: it flatters."
-    out = f" {len(scores['left_out'])} frames could not be used; scores.json says why." if scores["left_out"] else ""
+    out = f" Left out: {len(scores['left_out'])}; scores.json says why." if scores["left_out"] else ""
     return _table(rows) + f"<p>{main} per frame: {low:.3f} to {high:.3f} (95 % bootstrap over groups).{leaks}{out}</p>"
 
 
@@ -97,44 +100,49 @@ def _worst(evaluation: Evaluation, most: int = 8) -> str:
     return _table(rows)
 
 
-def _confusion(evaluation: Evaluation) -> tuple[str, str]:
-    classes = evaluation.scores["tile"]["classes"]
-    figure, axes = _axes(2)
-    for axis, unit in zip(axes, ("tile", "frame"), strict=True):
-        confusion_KK = np.array(evaluation.scores[unit]["confusion"])
-        share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
-        axis.imshow(share_KK, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.ndindex(*share_KK.shape):
-            if confusion_KK[row, column]:
-                colour = "white" if share_KK[row, column] > 0.5 else "black"
-                axis.text(column, row, confusion_KK[row, column], ha="center", va="center", color=colour, fontsize=8)
-        axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axis.set_yticks(range(len(classes)), classes)
-        axis.set(title=f"per {unit}", xlabel="predicted", ylabel="true")
-    return "Confusion matrices: colour is the share of the true lineage, numbers are tiles and frames.", _png(figure)
+def draw_confusion(axis: Any, evaluation: Evaluation, unit: str) -> None:
+    """A confusion matrix onto matplotlib axes: colour is the share of the true lineage, numbers are rows."""
+    classes = evaluation.scores[unit]["classes"]
+    confusion_KK = np.array(evaluation.scores[unit]["confusion"])
+    share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+    axis.imshow(share_KK, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*share_KK.shape):
+        if confusion_KK[row, column]:
+            colour = "white" if share_KK[row, column] > 0.5 else "black"
+            axis.text(column, row, confusion_KK[row, column], ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(title=f"per {unit}: accuracy {evaluation.scores[unit]['accuracy']:.2f}", xlabel="predicted", ylabel="true")
 
 
-def _observed_against_predicted(evaluation: Evaluation) -> tuple[str, str]:
-    figure, axes = _axes(2)
-    for axis, unit, rows in zip(axes, ("tile", "frame"), (evaluation.tiles, evaluation.frames), strict=True):
-        top = max(rows.truth.max(), rows.output.max(), 1.0) * 1.05
-        axis.plot([0, top], [0, top], color="grey", linewidth=1)
-        axis.scatter(rows.truth, rows.output, s=12, alpha=0.5, color="#1f6fb2", edgecolors="none")
-        axis.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="cells counted by people", ylabel="predicted")
-        r2 = evaluation.scores[unit]["r2"]
-        figures = f"MAE {evaluation.scores[unit]['mae']:.2f}" + (f", R² {r2:.2f}" if r2 is not None else "")
-        axis.set_title(f"per {unit}: {figures}")
-    return "Predicted against true counts; the line is equality.", _png(figure)
+def draw_counts(axis: Any, evaluation: Evaluation, unit: str) -> None:
+    """Predicted against true counts onto matplotlib axes, with the line of equality."""
+    rows = evaluation.tiles if unit == "tile" else evaluation.frames
+    top = max(rows.truth.max(), rows.output.max(), 1.0) * 1.05
+    axis.plot([0, top], [0, top], color="grey", linewidth=1)
+    axis.scatter(rows.truth, rows.output, s=14, alpha=0.5, color="#1f6fb2", edgecolors="none", clip_on=False)
+    axis.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="true count", ylabel="predicted count")
+    r2 = evaluation.scores[unit]["r2"]
+    figures = f"MAE {evaluation.scores[unit]['mae']:.2f}" + (f", R² {r2:.2f}" if r2 is not None else "")
+    axis.set_title(f"per {unit}: {figures}")
 
 
-def _axes(columns: int) -> Any:
+FIGURES: Final[dict[Task, tuple[str, Callable[[Any, Evaluation, str], None]]]] = {
+    "classify": (
+        "Confusion matrices: colour is the share of the true lineage, numbers are tiles and frames.",
+        draw_confusion,
+    ),
+    "count": ("Predicted against true counts; the line is equality.", draw_counts),
+}
+
+
+def _figure(draw: Callable[[Any, Evaluation, str], None], evaluation: Evaluation) -> str:
+    """Tiles and frames side by side, as base64 of a PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6 * columns, 5), layout="constrained")
-    return figure, figure.subplots(1, columns)
-
-
-def _png(figure: Any) -> str:
+    figure = Figure(figsize=(11.2, 5), layout="constrained")
+    for axis, unit in zip(figure.subplots(1, 2), ("tile", "frame"), strict=True):
+        draw(axis, evaluation, unit)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return base64.b64encode(buffer.getvalue()).decode()

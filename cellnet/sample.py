@@ -1,6 +1,6 @@
 """Built-in sample images: drawings of eight cell lineages in phase contrast, with exact counts and centres.
 
-    python -c "import pathlib, cellnet.sample as s; print(s.write_sample(pathlib.Path('sample')))"
+    cellnet bank sample FOLDER
 
 They are drawings, a stand-in so that the demo and the tests run without a download. A score on them says that
 the software works; it is not a score on cells.

@@ -55,6 +55,17 @@ def is_better(task: Task, score: float, than: float | None) -> bool:
     return than is None or (score > than if STEERING[task][1] else score < than)
 
 
+def decide_epochs(config: TrainConfig, *, tiles: int) -> TrainConfig:
+    """The configuration with its `auto` epochs decided, for so many training tiles.
+
+    >>> decide_epochs(TrainConfig(task="count"), tiles=2000).epochs
+    50
+    """
+    if config.epochs != "auto":
+        return config
+    return config.model_copy(update={"epochs": min(100, max(30, round(100_000 / tiles)))})
+
+
 def seed_everything(seed: int) -> None:
     """Seed torch's global generator, which initialises weights and draws dropout."""
     torch.manual_seed(seed)
@@ -97,18 +108,19 @@ def fit(
     on_epoch: Callable[[Epoch, dict[str, Tensor]], None],
     rank: int = 0,
 ) -> None:
-    """Train for `config.epochs` epochs and report each with the network's weights.
+    """Train for `config.epochs` epochs, a number by now, and report each with the network's weights.
 
     `train_batches(epoch)` gives this worker's part of an epoch. Adam with decoupled weight decay on a one-cycle
     schedule (Smith & Topin 2018, arXiv 1708.07120). Raises DataError when the loss stops being a number.
     """
+    epochs = int(config.epochs)
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(config.seed * 1000 + rank)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.learning_rate, total_steps=config.epochs * steps_per_epoch + 1
+        optimizer, max_lr=config.learning_rate, total_steps=epochs * steps_per_epoch + 1
     )
-    for number in range(1, config.epochs + 1):
+    for number in range(1, epochs + 1):
         start_s = time.monotonic()
         network.train()
         total, tiles = 0.0, 0

@@ -1,6 +1,8 @@
 """Score a published model on a split of a bank: every frame once, per tile and per frame, by Ray Data.
 
-python -m pipelines.evaluate classifier:champion BANK [--split holdout] [--json]   like: cellnet evaluate ...
+A Ray job, like `cellnet evaluate`:
+
+    python -m pipelines.evaluate classifier:champion BANK [--split holdout] [--json]
 """
 
 from collections.abc import Iterator

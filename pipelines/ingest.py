@@ -1,6 +1,8 @@
 """Images into a bank, decoded in parallel by Ray Data.
 
-python -m pipelines.ingest SOURCE BANK        the same as: cellnet bank import SOURCE BANK
+A Ray job, like `cellnet bank import`:
+
+    python -m pipelines.ingest SOURCE BANK
 """
 
 from collections.abc import Iterator

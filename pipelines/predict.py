@@ -1,6 +1,8 @@
 """Name and count what images show, many at once, by Ray Data: the same predictor as in serving.
 
-python -m pipelines.predict IMAGE_OR_FOLDER... [--registry URI] [--csv | --json]   like: cellnet predict ...
+A Ray job, like `cellnet predict`:
+
+    python -m pipelines.predict IMAGE_OR_FOLDER... [--registry URI] [--csv | --json]
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,8 @@
 """Point an alias at a model version.
 
-python -m pipelines.promote classifier@3 champion --registry URI   like: cellnet registry promote ...
+A Ray job, like `cellnet registry promote`:
+
+    python -m pipelines.promote classifier@3 champion --registry URI
 """
 
 from cellnet.registry import AliasMove

@@ -6,6 +6,8 @@
 KEY names the bank's digest and every setting that shapes a tile: the second training finds its shards ready.
 The model's kernel is applied after reading, so all kernels share one set of shards.
 
+A Ray job, like `cellnet bank shards`:
+
     python -m pipelines.shards BANK --task classify [--set KEY=VALUE]...
 """
 

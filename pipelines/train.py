@@ -1,6 +1,8 @@
 """Train a classifier or a counter on Ray Train and publish it.
 
-python -m pipelines.train BANK --task classify [--workers 2] [--set epochs=10]...   like: cellnet train ...
+A Ray job, like `cellnet train`:
+
+    python -m pipelines.train BANK --task classify [--workers 2] [--set epochs=10]...
 """
 
 import importlib.metadata
@@ -70,8 +72,15 @@ def train(
     cluster.connect()
     shards = make_shards(bank, config)
     say(describe_shards(shards))
+    config = decided(config, shards)
     trained = run_training(shards, config, places.open_runs(), workers=workers, say=say)
     return publish(places.open_registry(), bank, shards, config, trained, name=name)
+
+
+def decided(config: TrainConfig, shards: Shards) -> TrainConfig:
+    """The configuration with every `auto` decided by what the shards hold: what is stored with the model."""
+    augmented = config.model_copy(update={"augment": shards.augment})
+    return training.decide_epochs(augmented, tiles=shards.rows["train"])
 
 
 def describe_shards(shards: Shards) -> str:
@@ -152,7 +161,7 @@ def publish(
     card = Card(
         task=config.task,
         classes=shards.classes,
-        config=config.model_copy(update={"augment": shards.augment}),
+        config=config,
         preprocess=shards.preprocess,
         frame_px=(
             int(np.median([frame.height for frame in frames])),
@@ -170,7 +179,7 @@ def publish(
     return registry.publish(name or DEFAULT_NAMES[config.task], {WEIGHTS: trained.weights}, card)
 
 
-def epoch_line(epoch: training.Epoch, epochs: int, *, tiles: int, best: bool) -> str:
+def epoch_line(epoch: training.Epoch, epochs: object, *, tiles: int, best: bool) -> str:
     """An epoch in one line for a person."""
     scores = "  ".join(f"test {name} {value:.3f}" for name, value in epoch.test.items())
     mark = " *" if best else ""

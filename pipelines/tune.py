@@ -1,6 +1,8 @@
 """Search activation × kernel with Ray Tune; the winner by the test split is published and promoted.
 
-python -m pipelines.tune BANK --task classify [--trials 6] [--set train.epochs=5]...   like: cellnet tune ...
+A Ray job, like `cellnet tune`:
+
+    python -m pipelines.tune BANK --task classify [--trials 6] [--set train.epochs=5]...
 """
 
 import itertools
@@ -27,6 +29,7 @@ from pipelines.places import Places, filesystem
 from pipelines.shards import SPLITS, Shards, batches, make_shards, trainable_frames
 from pipelines.train import (
     Say,
+    decided,
     describe_shards,
     publish,
     read_checkpoint,
@@ -70,6 +73,7 @@ def tune(
     cluster.connect()
     shards = make_shards(bank, config.train)
     say(describe_shards(shards))
+    config = config.model_copy(update={"train": decided(config.train, shards)})
     choices = choose_trials(config, trials)
     say(f"{len(choices)} trials of {config.train.epochs} epochs: {', '.join('/'.join(choice) for choice in choices)}")
     results = _run_trials(shards, config.train, choices, places.open_runs(), say)

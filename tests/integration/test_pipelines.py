@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -139,6 +140,17 @@ def test_evaluation_takes_every_frame_of_the_split_once(sample_bank: Path, place
     counted = evaluate("regressor:champion", places, split="all").scores
     assert counted["frame"]["n"] == 24
     assert set(counted["frame"]) >= {"n", "mae", "mse", "rmse", "r", "r2", "bias", "mape", "per_lineage"}
+
+
+def test_a_frame_that_rotted_is_left_out_of_the_evaluation_and_named(
+    sample_bank: Path, places: Places, tmp_path: Path
+) -> None:
+    copied = Places(bank=str(shutil.copytree(sample_bank, tmp_path / "bank")), registry=places.registry)
+    rotten = copied.open_bank().split("holdout")[0]
+    (tmp_path / f"bank/pixels/{rotten.frame}.png").write_bytes(b"rot")
+    scores = evaluate("classifier:champion", copied).scores
+    assert scores["frame"]["n"] == 5
+    assert len(scores["left_out"]) == 1 and scores["left_out"][0].startswith(rotten.source)
 
 
 def test_prediction_counts_whole_frames_and_survives_a_bad_image(

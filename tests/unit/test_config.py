@@ -36,7 +36,7 @@ def test_a_tuple_and_a_tile_are_read_as_yaml() -> None:
     ("setting", "message"),
     [
         ("epochs", r"--set takes KEY=VALUE, not 'epochs'"),
-        ("epochs=0", r"'epochs': Input should be greater than or equal to 1 \(seen: 0\)"),
+        ("epochs=0", r"'epochs': Input should be greater than or equal to 1, or: .*auto.* \(seen: 0\)"),
         ("epoch=3", r"'epoch': Extra inputs are not permitted"),
         ("kernel=blur", r"'kernel': Input should be 'none', 'sharpen', .*\(seen: 'blur'\)"),
         ("epochs.max=3", r"'epochs': Input should be a valid integer"),

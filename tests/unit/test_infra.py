@@ -54,10 +54,13 @@ def test_the_image_installs_as_make_does_and_does_not_run_as_root() -> None:
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
 
 
-def test_the_s3_policy_lets_objects_be_listed_read_and_added_and_nothing_else() -> None:
+def test_the_s3_policy_lets_nothing_be_deleted_but_checkpoints() -> None:
     policy = json.loads((INFRA / "s3-policy.json").read_text(encoding="utf-8"))
     rights = {statement["Sid"]: statement["Action"] for statement in policy["Statement"]}
     assert rights == {
         "ListAndTellMissingFromForbidden": "s3:ListBucket",
         "ReadAndAddObjects": ["s3:GetObject", "s3:PutObject"],
+        "KeepAndDropCheckpointsOfRuns": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
     }
+    deleting = [statement for statement in policy["Statement"] if "s3:DeleteObject" in statement["Action"]]
+    assert [statement["Resource"] for statement in deleting] == ["arn:aws:s3:::my-bucket/runs/*"]
