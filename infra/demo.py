@@ -88,12 +88,12 @@ def _run() -> None:
     print(f"{imported.added} frames of {len(bank.lineages)} lineages: {splits}; split by well")
 
     clock.step("shards, and train the classifier", "cellnet train demo/bank --task classify")
-    classify = TrainConfig(task="classify", model=SMALL, augment=QUICK, epochs=14)
+    classify = TrainConfig(task="classify", model=SMALL, augment=QUICK, epochs=10)
     first = train(places, classify, say=print)
     print(f"published {first.ref}")
 
     clock.step("shards, and train the counter", "cellnet train demo/bank --task count --workers 2")
-    count = TrainConfig(task="count", model=SMALL, augment=QUICK, epochs=14)
+    count = TrainConfig(task="count", model=SMALL, augment=QUICK, epochs=10)
     counter = train(places, count, workers=2, say=print)
     print(f"published {counter.ref}")
 

@@ -102,7 +102,8 @@ def _say(predictor: Predictor, frame: Frame, store: Store) -> dict[str, Any]:
     try:
         prediction = predictor.predict(read_pixels(store, frame), pixel_um=frame.pixel_um)
     except (DataError, NotFoundError) as error:
-        return {"frame": frame, "prediction": None, "tile_counts": None, "left_out": str(error)}
+        reason = str(error).removeprefix(f"{frame.source}: ")
+        return {"frame": frame, "prediction": None, "tile_counts": None, "left_out": reason}
     boxes = prediction.boxes
     size = (max(box.bottom for box in boxes), max(box.right for box in boxes))
     counts = [count_inside(frame, box, size, prediction.factor) for box in boxes]

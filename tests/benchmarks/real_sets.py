@@ -25,7 +25,7 @@ from pipelines.places import Places
 from pipelines.train import train
 
 SETS: Final[dict[str, Task]] = {"brightfield-lines": "classify", "living-dead": "count", "t98g": "count"}
-SEED: Final = 3
+SEED: Final = 4
 """Of the splits; not the one that the defaults were chosen with."""
 HEAD: Final = "| set | split | frames | tiles | per tile | per frame |\n|---|---|---|---|---|---|\n"
 

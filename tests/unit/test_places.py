@@ -1,0 +1,51 @@
+"""Where jobs leave their runs, and how a store looks to Ray."""
+
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+
+from cellnet.errors import ConfigError
+from cellnet.store import S3Store
+from pipelines.places import Places, absolute, filesystem
+
+
+@pytest.mark.parametrize(
+    ("registry", "runs"),
+    [
+        ("s3://lab", "s3://lab/runs"),
+        ("s3://lab/registry/", "s3://lab/runs"),
+        ("s3://lab/plates/registry", "s3://lab/plates/runs"),
+    ],
+)
+def test_runs_lie_beside_the_registry_and_in_its_bucket(registry: str, runs: str) -> None:
+    assert Places(registry=registry).open_runs().uri == runs
+
+
+def test_runs_have_a_folder_of_their_own_unless_told_otherwise(tmp_path: Path) -> None:
+    registry = str(tmp_path / "registry")
+    assert Places(registry=registry).open_runs().uri == str(tmp_path / "runs")
+    elsewhere = str(tmp_path / "else" / "where")
+    assert Places(registry=registry, runs=elsewhere).open_runs().uri == elsewhere
+    assert Path(elsewhere).is_dir() and not Path(registry).exists()
+
+
+def test_a_relative_folder_is_made_absolute_but_refused_in_a_ray_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("bank") == str(tmp_path / "bank")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert [absolute(place) for place in ("/data/bank", "s3://lab/bank")] == ["/data/bank", "s3://lab/bank"]
+    with pytest.raises(ConfigError, match="'bank' would be lost"):
+        absolute("bank")
+
+
+def test_the_endpoint_of_a_store_reaches_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    files, root = filesystem(S3Store("s3://lab/runs", endpoint_url="http://127.0.0.1:9000"))
+    assert root == "lab/runs"
+    assert files == pyarrow.fs.S3FileSystem(endpoint_override="127.0.0.1:9000", scheme="http", region="us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.lab.example")
+    told = pyarrow.fs.S3FileSystem(endpoint_override="s3.lab.example", scheme="https", region="us-east-1")
+    assert filesystem(S3Store("s3://lab")) == (told, "lab")
