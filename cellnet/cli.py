@@ -26,6 +26,8 @@ FIGURE_NAMES = {
     "classify": ("n", "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auc_macro"),
     "count": ("n", "mae", "mse", "rmse", "r", "r2", "bias", "mape"),
 }
+LINEAGE_FIGURES = {"classify": ("n", "precision", "recall", "f1", "auc"), "count": ("n", "mae", "bias", "mape")}
+"""Those that mean something for a few frames; `--json` gives all."""
 CSV_COLUMNS = ["image", "lineage", "probability", "count", "tiles", "magnification", "classifier", "regressor", "error"]
 
 
@@ -335,7 +337,11 @@ def print_scores(scores: dict[str, Any]) -> None:
         print(f"{main} per {unit}: {scores[unit][main]:.3f}, 95 % interval over groups {low:.3f}-{high:.3f}")
     if scores["frame"].get("per_lineage"):
         print("per frame, by lineage:")
-        rows = [{"lineage": name, **values} for name, values in scores["frame"]["per_lineage"].items()]
+        shown = LINEAGE_FIGURES[scores["task"]]
+        rows = [
+            {"lineage": name, **{figure: values[figure] for figure in shown}}
+            for name, values in scores["frame"]["per_lineage"].items()
+        ]
         _print_table(rows)
 
 

@@ -79,6 +79,7 @@ def _run() -> None:
     places = Places(bank=str((FOLDER / "bank").absolute()), registry=str((FOLDER / "registry").absolute()))
 
     clock.step("draw the sample", "cellnet bank sample demo/images")
+    print("drawn, not recorded: the scores below are not scores on cells")
     manifest = write_sample(FOLDER / "images", wells_per_lineage=WELLS)
 
     clock.step("import it", "cellnet bank import demo/images/manifest.csv demo/bank")
