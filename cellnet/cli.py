@@ -26,8 +26,6 @@ FIGURE_NAMES = {
     "classify": ("n", "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auc_macro"),
     "count": ("n", "mae", "mse", "rmse", "r", "r2", "bias", "mape"),
 }
-LINEAGE_FIGURES = {"classify": ("n", "precision", "recall", "f1", "auc"), "count": ("n", "mae", "bias", "mape")}
-"""Those that mean something for a few frames; `--json` gives all."""
 CSV_COLUMNS = ["image", "lineage", "probability", "count", "tiles", "magnification", "classifier", "regressor", "error"]
 
 
@@ -326,7 +324,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The object of `evaluate --json` as a table for a person."""
-    from cellnet.metrics import MAIN
+    from cellnet.metrics import MAIN, PER_LINEAGE
 
     print(f"{scores['model']} on the {scores['split']} split")
     names = FIGURE_NAMES[scores["task"]]
@@ -337,7 +335,7 @@ def print_scores(scores: dict[str, Any]) -> None:
         print(f"{main} per {unit}: {scores[unit][main]:.3f}, 95 % interval over groups {low:.3f}-{high:.3f}")
     if scores["frame"].get("per_lineage"):
         print("per frame, by lineage:")
-        shown = LINEAGE_FIGURES[scores["task"]]
+        shown = PER_LINEAGE[scores["task"]]
         rows = [
             {"lineage": name, **{figure: values[figure] for figure in shown}}
             for name, values in scores["frame"]["per_lineage"].items()

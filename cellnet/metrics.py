@@ -20,6 +20,12 @@ Scores = dict[str, Any]
 MAIN: Final[dict[Task, str]] = {"classify": "accuracy", "count": "mae"}
 """The score of each task that is given with an interval."""
 
+PER_LINEAGE: Final[dict[Task, tuple[str, ...]]] = {
+    "classify": ("n", "precision", "recall", "f1", "auc"),
+    "count": ("n", "mae", "bias", "mape"),
+}
+"""What is shown of each lineage: scores that mean something for a few frames. The JSON holds all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:

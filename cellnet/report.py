@@ -13,7 +13,7 @@ import numpy as np
 
 from cellnet.config import Task
 from cellnet.errors import ConfigError
-from cellnet.metrics import MAIN, Rows
+from cellnet.metrics import MAIN, PER_LINEAGE, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def _per_lineage(scores: dict[str, Any]) -> str:
     lineages = scores["frame"].get("per_lineage")
     if not lineages:
         return ""
-    names = list(next(iter(lineages.values())))
+    names = PER_LINEAGE[scores["task"]]
     rows = [["lineage", *names]] + [[name, *(_text(values[key]) for key in names)] for name, values in lineages.items()]
     return "<h2>Per frame, by lineage</h2>" + _table(rows)
 
