@@ -11,12 +11,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellnet.answers import Prediction
 from cellnet.config import BankSettings, TrainConfig, TuneConfig, load_config
 from cellnet.errors import CellnetError, ConfigError
+from cellnet.readers import Options
 
 if TYPE_CHECKING:
     from cellnet.bank import Bank
@@ -104,10 +106,16 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_bank(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    importer = verbs.add_parser("import", help="import a manifest.csv or a folder of LINEAGE/*.png")
+    importer = verbs.add_parser("import", help="import a manifest.csv, a folder of LINEAGE/*.png or a Harmony export")
     importer.add_argument("source", type=Path, metavar="SOURCE")
     importer.add_argument("bank", metavar="BANK")
     importer.add_argument("--seed", type=int, help="of the split, for a new bank (0)")
+    harmony = importer.add_argument_group("a Harmony export")
+    harmony.add_argument("--channel", metavar="NAME", help="channel to take (the only one of transmitted light)")
+    harmony.add_argument("--lineages", type=Path, metavar="CSV", help="well,lineage for every well, like C03,A549")
+    harmony.add_argument("--layer", metavar="NAME", help="layer of the plate layout that names the lineage")
+    harmony.add_argument("--population", metavar="NAME", help="population of objects that are the cells")
+    harmony.add_argument("--spread-counts", action="store_true", help="share a well's count out over its fields")
     importer.add_argument("--json", action="store_true")
     _add_places(importer, registry=False)
     importer.set_defaults(run=_bank_import)
@@ -207,7 +215,9 @@ def _bank_import(arguments: argparse.Namespace) -> None:
     from pipelines.places import absolute
 
     settings = BankSettings(seed=arguments.seed) if arguments.seed is not None else None
-    bank, imported = ingest(Path(absolute(str(arguments.source))), _places(arguments), settings=settings)
+    options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+    source = Path(absolute(str(arguments.source)))
+    bank, imported = ingest(source, _places(arguments), settings=settings, options=options)
     for frame in imported.set_aside:
         say(f"set aside {frame.source}: {frame.set_aside}")
     say(f"{imported.added} frames added, {imported.known} known already, {len(imported.set_aside)} set aside")

@@ -15,7 +15,7 @@ import ray.data
 from cellnet.bank import Bank, Imported, prepare
 from cellnet.config import BankSettings
 from cellnet.errors import DataError
-from cellnet.readers import SourceFrame, read_source
+from cellnet.readers import Options, SourceFrame, read_source
 from cellnet.store import Store
 from pipelines import cluster
 from pipelines.places import Places
@@ -23,12 +23,14 @@ from pipelines.places import Places
 Rows = dict[str, Any]
 
 
-def ingest(source: Path, places: Places, *, settings: BankSettings | None = None) -> tuple[Bank, Imported]:
+def ingest(
+    source: Path, places: Places, *, settings: BankSettings | None = None, options: Options | None = None
+) -> tuple[Bank, Imported]:
     """The bank with the source's frames in it, and what came of each image.
 
     A bad image is set aside. Raises DataError when no image at all could be used; then no bank is made.
     """
-    sources = read_source(source)
+    sources = read_source(source, options)
     bank = places.new_bank(settings)
     cluster.connect()
     frames = ray.data.from_items(

@@ -1,10 +1,11 @@
 """How images come in: each reader turns a source into `SourceFrame`s. Adding one is adding a file.
 
-A reader is a module with `accepts(source) -> bool` and `read(source) -> list[SourceFrame]`. It looks at tables
-and names, not at pixels: decoding happens later, in parallel, one frame at a time.
+A reader is a module with `accepts(source) -> bool`, `read(source, options) -> list[SourceFrame]` and `TAKES`, the
+options that concern it. It looks at tables and names, not at pixels: decoding happens later, in parallel, one frame
+at a time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cellnet.errors import DataError
@@ -26,14 +27,34 @@ class SourceFrame:
     """Why this frame cannot be taken, when the source itself is wrong about it."""
 
 
-def read_source(source: Path) -> list[SourceFrame]:
-    """Every frame that a manifest or a folder names. Raises DataError when no reader knows the source."""
-    from cellnet.readers import folder, manifest
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a source may leave open: the options of `cellnet bank import`."""
+
+    channel: str | None = None
+    lineages: Path | None = None
+    """A CSV with the columns well,lineage."""
+    layer: str | None = None
+    population: str | None = None
+    spread_counts: bool = False
+    """Share the count of a well out evenly over its fields."""
+
+
+KNOWN = "a manifest.csv, a folder of LINEAGE/*.png or a Harmony export"
+
+
+def read_source(source: Path, options: Options | None = None) -> list[SourceFrame]:
+    """Every frame of a source. Raises DataError when no reader knows it, or it has no use for an option."""
+    from cellnet.readers import folder, harmony, manifest
 
     if not source.exists():
-        raise DataError(f"{source} does not exist; give a manifest.csv or a folder of LINEAGE/*.png")
-    for reader in (manifest, folder):
+        raise DataError(f"{source} does not exist; give {KNOWN}")
+    options = options or Options()
+    given = {field.name for field in fields(Options) if getattr(options, field.name) != field.default}
+    for reader in (manifest, harmony, folder):
         if reader.accepts(source):
-            frames: list[SourceFrame] = reader.read(source)
+            if useless := sorted(given - reader.TAKES):
+                raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")
+            frames: list[SourceFrame] = reader.read(source, options)
             return frames
-    raise DataError(f"{source} is neither a manifest.csv nor a folder of LINEAGE/*.png")
+    raise DataError(f"{source} is none of these: {KNOWN}")

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from cellnet.errors import DataError
 from cellnet.images import SUFFIXES
-from cellnet.readers import SourceFrame
+from cellnet.readers import Options, SourceFrame
+
+TAKES: frozenset[str] = frozenset()
 
 
 def accepts(source: Path) -> bool:
@@ -12,7 +14,7 @@ def accepts(source: Path) -> bool:
     return source.is_dir()
 
 
-def read(source: Path) -> list[SourceFrame]:
+def read(source: Path, options: Options) -> list[SourceFrame]:
     """A frame an image file, its lineage the name of its folder. Raises DataError when there is none."""
     frames = [
         SourceFrame(path=path, lineage=folder.name)

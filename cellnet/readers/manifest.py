@@ -10,8 +10,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from cellnet.errors import DataError
-from cellnet.readers import SourceFrame
+from cellnet.readers import Options, SourceFrame
 
+TAKES: frozenset[str] = frozenset()
 COLUMNS = ("image", "lineage", "count", "group")
 
 
@@ -20,7 +21,7 @@ def accepts(source: Path) -> bool:
     return source.suffix.lower() == ".csv" or (source / "manifest.csv").is_file()
 
 
-def read(source: Path) -> list[SourceFrame]:
+def read(source: Path, options: Options) -> list[SourceFrame]:
     """A frame a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
     manifest = source / "manifest.csv" if source.is_dir() else source
     rows = _rows(manifest, COLUMNS)

@@ -1,0 +1,186 @@
+"""Harmony exports in miniature, with the namespaces, byte order marks and maps of the real ones."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from cellnet.errors import DataError
+from cellnet.readers import Options, SourceFrame, read_source
+
+V5 = "http://www.perkinelmer.com/PEHH/HarmonyV5"
+V7 = "43B2A954-E3C3-47E1-B392-6635266B0DD3/HarmonyV7"
+BRIGHTFIELD = {"ChannelName": "Brightfield", "ChannelType": "Brightfield", "ImageResolutionX": "5.9E-07"}
+PHASE = {"ChannelName": "Digital Phase Contrast", "ChannelType": "Phase", "ImageResolutionX": "5.9E-07"}
+DYE = {"ChannelName": "HOECHST 33342", "ChannelType": "Fluorescence", "ImageResolutionX": "5.9E-07"}
+
+
+def xml(facts: dict[str, str]) -> str:
+    return "".join(f"<{name}>{value}</{name}>" for name, value in facts.items())
+
+
+def export(
+    folder: Path,
+    *,
+    wells: tuple[tuple[int, int], ...] = ((3, 3), (3, 4)),
+    fields: int = 2,
+    planes: int = 1,
+    channels: tuple[dict[str, str], ...] = (DYE, BRIGHTFIELD),
+    namespace: str = V5,
+    index: str = "Index.idx.xml",
+    **changed: str,
+) -> Path:
+    """The folder of a plate named P1; from V6 on, what is true of a channel stands in its map alone."""
+    mapped = namespace == V7
+    images, entries = [], []
+    (folder / "Images").mkdir(parents=True)
+    for number, channel in enumerate(channels, start=1):
+        entries.append(f'<Entry ChannelID="{number}">{xml(channel) if mapped else ""}</Entry>')
+        for row, column in wells:
+            for field in range(1, fields + 1):
+                for plane in range(1, planes + 1):
+                    url = f"r{row:02d}c{column:02d}f{field:02d}p{plane:02d}-ch{number}.tiff"
+                    (folder / "Images" / url).touch()
+                    facts = {"URL": url, "State": "Ok", "Row": row, "Col": column, "FieldID": field, "PlaneID": plane}
+                    facts |= {"TimepointID": 0, "ChannelID": number} | ({} if mapped else channel)
+                    images.append(f"<Image>{xml({**facts, **changed})}</Image>")
+    text = (
+        f'<?xml version="1.0" encoding="utf-8"?><EvaluationInputData xmlns="{namespace}">'
+        f"<Plates><Plate><Name>P1</Name></Plate></Plates><Wells><Well><Image id='x' /></Well></Wells>"
+        f"<Maps><Map>{''.join(entries)}</Map></Maps><Images>{''.join(images)}</Images></EvaluationInputData>"
+    )
+    (folder / "Images" / index).write_text(text, encoding="utf-8-sig")
+    return folder
+
+
+def table(path: Path, columns: str, *rows: str, plate: str = "P1") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"Database Name\tX\nPlate Name\t{plate}\n\n[Data]", columns.replace(" ", "\t").replace("~", " ")]
+    path.write_text("\n".join(lines + [row.replace(" ", "\t") for row in rows]) + "\n", encoding="utf-8")
+
+
+def by_name(frames: list[SourceFrame]) -> dict[str, SourceFrame]:
+    return {frame.path.name[:9]: frame for frame in frames}
+
+
+@pytest.mark.parametrize(("namespace", "index"), [(V5, "Index.idx.xml"), (V7, "Index.xml")])
+@pytest.mark.parametrize("given", [".", "Images", "index"])
+def test_every_field_of_the_transmitted_channel_is_a_frame(
+    tmp_path: Path, namespace: str, index: str, given: str
+) -> None:
+    folder = export(tmp_path / "plate", namespace=namespace, index=index)
+    source = folder / "Images" / index if given == "index" else folder / given
+    frames = read_source(source)
+    assert [frame.path.name for frame in frames] == [f"r03c0{c}f0{f}p01-ch2.tiff" for c in (3, 4) for f in (1, 2)]
+    assert {(frame.group, frame.problem) for frame in frames} == {("P1/r03c03", None), ("P1/r03c04", None)}
+    assert frames[0].pixel_um == pytest.approx(0.59)
+    assert frames[0].lineage is frames[0].count is None
+
+
+def test_two_channels_of_transmitted_light_must_be_told_apart(tmp_path: Path) -> None:
+    folder = export(tmp_path, channels=(PHASE, DYE, BRIGHTFIELD))
+    with pytest.raises(DataError, match="choose one with --channel: 'Digital Phase Contrast', 'Brightfield'"):
+        read_source(folder)
+    assert read_source(folder, Options(channel="Brightfield"))[0].path.name.endswith("ch3.tiff")
+    with pytest.raises(DataError, match="no channel 'Brightfeld'; it has"):
+        read_source(folder, Options(channel="Brightfeld"))
+
+
+def test_an_export_of_dyes_alone_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no channel of transmitted light; choose one with --channel: 'HOECHST"):
+        read_source(export(tmp_path, channels=(DYE,)))
+
+
+def test_of_a_stack_the_middle_plane_is_taken(tmp_path: Path) -> None:
+    names = [frame.path.name for frame in read_source(export(tmp_path, planes=3, fields=1))]
+    assert names == ["r03c03f01p02-ch2.tiff", "r03c04f01p02-ch2.tiff"]
+
+
+def test_objects_are_counted_field_by_field_with_their_centres(tmp_path: Path) -> None:
+    objects = export(tmp_path) / "Evaluation1" / "Objects_Population - Cells.txt"
+    rows = ("3 3 0 1 10 20", "3 3 0 1 30 40.5", "3 4 0 2 5 6")
+    table(objects, "Row Column Timepoint Field X Y", *rows)
+    frames = by_name(read_source(tmp_path))
+    assert frames["r03c03f01"].count == 2 and frames["r03c03f01"].centres == ((10, 20), (30, 40.5))
+    assert frames["r03c04f02"].count == 1
+    assert frames["r03c03f02"].count is None, "a field that the table does not name was perhaps not analysed"
+
+
+def test_objects_without_pixels_are_counted_alone(tmp_path: Path) -> None:
+    objects = export(tmp_path) / "Objects_Population - Cells.txt"
+    table(objects, "Row Column Timepoint Field Area", "3 3 0 1 99")
+    frame = by_name(read_source(tmp_path))["r03c03f01"]
+    assert (frame.count, frame.centres) == (1, None)
+
+
+def test_several_populations_must_be_told_apart(tmp_path: Path) -> None:
+    folder = export(tmp_path)
+    for name in ("Cells", "Spots"):
+        table(folder / f"Objects_Population - {name}.txt", "Row Column Field", "3 3 1")
+    with pytest.raises(DataError, match="choose one with --population: Cells, Spots"):
+        read_source(folder)
+    assert by_name(read_source(folder, Options(population="Spots")))["r03c03f01"].count == 1
+
+
+def test_counts_of_wells_are_shared_out_only_when_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns = "Row Column Timepoint Nuclei~-~Number~of~Objects"
+    table(export(tmp_path) / "PlateResults.txt", columns, "3 3 0 31", "3 4 0 8")
+    with caplog.at_level(logging.WARNING):
+        assert {frame.count for frame in read_source(tmp_path)} == {None}
+    assert "--spread-counts" in caplog.text
+    frames = by_name(read_source(tmp_path, Options(spread_counts=True)))
+    assert [frames[name].count for name in ("r03c03f01", "r03c03f02", "r03c04f01")] == [15.5, 15.5, 4]
+
+
+def test_results_of_another_plate_are_refused(tmp_path: Path) -> None:
+    table(export(tmp_path) / "Objects_Population - Cells.txt", "Row Column Field", "3 3 1", plate="P2")
+    with pytest.raises(DataError, match="is of the plate 'P2', the images are of 'P1'"):
+        read_source(tmp_path)
+
+
+def test_the_plate_layout_names_the_lineage(tmp_path: Path) -> None:
+    folder = export(tmp_path)
+    (folder / "Assaylayout").mkdir()
+    wells = "<Well><Row>3</Row><Col>3</Col><Value>A549</Value></Well><Well><Row>3</Row><Col>4</Col><Value /></Well>"
+    layers = f"<Layer><Name>Compound</Name></Layer><Layer><Name>Cell Type</Name>{wells}</Layer>"
+    text = f'<AssayLayout xmlns="{V5}">{layers}</AssayLayout>'
+    (folder / "Assaylayout" / "a.xml").write_text(text, encoding="utf-8-sig")
+    assert [frame.lineage for frame in read_source(folder)] == ["A549", "A549", None, None]
+    with pytest.raises(DataError, match="no layer 'Cells'; it has 'Compound', 'Cell Type'"):
+        read_source(folder, Options(layer="Cells"))
+
+
+def test_a_csv_names_the_lineage_of_a_well_however_it_is_written(tmp_path: Path) -> None:
+    folder = export(tmp_path / "plate")
+    (tmp_path / "wells.csv").write_text("well,lineage\nC3,A549\nr03c04,3T3\n")
+    lineages = [frame.lineage for frame in read_source(folder, Options(lineages=tmp_path / "wells.csv"))]
+    assert lineages == ["A549", "A549", "3T3", "3T3"]
+    (tmp_path / "wells.csv").write_text("well,lineage\nthird,A549\n")
+    with pytest.raises(DataError, match="'third' is not a well; write C03 or r03c03"):
+        read_source(folder, Options(lineages=tmp_path / "wells.csv"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"URL": "../../secret.tiff"}, "its path leads out of the export's folder"),
+        ({"URL": "gone.tiff"}, "the file is missing"),
+        ({"State": "Failed"}, "Harmony marks it as 'Failed'"),
+    ],
+)
+def test_a_bad_image_is_told_with_its_reason(tmp_path: Path, changed: dict[str, str], problem: str) -> None:
+    (tmp_path / "secret.tiff").touch()
+    assert {frame.problem for frame in read_source(export(tmp_path / "a" / "plate", **changed))} == {problem}
+
+
+@pytest.mark.parametrize("text", ["", "<EvaluationInputData>", "<EvaluationInputData></EvaluationInputData>", "\0"])
+def test_a_damaged_index_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "Index.idx.xml").write_text(text)
+    with pytest.raises(DataError, match=r"Index\.idx\.xml .*export"):
+        read_source(tmp_path)
+
+
+def test_an_option_that_a_source_has_no_use_for_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("image,lineage,count,group\n")
+    with pytest.raises(DataError, match="no use for --spread-counts; leave it out"):
+        read_source(tmp_path, Options(spread_counts=True))
