@@ -106,10 +106,13 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_bank(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    importer = verbs.add_parser("import", help="import a manifest.csv, a folder of LINEAGE/*.png or a Harmony export")
+    importer = verbs.add_parser("import", help="import a manifest.csv, a folder of LINEAGE/*.png, COCO or Harmony")
     importer.add_argument("source", type=Path, metavar="SOURCE")
     importer.add_argument("bank", metavar="BANK")
     importer.add_argument("--seed", type=int, help="of the split, for a new bank (0)")
+    coco = importer.add_argument_group("COCO annotations")
+    coco.add_argument("--lineage-pattern", metavar="REGEX", help="finds the lineage in a file name, like '^([^_]+)_'")
+    coco.add_argument("--group-pattern", metavar="REGEX", help="finds the well in a file name, like '_([A-H][0-9]+)_'")
     harmony = importer.add_argument_group("a Harmony export")
     harmony.add_argument("--channel", metavar="NAME", help="channel to take (the only one of transmitted light)")
     harmony.add_argument("--lineages", type=Path, metavar="CSV", help="well,lineage for every well, like C03,A549")

@@ -38,20 +38,23 @@ class Options:
     population: str | None = None
     spread_counts: bool = False
     """Share the count of a well out evenly over its fields."""
+    lineage_pattern: str | None = None
+    """A regular expression; its first group, in the name of a file, is the lineage."""
+    group_pattern: str | None = None
 
 
-KNOWN = "a manifest.csv, a folder of LINEAGE/*.png or a Harmony export"
+KNOWN = "a manifest.csv, a folder of LINEAGE/*.png, a COCO .json or a Harmony export"
 
 
 def read_source(source: Path, options: Options | None = None) -> list[SourceFrame]:
     """Every frame of a source. Raises DataError when no reader knows it, or it has no use for an option."""
-    from cellnet.readers import folder, harmony, manifest
+    from cellnet.readers import coco, folder, harmony, manifest
 
     if not source.exists():
         raise DataError(f"{source} does not exist; give {KNOWN}")
     options = options or Options()
     given = {field.name for field in fields(Options) if getattr(options, field.name) != field.default}
-    for reader in (manifest, harmony, folder):
+    for reader in (manifest, coco, harmony, folder):
         if reader.accepts(source):
             if useless := sorted(given - reader.TAKES):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")

@@ -1,0 +1,114 @@
+"""Frames from a COCO file of annotations (https://cocodataset.org/#format-data), as LIVECell and others publish them.
+
+    annotations.json        images, annotations and categories, each a list, or a dict by id
+    FILE_NAME               beside it, or in a folder `images` beside it, or anywhere below
+
+A cell is an annotation that is not a crowd; its centre is the middle of its box, else of its outline. The lineage is
+the category where there are several, else what `--lineage-pattern` finds in the file name.
+"""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Final
+
+from cellnet.errors import DataError
+from cellnet.readers import Options, SourceFrame
+
+TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})
+MAX_BYTES: Final = 2 * 10**9
+Item = dict[str, Any]
+
+
+def accepts(source: Path) -> bool:
+    """Whether the source is a JSON file."""
+    return source.is_file() and source.suffix.lower() == ".json"
+
+
+def read(source: Path, options: Options) -> list[SourceFrame]:
+    """A frame an image. Raises DataError for what is not COCO, or a pattern that is not one."""
+    found = _load(source)
+    images, annotations = _items(found, "images", source), _items(found, "annotations", source)
+    if not images:
+        raise DataError(f"{source} lists no images; export the annotations again")
+    names = {str(item.get("id")): str(item.get("name")) for item in _items(found, "categories", source)}
+    of_image: dict[str, list[Item]] = defaultdict(list)
+    for annotation in annotations:
+        if not annotation.get("iscrowd"):
+            of_image[str(annotation.get("image_id"))].append(annotation)
+    files = {path.name: path for path in source.parent.rglob("*") if path.is_file()}
+    categories = names if len(names) > 1 else {}
+    return [_frame(source, image, of_image[str(image.get("id"))], files, categories, options) for image in images]
+
+
+def _load(source: Path) -> Item:
+    if source.stat().st_size > MAX_BYTES:
+        raise DataError(f"{source} is over {MAX_BYTES // 10**9} GB; split it by image")
+    try:
+        found = json.loads(source.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{source} is not readable as JSON ({error}); export it again") from error
+    if not isinstance(found, dict) or not {"images", "annotations"} <= set(found):
+        raise DataError(f"{source} is not COCO: it needs 'images' and 'annotations'")
+    return found
+
+
+def _items(found: Item, key: str, source: Path) -> list[Item]:
+    """The entries of a part, which is a list, or a dict by id."""
+    part = found.get(key, [])
+    items = [{"id": number, **item} for number, item in part.items()] if isinstance(part, dict) else part
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise DataError(f"{source}: {key!r} is not a list of objects; export it again")
+    return items
+
+
+def _frame(
+    source: Path, image: Item, cells: list[Item], files: dict[str, Path], categories: dict[str, str], options: Options
+) -> SourceFrame:
+    name = str(image.get("file_name", ""))
+    path = source.parent / name
+    if not path.resolve().is_relative_to(source.parent.resolve()) or not path.is_file():
+        path = files.get(Path(name).name, source.parent / Path(name).name)
+    centres = [_centre(cell) for cell in cells]
+    known = tuple(centre for centre in centres if centre is not None)
+    kinds = {categories.get(str(cell.get("category_id")), "?") for cell in cells} if categories else set()
+    problem = None
+    if not path.is_file():
+        problem = "the file is missing"
+    elif len(kinds) > 1:
+        problem = f"its cells are of several categories: {', '.join(sorted(kinds))}"
+    return SourceFrame(
+        path=path,
+        lineage=_matched(options.lineage_pattern, path.name, "lineage") or next(iter(kinds), None),
+        count=float(len(cells)),
+        centres=known if len(known) == len(cells) else None,
+        group=_matched(options.group_pattern, path.name, "group"),
+        problem=problem,
+    )
+
+
+def _centre(cell: Item) -> tuple[float, float] | None:
+    """The middle of the box, else of the outline's corners."""
+    try:
+        if cell.get("bbox"):
+            x, y, width, height = (float(number) for number in cell["bbox"])
+            return x + width / 2, y + height / 2
+        outline = [float(number) for polygon in cell["segmentation"] for number in polygon]
+        xs, ys = outline[::2], outline[1::2]
+        return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _matched(pattern: str | None, name: str, what: str) -> str | None:
+    """The first group of a pattern in a file name, or all that it matches."""
+    if pattern is None:
+        return None
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise DataError(f"the pattern of the {what}, {pattern!r}, is not a regular expression: {error}") from error
+    if match is None:
+        return None
+    return match.group(1) if match.re.groups else match.group()
