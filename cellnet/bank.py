@@ -85,8 +85,9 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
         return Frame(frame="", source=name, set_aside=f"cannot be read: {error.strerror}")
     try:
         image_HW = images.decode(data, name=source.path.name)
+        source = _with_cells(source, (image_HW.shape[0], image_HW.shape[1]))
     except DataError as error:
-        return Frame(frame="", source=name, set_aside=str(error).partition(": ")[2])
+        return Frame(frame="", source=name, set_aside=str(error).removeprefix(f"{source.path.name}: "))
     header = f"{image_HW.dtype} {image_HW.shape}".encode()
     digest = hashlib.sha256(header + image_HW.tobytes()).hexdigest()
     store.create(f"pixels/{digest}.png", images.encode_png(image_HW))
@@ -102,6 +103,18 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
         bits=image_HW.dtype.itemsize * 8,
         pixel_um=source.pixel_um,
     )
+
+
+def _with_cells(source: SourceFrame, size: tuple[int, int]) -> SourceFrame:
+    """The source with the count and the centres of its mask, if it has one."""
+    if source.mask is None:
+        return source
+    try:
+        data = source.mask.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source.mask.name}: cannot be read: {error.strerror}") from error
+    centres_N2 = images.cells_of_mask(data, name=source.mask.name, size=size)
+    return replace(source, count=float(len(centres_N2)), centres=tuple((x, y) for x, y in centres_N2.tolist()))
 
 
 def read_pixels(store: Store, frame: Frame) -> NDArray[np.uint8] | NDArray[np.uint16]:

@@ -65,7 +65,32 @@ def decode(data: bytes, *, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     Colour becomes luminance, transparency is dropped, float pixels are spread over 16 bits. Raises
     DataError, naming `name`, for what is unreadable, empty, blank, of several pages, or over 100 megapixels.
     """
-    _quiet_opencv()
+    _check_header(data, name)
+    image = _imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION, name)
+    if image.dtype not in (np.uint8, np.uint16):
+        image = _to_16_bits(image, name)
+    if image.min() == image.max():
+        raise DataError(f"{name}: blank, every pixel has the value {image.flat[0]}")
+    return image
+
+
+def cells_of_mask(data: bytes, *, name: str, size: tuple[int, int]) -> NDArray[np.float64]:
+    """The centres (N, 2) of the cells of an instance mask, columns x and y: the mean place of each number but 0.
+
+    Raises DataError, naming `name`, for what is unreadable, of several channels, or not of the frame's size (H, W).
+    """
+    _check_header(data, name)
+    mask_HW = _imdecode(data, cv2.IMREAD_UNCHANGED, name)
+    if mask_HW.shape != size:
+        seen = "×".join(map(str, mask_HW.shape))
+        raise DataError(f"{name}: the mask is {seen}, not one channel of {size[0]}×{size[1]} like its frame")
+    y_N, x_N = np.nonzero(mask_HW)
+    _, cell_N, pixels_K = np.unique(mask_HW[y_N, x_N], return_inverse=True, return_counts=True)
+    return np.stack([np.bincount(cell_N, axis_N) for axis_N in (x_N, y_N)], axis=1) / pixels_K[:, None]
+
+
+def _check_header(data: bytes, name: str) -> None:
+    """Raise DataError unless the bytes begin like one image of a size that may be decoded."""
     if not data:
         raise DataError(f"{name}: the file is empty; export it again")
     try:
@@ -80,20 +105,17 @@ def decode(data: bytes, *, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
         raise DataError(f"{name}: {width}×{height} is over {MAX_PIXELS // 10**6} megapixels; cut it first")
     if pages > 1:
         raise DataError(f"{name}: holds {pages} pages; export one plane a file")
+
+
+def _imdecode(data: bytes, flags: int, name: str) -> NDArray[Any]:
+    _quiet_opencv()
     try:
-        image = cv2.imdecode(
-            np.frombuffer(data, np.uint8),
-            cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION,
-        )
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise DataError(f"{name}: damaged, its pixels cannot be decoded") from error
     if image is None:
         raise DataError(f"{name}: damaged, its pixels cannot be decoded")
-    if image.dtype not in (np.uint8, np.uint16):
-        image = _to_16_bits(image, name)
-    if image.min() == image.max():
-        raise DataError(f"{name}: blank, every pixel has the value {image.flat[0]}")
-    return image
+    return np.asarray(image)
 
 
 def _to_16_bits(image_HW: NDArray[Any], name: str) -> NDArray[np.uint16]:

@@ -5,6 +5,7 @@ options that concern it. It looks at tables and names, not at pixels: decoding h
 at a time.
 """
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class SourceFrame:
     group: str | None = None
     """What must stay on one side of a split: a well, a plate, a recording series."""
     pixel_um: float | None = None
+    mask: Path | None = None
+    """An image of the cells, each a number of its own, from which count and centres are taken at import."""
     problem: str | None = None
     """Why this frame cannot be taken, when the source itself is wrong about it."""
 
@@ -43,18 +46,31 @@ class Options:
     group_pattern: str | None = None
 
 
-KNOWN = "a manifest.csv, a folder of LINEAGE/*.png, a COCO .json or a Harmony export"
+def matched(pattern: str | None, name: str, what: str) -> str | None:
+    """The first group of a pattern in a file name, or all that it matches."""
+    if pattern is None:
+        return None
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise DataError(f"the pattern of the {what}, {pattern!r}, is not a regular expression: {error}") from error
+    if match is None:
+        return None
+    return match.group(1) if match.re.groups else match.group()
+
+
+KNOWN = "a manifest.csv, a folder of LINEAGE/*.png, images/ and masks/, a COCO .json or a Harmony export"
 
 
 def read_source(source: Path, options: Options | None = None) -> list[SourceFrame]:
     """Every frame of a source. Raises DataError when no reader knows it, or it has no use for an option."""
-    from cellnet.readers import coco, folder, harmony, manifest
+    from cellnet.readers import coco, folder, harmony, manifest, masks
 
     if not source.exists():
         raise DataError(f"{source} does not exist; give {KNOWN}")
     options = options or Options()
     given = {field.name for field in fields(Options) if getattr(options, field.name) != field.default}
-    for reader in (manifest, coco, harmony, folder):
+    for reader in (manifest, coco, harmony, masks, folder):
         if reader.accepts(source):
             if useless := sorted(given - reader.TAKES):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")

@@ -8,13 +8,12 @@ the category where there are several, else what `--lineage-pattern` finds in the
 """
 
 import json
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame
+from cellnet.readers import Options, SourceFrame, matched
 
 TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})
 MAX_BYTES: Final = 2 * 10**9
@@ -80,10 +79,10 @@ def _frame(
         problem = f"its cells are of several categories: {', '.join(sorted(kinds))}"
     return SourceFrame(
         path=path,
-        lineage=_matched(options.lineage_pattern, path.name, "lineage") or next(iter(kinds), None),
+        lineage=matched(options.lineage_pattern, path.name, "lineage") or next(iter(kinds), None),
         count=float(len(cells)),
         centres=known if len(known) == len(cells) else None,
-        group=_matched(options.group_pattern, path.name, "group"),
+        group=matched(options.group_pattern, path.name, "group"),
         problem=problem,
     )
 
@@ -99,16 +98,3 @@ def _centre(cell: Item) -> tuple[float, float] | None:
         return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _matched(pattern: str | None, name: str, what: str) -> str | None:
-    """The first group of a pattern in a file name, or all that it matches."""
-    if pattern is None:
-        return None
-    try:
-        match = re.search(pattern, name)
-    except re.error as error:
-        raise DataError(f"the pattern of the {what}, {pattern!r}, is not a regular expression: {error}") from error
-    if match is None:
-        return None
-    return match.group(1) if match.re.groups else match.group()

@@ -1,0 +1,42 @@
+"""Frames with instance masks: a folder of `images` and a folder of `masks` beside it, the same name for the same frame.
+
+A mask is an image of one channel, 0 where there is no cell and a number of its own for every cell (8, 16 or 32
+bits). Masks are decoded at import, in parallel; the count is how many numbers there are, a centre a number's mean.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from cellnet.errors import DataError
+from cellnet.images import SUFFIXES
+from cellnet.readers import Options, SourceFrame, matched
+
+TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})
+
+
+def accepts(source: Path) -> bool:
+    """Whether the source is a folder with the folders `images` and `masks`."""
+    return (source / "images").is_dir() and (source / "masks").is_dir()
+
+
+def read(source: Path, options: Options) -> list[SourceFrame]:
+    """A frame an image. Raises DataError for none, and for masks of which no image has the name."""
+    images = _by_stem(source / "images")
+    masks = _by_stem(source / "masks")
+    if not images:
+        raise DataError(f"{source / 'images'} holds no {', '.join(sorted(SUFFIXES))} file")
+    if strays := sorted(masks.keys() - images.keys()):
+        raise DataError(f"{masks[strays[0]]} is the mask of no image ({len(strays)} such); name both alike")
+    return [
+        SourceFrame(
+            path=path,
+            lineage=matched(options.lineage_pattern, path.name, "lineage"),
+            group=matched(options.group_pattern, path.name, "group"),
+            mask=masks.get(stem),
+        )
+        for stem, path in images.items()
+    ]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
