@@ -12,10 +12,10 @@ import hashlib
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,9 @@ class Frame:
     height: int = 0
     width: int = 0
     bits: int = 0
+    darkest: int = 0
+    """The smallest grey value as recorded."""
+    brightest: int = 0
     pixel_um: float | None = None
     set_aside: str | None = None
     """Why the image is not used; None for a frame in use."""
@@ -68,6 +71,8 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("bits", pa.int8()),
+        ("darkest", pa.int32()),
+        ("brightest", pa.int32()),
         ("pixel_um", pa.float64()),
         ("set_aside", pa.string()),
     ]
@@ -101,6 +106,8 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
         height=image_HW.shape[0],
         width=image_HW.shape[1],
         bits=image_HW.dtype.itemsize * 8,
+        darkest=int(image_HW.min()),
+        brightest=int(image_HW.max()),
         pixel_um=source.pixel_um,
     )
 
@@ -260,6 +267,40 @@ def _merge(rows: list[Frame], prepared: Sequence[Frame], settings: BankSettings)
     kept = [replace(frame, split=splits[frame.group]) for frame in used.values()]
     added = len(kept) - sum(row.set_aside is None for row in rows)
     return [*kept, *aside.values()], Imported(added=added, known=known, set_aside=set_aside)
+
+
+def warnings_of(frames: Sequence[Frame]) -> list[str]:
+    """What will hurt a training on these frames, a sentence each."""
+    found = []
+    groups: dict[str, set[str]] = defaultdict(set)
+    for frame in frames:
+        groups[frame.lineage or "(not known)"].add(frame.group)
+    if alone := sorted(lineage for lineage, names in groups.items() if len(names) == 1):
+        found.append(f"{', '.join(alone)}: one group only, so nothing of it is left to test on")
+    counted = sum(frame.count is not None for frame in frames)
+    if 0 < counted < len(frames):
+        found.append(f"{len(frames) - counted} of {len(frames)} frames have no count; a counter leaves them out")
+    for what, value_of in FACETS.items():
+        holders: dict[object, set[str]] = defaultdict(set)
+        for frame in frames:
+            if frame.lineage is not None:
+                holders[value_of(frame)].add(frame.lineage)
+        lineages = set[str]().union(*holders.values())
+        apart = sorted(one for one in lineages if all(held == {one} for held in holders.values() if one in held))
+        if len(lineages) > 1 and apart:
+            names = "every lineage" if len(apart) == len(lineages) else ", ".join(apart)
+            found.append(f"{names}: {what} that no other lineage has; a classifier may learn that, not the cells")
+    return found
+
+
+FACETS: Final[dict[str, Callable[[Frame], object]]] = {
+    "a plate": lambda frame: frame.group.rpartition("/")[0],
+    "a frame size": lambda frame: (frame.height, frame.width),
+    "a pixel size": lambda frame: frame.pixel_um,
+    "a bit depth": lambda frame: frame.bits,
+    "a file format": lambda frame: Path(frame.source).suffix.lower(),
+}
+"""What may go along with a lineage by accident."""
 
 
 def assign_splits(frames: Iterable[Frame], settings: BankSettings) -> dict[str, Split]:

@@ -21,7 +21,7 @@ from cellnet.errors import CellnetError, ConfigError
 from cellnet.readers import Options
 
 if TYPE_CHECKING:
-    from cellnet.bank import Bank
+    from cellnet.bank import Bank, Frame
     from pipelines.places import Places
 
 FIGURE_NAMES = {
@@ -110,7 +110,7 @@ def _add_bank(parser: argparse.ArgumentParser) -> None:
     importer.add_argument("source", type=Path, metavar="SOURCE")
     importer.add_argument("bank", metavar="BANK")
     importer.add_argument("--seed", type=int, help="of the split, for a new bank (0)")
-    coco = importer.add_argument_group("COCO annotations")
+    coco = importer.add_argument_group("COCO annotations and instance masks")
     coco.add_argument("--lineage-pattern", metavar="REGEX", help="finds the lineage in a file name, like '^([^_]+)_'")
     coco.add_argument("--group-pattern", metavar="REGEX", help="finds the well in a file name, like '_([A-H][0-9]+)_'")
     harmony = importer.add_argument_group("a Harmony export")
@@ -255,24 +255,36 @@ def _bank_shards(arguments: argparse.Namespace) -> None:
 
 
 def _print_bank(bank: "Bank", *, as_json: bool) -> None:
-    cells: Counter[tuple[str, str]] = Counter()
-    frames: Counter[tuple[str, str]] = Counter()
-    groups: dict[tuple[str, str], set[str]] = {}
+    from cellnet.bank import warnings_of
+
+    parts: dict[tuple[str, str], list[Frame]] = {}
     for frame in bank.frames:
-        key = (frame.lineage or "(not known)", str(frame.split))
-        frames[key] += 1
-        cells[key] += round(frame.count or 0)
-        groups.setdefault(key, set()).add(frame.group)
-    rows = [
-        {"lineage": key[0], "split": key[1], "frames": frames[key], "groups": len(groups[key]), "cells": cells[key]}
-        for key in sorted(frames)
-    ]
+        parts.setdefault((frame.lineage or "(not known)", str(frame.split)), []).append(frame)
+    rows = [{"lineage": lineage, "split": split, **_facts(parts[lineage, split])} for lineage, split in sorted(parts)]
+    warnings = warnings_of(bank.frames)
     if as_json:
         facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "set_aside": len(bank.set_aside)}
-        print(json.dumps(facts))
+        print(json.dumps(facts | {"warnings": warnings}))
         return
     _print_table(rows)
     print(f"{len(bank.frames)} frames, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+def _facts(frames: "list[Frame]") -> dict[str, Any]:
+    """A line on some frames: how many, of how many groups, with how many cells, how large and how bright."""
+    counts = [frame.count for frame in frames if frame.count is not None]
+    sizes = Counter((frame.width, frame.height) for frame in frames)
+    width, height = sizes.most_common(1)[0][0]
+    return {
+        "frames": len(frames),
+        "groups": len({frame.group for frame in frames}),
+        "cells": round(sum(counts)) if counts else None,
+        "size": f"{width}×{height}" + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""),
+        "bits": "/".join(str(bits) for bits in sorted({frame.bits for frame in frames})),
+        "grey": f"{min(frame.darkest for frame in frames)}-{max(frame.brightest for frame in frames)}",
+    }
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellnet.bank import Bank, Frame, Imported, prepare
+from cellnet.bank import Bank, Frame, Imported, prepare, warnings_of
 from cellnet.config import BankSettings, Intensity
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.images import encode_png
@@ -250,3 +250,26 @@ def test_damaged_settings_are_named(bank: Bank, tmp_path: Path) -> None:
     (tmp_path / "bank/bank.json").write_text('{"seed": ')
     with pytest.raises(DataError, match=r"bank\.json is damaged"):
         Bank.open(tmp_path / "bank")
+
+
+def test_a_class_that_goes_along_with_a_format_or_a_plate_is_warned_of() -> None:
+    def two(lineage: str, plate: str, **known: object) -> list[Frame]:
+        return [
+            replace(frame(1, lineage), group=f"{plate}/{lineage}{well}", source=f"{well}.png", **known) for well in "ab"
+        ]
+
+    same = [*two("A549", "P1"), *two("3T3", "P1")]
+    assert warnings_of(same) == []
+    assert warnings_of([*same, *two("THP1", "P2", bits=16)]) == [
+        "THP1: a plate that no other lineage has; a classifier may learn that, not the cells",
+        "THP1: a bit depth that no other lineage has; a classifier may learn that, not the cells",
+    ]
+    apart = [*two("A549", "P1"), *two("3T3", "P2")]
+    assert warnings_of(apart)[0].startswith("every lineage: a plate")
+
+
+def test_a_lineage_of_one_group_and_missing_counts_are_warned_of() -> None:
+    frames = [replace(frame(n, "A549"), group="w1", source="a.png", count=count) for n, count in ((1, 3.0), (2, None))]
+    one, missing = warnings_of(frames)
+    assert one.startswith("A549: one group only")
+    assert missing.startswith("1 of 2 frames have no count")
