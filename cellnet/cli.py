@@ -124,6 +124,7 @@ def _add_bank(parser: argparse.ArgumentParser) -> None:
     importer.set_defaults(run=_bank_import)
     show = verbs.add_parser("show", help="frames, groups and cells of every lineage and split")
     show.add_argument("bank", metavar="BANK")
+    show.add_argument("--html", type=Path, metavar="FILE", help="also write a page with frames and histograms")
     show.add_argument("--json", action="store_true")
     _add_places(show, registry=False)
     show.set_defaults(run=_bank_show)
@@ -230,6 +231,10 @@ def _bank_import(arguments: argparse.Namespace) -> None:
 def _bank_show(arguments: argparse.Namespace) -> None:
     bank = _places(arguments).open_bank()
     _print_bank(bank, as_json=arguments.json)
+    if arguments.html:
+        from cellnet.gallery import write_gallery
+
+        say(f"page: {write_gallery(arguments.html, bank)}")
     if not arguments.json:
         for frame in bank.set_aside:
             print(f"set aside: {frame.source}: {frame.set_aside}")

@@ -49,7 +49,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 {_summary(scores)}
-<img alt="{caption}" src="data:image/png;base64,{figure}">
+<img alt="{caption}" src="{figure}">
 <p class="note">{caption}</p>
 {_per_lineage(scores)}
 <h2>Frames with the largest error</h2>{_worst(evaluation)}
@@ -137,15 +137,25 @@ FIGURES: Final[dict[Task, tuple[str, Callable[[Any, Evaluation, str], None]]]] =
 
 
 def _figure(draw: Callable[[Any, Evaluation, str], None], evaluation: Evaluation) -> str:
-    """Tiles and frames side by side, as base64 of a PNG."""
+    """Tiles and frames side by side, as the `src` of an image."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.2, 5), layout="constrained")
     for axis, unit in zip(figure.subplots(1, 2), ("tile", "frame"), strict=True):
         draw(axis, evaluation, unit)
+    return src_of(png_of(figure))
+
+
+def png_of(figure: Any) -> bytes:
+    """A matplotlib figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def src_of(png: bytes) -> str:
+    """A PNG as the `src` of an image that is in the page itself."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _table(rows: list[list[Any]]) -> str:

@@ -1,0 +1,49 @@
+"""The page of a bank: what a biologist must find on it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cellnet.bank import Bank, prepare
+from cellnet.errors import ConfigError
+from cellnet.gallery import SHOWN, write_gallery
+from cellnet.images import encode_png
+from cellnet.readers import SourceFrame
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    """Eight frames of A549, one of 3T3, and one that is no image."""
+    bank = Bank.create(tmp_path / "bank")
+    frames = []
+    for n in range(9):
+        path = tmp_path / f"{n}.png"
+        path.write_bytes(encode_png(np.random.default_rng(n).integers(0, 255, (40, 60), np.uint8)))
+        frames.append(SourceFrame(path=path, lineage="A549" if n < 8 else "3T3", group=f"w{n}", count=float(n)))
+    (tmp_path / "<b>.png").write_text("no image")
+    frames.append(SourceFrame(path=tmp_path / "<b>.png"))
+    bank.add([prepare(frame, bank.store) for frame in frames])
+    return bank
+
+
+def test_the_page_shows_every_lineage_what_to_beware_of_and_what_was_set_aside(bank: Bank, tmp_path: Path) -> None:
+    page = write_gallery(tmp_path / "new" / "bank.html", bank).read_text(encoding="utf-8")
+    assert "<h2>A549: 8 frames</h2>" in page and "<h2>3T3: 1 frames</h2>" in page
+    assert page.count("<figure>") == SHOWN + 1
+    assert "8.png, train, 8 cells" in page
+    assert "3T3: one group only" in page
+    assert "&lt;b&gt;.png: not a readable" in page and "<b>" not in page
+    assert "http" not in page and page.count('src="data:image/png') == SHOWN + 2, "all of it is in the page"
+
+
+def test_a_frame_whose_pixels_rotted_is_named_and_the_others_are_shown(bank: Bank, tmp_path: Path) -> None:
+    [only] = [frame for frame in bank.frames if frame.lineage == "3T3"]
+    (tmp_path / f"bank/pixels/{only.frame}.png").write_bytes(b"rot")
+    page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
+    assert "8.png: not a readable" in page and page.count("<figcaption>") == SHOWN
+
+
+def test_a_page_that_cannot_be_written_is_named(bank: Bank, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot write the page"):
+        write_gallery(tmp_path / "bank", bank)
