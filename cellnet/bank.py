@@ -108,7 +108,7 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
         bits=image_HW.dtype.itemsize * 8,
         darkest=int(image_HW.min()),
         brightest=int(image_HW.max()),
-        pixel_um=source.pixel_um,
+        pixel_um=source.pixel_um or images.pixel_size_um(data),
     )
 
 

@@ -7,6 +7,7 @@ import functools
 import io
 import itertools
 import math
+import re
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -27,6 +28,8 @@ KERNELS: Final[dict[Kernel, tuple[tuple[float, ...], ...] | None]] = {
 
 FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP")
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+UNITS_UM: Final = {"µm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+"""Micrometres of the units that TIFF files are described in."""
 MAX_PIXELS: Final = 100_000_000
 """Largest image that is decoded (10,000 × 10,000); the header is read first."""
 
@@ -72,6 +75,35 @@ def decode(data: bytes, *, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if image.min() == image.max():
         raise DataError(f"{name}: blank, every pixel has the value {image.flat[0]}")
     return image
+
+
+def pixel_size_um(data: bytes) -> float | None:
+    """Micrometres a pixel, as an OME-TIFF or a TIFF of ImageJ says in its description; None where none is said.
+
+    The plain resolution tags are not asked: instruments write the camera's pixel there, or a printer's.
+    """
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+            description = str(image.tag_v2.get(270, ""))  # type: ignore[attr-defined]
+            pixels_a_unit = float(image.tag_v2.get(282, 0))  # type: ignore[attr-defined]
+    except Exception:  # Pillow raises many kinds on what is no TIFF
+        return None
+    if description.startswith("ImageJ="):
+        unit = re.search(r"^unit=(.*)$", description, re.MULTILINE)
+        size, name = (1 / pixels_a_unit if pixels_a_unit else 0.0), unit[1] if unit else ""
+    else:
+        found = re.search(r'PhysicalSizeX="([0-9.eE+-]{1,30})"', description)
+        unit = re.search(r'PhysicalSizeXUnit="([^"]*)"', description)
+        size, name = _positive(found[1] if found else ""), unit[1] if unit else "µm"
+    size *= UNITS_UM.get(name.strip().lower().replace("\\u00b5", "µ").replace("μ", "µ"), 0.0)
+    return size if 1e-3 < size < 1e3 else None
+
+
+def _positive(text: str) -> float:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        return 0.0
 
 
 def cells_of_mask(data: bytes, *, name: str, size: tuple[int, int]) -> NDArray[np.float64]:

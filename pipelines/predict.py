@@ -14,7 +14,7 @@ import ray.data
 
 from cellnet.answers import Prediction, combine
 from cellnet.errors import CellnetError, DataError
-from cellnet.images import SUFFIXES, decode
+from cellnet.images import SUFFIXES, decode, pixel_size_um
 from cellnet.predictor import Predictor, resolve_models
 from cellnet.registry import Registry
 from pipelines import cluster
@@ -73,8 +73,10 @@ def _answer_batch(batch: dict[str, Any], registry: Registry, refs: list[str], pi
 
 def _answer(models: list[Predictor], path: str, name: str, pixel_um: float | None) -> Prediction:
     try:
-        image_HW = decode(Path(path).read_bytes(), name=Path(path).name)
-        return combine(name, [model.answer(image_HW, pixel_um=pixel_um) for model in models])
+        data = Path(path).read_bytes()
+        image_HW = decode(data, name=Path(path).name)
+        um = pixel_um or pixel_size_um(data)
+        return combine(name, [model.answer(image_HW, pixel_um=um) for model in models])
     except CellnetError as error:
         return Prediction(image=name, error=str(error))
     except OSError as error:

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from cellnet.answers import Answer, Prediction, combine
 from cellnet.errors import CellnetError, ConflictError, DataError, NotFoundError
-from cellnet.images import decode
+from cellnet.images import decode, pixel_size_um
 from serve.schemas import ModelInfo, Models, Predictions, Problem
 from serve.uploads import FIELD, Limits, Upload, read_uploads
 
@@ -35,7 +35,7 @@ READY_S: Final = 5.0
 
 PixelUm = Annotated[
     float | None,
-    Query(gt=0, allow_inf_nan=False, description="Micrometres a pixel of the images; not known if left out."),
+    Query(gt=0, allow_inf_nan=False, description="Micrometres a pixel; if left out, what an OME-TIFF itself says."),
 ]
 _BYTES: Final = {"type": "string", "format": "binary"}
 _BODY: Final = {
@@ -109,8 +109,9 @@ async def _predict(
     """What the models say of an image. Raises DataError, naming the image."""
     async with in_flight:
         image_HW = await run_in_threadpool(decode, upload.data, name=upload.name)
+        um = pixel_um or pixel_size_um(upload.data)
         try:
-            answers = await asyncio.gather(*(model.answer(image_HW, pixel_um) for model in models))
+            answers = await asyncio.gather(*(model.answer(image_HW, um) for model in models))
         except DataError as error:
             raise DataError(f"{upload.name}: {error}") from error
     return combine(upload.name, answers)

@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from numpy.typing import NDArray
+from PIL import TiffImagePlugin
 
 from cellnet.config import Intensity, Preprocess
 from cellnet.errors import DataError
@@ -19,6 +20,7 @@ from cellnet.images import (
     decode,
     encode_png,
     normalise,
+    pixel_size_um,
     rescale,
     stretch,
     to_network_size,
@@ -271,3 +273,39 @@ def test_network_input_is_grey_minus_mean_over_std_after_the_kernel() -> None:
     assert input_B1HW.shape == (2, 1, 3, 3) and input_B1HW.dtype == np.float32
     assert input_B1HW[1, 0, 1, 1] == pytest.approx((90 / 255 - 0.5) / 0.25, abs=1e-6)
     assert input_B1HW[0, 0, 0, 1] == pytest.approx(-2)
+
+
+def described(text: str, resolution: float = 0.0) -> bytes:
+    """A TIFF with a description and, perhaps, a resolution in pixels a unit."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[270] = text
+    if resolution:
+        tags[282] = resolution
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.eye(30, dtype=np.uint8)).save(buffer, "TIFF", tiffinfo=tags)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "resolution", "um"),
+    [
+        ('<OME><Pixels PhysicalSizeX="0.65" PhysicalSizeY="0.65"/></OME>', 0, 0.65),
+        ('<OME><Pixels PhysicalSizeX="598" PhysicalSizeXUnit="nm"/></OME>', 0, 0.598),
+        ("ImageJ=1.53\nunit=micron\nmin=0.0", 2.0, 0.5),
+        ("ImageJ=1.53\nunit=\\u00B5m", 4.0, 0.25),
+        ("ImageJ=1.53\nunit=inch", 72.0, None),
+        ("ImageJ=1.53\nunit=micron", 0, None),
+        ('<OME><Pixels PhysicalSizeX="-1"/></OME>', 0, None),
+        ('<OME><Pixels PhysicalSizeX="1e-"/></OME>', 0, None),
+        ("taken on a Monday", 72.0, None),
+    ],
+)
+def test_the_pixel_size_is_what_the_description_says_and_never_the_printers(
+    text: str, resolution: float, um: float | None
+) -> None:
+    assert pixel_size_um(described(text, resolution)) == (None if um is None else pytest.approx(um, rel=1e-3))
+
+
+@pytest.mark.parametrize("data", [b"", b"II*\0", encode_png(np.eye(9, dtype=np.uint8))])
+def test_what_is_no_tiff_says_no_pixel_size(data: bytes) -> None:
+    assert pixel_size_um(data) is None
