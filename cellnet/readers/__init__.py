@@ -5,7 +5,10 @@ options that concern it. It looks at tables and names, not at pixels: decoding h
 at a time.
 """
 
+import csv
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -44,6 +47,28 @@ class Options:
     lineage_pattern: str | None = None
     """A regular expression; its first group, in the name of a file, is the lineage."""
     group_pattern: str | None = None
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a table, cells without blanks around them. Raises DataError for a missing column or no table."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"{path} has no column {', '.join(missing)}; it needs {','.join(columns)}")
+            return [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
+
+
+def number_of(text: str) -> float | None:
+    """A finite number, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def matched(pattern: str | None, name: str, what: str) -> str | None:

@@ -1,10 +1,13 @@
-"""Frames from a folder of one folder a lineage: LINEAGE/*.png (or .tif, .jpg, .bmp). Counts are not known."""
+"""Frames from a folder of one folder a lineage: LINEAGE/*.png (or .tif, .jpg, .bmp).
+
+A `counts.csv` in it (image,count; the image as LINEAGE/NAME or NAME) gives counts; without one they are not known.
+"""
 
 from pathlib import Path
 
 from cellnet.errors import DataError
 from cellnet.images import SUFFIXES
-from cellnet.readers import Options, SourceFrame
+from cellnet.readers import Options, SourceFrame, number_of, read_csv
 
 TAKES: frozenset[str] = frozenset()
 
@@ -16,8 +19,10 @@ def accepts(source: Path) -> bool:
 
 def read(source: Path, options: Options) -> list[SourceFrame]:
     """A frame an image file, its lineage the name of its folder. Raises DataError when there is none."""
+    table = source / "counts.csv"
+    counts = {row["image"]: row["count"] for row in read_csv(table, ("image", "count"))} if table.is_file() else {}
     frames = [
-        SourceFrame(path=path, lineage=folder.name)
+        _frame(path, folder.name, counts)
         for folder in sorted(path for path in source.iterdir() if path.is_dir())
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in SUFFIXES
@@ -25,3 +30,15 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
     if not frames:
         raise DataError(f"{source} holds no LINEAGE/*.png; put each lineage's images in a folder of its name")
     return frames
+
+
+def _frame(path: Path, lineage: str, counts: dict[str, str]) -> SourceFrame:
+    said = counts.get(f"{lineage}/{path.name}", counts.get(path.name, ""))
+    count = number_of(said)
+    wrong = bool(said) and (count is None or count < 0)
+    return SourceFrame(
+        path=path,
+        lineage=lineage,
+        count=count,
+        problem=f"the count {said!r} in counts.csv is not a number of cells" if wrong else None,
+    )

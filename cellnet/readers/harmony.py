@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame
+from cellnet.readers import Options, SourceFrame, read_csv
 
 logger = logging.getLogger(__name__)
 
@@ -200,13 +200,7 @@ def _layers(path: Path) -> Iterator[tuple[str, dict[Well, str]]]:
 
 
 def _lineages_of_csv(path: Path) -> dict[Well, str]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
-    if not rows or not {"well", "lineage"} <= set(rows[0]):
-        raise DataError(f"{path} needs the columns well,lineage, and a row a well, like: C03,A549")
-    return {_well(row["well"], path): row["lineage"].strip() for row in rows if row["lineage"]}
+    return {_well(row["well"], path): row["lineage"] for row in read_csv(path, ("well", "lineage")) if row["lineage"]}
 
 
 def _well(name: str, path: Path) -> Well:

@@ -4,13 +4,11 @@ Paths are relative to the manifest; an empty cell means "not known". A `points.c
 the centre of every cell, and then the count is the number of its points.
 """
 
-import csv
-import math
 from collections import defaultdict
 from pathlib import Path
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame
+from cellnet.readers import Options, SourceFrame, number_of, read_csv
 
 TAKES: frozenset[str] = frozenset()
 COLUMNS = ("image", "lineage", "count", "group")
@@ -24,23 +22,11 @@ def accepts(source: Path) -> bool:
 def read(source: Path, options: Options) -> list[SourceFrame]:
     """A frame a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
     manifest = source / "manifest.csv" if source.is_dir() else source
-    rows = _rows(manifest, COLUMNS)
+    rows = read_csv(manifest, COLUMNS)
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
     centres = _centres(manifest.parent / "points.csv")
     return [_frame(manifest, row, centres) for row in rows]
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}; it needs {','.join(columns)}")
-            return [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
 
 
 def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
@@ -48,8 +34,8 @@ def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
     if not path.is_file():
         return None
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line, row in enumerate(_rows(path, ("image", "x", "y")), start=2):
-        x, y = _number(row["x"]), _number(row["y"])
+    for line, row in enumerate(read_csv(path, ("image", "x", "y")), start=2):
+        x, y = number_of(row["x"]), number_of(row["y"])
         if x is None or y is None:
             raise DataError(f"{path} line {line}: x and y are pixels, not {row['x']!r} and {row['y']!r}")
         points[row["image"]].append((x, y))
@@ -58,18 +44,18 @@ def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
 
 def _frame(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None) -> SourceFrame:
     path = manifest.parent / row["image"]
-    count = _number(row["count"])
+    count = number_of(row["count"])
     points = None
     if centres is not None and (row["image"] in centres or count == 0):
         points = tuple(centres.get(row["image"], ()))
         count = float(len(points)) if count is None else count
-    pixel_um = _number(row.get("pixel_um", ""))
+    pixel_um = number_of(row.get("pixel_um", ""))
     problem = None
     if not row["image"]:
         problem = "the manifest names no image in this row"
     elif not path.is_file():
         problem = "the file is missing"
-    elif row["count"] and (_number(row["count"]) is None or count is None or count < 0):
+    elif row["count"] and (number_of(row["count"]) is None or count is None or count < 0):
         problem = f"the count {row['count']!r} is not a number of cells"
     elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
         problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
@@ -84,11 +70,3 @@ def _frame(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[fl
         pixel_um=pixel_um,
         problem=problem,
     )
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

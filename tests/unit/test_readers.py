@@ -125,3 +125,18 @@ def test_a_source_of_no_known_kind_says_what_to_give(tmp_path: Path, make: objec
     make(tmp_path / "source")
     with pytest.raises(DataError, match=r"LINEAGE/\*\.png"):
         read_source(tmp_path / "source")
+
+
+def test_a_folder_of_lineages_may_have_counts(tmp_path: Path) -> None:
+    for name in ("A549/a.png", "A549/b.png", "THP1/a.png", "THP1/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "counts.csv").write_text("image,count\nA549/a.png,3\nTHP1/a.png,many\nc.png, 7 \n")
+    frames = {f"{frame.lineage}/{frame.path.name}": frame for frame in read_source(tmp_path)}
+    assert {name: frame.count for name, frame in frames.items()} == {
+        "A549/a.png": 3,
+        "A549/b.png": None,
+        "THP1/a.png": None,
+        "THP1/c.png": 7,
+    }
+    assert frames["THP1/a.png"].problem == "the count 'many' in counts.csv is not a number of cells"
