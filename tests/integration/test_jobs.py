@@ -1,9 +1,11 @@
 """`ray start --head` and `ray job submit`, as a bioinformatician types them."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,10 +26,11 @@ BIN = Path(sys.executable).parent
 def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """`submit("pipelines.train", …)` on a cluster of its own, with a home folder of its own."""
     home = tmp_path_factory.mktemp("home")
+    files = tempfile.mkdtemp(prefix="ray")  # a short path, for the names of sockets; /tmp/ray is every user's
     ports = [free_port() for _ in range(2)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = kept | {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
-    options = f"--port {ports[0]} --dashboard-port {ports[1]} --ray-client-server-port 0"
+    options = f"--port {ports[0]} --dashboard-port {ports[1]} --ray-client-server-port 0 --temp-dir {files}"
     start = f"ray start --head --block --num-cpus 2 {options}"
     head = subprocess.Popen(start.split(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{ports[1]}"
@@ -45,6 +48,7 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
     finally:
         head.terminate()
         head.wait(timeout=60)
+        shutil.rmtree(files, ignore_errors=True)
 
 
 def free_port() -> int:
