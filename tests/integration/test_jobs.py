@@ -1,5 +1,6 @@
 """`ray start --head` and `ray job submit`, as a bioinformatician types them."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -10,13 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from cellnet.bank import Bank
 from cellnet.registry import Registry
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # a second cluster beside the tests' own
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -27,23 +27,24 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
     """`submit("pipelines.train", …)` on a cluster of its own, with a home folder of its own."""
     home = tmp_path_factory.mktemp("home")
     files = tempfile.mkdtemp(prefix="ray")  # a short path, for the names of sockets; /tmp/ray is every user's
-    ports = [free_port() for _ in range(2)]
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    ports = {name: free_port() for name in names}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = kept | {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
-    options = f"--port {ports[0]} --dashboard-port {ports[1]} --ray-client-server-port 0 --temp-dir {files}"
-    start = f"ray start --head --block --num-cpus 2 {options}"
-    head = subprocess.Popen(start.split(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{ports[1]}"
+    start = f"ray start --head --block --num-cpus 2 --temp-dir {files}".split()
+    start += [f"--{name}={port}" for name, port in ports.items()]
+    head = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
 
     def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["ray", "job", "submit", "--address", address, "--working-dir", ".", "--"]
         return subprocess.run(
             [*command, "python", "-m", module, *arguments],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280,
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=560,
         )  # fmt: skip
 
     try:
-        wait_for(address, head)
+        wait_for([ports["dashboard-port"], ports["dashboard-agent-listen-port"]], head)
         yield run
     finally:
         head.terminate()
@@ -56,17 +57,17 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_for(address: str, head: "subprocess.Popen[bytes]") -> None:
-    """Until the cluster takes jobs."""
-    for _ in range(120):
-        assert head.poll() is None, "ray start --head ended"
-        try:
-            if httpx.get(f"{address}/api/jobs/", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    raise AssertionError(f"nothing answers at {address}")
+def wait_for(ports: list[int], head: "subprocess.Popen[bytes]") -> None:
+    """Until the dashboard, which takes jobs, and the agent, which runs them, both listen."""
+    for port in ports:
+        for _ in range(240):
+            assert head.poll() is None, "ray start --head ended"
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                break
+            time.sleep(0.5)
+        else:
+            raise AssertionError(f"nothing listens on {port}")
 
 
 def test_a_submitted_training_publishes_as_the_command_does(

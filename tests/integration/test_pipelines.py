@@ -31,7 +31,7 @@ TINY = ModelSpec(width=4, depth=2)
 
 
 def config(task: str, **changes: object) -> TrainConfig:
-    return TrainConfig(task=task, model=TINY, augment=Augment(shares=(1.0,)), epochs=2, **changes)
+    return TrainConfig(task=task, model=TINY, augment=Augment(shares=(1.0,), shifts=0), epochs=2, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def places(sample_bank: Path) -> Places:
 
 def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path) -> None:
     bank = Bank.open(sample_bank)
-    wanted = TrainConfig(task="classify", augment=Augment(shares=(1.0, 0.25), orientation="stored"))
+    wanted = TrainConfig(task="classify", augment=Augment(shares=(1.0, 0.25), shifts=0, orientation="stored"))
     shards = make_shards(bank, wanted)
     files = sorted((sample_bank / shards.folder / "train").glob("*.parquet"))
     assert len(files) > 1, "Ray Data writes a file a block"
