@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -27,25 +28,31 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
     """`submit("pipelines.train", …)` on a cluster of its own, with a home folder of its own."""
     home = tmp_path_factory.mktemp("home")
     files = tempfile.mkdtemp(prefix="ray")  # a short path, for the names of sockets; /tmp/ray is every user's
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
-    ports = {name: free_port() for name in names}
+    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = kept | {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
     start = f"ray start --head --block --num-cpus 2 --temp-dir {files}".split()
     start += [f"--{name}={port}" for name, port in ports.items()]
-    head = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    log = home / "head.log"
+    with log.open("wb") as output:
+        head = subprocess.Popen(start, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    submission = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}"]
 
-    def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["ray", "job", "submit", "--address", address, "--working-dir", ".", "--"]
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command, "python", "-m", module, *arguments],
+            [*submission, "--working-dir", ".", "--", "python", *command],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=560,
         )  # fmt: skip
 
     try:
-        wait_for([ports["dashboard-port"], ports["dashboard-agent-listen-port"]], head)
-        yield run
+        deadline = time.monotonic() + 180
+        while (tried := run("-c", "pass")).returncode != 0:  # the dashboard and its agent come up one by one
+            said = f"\n{tried.stdout}{tried.stderr}\n{log.read_text()}"
+            assert head.poll() is None, f"ray start --head ended{said}"
+            assert time.monotonic() < deadline, f"no job runs{said}"
+            time.sleep(1)
+        yield lambda module, *arguments: run("-m", module, *arguments)
     finally:
         head.terminate()
         head.wait(timeout=60)
@@ -53,21 +60,11 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def wait_for(ports: list[int], head: "subprocess.Popen[bytes]") -> None:
-    """Until the dashboard, which takes jobs, and the agent, which runs them, both listen."""
-    for port in ports:
-        for _ in range(240):
-            assert head.poll() is None, "ray start --head ended"
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-                break
-            time.sleep(0.5)
-        else:
-            raise AssertionError(f"nothing listens on {port}")
+    """A port below those that the kernel gives to whoever asks for any, as Ray's own servers do."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def test_a_submitted_training_publishes_as_the_command_does(
