@@ -2,20 +2,21 @@
 
     bank.json              the settings, fixed when the bank is made
     pixels/SHA256.png      grey pixels as recorded, addressed by their content
+    prepared/KEY.parquet   what some images came to when they were read, for an import that is run again
     tables/000003.parquet  the table of frames; the newest is the bank, created only if absent
 
 An import writes pixels first and commits with one new table, so it is seen whole or not at all, and of two
-imports at once the later one adds to the earlier one's table.
+imports at once the later one adds to the earlier one's table. One that was interrupted goes on where it stopped.
 """
 
 import hashlib
 import io
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 
 from cellnet import images
 from cellnet.config import BankSettings, Split
+from cellnet.duplicates import fingerprint, near_pairs
 from cellnet.errors import ConfigError, ConflictError, DataError, NotFoundError
 from cellnet.readers import SourceFrame
+from cellnet.splits import assign_splits
 from cellnet.store import Store, open_store
 
 
@@ -49,6 +52,10 @@ class Frame:
     """The smallest grey value as recorded."""
     brightest: int = 0
     pixel_um: float | None = None
+    fingerprint: str = ""
+    """The perceptual hash (cellnet/duplicates.py)."""
+    twin: str | None = None
+    """The `frame` of the first one that is nearly the same."""
     set_aside: str | None = None
     """Why the image is not used; None for a frame in use."""
 
@@ -58,7 +65,11 @@ class Frame:
         return None if self.centres is None else np.array(self.centres, np.float32).reshape(-1, 2)
 
 
-SETTINGS_KEY = "bank.json"
+HEARSAY: Final = frozenset({"source", "fingerprint", "twin"})
+"""Fields that the bank's digest leaves out: they are no part of what a model learns from."""
+PREPARED_FORM: Final = 1
+"""To be raised when `prepare` makes something else of the same file."""
+SETTINGS_KEY: Final = "bank.json"
 SCHEMA = pa.schema(
     [
         ("frame", pa.string()),
@@ -74,14 +85,39 @@ SCHEMA = pa.schema(
         ("darkest", pa.int32()),
         ("brightest", pa.int32()),
         ("pixel_um", pa.float64()),
+        ("fingerprint", pa.string()),
+        ("twin", pa.string()),
         ("set_aside", pa.string()),
     ]
 )
 
 
+def prepare_all(sources: Sequence[SourceFrame], store: Store) -> list[Frame]:
+    """Each image as `prepare` gives it, or as it was given when an earlier import read the same unchanged files."""
+    facts = [(asdict(source), _stamp(source.path), _stamp(source.mask)) for source in sources]
+    recipe = json.dumps([PREPARED_FORM, SCHEMA.names, facts], default=str)
+    key = f"prepared/{hashlib.sha256(recipe.encode()).hexdigest()}.parquet"
+    try:
+        return _from_parquet(store.get(key), key)
+    except NotFoundError:
+        frames = [prepare(source, store) for source in sources]
+        if any(frame.set_aside is None for frame in frames):
+            store.create(key, _to_parquet(frames))
+        return frames
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """What changes when a file does: its size and the time of its last change."""
+    try:
+        known = path.stat() if path else None
+    except OSError:
+        return None
+    return (known.st_size, known.st_mtime_ns) if known else None
+
+
 def prepare(source: SourceFrame, store: Store) -> Frame:
     """Decode one image and store its pixels; what cannot be read comes back set aside, with the reason."""
-    name = str(source.path)
+    name = str(source.path) if source.page is None else f"{source.path}#{source.page}"
     if source.problem:
         return Frame(frame="", source=name, set_aside=source.problem)
     try:
@@ -89,7 +125,7 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
     except OSError as error:
         return Frame(frame="", source=name, set_aside=f"cannot be read: {error.strerror}")
     try:
-        image_HW = images.decode(data, name=source.path.name)
+        image_HW = images.decode(data, name=source.path.name, page=source.page)
         source = _with_cells(source, (image_HW.shape[0], image_HW.shape[1]))
     except DataError as error:
         return Frame(frame="", source=name, set_aside=str(error).removeprefix(f"{source.path.name}: "))
@@ -109,6 +145,7 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
         darkest=int(image_HW.min()),
         brightest=int(image_HW.max()),
         pixel_um=source.pixel_um or images.pixel_size_um(data),
+        fingerprint=fingerprint(image_HW),
     )
 
 
@@ -137,6 +174,8 @@ class Imported:
     known: int
     """Frames whose pixels the bank had already."""
     set_aside: list[Frame]
+    near: list[Frame]
+    """Frames added that are nearly the same as another of the bank, their `twin`."""
 
 
 class Bank:
@@ -187,7 +226,7 @@ class Bank:
     def digest(self) -> str:
         """sha256 over the settings and every frame's pixels, labels and split: what a model was trained on."""
         facts = [
-            json.dumps({**asdict(frame), "source": None}, sort_keys=True)
+            json.dumps({name: value for name, value in asdict(frame).items() if name not in HEARSAY}, sort_keys=True)
             for frame in sorted(self.frames, key=lambda frame: frame.frame)
         ]
         return hashlib.sha256("\n".join([self.settings.model_dump_json(), *facts]).encode()).hexdigest()
@@ -242,31 +281,59 @@ class Bank:
 def _merge(rows: list[Frame], prepared: Sequence[Frame], settings: BankSettings) -> tuple[list[Frame], Imported]:
     used = {row.frame: row for row in rows if row.set_aside is None}
     aside = {row.source: row for row in rows if row.set_aside is not None}
-    known = 0
-    set_aside = []
+    before_n, known = len(used), 0
+    refused = []
     for frame in prepared:
-        twin = used.get(frame.frame)
-        if frame.set_aside is None and twin is not None:
+        same = used.get(frame.frame)
+        if frame.set_aside is not None:
+            refused.append(frame)
+        elif same is None:
+            used[frame.frame] = frame
+        else:
             known += 1
-            if (twin.lineage, twin.count) == (frame.lineage, frame.count):
+            if (same.lineage, same.count) == (frame.lineage, frame.count):
                 aside.pop(frame.source, None)
                 continue
-            frame = replace(
-                frame,
-                frame="",
-                set_aside=f"the same pixels as {twin.source}, with another lineage or count; labels are "
-                "fixed at the first import, so import the corrected manifest into a new bank",
+            reason = (
+                f"the same pixels as {same.source}, with another lineage or count; labels are "
+                "fixed at the first import, so import the corrected manifest into a new bank"
             )
-        if frame.set_aside is None:
-            used[frame.frame] = frame
-            aside.pop(frame.source, None)
+            refused.append(replace(frame, frame="", set_aside=reason))
+    kept, crossing = _with_splits(list(used.values()), before_n, settings)
+    for frame in kept[before_n:]:
+        aside.pop(frame.source, None)
+    aside |= {frame.source: frame for frame in [*refused, *crossing]}
+    imported = Imported(
+        added=len(kept) - before_n,
+        known=known,
+        set_aside=[*refused, *crossing],
+        near=[frame for frame in kept[before_n:] if frame.twin],
+    )
+    return [*kept, *aside.values()], imported
+
+
+def _with_splits(frames: list[Frame], before_n: int, settings: BankSettings) -> tuple[list[Frame], list[Frame]]:
+    """The frames with a split, of which the first `before_n` have one, and the new ones that must be set aside.
+
+    Copies of a frame stay on its side of the split. One whose own group is on another side is set aside.
+    """
+    pairs = near_pairs([frame.fingerprint for frame in frames], start=before_n)
+    splits = assign_splits(frames, settings, near=[(frames[i].group, frames[j].group) for i, j in pairs])
+    kept = {i: replace(frame, split=splits[frame.group]) for i, frame in enumerate(frames)}
+    crossing = []
+    for earlier, later in pairs:
+        if earlier not in kept or later not in kept:
+            continue
+        one, other = kept[earlier], kept[later]
+        if one.split == other.split:
+            kept[later] = other if other.twin else replace(other, twin=one.frame)
         else:
-            aside[frame.source] = frame
-            set_aside.append(frame)
-    splits = assign_splits(list(used.values()), settings)
-    kept = [replace(frame, split=splits[frame.group]) for frame in used.values()]
-    added = len(kept) - sum(row.set_aside is None for row in rows)
-    return [*kept, *aside.values()], Imported(added=added, known=known, set_aside=set_aside)
+            reason = (
+                f"nearly the same as {one.source} of the {one.split} split, while its group {other.group} "
+                f"is in {other.split}; leave it out, as it would leak"
+            )
+            crossing.append(replace(kept.pop(later), frame="", split=None, twin=None, set_aside=reason))
+    return list(kept.values()), crossing
 
 
 def warnings_of(frames: Sequence[Frame]) -> list[str]:
@@ -280,6 +347,16 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
     counted = sum(frame.count is not None for frame in frames)
     if 0 < counted < len(frames):
         found.append(f"{len(frames) - counted} of {len(frames)} frames have no count; a counter leaves them out")
+    by_name = {frame.frame: frame for frame in frames}
+    if copies := [frame for frame in frames if frame.twin]:
+        of_them = sum(
+            (frame.lineage, frame.count) != (twin.lineage, twin.count)
+            for frame in copies
+            if (twin := by_name.get(str(frame.twin)))
+        )
+        labels = f"; {of_them} with another lineage or count, so look at their labels" if of_them else ""
+        plural = "s" * (len(copies) > 1)
+        found.append(f"{len(copies)} near-duplicate{plural}, kept on one side of the split with what they copy{labels}")
     for what, value_of in FACETS.items():
         holders: dict[object, set[str]] = defaultdict(set)
         for frame in frames:
@@ -301,49 +378,6 @@ FACETS: Final[dict[str, Callable[[Frame], object]]] = {
     "a file format": lambda frame: Path(frame.source).suffix.lower(),
 }
 """What may go along with a lineage by accident."""
-
-
-def assign_splits(frames: Iterable[Frame], settings: BankSettings) -> dict[str, Split]:
-    """The split of every group; groups that have one keep it.
-
-    Groups are drawn in a seeded order within their stratum (the lineages that they hold). A stratum's first
-    group goes to train, its second to holdout, its third to test; each later one goes where the shares lack
-    most, so that shares hold whenever images are added and no group ever moves.
-    """
-    lineages: dict[str, set[str]] = defaultdict(set)
-    splits: dict[str, Split] = {}
-    for frame in frames:
-        lineages[frame.group].add(frame.lineage or "")
-        if frame.split is not None:
-            splits[frame.group] = frame.split
-    rest = 1 - settings.holdout_share
-    shares: dict[Split, float] = {
-        "train": rest * (1 - settings.test_share),
-        "holdout": settings.holdout_share,
-        "test": rest * settings.test_share,
-    }
-    strata: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for group, names in lineages.items():
-        strata[tuple(sorted(names))].append(group)
-    for groups in strata.values():
-        taken = Counter(splits[group] for group in groups if group in splits)
-        for group in sorted((group for group in groups if group not in splits), key=_drawn(settings.seed)):
-            split = _next_split(taken, shares)
-            splits[group] = split
-            taken[split] += 1
-    return splits
-
-
-def _next_split(taken: Counter[Split], shares: dict[Split, float]) -> Split:
-    for split in shares:
-        if not taken[split]:
-            return split
-    total = taken.total() + 1
-    return max(shares, key=lambda split: shares[split] * total - taken[split])
-
-
-def _drawn(seed: int) -> Any:
-    return lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest()
 
 
 def _to_parquet(rows: list[Frame]) -> bytes:

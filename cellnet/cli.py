@@ -28,6 +28,9 @@ FIGURE_NAMES = {
     "classify": ("n", "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auc_macro"),
     "count": ("n", "mae", "mse", "rmse", "r", "r2", "bias", "mape"),
 }
+SHOWN = 10
+"""Near-duplicates that an import names one by one."""
+PAGE_HELP = "of files of several pages: middle, all, or a number from 1"
 CSV_COLUMNS = ["image", "lineage", "probability", "count", "tiles", "magnification", "classifier", "regressor", "error"]
 
 
@@ -109,7 +112,14 @@ def _add_bank(parser: argparse.ArgumentParser) -> None:
     importer = verbs.add_parser("import", help="import a manifest.csv, a folder of LINEAGE/*.png, COCO or Harmony")
     importer.add_argument("source", type=Path, metavar="SOURCE")
     importer.add_argument("bank", metavar="BANK")
-    importer.add_argument("--seed", type=int, help="of the split, for a new bank (0)")
+    importer.add_argument("--page", type=_page, metavar="PAGE", help=PAGE_HELP)
+    importer.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of a new bank: seed=1, holdout_share=0.2, intensity.rule=range, intensity.high=4095",
+    )
     coco = importer.add_argument_group("COCO annotations and instance masks")
     coco.add_argument("--lineage-pattern", metavar="REGEX", help="finds the lineage in a file name, like '^([^_]+)_'")
     coco.add_argument("--group-pattern", metavar="REGEX", help="finds the well in a file name, like '_([A-H][0-9]+)_'")
@@ -197,6 +207,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classifier", metavar="REF", help="(classifier:champion)")
     parser.add_argument("--regressor", metavar="REF", help="(regressor:champion)")
     parser.add_argument("--pixel-um", type=float, metavar="UM", help="micrometres a pixel of these images")
+    parser.add_argument("--page", type=_page, metavar="PAGE", help=PAGE_HELP)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="CSV on stdout")
     form.add_argument("--json", action="store_true", help="a JSON object a line on stdout")
@@ -218,14 +229,25 @@ def _bank_import(arguments: argparse.Namespace) -> None:
     from pipelines.ingest import ingest
     from pipelines.places import absolute
 
-    settings = BankSettings(seed=arguments.seed) if arguments.seed is not None else None
+    settings = load_config(BankSettings, file=None, sets=arguments.set) if arguments.set else None
     options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
     source = Path(absolute(str(arguments.source)))
-    bank, imported = ingest(source, _places(arguments), settings=settings, options=options)
+    bank, imported = ingest(source, _places(arguments), settings=settings, options=options, say=say)
     for frame in imported.set_aside:
         say(f"set aside {frame.source}: {frame.set_aside}")
-    say(f"{imported.added} frames added, {imported.known} known already, {len(imported.set_aside)} set aside")
+    for one, other in _near(bank, imported.near[:SHOWN]):
+        say(f"nearly the same: {one} and {other}")
+    if len(imported.near) > SHOWN:
+        say(f"and {len(imported.near) - SHOWN} more, which cellnet bank show tells")
+    said = (counted(imported.added, "frame"), imported.known, len(imported.set_aside))
+    say("{} added, {} known already, {} set aside".format(*said))
     _print_bank(bank, as_json=arguments.json)
+
+
+def _near(bank: "Bank", frames: "Sequence[Frame]") -> list[tuple[str, str]]:
+    """The sources of near-duplicates, each with that of what it copies."""
+    sources = {frame.frame: frame.source for frame in bank.frames}
+    return [(frame.source, sources[frame.twin]) for frame in frames if frame.twin in sources]
 
 
 def _bank_show(arguments: argparse.Namespace) -> None:
@@ -237,7 +259,9 @@ def _bank_show(arguments: argparse.Namespace) -> None:
         say(f"page: {write_gallery(arguments.html, bank)}")
     if not arguments.json:
         for frame in bank.set_aside:
-            print(f"set aside: {frame.source}: {frame.set_aside}")
+            print(f"set aside {frame.source}: {frame.set_aside}")
+        for one, other in _near(bank, bank.frames):
+            print(f"nearly the same: {one} and {other}")
 
 
 def _bank_sample(arguments: argparse.Namespace) -> None:
@@ -268,11 +292,13 @@ def _print_bank(bank: "Bank", *, as_json: bool) -> None:
     rows = [{"lineage": lineage, "split": split, **_facts(parts[lineage, split])} for lineage, split in sorted(parts)]
     warnings = warnings_of(bank.frames)
     if as_json:
-        facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "set_aside": len(bank.set_aside)}
-        print(json.dumps(facts | {"warnings": warnings}))
+        facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "warnings": warnings}
+        set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
+        print(json.dumps(facts | {"set_aside": set_aside, "near": _near(bank, bank.frames)}))
         return
     _print_table(rows)
-    print(f"{len(bank.frames)} frames, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
+    held = counted(len(bank.frames), "frame")
+    print(f"{held}, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
     for warning in warnings:
         say(f"warning: {warning}")
 
@@ -442,6 +468,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         classifier=arguments.classifier,
         regressor=arguments.regressor,
         pixel_um=arguments.pixel_um,
+        page=arguments.page,
     )
     writer = csv.DictWriter(sys.stdout, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     if arguments.csv:
@@ -459,7 +486,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         else:
             print(_prediction_line(prediction))
     bad = sum(prediction.error is not None for prediction in said)
-    say(f"{len(said) - bad} images predicted, {bad} not")
+    say(f"{counted(len(said) - bad, 'image')} predicted, {bad} not")
     if any(prediction.magnification == "assumed" for prediction in said):
         say("note: pixel sizes are not known; the images are taken to be of the training frames' magnification")
     if bad == len(said):
@@ -472,7 +499,7 @@ def _prediction_line(prediction: Prediction) -> str:
         parts.append(f"{prediction.lineage} ({prediction.probabilities[prediction.lineage]:.0%})")
     if prediction.count is not None:
         parts.append(f"{prediction.count:.1f} cells")
-    return "  ".join([*parts, f"[{prediction.tiles} tile{'s' * (prediction.tiles != 1)}]"])
+    return "  ".join([*parts, f"[{counted(prediction.tiles or 0, 'tile')}]"])
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -510,10 +537,19 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         print("  ".join(parts).rstrip())
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 frame`, `12 frames`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _page(text: str) -> str | int:
+    return text if text in ("middle", "all") else _positive(text)
 
 
 def _positive(text: str) -> int:

@@ -8,7 +8,7 @@ import io
 import itertools
 import math
 import re
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,6 +37,10 @@ TOLERANCE: Final = 1.1
 """How far a tile may be stretched to divide a frame evenly, as a factor."""
 
 
+Pages = Literal["middle", "all"] | int
+"""Which pages of a file of several are read, counted from 1."""
+
+
 class Box(NamedTuple):
     """A tile's place in its frame, in pixels, and the weight with which its count enters the frame's."""
 
@@ -62,14 +66,15 @@ def _quiet_opencv() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 
-def decode(data: bytes, *, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def decode(data: bytes, *, name: str, page: int | None = None) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Grey pixels (H, W) as recorded, 8 or 16 bits, from the bytes of a PNG, JPEG, TIFF or BMP file.
 
-    Colour becomes luminance, transparency is dropped, float pixels are spread over 16 bits. Raises
-    DataError, naming `name`, for what is unreadable, empty, blank, of several pages, or over 100 megapixels.
+    `page` is the one to read, from 1; None stands for the only one. Colour becomes luminance, transparency is
+    dropped, float pixels are spread over 16 bits. Raises DataError, naming `name`, for what is unreadable, empty,
+    blank, of several pages when none is chosen, or over 100 megapixels.
     """
-    _check_header(data, name)
-    image = _imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION, name)
+    _check_header(data, name, page)
+    image = _imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION, name, page)
     if image.dtype not in (np.uint8, np.uint16):
         image = _to_16_bits(image, name)
     if image.min() == image.max():
@@ -121,28 +126,54 @@ def cells_of_mask(data: bytes, *, name: str, size: tuple[int, int]) -> NDArray[n
     return np.stack([np.bincount(cell_N, axis_N) for axis_N in (x_N, y_N)], axis=1) / pixels_K[:, None]
 
 
-def _check_header(data: bytes, name: str) -> None:
-    """Raise DataError unless the bytes begin like one image of a size that may be decoded."""
+def choose_pages(file: IO[bytes], wanted: Pages | None, *, name: str) -> list[int | None]:
+    """The pages of an image file to read, from 1: the middle one, all, or one by its number; [None] for a single one.
+
+    Raises DataError, naming `name`, where there is no such page; a file that is no image is left to `decode`.
+    """
+    try:
+        with PIL.Image.open(file, formats=FORMATS) as header:
+            pages = getattr(header, "n_frames", 1)
+    except Exception:  # Pillow raises many kinds on broken headers
+        return [None]
+    if isinstance(wanted, int) and wanted > pages:
+        raise DataError(f"{name}: holds {pages} page{'s' * (pages != 1)}, so there is no page {wanted}")
+    if pages == 1 or wanted is None:
+        return [None]
+    if wanted == "all":
+        return list(range(1, pages + 1))
+    return [wanted if isinstance(wanted, int) else pages // 2 + 1]
+
+
+def _check_header(data: bytes, name: str, page: int | None = None) -> None:
+    """Raise DataError unless the bytes begin like one image, or have that page, of a size that may be decoded."""
     if not data:
         raise DataError(f"{name}: the file is empty; export it again")
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            width, height = header.size
             pages = getattr(header, "n_frames", 1)
+            if page is not None and page <= pages:
+                header.seek(page - 1)
+            width, height = header.size
     except PIL.Image.DecompressionBombError as error:
         raise DataError(f"{name}: larger than {MAX_PIXELS // 10**6} megapixels; cut it first") from error
     except Exception as error:  # Pillow raises many kinds on broken headers
         raise DataError(f"{name}: not a readable PNG, JPEG, TIFF or BMP image") from error
     if width * height > MAX_PIXELS:
         raise DataError(f"{name}: {width}×{height} is over {MAX_PIXELS // 10**6} megapixels; cut it first")
-    if pages > 1:
-        raise DataError(f"{name}: holds {pages} pages; export one plane a file")
+    if pages > 1 and page is None:
+        raise DataError(f"{name}: holds {pages} pages; choose: page middle, all, or a number")
 
 
-def _imdecode(data: bytes, flags: int, name: str) -> NDArray[Any]:
+def _imdecode(data: bytes, flags: int, name: str, page: int | None = None) -> NDArray[Any]:
     _quiet_opencv()
+    buffer = np.frombuffer(data, np.uint8)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if page is None:
+            image = cv2.imdecode(buffer, flags)
+        else:
+            _, pages = cv2.imdecodemulti(buffer, flags, range=(page - 1, page))
+            image = pages[0] if pages else None
     except cv2.error as error:
         raise DataError(f"{name}: damaged, its pixels cannot be decoded") from error
     if image is None:

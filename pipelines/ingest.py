@@ -5,39 +5,54 @@ A Ray job, like `cellnet bank import`:
     python -m pipelines.ingest SOURCE BANK
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 import ray.data
 
-from cellnet.bank import Bank, Imported, prepare
+from cellnet.bank import Bank, Frame, Imported, prepare_all
 from cellnet.config import BankSettings
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, read_source
+from cellnet.readers import Options, read_source
 from cellnet.store import Store
 from pipelines import cluster
 from pipelines.places import Places
 
-Rows = dict[str, Any]
+CHUNK: Final = 16
+"""Images that are read together: what an interruption loses at most, of each worker."""
+SAY_S: Final = 10.0
+"""How often progress is told, in seconds."""
 
 
 def ingest(
-    source: Path, places: Places, *, settings: BankSettings | None = None, options: Options | None = None
+    source: Path,
+    places: Places,
+    *,
+    settings: BankSettings | None = None,
+    options: Options | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bank, Imported]:
     """The bank with the source's frames in it, and what came of each image.
 
-    A bad image is set aside. Raises DataError when no image at all could be used; then no bank is made.
+    A bad image is set aside. What was read before an interruption is not read again. Raises DataError when no image
+    at all could be used; then no bank is made.
     """
     sources = read_source(source, options)
     bank = places.new_bank(settings)
     cluster.connect()
-    frames = ray.data.from_items(
-        [{"source": frame} for frame in sources], override_num_blocks=cluster.blocks(len(sources))
-    )
-    prepared = frames.map_batches(_prepare_batch, batch_size=16, fn_kwargs={"store": bank.store}, batch_format="numpy")
-    rows = [row["frame"] for row in prepared.take_all()]
+    chunks = [sources[start : start + CHUNK] for start in range(0, len(sources), CHUNK)]
+    prepared = ray.data.from_items(
+        [{"sources": chunk} for chunk in chunks], override_num_blocks=cluster.blocks(len(chunks))
+    ).map(_prepare_chunk, fn_kwargs={"store": bank.store})
+    rows: list[Frame] = []
+    said_s = time.monotonic()
+    for done in prepared.iter_rows():
+        rows += done["frames"]
+        if time.monotonic() - said_s > SAY_S:
+            say(f"{len(rows):,} of {len(sources):,} images read")
+            said_s = time.monotonic()
     if all(row.set_aside is not None for row in rows):
         raise DataError(
             f"none of the {len(rows)} images of {source} can be used; the first, {rows[0].source}: {rows[0].set_aside}"
@@ -45,11 +60,8 @@ def ingest(
     return bank, bank.add(rows)
 
 
-def _prepare_batch(batch: Rows, store: Store) -> Iterator[Rows]:
-    sources: list[SourceFrame] = list(batch["source"])
-    frames = np.empty(len(sources), object)
-    frames[:] = [prepare(source, store) for source in sources]
-    yield {"frame": frames}
+def _prepare_chunk(row: dict[str, Any], store: Store) -> dict[str, Any]:
+    return {"frames": prepare_all(row["sources"], store)}
 
 
 if __name__ == "__main__":

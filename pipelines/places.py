@@ -65,7 +65,7 @@ def absolute(uri: str) -> str:
             f"a Ray job runs in a copy of its working directory, so {uri!r} would be lost with it; "
             f"give an absolute path (for example $PWD/{uri}) or s3://bucket/prefix"
         )
-    return str(Path(uri).absolute())
+    return os.path.abspath(uri)
 
 
 def filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -5,6 +5,7 @@ A Ray job, like `cellnet predict`:
     python -m pipelines.predict IMAGE_OR_FOLDER... [--registry URI] [--csv | --json]
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import ray.data
 
 from cellnet.answers import Prediction, combine
 from cellnet.errors import CellnetError, DataError
-from cellnet.images import SUFFIXES, decode, pixel_size_um
+from cellnet.images import SUFFIXES, Pages, choose_pages, decode, pixel_size_um
 from cellnet.predictor import Predictor, resolve_models
 from cellnet.registry import Registry
 from pipelines import cluster
@@ -43,8 +44,9 @@ def predict(
     classifier: str | None = None,
     regressor: str | None = None,
     pixel_um: float | None = None,
+    page: Pages | None = None,
 ) -> Iterator[Prediction]:
-    """A prediction an image, in order, as they are ready. A bad image gives a row with its error."""
+    """A prediction an image (or a page), in order, as they are ready. A bad image gives a row with its error."""
     images = find_images(paths)
     registry = places.open_registry()
     refs = list(resolve_models(registry, classifier, regressor).values())
@@ -54,7 +56,7 @@ def predict(
         override_num_blocks=cluster.blocks(len(images)),
     ).map_batches(
         _answer_batch,
-        fn_kwargs={"registry": registry, "refs": refs, "pixel_um": pixel_um},
+        fn_kwargs={"registry": registry, "refs": refs, "pixel_um": pixel_um, "page": page},
         batch_size=8,
         batch_format="numpy",
     )
@@ -62,25 +64,39 @@ def predict(
         yield row["prediction"]
 
 
-def _answer_batch(batch: dict[str, Any], registry: Registry, refs: list[str], pixel_um: float | None) -> dict[str, Any]:
+def _answer_batch(batch: dict[str, Any], registry: Registry, refs: list[str], **how: Any) -> dict[str, Any]:
     models = [cluster.load_once(registry, ref) for ref in refs]
-    predictions = np.empty(len(batch["image"]), object)
-    predictions[:] = [
-        _answer(models, path, name, pixel_um) for path, name in zip(batch["image"], batch["name"], strict=True)
+    said = [
+        prediction
+        for path, name in zip(batch["image"], batch["name"], strict=True)
+        for prediction in _answers(models, Path(path), name, **how)
     ]
+    predictions = np.empty(len(said), object)
+    predictions[:] = said
     return {"prediction": predictions}
 
 
-def _answer(models: list[Predictor], path: str, name: str, pixel_um: float | None) -> Prediction:
+def _answers(
+    models: list[Predictor], path: Path, name: str, *, pixel_um: float | None, page: Pages | None
+) -> Iterator[Prediction]:
+    """What the models say of each chosen page of a file, or what is wrong with it."""
     try:
-        data = Path(path).read_bytes()
-        image_HW = decode(data, name=Path(path).name)
+        data = path.read_bytes()
         um = pixel_um or pixel_size_um(data)
-        return combine(name, [model.answer(image_HW, pixel_um=um) for model in models])
-    except CellnetError as error:
-        return Prediction(image=name, error=str(error))
+        pages = choose_pages(io.BytesIO(data), page, name=path.name)
     except OSError as error:
-        return Prediction(image=name, error=f"cannot be read: {error.strerror}")
+        yield Prediction(image=name, error=f"cannot be read: {error.strerror}")
+        return
+    except CellnetError as error:
+        yield Prediction(image=name, error=str(error))
+        return
+    for number in pages:
+        shown = name if number is None else f"{name}#{number}"
+        try:
+            image_HW = decode(data, name=path.name, page=number)
+            yield combine(shown, [model.answer(image_HW, pixel_um=um) for model in models])
+        except CellnetError as error:
+            yield Prediction(image=shown, error=str(error))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ import base64
 import hashlib
 import http
 import importlib.metadata
+import io
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import numpy as np
 from fastapi import FastAPI, Query, Request
@@ -17,11 +19,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from numpy.typing import NDArray
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from cellnet.answers import Answer, Prediction, combine
 from cellnet.errors import CellnetError, ConflictError, DataError, NotFoundError
-from cellnet.images import decode, pixel_size_um
+from cellnet.images import Pages, choose_pages, decode, pixel_size_um
 from serve.schemas import ModelInfo, Models, Predictions, Problem
 from serve.uploads import FIELD, Limits, Upload, read_uploads
 
@@ -36,6 +39,10 @@ READY_S: Final = 5.0
 PixelUm = Annotated[
     float | None,
     Query(gt=0, allow_inf_nan=False, description="Micrometres a pixel; if left out, what an OME-TIFF itself says."),
+]
+Page = Annotated[
+    Literal["middle", "all"] | Annotated[int, Field(ge=1)] | None,
+    Query(description="What to take of a file of several pages: a number from 1, the middle one, or all of them."),
 ]
 _BYTES: Final = {"type": "string", "format": "binary"}
 _BODY: Final = {
@@ -84,16 +91,17 @@ def make_api(models: Sequence[Model], limits: Limits) -> FastAPI:
     in_flight = asyncio.Semaphore(IN_FLIGHT)
 
     @api.post("/v1/predict", openapi_extra={"requestBody": _BODY, "parameters": [_NAME]}, responses=_PROBLEMS)
-    async def predict(request: Request, pixel_um: PixelUm = None) -> Predictions:
+    async def predict(request: Request, pixel_um: PixelUm = None, page: Page = None) -> Predictions:
         """Lineage and count of one image (the body), or of several (a form's `images`).
 
         A bad image alone is a problem 422; among others it is an entry with `error`, and the others are answered.
         """
+        how = _How(pixel_um=pixel_um, page=page, models=models, in_flight=in_flight)
         uploads = await read_uploads(request, limits)
         if len(uploads) == 1:
-            return Predictions(predictions=[await _predict(uploads[0], pixel_um, models, in_flight)])
-        tasks = (_predict_or_say(upload, pixel_um, models, in_flight) for upload in uploads)
-        return Predictions(predictions=await asyncio.gather(*tasks))
+            return Predictions(predictions=await _predict(uploads[0], how))
+        answered = await asyncio.gather(*(_predict_or_say(upload, how) for upload in uploads))
+        return Predictions(predictions=[prediction for pages in answered for prediction in pages])
 
     @api.get("/v1/models")
     async def list_models() -> Models:
@@ -103,28 +111,37 @@ def make_api(models: Sequence[Model], limits: Limits) -> FastAPI:
     return api
 
 
-async def _predict(
-    upload: Upload, pixel_um: float | None, models: Sequence[Model], in_flight: asyncio.Semaphore
-) -> Prediction:
-    """What the models say of an image. Raises DataError, naming the image."""
-    async with in_flight:
-        image_HW = await run_in_threadpool(decode, upload.data, name=upload.name)
-        um = pixel_um or pixel_size_um(upload.data)
-        try:
-            answers = await asyncio.gather(*(model.answer(image_HW, um) for model in models))
-        except DataError as error:
-            raise DataError(f"{upload.name}: {error}") from error
-    return combine(upload.name, answers)
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """What is the same for every image of a request."""
+
+    pixel_um: float | None
+    page: Pages | None
+    models: Sequence[Model]
+    in_flight: asyncio.Semaphore
 
 
-async def _predict_or_say(
-    upload: Upload, pixel_um: float | None, models: Sequence[Model], in_flight: asyncio.Semaphore
-) -> Prediction:
+async def _predict(upload: Upload, how: _How) -> list[Prediction]:
+    """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""
+    um = how.pixel_um or pixel_size_um(upload.data)
+    predictions = []
+    for page in choose_pages(io.BytesIO(upload.data), how.page, name=upload.name):
+        async with how.in_flight:
+            image_HW = await run_in_threadpool(decode, upload.data, name=upload.name, page=page)
+            try:
+                answers = await asyncio.gather(*(model.answer(image_HW, um) for model in how.models))
+            except DataError as error:
+                raise DataError(f"{upload.name}: {error}") from error
+        predictions.append(combine(upload.name if page is None else f"{upload.name}#{page}", answers))
+    return predictions
+
+
+async def _predict_or_say(upload: Upload, how: _How) -> list[Prediction]:
     """What the models say of an image, or what is wrong with it."""
     try:
-        return await _predict(upload, pixel_um, models, in_flight)
+        return await _predict(upload, how)
     except DataError as error:
-        return Prediction(image=upload.name, error=str(error))
+        return [Prediction(image=upload.name, error=str(error))]
 
 
 def _add_health(api: FastAPI, models: Sequence[Model]) -> None:
@@ -186,7 +203,7 @@ def _add_errors(api: FastAPI) -> None:
     @api.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return _problem(422, f"{first['loc'][-1]}: {first['msg']} (seen: {first['input']!r:.80})")
+        return _problem(422, f"{first['loc'][:2][-1]}: {first['msg']} (seen: {first['input']!r:.80})")
 
     @api.exception_handler(Exception)
     async def on_fault(request: Request, error: Exception) -> JSONResponse:

@@ -9,10 +9,11 @@ import csv
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cellnet.errors import DataError
+from cellnet.images import Pages, choose_pages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class SourceFrame:
     pixel_um: float | None = None
     mask: Path | None = None
     """An image of the cells, each a number of its own, from which count and centres are taken at import."""
+    page: int | None = None
+    """Which page of a file of several, from 1; None where the file is a single image."""
     problem: str | None = None
     """Why this frame cannot be taken, when the source itself is wrong about it."""
 
@@ -47,6 +50,8 @@ class Options:
     lineage_pattern: str | None = None
     """A regular expression; its first group, in the name of a file, is the lineage."""
     group_pattern: str | None = None
+    page: Pages | None = None
+    """What to take of files of several pages; every reader's."""
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -97,8 +102,23 @@ def read_source(source: Path, options: Options | None = None) -> list[SourceFram
     given = {field.name for field in fields(Options) if getattr(options, field.name) != field.default}
     for reader in (manifest, coco, harmony, masks, folder):
         if reader.accepts(source):
-            if useless := sorted(given - reader.TAKES):
+            if useless := sorted(given - reader.TAKES - {"page"}):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")
             frames: list[SourceFrame] = reader.read(source, options)
-            return frames
+            return [page for frame in frames for page in _pages(frame, options.page)] if options.page else frames
     raise DataError(f"{source} is none of these: {KNOWN}")
+
+
+def _pages(frame: SourceFrame, wanted: Pages) -> list[SourceFrame]:
+    """The frame's chosen pages, of one group."""
+    try:
+        with frame.path.open("rb") as file:
+            chosen = choose_pages(file, wanted, name=frame.path.name)
+    except OSError:
+        return [frame]  # set aside when it is read
+    except DataError as error:
+        return [replace(frame, problem=str(error).removeprefix(f"{frame.path.name}: "))]
+    if len(chosen) > 1 and (frame.count is not None or frame.mask is not None):
+        reason = f"its count is that of one image, but it holds {len(chosen)} pages; choose one of them"
+        return [replace(frame, problem=reason)]
+    return [replace(frame, page=page, group=frame.group or (str(frame.path) if page else None)) for page in chosen]

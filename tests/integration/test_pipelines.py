@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from cellnet.augment import make_tiles
 from cellnet.bank import Bank
 from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
-from cellnet.errors import DataError
+from cellnet.errors import DataError, NotFoundError
 from cellnet.predictor import Predictor
 from cellnet.store import open_store
 from pipelines.evaluate import evaluate
@@ -159,12 +160,14 @@ def test_prediction_counts_whole_frames_and_survives_a_bad_image(
     image_HW = np.tile(cv2.imread(str(next((sample_bank.parent / "images/images").glob("THP1*"))), 0), (2, 2))
     cv2.imwrite(str(tmp_path / "a.png"), image_HW)
     (tmp_path / "b.png").write_bytes(b"not an image")
-    good, bad = predict([tmp_path], places)
+    cv2.imwritemulti(str(tmp_path / "c.tif"), [image_HW[::-1], image_HW])
+    good, bad, second = predict([tmp_path], places, page="middle")
     expected = Predictor.load(places.open_registry(), "regressor:champion").predict(image_HW)
     assert good.tiles == 16
     assert good.count == pytest.approx(expected.count, abs=1e-3)
     assert good.models.classifier == "classifier@1" and good.magnification == "assumed"
     assert bad.error is not None and "b.png" in bad.error and bad.count is None
+    assert second.image.endswith("c.tif#2") and second.count == pytest.approx(good.count, abs=1e-3)
 
 
 def test_a_search_publishes_and_promotes_the_best_trial(sample_bank: Path, tmp_path: Path) -> None:
@@ -199,6 +202,25 @@ def test_every_job_runs_on_s3(sample_bank: Path, moto: str, credentials: None, t
     assert said.count is not None and said.models.classifier == "classifier@1"
     stored = {key.split("/")[0] for key in open_store("s3://lab/jobs", endpoint_url=moto).keys("")}
     assert stored == {"bank", "registry", "runs"}
+
+
+def test_an_import_that_was_interrupted_goes_on_where_it_stopped(
+    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(sample_bank.parent / "images", images)
+    places = Places(bank=str(tmp_path / "bank"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Bank, "add", Mock(side_effect=KeyboardInterrupt))
+        ingest(images, places)
+    with pytest.raises(NotFoundError):
+        places.open_bank()
+    read = sorted((tmp_path / "bank" / "prepared").iterdir())
+    kept = [path.stat() for path in read]
+    bank, imported = ingest(images, places)
+    assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
+    assert sorted((tmp_path / "bank" / "prepared").iterdir()) == read, "nothing was read anew"
+    assert [path.stat() for path in read] == kept
 
 
 def test_an_import_again_changes_nothing(sample_bank: Path) -> None:

@@ -134,6 +134,22 @@ def test_a_frame_recorded_at_another_pixel_size_is_rescaled(service: httpx.Clien
     assert_problem(service.post("/v1/predict?pixel_um=50&name=far.png", content=encode(image_HW)), 422, "far.png")
 
 
+def test_the_pages_of_a_stack_are_answered_as_asked(service: httpx.Client, registry: Registry) -> None:
+    pages = [frame(200, 200), np.ascontiguousarray(frame(200, 200).T), frame(200, 200)[::-1]]
+    stack = cv2.imencodemulti(".tiff", pages)[1].tobytes()
+    counter = Predictor.load(registry, "regressor:champion")
+    counts = [counter.predict(page_HW).count for page_HW in pages]
+    assert_problem(service.post("/v1/predict?name=stack.tif", content=stack), 422, "stack.tif", "3 pages")
+    for page, chosen in {"all": [1, 2, 3], "middle": [2], "3": [3]}.items():
+        response = service.post("/v1/predict", params={"page": page, "name": "stack.tif"}, content=stack)
+        said = response.json()["predictions"]
+        assert [prediction["image"] for prediction in said] == [f"stack.tif#{number}" for number in chosen]
+        expected = [counts[number - 1] for number in chosen]
+        assert [prediction["count"] for prediction in said] == pytest.approx(expected, abs=1e-3)
+    assert_problem(service.post("/v1/predict?page=9&name=stack.tif", content=stack), 422, "stack.tif", "no page 9")
+    assert_problem(service.post("/v1/predict?page=0", content=stack), 422, "page")
+
+
 def test_a_broken_image_among_others_spoils_only_its_own_entry(service: httpx.Client, registry: Registry) -> None:
     deep_HW = frame(300, 300, bits=16)
     images = form(

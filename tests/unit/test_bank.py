@@ -1,15 +1,17 @@
 """The image bank: what is kept, what is set aside, who goes to which side of the split."""
 
+import os
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from cellnet.bank import Bank, Frame, Imported, prepare, warnings_of
+from cellnet.bank import Bank, Frame, Imported, prepare, prepare_all, warnings_of
 from cellnet.config import BankSettings, Intensity
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.images import encode_png
@@ -46,7 +48,7 @@ def test_an_imported_frame_comes_back_as_recorded(bank: Bank, tmp_path: Path, de
     path = write_image(tmp_path / "a.png", 1, depth)
     centres = ((1.1, 2.2), (3.3, 4.4))
     known = {"lineage": "THP1", "count": 2.0, "centres": centres, "group": "B7", "pixel_um": 0.65}
-    assert take(bank, path, **known) == Imported(added=1, known=0, set_aside=[])
+    assert take(bank, path, **known) == Imported(added=1, known=0, set_aside=[], near=[])
     reopened = Bank.open(tmp_path / "bank")
     (kept,) = reopened.frames
     assert (kept.lineage, kept.count, kept.group, kept.pixel_um) == ("THP1", 2.0, "B7", 0.65)
@@ -102,7 +104,7 @@ def test_an_image_that_was_set_aside_is_taken_once_it_is_exported_well(bank: Ban
     path = tmp_path / "a.png"
     path.write_bytes(b"half an image")
     take(bank, path)
-    assert take(bank, write_image(path, 1)) == Imported(added=1, known=0, set_aside=[])
+    assert take(bank, write_image(path, 1)) == Imported(added=1, known=0, set_aside=[], near=[])
     assert (len(bank.frames), bank.set_aside) == (1, [])
 
 
@@ -118,6 +120,59 @@ def test_importing_the_same_again_changes_nothing(bank: Bank) -> None:
     again = bank.add(source)
     assert (again.added, again.known) == (0, 2)
     assert (list(bank.store.keys("tables/")), bank.digest) == (tables, digest)
+
+
+def near(number: int, like: str, group: str) -> Frame:
+    """A frame with a hash of its own kind: the same letter is nearly the same picture."""
+    return frame(number, group=group, fingerprint=like * 128)
+
+
+def test_a_near_duplicate_is_told_and_follows_what_it_copies(bank: Bank) -> None:
+    bank.add([near(n, f"{n:x}", f"well {n}") for n in range(10)])
+    before = splits_of(bank)
+    added = bank.add([near(20 + n, f"{n:x}", f"new {n}") for n in range(10)])
+    assert [(item.frame, item.twin) for item in added.near] == [
+        (frame(20 + n).frame, frame(n).frame) for n in range(10)
+    ]
+    after = splits_of(bank)
+    assert [after[f"new {n}"] for n in range(10)] == [before[f"well {n}"] for n in range(10)]
+    assert warnings_of(bank.frames) == ["10 near-duplicates, kept on one side of the split with what they copy"]
+    relabelled = [replace(item, lineage="THP1") if item.twin == frame(3).frame else item for item in bank.frames]
+    assert "; 1 with another lineage or count, so look at their labels" in " ".join(warnings_of(relabelled))
+
+
+def test_a_near_duplicate_that_would_leak_is_set_aside_once(bank: Bank) -> None:
+    bank.add([near(0, "a", "well 0"), near(1, "b", "well 1"), near(2, "c", "well 2")])
+    sides = splits_of(bank)
+    assert len(set(sides.values())) == 3
+    crossing = [near(10, "a", "well 1"), near(11, "f", "well 1"), near(12, "f", "well 2"), near(13, "b", "well 1")]
+    added = bank.add(crossing)
+    assert added.added == 2 and [item.source for item in added.set_aside] == ["10.png", "12.png"]
+    assert added.set_aside[0].set_aside == (
+        f"nearly the same as 0.png of the {sides['well 0']} split, while its group well 1 is in {sides['well 1']}; "
+        "leave it out, as it would leak"
+    )
+    tables = list(bank.store.keys("tables/"))
+    assert bank.add(crossing).added == 0
+    assert list(bank.store.keys("tables/")) == tables and splits_of(bank) == sides
+
+
+def test_what_was_read_before_an_interruption_is_not_read_again(bank: Bank, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.bmp", tmp_path / "b.bmp"]
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 20, 32)).astype(np.uint8)
+    for path, image_HW in zip(paths, pixels, strict=True):
+        cv2.imwrite(str(path), image_HW)
+    sources = [SourceFrame(path=path, lineage="A549", centres=((1.5, 2.5),)) for path in paths]
+    first = prepare_all(sources, bank.store)
+    changed = paths[0].stat()
+    cv2.imwrite(str(paths[0]), pixels[1])  # as large as before,
+    os.utime(paths[0], ns=(changed.st_atime_ns, changed.st_mtime_ns))  # and as old: nobody looks into it again
+    assert prepare_all(sources, bank.store) == first
+    os.utime(paths[0], ns=(changed.st_atime_ns, changed.st_mtime_ns + 1))
+    again = prepare_all(sources, bank.store)
+    assert again[0].frame == again[1].frame == first[1].frame != first[0].frame
+    relabelled = prepare_all([replace(sources[0], lineage="THP1"), sources[1]], bank.store)
+    assert [item.lineage for item in relabelled] == ["THP1", "A549"]
 
 
 def test_the_shares_hold_over_100_groups(bank: Bank) -> None:
@@ -192,6 +247,9 @@ def test_the_digest_knows_labels_and_splits_but_not_order_or_place(tmp_path: Pat
         return bank.digest
 
     known = digest("a", frames)
+    assert known == digest(
+        "i", [replace(item, fingerprint="ab" * 64) if item is frames[0] else item for item in frames]
+    )
     assert known == digest("b", frames[::-1])
     assert known == digest("c", [replace(item, source=f"/elsewhere/{item.source}") for item in frames])
     changed = [

@@ -1,5 +1,6 @@
 """The commands as a user mistypes them: one line, exit 2, no traceback, nothing half-written."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,39 @@ def test_a_manifest_without_a_column_is_named(capsys: pytest.CaptureFixture[str]
     line = refused(capsys, "bank", "import", tmp_path / "manifest.csv", tmp_path / "bank")
     assert "has no column group" in line
     assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("intensity.low=200", "low (200) must be below high"),
+        ("holdout_share=1", "holdout_share"),
+        ("epochs=3", "epochs"),
+    ],
+)
+def test_a_wrong_setting_of_a_bank_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str, said: str
+) -> None:
+    assert said in refused(capsys, "bank", "import", tmp_path, tmp_path / "bank", "--set", setting)
+
+
+@pytest.mark.parametrize("page", ["0", "last", "1.5"])
+def test_a_page_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], page: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["bank", "import", "images", "bank", "--page", page])
+    assert "--page" in capsys.readouterr().err
+
+
+def test_near_duplicates_are_told_with_what_they_copy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"]})
+    twins = [Frame(frame=name * 64, source=f"{name}.png", group="a", fingerprint="ab" * 64) for name in "12"]
+    Bank.open(bank).add(twins)
+    assert cli.main(["bank", "show", str(bank)]) == 0
+    printed = capsys.readouterr()
+    assert "nearly the same: 2.png and 1.png" in printed.out
+    assert "warning: 1 near-duplicate, kept on one side" in printed.err
+    assert cli.main(["bank", "show", str(bank), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["near"] == [["2.png", "1.png"]]
 
 
 def test_a_bank_that_is_not_there_says_how_to_make_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from cellnet.config import Intensity, Preprocess
 from cellnet.errors import DataError
 from cellnet.images import (
     Box,
+    Pages,
     apply_kernel,
+    choose_pages,
     cut,
     decode,
     encode_png,
@@ -136,6 +138,31 @@ def test_what_is_no_image_is_refused_with_its_reason() -> None:
 def test_a_file_of_several_pages_is_refused() -> None:
     page = PIL.Image.fromarray(NOISE)
     assert "2 pages" in refusal(saved(page, "TIFF", save_all=True, append_images=[page]))
+
+
+def stack(pages: int) -> bytes:
+    """A TIFF of 16 bits whose page 1 is 1000 brighter than the noise, page 2 is 2000 brighter."""
+    planes = [PIL.Image.fromarray(NOISE.astype(np.uint16) + 1000 * page) for page in range(1, pages + 1)]
+    return saved(planes[0], "TIFF", save_all=True, append_images=planes[1:])
+
+
+@pytest.mark.parametrize("page", [1, 2, 5])
+def test_a_page_is_read_by_its_number(page: int) -> None:
+    assert (decode(stack(5), name="x", page=page) == NOISE.astype(np.uint16) + 1000 * page).all()
+
+
+@pytest.mark.parametrize(
+    ("pages", "wanted", "chosen"),
+    [(5, "middle", [3]), (4, "middle", [3]), (3, "all", [1, 2, 3]), (3, 2, [2]), (1, "all", [None]), (1, 1, [None])],
+)
+def test_pages_are_chosen_as_told(pages: int, wanted: Pages, chosen: list[int | None]) -> None:
+    assert choose_pages(io.BytesIO(stack(pages)), wanted, name="x") == chosen
+
+
+def test_a_page_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DataError, match=r"x.tif: holds 3 pages, so there is no page 4"):
+        choose_pages(io.BytesIO(stack(3)), 4, name="x.tif")
+    assert choose_pages(io.BytesIO(b"no image"), "all", name="x") == [None], "left to decode, which says why"
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

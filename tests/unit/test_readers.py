@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from cellnet.errors import DataError
-from cellnet.readers import SourceFrame, read_source
+from cellnet.readers import Options, SourceFrame, read_source
 
 HEADER = "image,lineage,count,group\n"
 
@@ -140,3 +142,34 @@ def test_a_folder_of_lineages_may_have_counts(tmp_path: Path) -> None:
         "THP1/c.png": 7,
     }
     assert frames["THP1/a.png"].problem == "the count 'many' in counts.csv is not a number of cells"
+
+
+def write_stack(path: Path, pages: int) -> None:
+    planes = [
+        PIL.Image.fromarray(np.random.default_rng(page).integers(0, 255, (9, 9), np.uint8)) for page in range(pages)
+    ]
+    planes[0].save(path, save_all=True, append_images=planes[1:])
+
+
+def test_the_pages_of_a_file_are_frames_of_one_group(tmp_path: Path) -> None:
+    (tmp_path / "A549").mkdir()
+    write_stack(tmp_path / "A549" / "series.tif", 3)
+    write_stack(tmp_path / "A549" / "single.tif", 1)
+    series, single = str(tmp_path / "A549" / "series.tif"), tmp_path / "A549" / "single.tif"
+    frames = read_source(tmp_path, Options(page="all"))
+    assert [(frame.path.name, frame.page) for frame in frames] == [
+        ("series.tif", 1), ("series.tif", 2), ("series.tif", 3), ("single.tif", None)
+    ]  # fmt: skip
+    assert {frame.group for frame in frames[:3]} == {series}
+    assert frames[3] == SourceFrame(path=single, lineage="A549")
+    assert [frame.page for frame in read_source(tmp_path, Options(page="middle"))] == [2, None]
+
+
+def test_a_page_that_is_not_there_or_shares_a_count_is_set_aside(source: Path) -> None:
+    write_stack(source / "a.tif", 2)
+    (source / "manifest.csv").write_text(HEADER + "a.tif,A549,12,B7\nb.png,A549,3,B7\nmissing.png,,,\n")
+    problems = [frame.problem or "" for frame in read_source(source, Options(page="all"))]
+    assert "holds 2 pages; choose one of them" in problems[0] and problems[1] == "" and "missing" in problems[2]
+    assert read_source(source, Options(page=3))[0].problem == "holds 2 pages, so there is no page 3"
+    (chosen, _, _) = read_source(source, Options(page=2))
+    assert (chosen.page, chosen.count, chosen.group, chosen.problem) == (2, 12.0, "B7", None)
