@@ -35,7 +35,10 @@ class Frozen(BaseModel):
 
 
 class Intensity(Frozen):
-    """The rule that turns recorded grey values of a whole frame into 0..255; stored in the bank."""
+    """The rule that turns recorded grey values of a whole frame into 0..255; stored in the bank.
+
+    A range suits frames of one instrument and bit depth. Float frames are spread over 0..65535 before it is applied.
+    """
 
     rule: Literal["percentile", "range"] = "percentile"
     low: float = 0.1

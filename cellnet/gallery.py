@@ -1,5 +1,6 @@
 """A bank as a page that one can look at: frames of every lineage, how many cells they hold, what to beware of."""
 
+import contextlib
 import html
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from cellnet.bank import Bank, Frame, warnings_of
 from cellnet.errors import CellnetError, ConfigError
@@ -30,12 +33,13 @@ def write_gallery(path: Path, bank: Bank) -> Path:
         lineages[frame.lineage or "(not known)"].append(frame)
     warnings = "".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings_of(bank.frames))
     aside = "".join(f"<li>{html.escape(f'{row.source}: {row.set_aside}')}</li>" for row in bank.set_aside)
-    title = html.escape(f"{len(bank.frames)} frames of {len(lineages)} lineages")
+    title = html.escape(f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}")
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}{MORE_STYLE}</style></head><body>
 <h1>{title}</h1><p class="note">{html.escape(bank.store.uri)}, digest {bank.digest[:12]}</p>{warnings}
-{_histograms(lineages)}
+{_histograms(bank, lineages)}
 {"".join(_lineage(bank, name, frames) for name, frames in sorted(lineages.items()))}
+{_near(bank)}
 {f"<h2>Set aside</h2><ul>{aside}</ul>" if aside else ""}
 </body></html>"""
     try:
@@ -48,9 +52,10 @@ def write_gallery(path: Path, bank: Bank) -> Path:
 
 def _lineage(bank: Bank, name: str, frames: Sequence[Frame]) -> str:
     """A heading and some frames, spread over the splits and groups as they come."""
-    step = max(1, len(frames) // SHOWN)
-    shown = "".join(_thumbnail(bank, frame) for frame in frames[::step][:SHOWN])
-    return f'<h2>{html.escape(name)}: {len(frames)} frames</h2><div class="frames">{shown}</div>'
+    shown = "".join(_thumbnail(bank, frame) for frame in _some(frames))
+    return (
+        f'<h2>{html.escape(name)}: {len(frames)} frame{"s" * (len(frames) != 1)}</h2><div class="frames">{shown}</div>'
+    )
 
 
 def _thumbnail(bank: Bank, frame: Frame) -> str:
@@ -65,17 +70,45 @@ def _thumbnail(bank: Bank, frame: Frame) -> str:
     return f'<figure><img alt="" src="{src_of(encode_png(small_HW))}"><figcaption>{words}</figcaption></figure>'
 
 
-def _histograms(lineages: dict[str, list[Frame]]) -> str:
-    """Cells a frame and brightest grey values, a colour a lineage; nothing where no count is known."""
+def _some(frames: Sequence[Frame]) -> Sequence[Frame]:
+    return frames[:: max(1, len(frames) // SHOWN)][:SHOWN]
+
+
+def _near(bank: Bank) -> str:
+    """Near-duplicates, each beside what it copies."""
+    by_name = {frame.frame: frame for frame in bank.frames}
+    copies = [frame for frame in bank.frames if frame.twin in by_name]
+    if not copies:
+        return ""
+    pairs = "".join(_thumbnail(bank, by_name[str(copy.twin)]) + _thumbnail(bank, copy) for copy in copies[:SHOWN])
+    more = f", of which {SHOWN} are shown" if len(copies) > SHOWN else ""
+    return f'<h2>Nearly the same: {len(copies)}{more}</h2><div class="frames">{pairs}</div>'
+
+
+def _histograms(bank: Bank, lineages: dict[str, list[Frame]]) -> str:
+    """Grey values as recorded, of some frames, and cells a frame where counts are known: a colour a lineage."""
     from matplotlib.figure import Figure
 
-    counts = {name: [frame.count for frame in frames if frame.count is not None] for name, frames in lineages.items()}
-    known = {name: values for name, values in sorted(counts.items()) if values}
-    if not known:
-        return ""
+    names = sorted(lineages)
+    counts = [[frame.count for frame in lineages[name] if frame.count is not None] for name in names]
     figure: Any = Figure(figsize=(11.2, 3.2), layout="constrained")
-    axis = figure.subplots()
-    axis.hist(list(known.values()), bins=20, stacked=True, label=list(known))
-    axis.set(xlabel="cells a frame", ylabel="frames")
-    axis.legend(fontsize=8)
-    return f'<h2>Cells a frame</h2><img alt="histogram of counts" src="{src_of(png_of(figure))}">'
+    grey, *counted = np.atleast_1d(figure.subplots(1, 2 if any(counts) else 1))
+    for name in names:
+        values_N = _grey_values(bank, _some(lineages[name]))
+        if len(values_N):
+            grey.hist(values_N, bins=100, density=True, histtype="step", label=name)
+    grey.set(xlabel="grey value as recorded", ylabel="share of the pixels", yticks=[])
+    for axis in counted:
+        axis.hist(counts, bins=20, stacked=True, label=names)
+        axis.set(xlabel="cells a frame", ylabel="frames")
+    figure.legend(*grey.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return f'<h2>Histograms</h2><img alt="histograms of grey values and counts" src="{src_of(png_of(figure))}">'
+
+
+def _grey_values(bank: Bank, frames: Sequence[Frame]) -> NDArray[Any]:
+    """Every fourth pixel both ways of the frames that can be read."""
+    values: list[NDArray[Any]] = [np.empty(0)]
+    for frame in frames:
+        with contextlib.suppress(CellnetError):
+            values.append(bank.pixels(frame)[::4, ::4].ravel())
+    return np.concatenate(values)

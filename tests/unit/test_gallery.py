@@ -29,7 +29,7 @@ def bank(tmp_path: Path) -> Bank:
 
 def test_the_page_shows_every_lineage_what_to_beware_of_and_what_was_set_aside(bank: Bank, tmp_path: Path) -> None:
     page = write_gallery(tmp_path / "new" / "bank.html", bank).read_text(encoding="utf-8")
-    assert "<h2>A549: 8 frames</h2>" in page and "<h2>3T3: 1 frames</h2>" in page
+    assert "<h2>A549: 8 frames</h2>" in page and "<h2>3T3: 1 frame</h2>" in page
     assert page.count("<figure>") == SHOWN + 1
     assert "8.png, train, 8 cells" in page
     assert "3T3: one group only" in page
@@ -42,6 +42,16 @@ def test_a_frame_whose_pixels_rotted_is_named_and_the_others_are_shown(bank: Ban
     (tmp_path / f"bank/pixels/{only.frame}.png").write_bytes(b"rot")
     page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
     assert "8.png: not a readable" in page and page.count("<figcaption>") == SHOWN
+
+
+def test_near_duplicates_stand_side_by_side(bank: Bank, tmp_path: Path) -> None:
+    assert "Nearly the same" not in write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
+    brighter_HW = np.random.default_rng(3).integers(0, 255, (40, 60), np.uint8) // 2
+    (tmp_path / "copy.png").write_bytes(encode_png(brighter_HW))
+    bank.add([prepare(SourceFrame(path=tmp_path / "copy.png", lineage="A549", group="w9", count=3), bank.store)])
+    page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
+    _, _, near = page.partition("<h2>Nearly the same: 1</h2>")
+    assert near.index("3.png") < near.index("copy.png") and near.count("<figure>") == 2
 
 
 def test_a_page_that_cannot_be_written_is_named(bank: Bank, tmp_path: Path) -> None:
