@@ -301,14 +301,16 @@ def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path |
     analysed; else its count is not known.
     """
     found: dict[Field, list[tuple[float, float] | None]] = defaultdict(list)
+    planes = set()
     try:
         for row in _rows(path):
             x, y = number_of(row.get("X", "")), number_of(row.get("Y", ""))
             field = (int(row["Row"]), int(row["Column"]), int(row["Field"]), _time(row))
             found[field].append(None if x is None or y is None else (x, y))
+            planes.add(row.get("Plane"))
     except (KeyError, ValueError) as error:
         raise DataError(f"{path}: a row gives no Row, Column and Field; export it again") from error
-    if not _of_these_times({field[3] for field in found}, fields, path):
+    if not _fits(path, fields, times={field[3] for field in found}, planes=planes):
         return {}
     empty = _all_analysed(results, fields) - found.keys() if results else set()
     if unknown := fields.keys() - found.keys() - empty:
@@ -331,11 +333,13 @@ def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path |
     }
 
 
-def _of_these_times(times: set[int], fields: Iterable[Field], path: Path) -> bool:
-    """Whether the images have all time points of a table; a measurement may count them from another moment."""
+def _fits(path: Path, fields: Iterable[Field], *, times: set[int], planes: set[str | None]) -> bool:
+    """Whether a table counts each image once: it has no other time points, and no stack plane by plane."""
     if missing := times - {field[3] for field in fields}:
         logger.warning("%s is not used: no image has its time point %d; of another measurement?", path, min(missing))
-    return not missing
+    elif len(planes) > 1:
+        logger.warning("%s is not used: it counts %d planes of a stack, each for itself", path, len(planes))
+    return not missing and len(planes) <= 1
 
 
 def _all_analysed(results: Path, fields: Iterable[Field]) -> set[Field]:
@@ -374,7 +378,8 @@ def _of_wells(path: Path, fields: Iterable[Field], population: str | None) -> di
     shared: dict[Field, _Counts] = {}
     here = _by_well(fields)
     try:
-        if not _of_these_times({_time(row) for row in rows}, fields, path):
+        times, planes = {_time(row) for row in rows}, {row.get("Plane") for row in rows}
+        if not _fits(path, fields, times=times, planes=planes):
             return {}
         for row in rows:
             number, well = number_of(row[column]), here[int(row["Row"]), int(row["Column"]), _time(row)]

@@ -135,13 +135,22 @@ def test_a_field_without_an_object_counts_0_where_its_whole_well_was_analysed(
     assert [record.args[1:3] for record in caplog.records[1:]] == [(3, 8)]
 
 
-def test_a_table_whose_time_points_the_images_lack_is_not_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (("3 3 1 -1 1", "3 3 1 0 1"), "no image has its time point -1"),
+        (("3 3 1 0 1", "3 3 2 0 1"), "it counts 2 planes of a stack"),
+    ],
+)
+def test_a_table_that_does_not_count_each_image_once_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: tuple[str, ...], said: str
 ) -> None:
     folder = export(tmp_path)
-    table(folder / "Objects_Population - Cells.txt", "Row Column Timepoint Field", "3 3 -1 1", "3 3 0 1")
+    table(folder / "PlateResults.txt", "Row Column Plane Timepoint Cells~-~Number~of~Objects", *rows)
+    assert {frame.count for frame in read_source(folder, Options(spread_counts=True))} == {None}
+    table(folder / "Objects_Population - Cells.txt", "Row Column Plane Timepoint Field", *rows)
     assert {frame.count for frame in read_source(folder)} == {None}
-    assert "no image has its time point -1" in caplog.text
+    assert [said in record.getMessage() for record in caplog.records] == [True, True]
 
 
 def test_objects_without_pixels_are_counted_alone(tmp_path: Path) -> None:
