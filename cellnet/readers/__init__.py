@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Final
 
 from cellnet.errors import DataError
 from cellnet.images import Pages, choose_pages
@@ -54,17 +55,43 @@ class Options:
     """What to take of files of several pages; every reader's."""
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a table, cells without blanks around them. Raises DataError for a missing column or no table."""
+def read_csv(path: Path, columns: Sequence[str], *, numbers: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a table, cells without blanks around them. Raises DataError for a missing column or no table.
+
+    Cells end at a comma, a semicolon or a tab, whichever the header has most of. Where it is no comma, the cells of
+    the columns `numbers` may have a decimal comma, which comes back as a point.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            separator = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator)
+            reader.fieldnames = names = [name.strip() for name in reader.fieldnames or ()]
+            missing = [column for column in columns if column not in names]
             if missing:
                 raise DataError(f"{path} has no column {', '.join(missing)}; it needs {','.join(columns)}")
-            return [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path} as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise DataError(f"cannot read {path} as a CSV table: {error}") from error
+    if separator != ",":
+        for row in rows:
+            row |= {
+                name: row[name].replace(",", ".") for name in numbers if _DECIMAL_COMMA.fullmatch(row.get(name, ""))
+            }
+    return rows
+
+
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no for a name that no file can have, or a folder that may not be entered."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def number_of(text: str) -> float | None:

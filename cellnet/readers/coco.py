@@ -4,16 +4,19 @@
     FILE_NAME               beside it, or in a folder `images` beside it, or anywhere below
 
 A cell is an annotation that is not a crowd; its centre is the middle of its box, else of its outline. The lineage is
-the category where there are several, else what `--lineage-pattern` finds in the file name.
+what `--lineage-pattern` finds in the file name, else the category where there are several.
 """
 
 import json
-from collections import defaultdict
+import logging
+import math
 from pathlib import Path
 from typing import Any, Final
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, matched
+from cellnet.readers import Options, SourceFrame, is_file, matched
+
+logger = logging.getLogger(__name__)
 
 TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})
 MAX_BYTES: Final = 2 * 10**9
@@ -31,21 +34,26 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
     images, annotations = _items(found, "images", source), _items(found, "annotations", source)
     if not images:
         raise DataError(f"{source} lists no images; export the annotations again")
-    names = {str(item.get("id")): str(item.get("name")) for item in _items(found, "categories", source)}
-    of_image: dict[str, list[Item]] = defaultdict(list)
-    for annotation in annotations:
-        if not annotation.get("iscrowd"):
-            of_image[str(annotation.get("image_id"))].append(annotation)
+    names = {_id(item.get("id")): str(item.get("name")) for item in _items(found, "categories", source)}
+    of_image: dict[str, list[Item]] = {_id(image.get("id")): [] for image in images}
+    cells = [annotation for annotation in annotations if _id(annotation.get("iscrowd") or 0) == "0"]
+    known = [cell for cell in cells if _id(cell.get("image_id")) in of_image]
+    if cells and not known:
+        raise DataError(f"{source}: no annotation has the id of an image; export images and annotations together")
+    if len(known) < len(cells):
+        logger.warning("%s: %d cells of %d are of no image in it", source, len(cells) - len(known), len(cells))
+    for cell in known:
+        of_image[_id(cell["image_id"])].append(cell)
     files = {path.name: path for path in source.parent.rglob("*") if path.is_file()}
     categories = names if len(names) > 1 else {}
-    return [_frame(source, image, of_image[str(image.get("id"))], files, categories, options) for image in images]
+    return [_frame(source, image, of_image[_id(image.get("id"))], files, categories, options) for image in images]
 
 
 def _load(source: Path) -> Item:
     if source.stat().st_size > MAX_BYTES:
         raise DataError(f"{source} is over {MAX_BYTES // 10**9} GB; split it by image")
     try:
-        found = json.loads(source.read_text(encoding="utf-8-sig"))
+        found = json.loads(source.read_text(encoding="utf-8-sig"), object_hook=_without_outline)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{source} is not readable as JSON ({error}); export it again") from error
     if not isinstance(found, dict) or not {"images", "annotations"} <= set(found):
@@ -53,33 +61,47 @@ def _load(source: Path) -> Item:
     return found
 
 
+def _without_outline(item: Item) -> Item:
+    """An annotation with a box needs no outline, and the outlines of a large set are most of the memory."""
+    if item.get("bbox"):
+        item.pop("segmentation", None)
+    return item
+
+
+def _id(number: object) -> str:
+    """7, 7.0 and "7" are the same image."""
+    return str(int(number) if isinstance(number, float) and number.is_integer() else number)
+
+
 def _items(found: Item, key: str, source: Path) -> list[Item]:
     """The entries of a part, which is a list, or a dict by id."""
-    part = found.get(key, [])
-    items = [{"id": number, **item} for number, item in part.items()] if isinstance(part, dict) else part
+    part = found.get(key) or []
+    items = list(part.values()) if isinstance(part, dict) else part
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise DataError(f"{source}: {key!r} is not a list of objects; export it again")
-    return items
+    return [{"id": number} | item for number, item in zip(part, items, strict=True)] if items is not part else items
 
 
 def _frame(
     source: Path, image: Item, cells: list[Item], files: dict[str, Path], categories: dict[str, str], options: Options
 ) -> SourceFrame:
-    name = str(image.get("file_name", ""))
+    name = str(image.get("file_name", "")).replace("\\", "/")
     path = source.parent / name
-    if not path.resolve().is_relative_to(source.parent.resolve()) or not path.is_file():
+    if not is_file(path) or not path.resolve().is_relative_to(source.parent.resolve()):
         path = files.get(Path(name).name, source.parent / Path(name).name)
     centres = [_centre(cell) for cell in cells]
     known = tuple(centre for centre in centres if centre is not None)
-    kinds = {categories.get(str(cell.get("category_id")), "?") for cell in cells} if categories else set()
+    lineage = matched(options.lineage_pattern, path.name, "lineage")
+    named = categories and lineage is None
+    kinds = {categories.get(_id(cell.get("category_id")), "?") for cell in cells} if named else set()
     problem = None
-    if not path.is_file():
+    if not is_file(path):
         problem = "the file is missing"
     elif len(kinds) > 1:
         problem = f"its cells are of several categories: {', '.join(sorted(kinds))}"
     return SourceFrame(
         path=path,
-        lineage=matched(options.lineage_pattern, path.name, "lineage") or next(iter(kinds), None),
+        lineage=lineage or next(iter(kinds), None),
         count=float(len(cells)),
         centres=known if len(known) == len(cells) else None,
         group=matched(options.group_pattern, path.name, "group"),
@@ -92,9 +114,13 @@ def _centre(cell: Item) -> tuple[float, float] | None:
     try:
         if cell.get("bbox"):
             x, y, width, height = (float(number) for number in cell["bbox"])
-            return x + width / 2, y + height / 2
+            return _finite(x + width / 2, y + height / 2)
         outline = [float(number) for polygon in cell["segmentation"] for number in polygon]
         xs, ys = outline[::2], outline[1::2]
-        return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
-    except (KeyError, TypeError, ValueError):
+        return _finite((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _finite(x: float, y: float) -> tuple[float, float] | None:
+    return (x, y) if math.isfinite(x + y) else None

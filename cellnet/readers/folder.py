@@ -20,7 +20,8 @@ def accepts(source: Path) -> bool:
 def read(source: Path, options: Options) -> list[SourceFrame]:
     """A frame an image file, its lineage the name of its folder. Raises DataError when there is none."""
     table = source / "counts.csv"
-    counts = {row["image"]: row["count"] for row in read_csv(table, ("image", "count"))} if table.is_file() else {}
+    rows = read_csv(table, ("image", "count"), numbers=("count",)) if table.is_file() else []
+    counts = {row["image"]: row["count"] for row in rows}
     frames = [
         _frame(path, folder.name, counts)
         for folder in sorted(path for path in source.iterdir() if path.is_dir())

@@ -3,30 +3,33 @@
     PLATE/Images/Index.idx.xml (or Index.xml)      every plane: its file, well, field, channel, pixel size
     PLATE/Assaylayout/*.xml                        the plate layout; a layer of cells or lineages names the lineage
     PLATE/**/Objects_Population - NAME.txt         one row an object: the count and the centres of a field
-    PLATE/**/PlateResults.txt                      one row a well: counts of whole wells, used only when asked
+    PLATE/**/PlateResults.txt                      one row a well: how many fields were analysed, and counts of whole
+                                                   wells, which are used only when asked
 
-Versions 1 to 7 of the index differ in their namespace, and from V6 on what is true of a channel is said once, in a
-map. Of a stack of planes the middle one is taken. A group is a plate's well.
+Tables of another plate are left out with a warning. Versions 1 to 7 of the index differ in their namespace, and from
+V6 on what is true of a channel is said once, in a map. Of a stack of planes the middle one is taken. A group is a
+plate's well.
 """
 
-import csv
-import io
+import itertools
 import logging
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, read_csv
+from cellnet.readers import Options, SourceFrame, is_file, number_of, read_csv
 
 logger = logging.getLogger(__name__)
 
 TAKES: Final = frozenset({"channel", "lineages", "layer", "population", "spread_counts"})
 INDEXES: Final = ("Index.idx.xml", "Index.xml")
+WELLS: Final = "PlateResults.txt"
 TRANSMITTED: Final = ("Brightfield", "Phase")
 """Channel types of transmitted light; `Phase` is Harmony's Digital Phase Contrast."""
 MAX_BYTES: Final = 2 * 10**9
@@ -61,7 +64,7 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
     chosen = _middle_planes(_of_channel(planes, options.channel, index))
     root = index.parent.parent if index.parent.name.lower() == "images" else index.parent
     lineages = _lineages(root, options)
-    counts = _counts(root, plate, list(chosen), options)
+    counts = _counts(root, plate, chosen, options)
     return [_frame(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())]
 
 
@@ -152,7 +155,7 @@ def _frame(
         problem = "its path leads out of the export's folder"
     elif facts.get("State", "Ok") != "Ok":
         problem = f"Harmony marks it as {facts['State']!r}"
-    elif not path.is_file():
+    elif not is_file(path):
         problem = "the file is missing"
     return SourceFrame(
         path=path,
@@ -212,75 +215,176 @@ def _well(name: str, path: Path) -> Well:
     return (int(row), int(column)) if row else (ord(letter.upper()) - ord("A") + 1, int(number))
 
 
-def _counts(root: Path, plate: str, fields: list[Field], options: Options) -> dict[Field, _Counts]:
+def _counts(root: Path, plate: str, fields: dict[Field, dict[str, str]], options: Options) -> dict[Field, _Counts]:
     """What is known of the cells of every field: from tables of objects, or from a table of wells if asked."""
-    tables = {path.stem.partition(" - ")[2]: path for path in sorted(root.rglob("Objects_Population - *.txt"))}
-    if tables:
-        name = _choose(list(tables), options.population, f"{root} has objects of several populations")
-        return _of_objects(_table(tables[name], plate), tables[name])
-    results = next(iter(sorted(root.rglob("PlateResults.txt"))), None)
-    if results is None:
-        return {}
-    if not options.spread_counts:
-        logger.warning("%s counts whole wells, so no frame has a count; --spread-counts shares them out", results)
-        return {}
-    return _of_wells(_table(results, plate), fields, options.population, results)
+    tables = _tables(root, plate)
+    results = [path for path in tables if path.name == WELLS]
+    of_population: dict[str, list[Path]] = defaultdict(list)
+    for path in tables.keys() - set(results):
+        of_population[path.stem.partition(" - ")[2]].append(path)
+    if of_population:
+        *others, path = sorted(of_population[_choose(sorted(of_population), options.population, root)])
+        if others:
+            logger.warning("%s is read; of the same population, these are not: %s", path, ", ".join(map(str, others)))
+        return _of_objects(path, fields, next((other for other in results if tables[other] == tables[path]), None))
+    if not results and (options.population is not None or options.spread_counts):
+        raise DataError(f"{root} holds no results of the plate {plate!r}; leave --population and --spread-counts out")
+    if results and options.spread_counts:
+        return _of_wells(results[-1], fields, options.population)
+    if results:
+        logger.warning("%s counts whole wells, so no frame has a count; --spread-counts shares them out", results[-1])
+    return {}
 
 
-def _choose(names: list[str], wanted: str | None, several: str) -> str:
+def _tables(root: Path, plate: str) -> dict[Path, tuple[str, ...]]:
+    """The plate's tables of results, and the evaluation that each is of; one warning for all that are left out."""
+    found, left_out = {}, []
+    for path in sorted([*root.rglob("Objects_Population - *.txt"), *root.rglob(WELLS)]):
+        about = _about(path)
+        if about is None:
+            left_out.append(f"{path} holds no [Data] table")
+        elif about.get("Plate Name", plate) != plate:
+            left_out.append(f"{path} is of the plate {about['Plate Name']!r}, the images are of {plate!r}")
+        else:
+            found[path] = tuple(about.get(key, "") for key in ("Measurement", "Evaluation"))
+    if left_out:
+        logger.warning("%d tables of results are left out; the first: %s", len(left_out), left_out[0])
+    return found
+
+
+def _choose(names: list[str], wanted: str | None, where: Path) -> str:
     if wanted is None and len(names) == 1:
         return names[0]
     if wanted not in names:
-        raise DataError(f"{several}; choose one with --population: {', '.join(names)}")
+        found = "objects of several populations" if wanted is None else f"no population {wanted!r}"
+        raise DataError(f"{where} has {found}; choose one with --population: {', '.join(names)}")
     return wanted
 
 
-def _table(path: Path, plate: str) -> list[dict[str, str]]:
-    """The rows below `[Data]`. Raises DataError for a table of another plate, or none."""
+def _lines(path: Path) -> Iterator[list[str]]:
+    """The cells of every line that is not empty, one line at a time: a plate may have millions of objects."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            for line in file:
+                if line.strip():
+                    yield [cell.strip() for cell in line.split("\t")]
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    head, found, body = text.partition("[Data]")
-    if not found:
-        raise DataError(f"{path} holds no [Data] table; export it again, or take it away")
-    named = dict(line.partition("\t")[::2] for line in head.splitlines()).get("Plate Name", "").strip()
-    if named and named != plate:
-        raise DataError(f"{path} is of the plate {named!r}, the images are of {plate!r}; take it away")
-    return list(csv.DictReader(io.StringIO(body.lstrip("\r\n")), delimiter="\t"))
 
 
-def _of_objects(rows: list[dict[str, str]], path: Path) -> dict[Field, _Counts]:
-    """One row an object; X and Y are its centre in pixels from the upper left corner."""
+def _about(path: Path) -> dict[str, str] | None:
+    """What a table says of itself above `[Data]`; None where there is no such line."""
+    about: dict[str, str] = {}
+    for name, *values in _lines(path):
+        if name == "[Data]":
+            return about
+        if values and values[0]:
+            about[name] = values[0]
+    return None
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows below `[Data]`, each by the names in the first of them."""
+    below = itertools.dropwhile(lambda cells: cells[0] != "[Data]", _lines(path))
+    columns = next(itertools.islice(below, 1, None), [])
+    return (dict(zip(columns, cells, strict=False)) for cells in below)
+
+
+def _time(row: dict[str, str]) -> int:
+    return int(row.get("Timepoint") or 0)
+
+
+def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path | None) -> dict[Field, _Counts]:
+    """One row an object; X and Y are its centre in pixels from the upper left corner.
+
+    A field without a row has no cell where the table of wells, `results`, says that all fields of the well were
+    analysed; else its count is not known.
+    """
     found: dict[Field, list[tuple[float, float] | None]] = defaultdict(list)
+    planes = set()
     try:
-        for row in rows:
-            field = (int(row["Row"]), int(row["Column"]), int(row["Field"]), int(row.get("Timepoint") or 0))
-            known = row.get("X") and row.get("Y")
-            found[field].append((float(row["X"]), float(row["Y"])) if known else None)
-    except (KeyError, ValueError, TypeError) as error:
+        for row in _rows(path):
+            x, y = number_of(row.get("X", "")), number_of(row.get("Y", ""))
+            field = (int(row["Row"]), int(row["Column"]), int(row["Field"]), _time(row))
+            found[field].append(None if x is None or y is None else (x, y))
+            planes.add(row.get("Plane"))
+    except (KeyError, ValueError) as error:
         raise DataError(f"{path}: a row gives no Row, Column and Field; export it again") from error
-    counts = {}
-    for field, objects in found.items():
-        centres = tuple(centre for centre in objects if centre is not None)
-        counts[field] = _Counts(count=len(objects), centres=centres if len(centres) == len(objects) else None)
-    return counts
+    if not _fits(path, fields, times={field[3] for field in found}, planes=planes):
+        return {}
+    empty = _all_analysed(results, fields) - found.keys() if results else set()
+    if unknown := fields.keys() - found.keys() - empty:
+        logger.warning(
+            "%s has no object in %d of %d fields, and no %s says that all fields of their wells were analysed; "
+            "their counts are not known",
+            path, len(unknown), len(fields), WELLS,
+        )  # fmt: skip
+    objects = {field: found.get(field, []) for field in fields if field in found or field in empty}
+    centres = {field: [centre for centre in held if centre is not None] for field, held in objects.items()}
+    outside = sum(not _inside(fields[field], centre) for field, held in centres.items() for centre in held)
+    if outside:
+        logger.warning("%s: %d centres lie outside their frames, so none is used; the counts are", path, outside)
+    return {
+        field: _Counts(
+            count=len(held),
+            centres=None if outside or len(centres[field]) < len(held) else tuple(centres[field]),
+        )
+        for field, held in objects.items()
+    }
 
 
-def _of_wells(
-    rows: list[dict[str, str]], fields: list[Field], population: str | None, path: Path
-) -> dict[Field, _Counts]:
-    """A well's objects shared out evenly over its fields."""
-    ending = " - Number of Objects"
-    names = [column.removesuffix(ending) for column in (rows[0] if rows else {}) if (column or "").endswith(ending)]
-    column = _choose(names, population, f"{path} counts several populations") + ending
-    shared: dict[Field, _Counts] = {}
-    for row in rows:
+def _fits(path: Path, fields: Iterable[Field], *, times: set[int], planes: set[str | None]) -> bool:
+    """Whether a table counts each image once: it has no other time points, and no stack plane by plane."""
+    if missing := times - {field[3] for field in fields}:
+        logger.warning("%s is not used: no image has its time point %d; of another measurement?", path, min(missing))
+    elif len(planes) > 1:
+        logger.warning("%s is not used: it counts %d planes of a stack, each for itself", path, len(planes))
+    return not missing and len(planes) <= 1
+
+
+def _all_analysed(results: Path, fields: Iterable[Field]) -> set[Field]:
+    """The fields of the wells that were analysed whole, at a time point."""
+    here = _by_well(fields)
+    whole: set[Field] = set()
+    for row in _rows(results):
         try:
-            well, time = (int(row["Row"]), int(row["Column"])), int(row.get("Timepoint") or 0)
-            number = float(row[column])
-        except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"{path}: a row gives no Row, Column and {column!r}; export it again") from error
-        here = [field for field in fields if field[:2] == well and field[3] == time]
-        shared |= {field: _Counts(count=number / len(here)) for field in here}
+            well = here[int(row["Row"]), int(row["Column"]), _time(row)]
+            whole |= well if int(row["Number of Analyzed Fields"]) == len(well) else set()
+        except (KeyError, ValueError):  # such a table says nothing of its fields
+            continue
+    return whole
+
+
+def _by_well(fields: Iterable[Field]) -> dict[tuple[int, int, int], set[Field]]:
+    """The fields of every row, column and time point."""
+    here: dict[tuple[int, int, int], set[Field]] = defaultdict(set)
+    for row, column, field, time in fields:
+        here[row, column, time].add((row, column, field, time))
+    return here
+
+
+def _inside(facts: dict[str, str], centre: tuple[float, float]) -> bool:
+    """Whether a centre lies in a frame, as far as the index gives the frame's size."""
+    sizes = (number_of(facts.get(f"ImageSize{axis}", "")) or math.inf for axis in "XY")
+    return all(0 <= place <= size for place, size in zip(centre, sizes, strict=True))
+
+
+def _of_wells(path: Path, fields: Iterable[Field], population: str | None) -> dict[Field, _Counts]:
+    """A well's objects shared out evenly over its fields."""
+    rows = list(_rows(path))
+    ending = " - Number of Objects"
+    names = [column.removesuffix(ending) for column in (rows[0] if rows else {}) if column.endswith(ending)]
+    column = _choose(names, population, path) + ending
+    shared: dict[Field, _Counts] = {}
+    here = _by_well(fields)
+    try:
+        times, planes = {_time(row) for row in rows}, {row.get("Plane") for row in rows}
+        if not _fits(path, fields, times=times, planes=planes):
+            return {}
+        for row in rows:
+            number, well = number_of(row[column]), here[int(row["Row"]), int(row["Column"]), _time(row)]
+            if number is not None:
+                shared |= {field: _Counts(count=number / len(well)) for field in well}
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: a row gives no Row, Column and {column!r}; export it again") from error
     return shared

@@ -1,14 +1,14 @@
 """Frames from a CSV with the columns image, lineage, count, group and, optionally, pixel_um.
 
 Paths are relative to the manifest; an empty cell means "not known". A `points.csv` beside it (image,x,y) gives
-the centre of every cell, and then the count is the number of its points.
+the centre of every cell, and then the count is the number of its points. Tables of Excel with `;` or tabs are read too.
 """
 
 from collections import defaultdict
 from pathlib import Path
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, number_of, read_csv
+from cellnet.readers import Options, SourceFrame, is_file, number_of, read_csv
 
 TAKES: frozenset[str] = frozenset()
 COLUMNS = ("image", "lineage", "count", "group")
@@ -22,7 +22,7 @@ def accepts(source: Path) -> bool:
 def read(source: Path, options: Options) -> list[SourceFrame]:
     """A frame a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
     manifest = source / "manifest.csv" if source.is_dir() else source
-    rows = read_csv(manifest, COLUMNS)
+    rows = read_csv(manifest, COLUMNS, numbers=("count", "pixel_um"))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
     centres = _centres(manifest.parent / "points.csv")
@@ -34,7 +34,7 @@ def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
     if not path.is_file():
         return None
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line, row in enumerate(read_csv(path, ("image", "x", "y")), start=2):
+    for line, row in enumerate(read_csv(path, ("image", "x", "y"), numbers=("x", "y")), start=2):
         x, y = number_of(row["x"]), number_of(row["y"])
         if x is None or y is None:
             raise DataError(f"{path} line {line}: x and y are pixels, not {row['x']!r} and {row['y']!r}")
@@ -53,7 +53,7 @@ def _frame(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[fl
     problem = None
     if not row["image"]:
         problem = "the manifest names no image in this row"
-    elif not path.is_file():
+    elif not is_file(path):
         problem = "the file is missing"
     elif row["count"] and (number_of(row["count"]) is None or count is None or count < 0):
         problem = f"the count {row['count']!r} is not a number of cells"

@@ -20,7 +20,7 @@ def accepts(source: Path) -> bool:
 
 
 def read(source: Path, options: Options) -> list[SourceFrame]:
-    """A frame an image. Raises DataError for none, and for masks of which no image has the name."""
+    """A frame an image. Raises DataError for none, for two of one name, and for a mask without an image."""
     images = _by_stem(source / "images")
     masks = _by_stem(source / "masks")
     if not images:
@@ -39,4 +39,9 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    """The image files by their names without suffix."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and path != found.setdefault(path.stem, path):
+            raise DataError(f"{found[path.stem]} and {path.name} have one name; keep one of them")
+    return found

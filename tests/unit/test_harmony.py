@@ -103,7 +103,54 @@ def test_objects_are_counted_field_by_field_with_their_centres(tmp_path: Path) -
     frames = by_name(read_source(tmp_path))
     assert frames["r03c03f01"].count == 2 and frames["r03c03f01"].centres == ((10, 20), (30, 40.5))
     assert frames["r03c04f02"].count == 1
-    assert frames["r03c03f02"].count is None, "a field that the table does not name was perhaps not analysed"
+
+
+@pytest.mark.parametrize(
+    ("outside", "said"), [("101 20", "1 centres lie outside"), ("-796.2 20", "1 centres lie outside"), ("100 80", "")]
+)
+def test_centres_outside_their_frame_are_not_used_and_the_counts_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, outside: str, said: str
+) -> None:
+    folder = export(tmp_path, fields=1, ImageSizeX="100", ImageSizeY="80")
+    columns = "Row Column Timepoint Field X Y"
+    table(folder / "Objects_Population - Cells.txt", columns, "3 3 0 1 10 20", "3 3 0 1 30 40", f"3 4 0 1 {outside}")
+    frames = by_name(read_source(folder))
+    assert {name: frame.count for name, frame in frames.items()} == {"r03c03f01": 2, "r03c04f01": 1}
+    assert [frame.centres is None for frame in frames.values()] == [bool(said)] * 2
+    assert said in caplog.text and len(caplog.records) == bool(said)
+
+
+def test_a_field_without_an_object_counts_0_where_its_whole_well_was_analysed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of four fields a well, 3,3 has objects in two and was analysed whole; 3,4 has them in one and was not."""
+    evaluation = export(tmp_path, fields=4) / "Evaluation1"
+    table(evaluation / "Objects_Population - Cells.txt", "Row Column Field X Y", "3 3 1 5 6", "3 3 4 5 6", "3 4 2 5 6")
+    assert [frame.count for frame in read_source(tmp_path)] == [1, None, None, 1, None, 1, None, None]
+    assert [record.args[1:3] for record in caplog.records] == [(5, 8)]
+    table(evaluation / "PlateResults.txt", "Row Column Number~of~Analyzed~Fields", "3 3 4", "3 4 3")
+    frames = read_source(tmp_path)
+    assert [frame.count for frame in frames] == [1, 0, 0, 1, None, 1, None, None]
+    assert [frame.centres for frame in frames[:2]] == [((5, 6),), ()]
+    assert [record.args[1:3] for record in caplog.records[1:]] == [(3, 8)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (("3 3 1 -1 1", "3 3 1 0 1"), "no image has its time point -1"),
+        (("3 3 1 0 1", "3 3 2 0 1"), "it counts 2 planes of a stack"),
+    ],
+)
+def test_a_table_that_does_not_count_each_image_once_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: tuple[str, ...], said: str
+) -> None:
+    folder = export(tmp_path)
+    table(folder / "PlateResults.txt", "Row Column Plane Timepoint Cells~-~Number~of~Objects", *rows)
+    assert {frame.count for frame in read_source(folder, Options(spread_counts=True))} == {None}
+    table(folder / "Objects_Population - Cells.txt", "Row Column Plane Timepoint Field", *rows)
+    assert {frame.count for frame in read_source(folder)} == {None}
+    assert [said in record.getMessage() for record in caplog.records] == [True, True]
 
 
 def test_objects_without_pixels_are_counted_alone(tmp_path: Path) -> None:
@@ -117,8 +164,10 @@ def test_several_populations_must_be_told_apart(tmp_path: Path) -> None:
     folder = export(tmp_path)
     for name in ("Cells", "Spots"):
         table(folder / f"Objects_Population - {name}.txt", "Row Column Field", "3 3 1")
-    with pytest.raises(DataError, match="choose one with --population: Cells, Spots"):
+    with pytest.raises(DataError, match="objects of several populations; choose one with --population: Cells, Spots"):
         read_source(folder)
+    with pytest.raises(DataError, match="no population 'Cell'; choose one with --population: Cells, Spots"):
+        read_source(folder, Options(population="Cell"))
     assert by_name(read_source(folder, Options(population="Spots")))["r03c03f01"].count == 1
 
 
@@ -132,10 +181,27 @@ def test_counts_of_wells_are_shared_out_only_when_asked(tmp_path: Path, caplog: 
     assert [frames[name].count for name in ("r03c03f01", "r03c03f02", "r03c04f01")] == [15.5, 15.5, 4]
 
 
-def test_results_of_another_plate_are_refused(tmp_path: Path) -> None:
-    table(export(tmp_path) / "Objects_Population - Cells.txt", "Row Column Field", "3 3 1", plate="P2")
-    with pytest.raises(DataError, match="is of the plate 'P2', the images are of 'P1'"):
-        read_source(tmp_path)
+def test_tables_of_another_plate_or_none_are_left_out_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = export(tmp_path)
+    for name in ("Cells", "Nuclei"):
+        table(folder / "a plate" / f"Objects_Population - {name}.txt", "Row Column Field", "3 3 1", plate="P2")
+    (folder / "Objects_Population - Empty.txt").touch()
+    assert {frame.count for frame in read_source(folder)} == {None}
+    assert [record.args[0] for record in caplog.records] == [3]
+    assert "Empty.txt holds no [Data] table" in caplog.text
+    with pytest.raises(DataError, match="no results of the plate 'P1'; leave --population"):
+        read_source(folder, Options(population="Cells"))
+    table(folder / "Objects_Population - Mine.txt", "Row Column Field", "3 3 1", "3 3 1")
+    assert by_name(read_source(folder))["r03c03f01"].count == 2
+
+
+def test_results_of_another_evaluation_say_nothing_of_the_fields(tmp_path: Path) -> None:
+    folder = export(tmp_path)
+    table(folder / "Objects_Population - Cells.txt", "Row Column Field", "3 3 1")
+    table(folder / "PlateResults.txt", "Row Column Number~of~Analyzed~Fields", "3 3 2", plate="P1\nEvaluation\tOld")
+    assert by_name(read_source(folder))["r03c03f02"].count is None
 
 
 def test_the_plate_layout_names_the_lineage(tmp_path: Path) -> None:
@@ -152,7 +218,7 @@ def test_the_plate_layout_names_the_lineage(tmp_path: Path) -> None:
 
 def test_a_csv_names_the_lineage_of_a_well_however_it_is_written(tmp_path: Path) -> None:
     folder = export(tmp_path / "plate")
-    (tmp_path / "wells.csv").write_text("well,lineage\nC3,A549\nr03c04,3T3\n")
+    (tmp_path / "wells.csv").write_text("well;lineage\nC3;A549\nr03c04;3T3\n")
     lineages = [frame.lineage for frame in read_source(folder, Options(lineages=tmp_path / "wells.csv"))]
     assert lineages == ["A549", "A549", "3T3", "3T3"]
     (tmp_path / "wells.csv").write_text("well,lineage\nthird,A549\n")

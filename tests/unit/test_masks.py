@@ -63,3 +63,9 @@ def test_a_mask_without_an_image_is_named(source: Path) -> None:
     (source / "masks" / "BV2-D1.png").touch()
     with pytest.raises(DataError, match="is the mask of no image"):
         read_source(source)
+
+
+def test_two_images_of_one_name_are_refused(source: Path) -> None:
+    (source / "images" / "BV2_D1.tif").touch()
+    with pytest.raises(DataError, match=r"BV2_D1\.png and BV2_D1\.tif have one name; keep one of them"):
+        read_source(source)

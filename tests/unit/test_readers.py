@@ -47,6 +47,30 @@ def test_a_byte_order_mark_of_excel_is_no_part_of_a_name(source: Path, encoding:
     assert (frame.problem, frame.lineage) == (None, "Zellinie Ü")
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_tables_of_an_excel_that_writes_decimal_commas_are_read(source: Path, separator: str) -> None:
+    header = "image,lineage,count,group,pixel_um\n"
+    rows = "a.png,3T3DL1,2,5,0.65\nb.png,,12D5,,0D65\n".replace(",", separator).replace("D", ",")
+    points = "image,x,y\na.png,1D5,2\na.png,3,-4D25\n".replace(",", separator).replace("D", ",")
+    first, second = read(source, header.replace(",", separator) + rows, points, encoding="utf-8-sig")
+    assert (first.lineage, first.count, first.group, first.pixel_um) == ("3T3,L1", 2, "5", 0.65)
+    assert first.centres == ((1.5, 2), (3, -4.25))
+    assert (second.problem, second.lineage, second.count, second.pixel_um) == (None, None, 12.5, 0.65)
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ('a.png,A549,"1,234",B7', "the count '1,234' is not a number of cells"),
+        ("a.png;A,1;1.234,5;B7", "the count '1.234,5' is not a number of cells"),
+        ("a.png;A,1;12,;B7", "the count '12,' is not a number of cells"),
+    ],
+)
+def test_a_comma_that_may_mean_thousands_makes_no_number(source: Path, row: str, problem: str) -> None:
+    header = HEADER if '"' in row else HEADER.replace(",", ";")
+    assert read(source, f"{header}{row}\n")[0].problem == problem
+
+
 def test_missing_columns_are_named(source: Path) -> None:
     with pytest.raises(DataError, match=r"has no column count, group; it needs image,lineage,count,group"):
         read(source, "image,lineage\na.png,A549\n")
@@ -59,7 +83,7 @@ def test_a_manifest_without_rows_is_refused(source: Path, manifest: str) -> None
 
 
 def test_a_manifest_that_is_no_text_is_refused(source: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot read .* as a CSV table"):
+    with pytest.raises(DataError, match=r"cannot read .* as a CSV table: it is not UTF-8; save it as CSV UTF-8"):
         read(source, HEADER + "Zürich.png,,,", encoding="latin-1")
 
 
@@ -67,6 +91,7 @@ def test_a_manifest_that_is_no_text_is_refused(source: Path) -> None:
     ("row", "problem"),
     [
         ("c.png,A549,1,", "the file is missing"),
+        (f"{'c' * 300}.png,A549,1,", "the file is missing"),
         (",A549,1,", "the manifest names no image in this row"),
         ("a.png,A549,many,", "the count 'many' is not a number of cells"),
         ("a.png,A549,-1,", "the count '-1' is not a number of cells"),
@@ -142,6 +167,8 @@ def test_a_folder_of_lineages_may_have_counts(tmp_path: Path) -> None:
         "THP1/c.png": 7,
     }
     assert frames["THP1/a.png"].problem == "the count 'many' in counts.csv is not a number of cells"
+    (tmp_path / "counts.csv").write_text("image;count\nA549/a.png;3,5\n")
+    assert read_source(tmp_path)[0].count == 3.5
 
 
 def write_stack(path: Path, pages: int) -> None:
