@@ -12,6 +12,7 @@ imports at once the later one adds to the earlier one's table. One that was inte
 import hashlib
 import io
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -117,7 +118,7 @@ def _stamp(path: Path | None) -> tuple[int, int] | None:
 
 def prepare(source: SourceFrame, store: Store) -> Frame:
     """Decode one image and store its pixels; what cannot be read comes back set aside, with the reason."""
-    name = str(source.path) if source.page is None else f"{source.path}#{source.page}"
+    name = _text(source.path) if source.page is None else f"{_text(source.path)}#{source.page}"
     if source.problem:
         return Frame(frame="", source=name, set_aside=source.problem)
     try:
@@ -127,6 +128,7 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
     try:
         image_HW = images.decode(data, name=source.path.name, page=source.page)
         source = _with_cells(source, (image_HW.shape[0], image_HW.shape[1]))
+        _check_centres(source, image_HW.shape)
     except DataError as error:
         return Frame(frame="", source=name, set_aside=str(error).removeprefix(f"{source.path.name}: "))
     header = f"{image_HW.dtype} {image_HW.shape}".encode()
@@ -135,10 +137,10 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
     return Frame(
         frame=digest,
         source=name,
-        lineage=source.lineage,
+        lineage=None if source.lineage is None else _text(source.lineage),
         count=source.count,
         centres=None if source.centres is None else [list(point) for point in source.centres],
-        group=source.group or digest[:16],
+        group=_text(source.group) if source.group else digest[:16],
         height=image_HW.shape[0],
         width=image_HW.shape[1],
         bits=image_HW.dtype.itemsize * 8,
@@ -147,6 +149,22 @@ def prepare(source: SourceFrame, store: Store) -> Frame:
         pixel_um=source.pixel_um or images.pixel_size_um(data),
         fingerprint=fingerprint(image_HW),
     )
+
+
+def _text(name: str | Path) -> str:
+    """The name, with � for what is no UTF-8: old archives hold such names, and tables cannot."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def _check_centres(source: SourceFrame, size: tuple[int, ...]) -> None:
+    """Raise DataError for centres that are no pixels of the frame."""
+    height, width = size
+    outside = sum(not (0 <= x <= width and 0 <= y <= height) for x, y in source.centres or ())
+    if outside:
+        raise DataError(
+            f"{outside} of its {len(source.centres or ())} centres lie outside its {width}×{height} pixels; give x and "
+            "y in pixels from the upper left corner, or no centres"
+        )
 
 
 def _with_cells(source: SourceFrame, size: tuple[int, int]) -> SourceFrame:

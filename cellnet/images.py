@@ -8,6 +8,7 @@ import io
 import itertools
 import math
 import re
+import warnings
 from typing import IO, Any, Final, Literal, NamedTuple
 
 import cv2
@@ -32,6 +33,10 @@ UNITS_UM: Final = {"µm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1
 """Micrometres of the units that TIFF files are described in."""
 MAX_PIXELS: Final = 100_000_000
 """Largest image that is decoded (10,000 × 10,000); the header is read first."""
+STRIP_ROWS: Final = 256
+"""Rows converted at a time, since a whole frame in 64 bits would take much memory."""
+MAX_PIXELS_A_BYTE: Final = 1000
+"""Of a JPEG; one without any detail has at most 260."""
 
 TOLERANCE: Final = 1.1
 """How far a tile may be stretched to divide a frame evenly, as a factor."""
@@ -61,9 +66,10 @@ class Box(NamedTuple):
 
 
 @functools.cache
-def _quiet_opencv() -> None:
-    """Private TIFF tags of microscopes are no news to a biologist."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+def _quiet_libraries() -> None:
+    """Private tags of microscopes are no news to a biologist, and what is damaged is said by DataError."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(data: bytes, *, name: str, page: int | None = None) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -114,7 +120,8 @@ def _positive(text: str) -> float:
 def cells_of_mask(data: bytes, *, name: str, size: tuple[int, int]) -> NDArray[np.float64]:
     """The centres (N, 2) of the cells of an instance mask, columns x and y: the mean place of each number but 0.
 
-    Raises DataError, naming `name`, for what is unreadable, of several channels, or not of the frame's size (H, W).
+    Raises DataError, naming `name`, for what is unreadable, of several channels, not of the frame's size (H, W), or
+    a mask of cells that are not numbered.
     """
     _check_header(data, name)
     mask_HW = _imdecode(data, cv2.IMREAD_UNCHANGED, name)
@@ -122,7 +129,9 @@ def cells_of_mask(data: bytes, *, name: str, size: tuple[int, int]) -> NDArray[n
         seen = "×".join(map(str, mask_HW.shape))
         raise DataError(f"{name}: the mask is {seen}, not one channel of {size[0]}×{size[1]} like its frame")
     y_N, x_N = np.nonzero(mask_HW)
-    _, cell_N, pixels_K = np.unique(mask_HW[y_N, x_N], return_inverse=True, return_counts=True)
+    number_K, cell_N, pixels_K = np.unique(mask_HW[y_N, x_N], return_inverse=True, return_counts=True)
+    if len(number_K) == 1 and cv2.connectedComponents((mask_HW > 0).astype(np.uint8))[0] > 2:
+        raise DataError(f"{name}: every cell has the number {number_K[0]}; give each cell a number of its own")
     return np.stack([np.bincount(cell_N, axis_N) for axis_N in (x_N, y_N)], axis=1) / pixels_K[:, None]
 
 
@@ -147,10 +156,12 @@ def choose_pages(file: IO[bytes], wanted: Pages | None, *, name: str) -> list[in
 
 def _check_header(data: bytes, name: str, page: int | None = None) -> None:
     """Raise DataError unless the bytes begin like one image, or have that page, of a size that may be decoded."""
+    _quiet_libraries()
     if not data:
         raise DataError(f"{name}: the file is empty; export it again")
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            is_jpeg = header.format == "JPEG"
             pages = getattr(header, "n_frames", 1)
             if page is not None and page <= pages:
                 header.seek(page - 1)
@@ -158,15 +169,19 @@ def _check_header(data: bytes, name: str, page: int | None = None) -> None:
     except PIL.Image.DecompressionBombError as error:
         raise DataError(f"{name}: larger than {MAX_PIXELS // 10**6} megapixels; cut it first") from error
     except Exception as error:  # Pillow raises many kinds on broken headers
+        if data.startswith((b"II*\0", b"MM\0*")):
+            raise DataError(f"{name}: a damaged TIFF, or one of pixels that are not 8, 16 or float 32 bits") from error
         raise DataError(f"{name}: not a readable PNG, JPEG, TIFF or BMP image") from error
     if width * height > MAX_PIXELS:
         raise DataError(f"{name}: {width}×{height} is over {MAX_PIXELS // 10**6} megapixels; cut it first")
+    if is_jpeg and width * height > MAX_PIXELS_A_BYTE * len(data):  # libjpeg would make up the rest
+        raise DataError(f"{name}: damaged, {len(data)} bytes cannot hold its {width}×{height} pixels")
     if pages > 1 and page is None:
         raise DataError(f"{name}: holds {pages} pages; choose: page middle, all, or a number")
 
 
 def _imdecode(data: bytes, flags: int, name: str, page: int | None = None) -> NDArray[Any]:
-    _quiet_opencv()
+    _quiet_libraries()
     buffer = np.frombuffer(data, np.uint8)
     try:
         if page is None:
@@ -183,11 +198,14 @@ def _imdecode(data: bytes, flags: int, name: str, page: int | None = None) -> ND
 
 def _to_16_bits(image_HW: NDArray[Any], name: str) -> NDArray[np.uint16]:
     """Values of any other type, from their lowest to their highest, spread over 0..65535."""
-    values_HW = image_HW.astype(np.float64)
-    if not np.isfinite(values_HW).all():
+    low, high = float(image_HW.min()), float(image_HW.max())
+    if not math.isfinite(low - high):
         raise DataError(f"{name}: holds values that are not numbers (NaN or infinite)")
-    low, high = values_HW.min(), values_HW.max()
-    return np.asarray(np.round((values_HW - low) * (65535 / max(high - low, 1e-300))), np.uint16)
+    spread_HW = np.empty(image_HW.shape, np.uint16)
+    for top in range(0, len(image_HW), STRIP_ROWS):
+        strip = slice(top, top + STRIP_ROWS)
+        spread_HW[strip] = np.round((image_HW[strip].astype(np.float64) - low) * (65535 / max(high - low, 1e-300)))
+    return spread_HW
 
 
 def encode_png(image_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:

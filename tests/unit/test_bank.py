@@ -59,6 +59,22 @@ def test_an_imported_frame_comes_back_as_recorded(bank: Bank, tmp_path: Path, de
     assert (pixels_HW == np.random.default_rng(1).integers(0, 200, (20, 30))).all()
 
 
+def test_a_frame_with_centres_outside_it_is_set_aside(bank: Bank, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", 1)
+    inside = take(bank, path, centres=((0.0, 0.0), (30.0, 20.0)))
+    assert inside.set_aside == []
+    (frame,) = take(bank, write_image(tmp_path / "b.png", 2), centres=((29.0, 21.0), (-3.0, 2.0), (5.0, 5.0))).set_aside
+    assert str(frame.set_aside).startswith("2 of its 3 centres lie outside its 30×20 pixels; give x and y in pixels")
+
+
+def test_names_that_are_no_utf_8_are_kept_legibly(bank: Bank, tmp_path: Path) -> None:
+    latin = os.fsdecode(b"Z\xfcrich")
+    path = write_image(tmp_path / f"{latin}.png", 1)
+    take(bank, path, lineage=latin, group=latin)
+    (frame,) = Bank.open(tmp_path / "bank").frames
+    assert (frame.lineage, frame.group, Path(frame.source).name) == ("Z�rich", "Z�rich", "Z�rich.png")
+
+
 def test_an_image_without_group_is_a_group_of_its_own(bank: Bank, tmp_path: Path) -> None:
     for seed in (1, 2):
         take(bank, write_image(tmp_path / f"{seed}.png", seed))

@@ -124,6 +124,20 @@ def test_floats_that_are_not_numbers_are_refused() -> None:
     assert "not numbers" in refusal(saved(PIL.Image.fromarray(values_HW), "TIFF"))
 
 
+def test_a_jpeg_that_cannot_hold_its_pixels_is_refused() -> None:
+    data = bytearray(encoded(".jpg"))
+    frame_header = data.index(b"\xff\xc0")
+    data[frame_header + 5 : frame_header + 9] = struct.pack(">HH", 9_999, 9_999)
+    assert "cannot hold its 9999×9999 pixels" in refusal(bytes(data))
+
+
+def test_a_tiff_of_complex_numbers_is_told_what_is_read() -> None:
+    with PIL.Image.open(io.BytesIO(encoded(".tif"))) as image:
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[339] = 6  # SampleFormat: complex
+        assert "not 8, 16 or float 32 bits" in refusal(saved(image, "TIFF", tiffinfo=tags))
+
+
 def test_an_image_of_one_row_is_read() -> None:
     assert decode(encode_png(NOISE[:1]), name="x").tolist() == NOISE[:1].tolist()
 

@@ -41,6 +41,10 @@ def test_every_number_is_a_cell_at_its_mean_place(source: Path, tmp_path: Path) 
     [
         (np.ones((60, 79), np.uint8), "the mask is 60×79, not one channel of 60×80"),
         (np.ones((60, 80, 3), np.uint8), "the mask is 60×80×3, not one channel of 60×80"),
+        (
+            np.kron(255 * np.eye(2, dtype=np.uint8), np.pad(np.ones((10, 20), np.uint8), 10)),
+            "every cell has the number 255",
+        ),
         (None, "A172_C7.tif: not a readable"),
     ],
 )
