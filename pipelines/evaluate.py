@@ -63,7 +63,7 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout") -> E
     said = [Said(**row) for row in rows if not row["left_out"]]
     left_out = [f"{row['frame'].source}: {row['left_out']}" for row in rows if row["left_out"]]
     if not said:
-        raise DataError(f"none of the {len(rows)} frames can be used; the first, {left_out[0]}")
+        raise DataError(f"no frame of {places.bank} can be used; the first of {len(rows)}, {left_out[0]}")
     label: dict[str | None, int] | None = None
     if card.task == "classify":
         label = {lineage: index for index, lineage in enumerate(card.classes)}

@@ -55,7 +55,7 @@ def ingest(
             said_s = time.monotonic()
     if all(row.set_aside is not None for row in rows):
         raise DataError(
-            f"none of the {len(rows)} images of {source} can be used; the first, {rows[0].source}: {rows[0].set_aside}"
+            f"no image of {source} can be used; the first of {len(rows)}, {rows[0].source}: {rows[0].set_aside}"
         )
     return bank, bank.add(rows)
 
