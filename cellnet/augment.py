@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,15 @@ class Tile:
     frame: str
     orientation: Orientation
     share: float
+
+
+class Batch(TypedDict):
+    """Tiles as they lie in the shards."""
+
+    pixels: NDArray[np.uint8]
+    """(B, 200, 200)."""
+    label: NDArray[np.int64]
+    count: NDArray[np.float32]
 
 
 def resolve(augment: Augment, *, task: Task, tiles: int) -> Augment:

@@ -219,13 +219,26 @@ def encode_png(image_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
 def stretch(image_HW: NDArray[np.uint8] | NDArray[np.uint16], rule: Intensity) -> NDArray[np.uint8]:
     """Grey values 0..255 of a whole frame by the bank's intensity rule; values beyond it saturate."""
     if rule.rule == "percentile":
-        low, high = np.percentile(image_HW, [rule.low, rule.high])
+        low, high = percentiles(image_HW, rule.low, rule.high)
     else:
         low, high = rule.low, rule.high
     scale = 255.0 / max(float(high - low), 1e-6)
     levels = np.arange(np.iinfo(image_HW.dtype).max + 1, dtype=np.float32)
     table = np.clip(np.round((levels - np.float32(low)) * scale), 0, 255).astype(np.uint8)
     return table[image_HW]
+
+
+def percentiles(image_HW: NDArray[np.uint8] | NDArray[np.uint16], *percents: float) -> list[float]:
+    """What np.percentile gives, to the bit, from a count of every grey value: several times faster than sorting."""
+    pixels_up_to = np.bincount(image_HW.ravel()).cumsum()
+    found = []
+    for percent in percents:
+        place = (image_HW.size - 1) * (percent / 100)
+        below, above = np.searchsorted(pixels_up_to, [int(place), math.ceil(place)], side="right").tolist()
+        part = place % 1
+        # NumPy counts from the nearer value, and so must this to round alike.
+        found.append(below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part))
+    return found
 
 
 def cut(height: int, width: int, tile_px: tuple[int, int]) -> list[Box]:

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -17,18 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cellnet import metrics
+from cellnet.augment import Batch
 from cellnet.config import Augment, Preprocess, Task, TrainConfig
 from cellnet.errors import DataError
 from cellnet.images import normalise
-
-
-class Batch(TypedDict):
-    """Tiles as they lie in the shards."""
-
-    pixels: NDArray[np.uint8]
-    """(B, 200, 200)."""
-    label: NDArray[np.int64]
-    count: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

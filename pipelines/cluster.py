@@ -2,20 +2,22 @@
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import ray
-import torch
 from ray.data import DataContext
 
 from cellnet.errors import ConfigError
-from cellnet.predictor import Predictor
-from cellnet.registry import Registry
+
+if TYPE_CHECKING:
+    from cellnet.predictor import Predictor
+    from cellnet.registry import Registry
 
 RAY_TOKEN: Final = Path.home() / ".ray" / "auth_token"
 """Where Ray keeps the token of this machine's clusters."""
@@ -60,9 +62,13 @@ def cpus() -> float:
     return float(ray.cluster_resources().get("CPU", 1))
 
 
-def blocks(rows: int) -> int:
-    """Into how many blocks to cut a dataset of so many rows."""
-    return max(1, min(rows, int(cpus() * BLOCKS_PER_CPU)))
+def blocks(rows: int, *, at_least: int = 1) -> int:
+    """Into how many blocks to cut a dataset of so many rows: `at_least` so many, if there are rows for them.
+
+    As many for each CPU, so that all have work to the end.
+    """
+    per_cpu = max(BLOCKS_PER_CPU, math.ceil(at_least / cpus()))
+    return max(1, min(rows, int(per_cpu * cpus())))
 
 
 def cpus_per_worker(workers: int) -> float:
@@ -75,11 +81,15 @@ def gpu_available(workers: int) -> bool:
     return bool(ray.cluster_resources().get("GPU", 0) >= workers)
 
 
-_models: dict[tuple[str, ...], Predictor] = {}
+_models: "dict[tuple[str, ...], Predictor]" = {}
 
 
-def load_once(registry: Registry, ref: str) -> Predictor:
+def load_once(registry: "Registry", ref: str) -> "Predictor":
     """A model version, kept in this worker process for its next batch; it computes with one thread."""
+    import torch  # seconds to import, so not for workers that only cut tiles
+
+    from cellnet.predictor import Predictor
+
     key = (registry.store.uri, str(registry.store.endpoint_url), ref)
     if key not in _models:
         torch.set_num_threads(1)

@@ -13,26 +13,50 @@ A Ray job, like `cellnet bank shards`:
 
 import hashlib
 import json
+import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
+import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray.data
+from numpy.typing import NDArray
 
-from cellnet.augment import make_tiles, preprocess_for, resolve, tiles_n
+from cellnet.augment import Batch, Tile, make_tiles, preprocess_for, resolve, tiles_n
 from cellnet.bank import Bank, Frame, read_pixels
 from cellnet.config import NETWORK_PX, Augment, Frozen, Orientation, Preprocess, Split, Task, TrainConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.store import Store, open_store
-from cellnet.training import Batch
 from pipelines import cluster
 from pipelines.places import filesystem
 
-SHUFFLE_TILES = 4096
+SPLITS: Final[tuple[Split, ...]] = ("train", "test")
+
+SCHEMA: Final = pa.schema(
+    [
+        ("pixels", pa.binary(NETWORK_PX**2)),  # as a list of numbers, Parquet takes ten times as long
+        ("label", pa.int64()),
+        ("count", pa.float32()),
+        ("frame", pa.string()),
+        ("orientation", pa.int16()),
+        ("share", pa.float32()),
+    ]
+)
+
+TILES_A_FILE: Final = 4096
+"""About how many tiles a file has at most. Between two files a CPU waits about 0.15 s for Ray Data."""
+TILES_A_BLOCK: Final = 512
+"""About how many tiles a block has at most that is read: 20 MB, of which Ray's object store must hold several."""
+TILES_A_READ: Final = 256
+"""Tiles that a reader takes from Ray at once, since each taking costs milliseconds, and that lie together in a file."""
+SHUFFLE_TILES: Final = 4096
 """Tiles that a reader shuffles among: 164 MB. Frames are in random order in the shards already."""
 
-SPLITS: tuple[Split, ...] = ("train", "test")
+Rows = dict[str, NDArray[Any]]
+"""Columns of as many rows each."""
 
 
 class Shards(Frozen):
@@ -60,7 +84,8 @@ class Shards(Frozen):
         return ray.data.read_parquet(
             f"{root}/{self.folder}/{split}",
             filesystem=files,
-            override_num_blocks=cluster.blocks(self.rows[split]),
+            override_num_blocks=cluster.blocks(self.rows[split], at_least=-(-self.rows[split] // TILES_A_BLOCK)),
+            tensor_column_schema={"pixels": (np.dtype(np.uint8), (NETWORK_PX, NETWORK_PX))},
         ).select_columns(["pixels", "label", "count"])
 
 
@@ -80,7 +105,7 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     augment = resolve(config.augment, task=config.task, tiles=tiles)
     orientations: tuple[Orientation, ...] = (0, 90, 180, 270) if augment.orientation == "stored" else (0,)
     recipe = {
-        "form": sorted(Shards.model_fields),
+        "form": [*sorted(Shards.model_fields), "pixels as bytes"],
         "bank": bank.digest,
         "task": config.task,
         "tile_px": preprocess.tile_px,
@@ -101,28 +126,28 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     folder = f"shards/{key}-{secrets.token_hex(4)}"
     classes = bank.lineages if config.task == "classify" else []
     label = {lineage: index for index, lineage in enumerate(classes)}
+    common = {"preprocess": preprocess, "seed": config.seed}
     cuts: dict[Split, dict[str, Any]] = {
-        "train": {"shares": augment.shares, "shifts": augment.shifts, "orientations": orientations},
-        "test": {"shares": (1.0,), "shifts": 0, "orientations": (0,)},
+        "train": common | {"shares": augment.shares, "shifts": augment.shifts, "orientations": orientations},
+        "test": common | {"shares": (1.0,), "shifts": 0, "orientations": (0,)},
     }
-    rows: dict[Split, int] = {}
-    counts: list[float] = []
+    items: list[dict[str, Any]] = []
     for split in SPLITS:
         chosen = [frame for frame in frames if frame.split == split]
         order = np.random.default_rng(config.seed).permutation(len(chosen))
-        items = [{"frame": chosen[i], "label": label.get(chosen[i].lineage or "", -1)} for i in order]
-        how = cuts[split] | {"preprocess": preprocess, "seed": config.seed}
-        written = _write(items, bank.store, f"{folder}/{split}", how) if items else []
-        rows[split] = len(written)
-        counts = written if split == "train" else counts
-    known = np.array(counts)[~np.isnan(counts)]
+        items += [{"frame": chosen[i], "label": label.get(chosen[i].lineage or "", -1)} for i in order]
+    items = [item | {"place": place} for place, item in enumerate(items)]
+    _write(items, bank.store, folder, cuts)
+    present = {item["frame"].split for item in items}
+    counts = {split: _read_counts(bank.store, f"{folder}/{split}") if split in present else [] for split in SPLITS}
+    known = [count for count in counts["train"] if not math.isnan(count)]
     shards = Shards(
         bank=bank.store.uri,
         endpoint_url=bank.store.endpoint_url,
         folder=folder,
-        rows=rows,
+        rows={split: len(counts[split]) for split in SPLITS},
         classes=classes,
-        mean_count=float(known.mean()) if len(known) else 1.0,
+        mean_count=float(np.mean(known)) if known else 1.0,
         preprocess=preprocess,
         augment=augment,
         left_out=len(labelled) - len(frames),
@@ -180,44 +205,119 @@ def trainable_frames(bank: Bank, task: Task) -> list[Frame]:
 def batches(
     dataset: "ray.data.Dataset | ray.data.DataIterator", batch_size: int, *, seed: int | None
 ) -> Callable[[int], Iterator[Batch]]:
-    """Batches of tiles for every epoch, shuffled anew in each if there is a seed."""
+    """Batches of tiles for every epoch, shuffled anew in each if there is a seed. Only the last may be smaller."""
+    size = batch_size * max(1, TILES_A_READ // batch_size)
 
     def of_epoch(epoch: int = 0) -> Iterator[Batch]:
-        shuffle: dict[str, Any] = {}
+        chunks: Iterable[Rows] = dataset.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=2)
         if seed is not None:
-            shuffle = {"local_shuffle_buffer_size": SHUFFLE_TILES, "local_shuffle_seed": seed * 10007 + epoch}
-        rows: Iterable[Any] = dataset.iter_batches(
-            batch_size=batch_size, batch_format="numpy", prefetch_batches=2, **shuffle
-        )
-        for row in rows:
-            yield Batch(pixels=row["pixels"], label=row["label"], count=row["count"])
+            chunks = _shuffled(chunks, size, np.random.default_rng([seed, epoch]))
+        for chunk in chunks:
+            for start in range(0, len(chunk["label"]), batch_size):
+                stop = start + batch_size
+                yield Batch(
+                    pixels=chunk["pixels"][start:stop],
+                    label=chunk["label"][start:stop],
+                    count=chunk["count"][start:stop],
+                )
 
     return of_epoch
 
 
-def _write(items: list[dict[str, Any]], store: Store, folder: str, how: dict[str, Any]) -> list[float]:
-    """Write the tiles of frames with their labels, cut as `make_tiles` is told by `how`, and give their counts."""
-    dataset = ray.data.from_items(items, override_num_blocks=cluster.blocks(len(items))).map_batches(
-        _tiles_of_batch, batch_size=4, batch_format="numpy", fn_kwargs={"store": store, "how": how}
-    )
+def _shuffled(chunks: Iterable[Rows], size: int, rng: np.random.Generator) -> Iterator[Rows]:
+    """The rows in chunks of the same size (the last may be smaller), mixed in a pool of SHUFFLE_TILES.
+
+    A chunk takes the places of as many random rows of the pool, and these leave. This is Ray Data's local shuffle,
+    but faster: it copies a row twice, and Ray's carries its buffer over again and again.
+    """
+    pool: Rows = {}
+    held = 0
+    for chunk in chunks:
+        rows = len(chunk["label"])
+        if not pool:
+            room = SHUFFLE_TILES + 2 * size
+            pool = {name: np.empty((room, *column.shape[1:]), column.dtype) for name, column in chunk.items()}
+        if held < SHUFFLE_TILES or rows < size:
+            places, held = np.arange(held, held + rows), held + rows
+        else:
+            places = rng.permutation(held)[:rows]
+            yield {name: column[places] for name, column in pool.items()}
+        for name, column in pool.items():
+            column[places] = chunk[name]
+    order = rng.permutation(held)
+    for start in range(0, held, size):
+        yield {name: column[order[start : start + size]] for name, column in pool.items()}
+
+
+def _write(items: list[dict[str, Any]], store: Store, folder: str, cuts: dict[Split, dict[str, Any]]) -> None:
+    """Write the tiles of frames with their labels, a folder a split, cut as `make_tiles` is told by `cuts`."""
+    tiles = 0
+    for item in items:
+        how = cuts[item["frame"].split]
+        variants = (1 + how["shifts"]) * len(how["shares"]) * len(how["orientations"])
+        tiles += variants * tiles_n(item["frame"], how["preprocess"])
     files, root = filesystem(store)
-    dataset.write_parquet(f"{root}/{folder}", filesystem=files)
-    written = ray.data.read_parquet(f"{root}/{folder}", filesystem=files)
-    return [float(row["count"]) for row in written.select_columns(["count"]).take_all()]
+    for split in {item["frame"].split for item in items}:
+        files.create_dir(f"{root}/{folder}/{split}", recursive=True)
+    # One execution for both splits: each costs more than a second, in which most CPUs wait.
+    ray.data.from_items(
+        items, override_num_blocks=cluster.blocks(len(items), at_least=-(-tiles // TILES_A_FILE))
+    ).map_batches(
+        _write_block,
+        batch_size=None,
+        batch_format="numpy",
+        fn_kwargs={"store": store, "folder": folder, "cuts": cuts},
+    ).materialize()
 
 
-def _tiles_of_batch(batch: dict[str, Any], store: Store, how: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The tiles of a few frames, one frame at a time, so that memory stays bounded."""
-    for frame, label in zip(batch["frame"], batch["label"], strict=True):
-        tiles = list(make_tiles(frame, read_pixels(store, frame), label=int(label), **how))
-        yield {
-            "pixels": np.stack([tile.pixels_HW for tile in tiles]).reshape(-1, NETWORK_PX, NETWORK_PX),
-            "label": np.array([tile.label for tile in tiles], np.int64),
-            "count": np.array([tile.count for tile in tiles], np.float32),
-            "frame": np.array([tile.frame for tile in tiles]),
-            "orientation": np.array([tile.orientation for tile in tiles], np.int16),
-            "share": np.array([tile.share for tile in tiles], np.float32),
-        }
+def _read_counts(store: Store, folder: str) -> list[float]:
+    """The cells of every tile in a folder of shards."""
+    files, root = filesystem(store)
+    counts: list[float] = pq.read_table(f"{root}/{folder}", columns=["count"], filesystem=files)["count"].to_pylist()
+    return counts
+
+
+def _write_block(
+    block: dict[str, Any], store: Store, folder: str, cuts: dict[Split, dict[str, Any]]
+) -> dict[str, NDArray[Any]]:
+    """Write the tiles of a block of frames, a file a split, and give how many.
+
+    A file is named for its first frame's place, so that files are read in order and a task that is run again
+    replaces them. Ray Data's own `write_parquet` keeps a block's tiles in memory, and in no certain order.
+    """
+    cv2.setNumThreads(1)  # Ray runs a worker on every core already
+    files, root = filesystem(store)
+    written = 0
+    for split in SPLITS:
+        chosen = [n for n, frame in enumerate(block["frame"]) if frame.split == split]
+        if not chosen:
+            continue
+        path = f"{root}/{folder}/{split}/{block['place'][chosen[0]]:08}.parquet"
+        with pq.ParquetWriter(path, SCHEMA, filesystem=files, compression="zstd", use_dictionary=False) as file:
+            waiting: list[pa.Table] = []
+            for n in chosen:
+                frame = block["frame"][n]
+                pixels_HW = read_pixels(store, frame)
+                waiting.append(_table(list(make_tiles(frame, pixels_HW, label=int(block["label"][n]), **cuts[split]))))
+                rows = sum(map(len, waiting))
+                if rows >= TILES_A_READ or n == chosen[-1]:
+                    file.write_table(pa.concat_tables(waiting), row_group_size=TILES_A_READ)
+                    waiting, written = [], written + rows
+    return {"tiles": np.array([written])}
+
+
+def _table(tiles: list[Tile]) -> pa.Table:
+    """Tiles as rows of a shard."""
+    pixels = pa.py_buffer(np.stack([tile.pixels_HW for tile in tiles]))
+    values = [
+        pa.FixedSizeBinaryArray.from_buffers(SCHEMA.field("pixels").type, len(tiles), [None, pixels]),
+        np.array([tile.label for tile in tiles], np.int64),
+        np.array([tile.count for tile in tiles], np.float32),
+        [tile.frame for tile in tiles],
+        np.array([tile.orientation for tile in tiles], np.int16),
+        np.array([tile.share for tile in tiles], np.float32),
+    ]
+    return pa.table(values, schema=SCHEMA)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,18 +12,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import pipelines.shards
 from cellnet.augment import make_tiles
 from cellnet.bank import Bank
 from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.predictor import Predictor
 from cellnet.store import open_store
+from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
 from pipelines.places import Places
 from pipelines.predict import predict
 from pipelines.promote import promote
-from pipelines.shards import make_shards
+from pipelines.shards import Shards, batches, make_shards
 from pipelines.train import run_training, train
 from pipelines.tune import tune
 
@@ -69,6 +72,60 @@ def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path) -> None
     assert sorted(key) == sorted((tile.frame, tile.count, tile.share) for tile in made)
     rows = shards.dataset("train").take_all()
     assert sum(int(row["pixels"].sum()) for row in rows) == sum(int(tile.pixels_HW.sum()) for tile in made)
+
+
+def rows_of(bank: Path, shards: Shards) -> Iterator[str]:
+    """The train and test rows in the order in which a training reads them."""
+    for split in ("train", "test"):
+        files = sorted((bank / shards.folder / split).glob("*.parquet"))
+        stored = [row for file in files for row in pq.read_table(file).to_pylist()]
+        read = shards.dataset(split).take_all()
+        assert [row["pixels"] for row in stored] == [row["pixels"].tobytes() for row in read]
+        yield from (repr(row) for row in stored)
+
+
+def test_shards_are_the_same_rows_on_any_number_of_workers_and_for_any_size_of_file(
+    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = TrainConfig(task="count", augment=Augment(shares=(1.0, 0.5), shifts=1, orientation="stored"), seed=3)
+    made = []
+    for blocks, tiles_a_file in ((2, 512), (5, 512), (9, 40)):
+        bank = shutil.copytree(sample_bank, tmp_path / f"{blocks}", ignore=shutil.ignore_patterns("shards"))
+        monkeypatch.setattr(cluster, "cpus", lambda blocks=blocks: blocks / cluster.BLOCKS_PER_CPU)
+        monkeypatch.setattr(pipelines.shards, "TILES_A_FILE", tiles_a_file)
+        shards = make_shards(Bank.open(bank), wanted)
+        assert shards.fresh
+        made.append(list(rows_of(bank, shards)))
+    assert made[0] == made[1] == made[2]
+
+
+def test_the_same_seed_gives_the_same_shards_and_another_seed_others(sample_bank: Path, tmp_path: Path) -> None:
+    def made(name: str, seed: int) -> list[str]:
+        bank = shutil.copytree(sample_bank, tmp_path / name, ignore=shutil.ignore_patterns("shards"))
+        wanted = TrainConfig(task="count", augment=Augment(shares=(0.5,), shifts=0), seed=seed)
+        return list(rows_of(bank, make_shards(Bank.open(bank), wanted)))
+
+    first, again, other = made("first", 7), made("again", 7), made("other", 8)
+    assert first == again
+    assert len(first) == len(other) and set(first) != set(other)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_an_epoch_has_every_tile_once_in_an_order_of_its_own(
+    sample_bank: Path, monkeypatch: pytest.MonkeyPatch, seed: int | None
+) -> None:
+    monkeypatch.setattr(pipelines.shards, "SHUFFLE_TILES", 15)
+    monkeypatch.setattr(pipelines.shards, "TILES_A_READ", 10)
+    dataset = make_shards(Bank.open(sample_bank), config("classify")).dataset("train").materialize()
+    read = batches(dataset, 5, seed=seed)
+    epochs = [list(read(epoch)) for epoch in (1, 1, 2)]
+    sizes = [[len(batch["label"]) for batch in epoch] for epoch in epochs]
+    assert {tuple(of_epoch[:-1]) for of_epoch in sizes} == {(5,) * (len(sizes[0]) - 1)}, "only the last is smaller"
+    first, again, other = ([tile.tobytes() for batch in epoch for tile in batch["pixels"]] for epoch in epochs)
+    stored = [row["pixels"].tobytes() for row in dataset.take_all()]
+    assert len(stored) > 15 + 10 and sorted(first) == sorted(other) == sorted(stored)
+    assert first == again
+    assert (first == stored) is (other == first) is (seed is None)
 
 
 def test_the_second_training_finds_its_shards(sample_bank: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from cellnet.augment import count_inside, crop_share, frame_at_scale, make_tiles, preprocess_for, resolve, tiles_n
@@ -11,6 +12,7 @@ from cellnet.bank import Frame
 from cellnet.config import PAPER_SHARES, Augment, Intensity, Preprocess, TrainConfig
 from cellnet.errors import DataError
 from cellnet.images import Box, to_network_size
+from cellnet.training import draw_variants
 
 AS_IS = Intensity(rule="range", low=0, high=255)
 TURNS = (0, 90, 180, 270)
@@ -43,6 +45,25 @@ def test_turning_before_resizing_equals_turning_after_it(size: tuple[int, int]) 
         before_HW = to_network_size(np.rot90(image_HW, turns)).astype(int)
         after_HW = np.rot90(to_network_size(image_HW), turns).astype(int)
         assert np.abs(before_HW - after_HW).max() <= 1
+
+
+def test_turning_a_tile_that_is_not_resized_is_exact() -> None:
+    image_HW = noise(200, 200)
+    for turns in range(4):
+        assert (to_network_size(np.rot90(image_HW, turns)) == np.rot90(to_network_size(image_HW), turns)).all()
+
+
+def test_a_drawn_orientation_is_one_of_the_four_stored_ones_and_each_is_as_likely() -> None:
+    stored = tiles(frame(), noise(250, 250), shares=(1.0,), orientations=TURNS)[:4]
+    stored_4HW = torch.from_numpy(np.stack([tile.pixels_HW for tile in stored])).float()
+    n = 2000
+    generator = torch.Generator().manual_seed(0)
+    upright_B1HW = stored_4HW[:1].expand(n, 1, -1, -1)
+    drawn_BHW = draw_variants(upright_B1HW, Augment(mirror=False, jitter=0), generator)[:, 0]
+    frequency_4 = torch.stack([(drawn_BHW == one_HW).flatten(1).all(1) for one_HW in stored_4HW]).sum(1).numpy()
+    assert frequency_4.sum() == n, "every drawn tile is a stored one, bit for bit, and only one"
+    chi_squared = ((frequency_4 - n / 4) ** 2 / (n / 4)).sum()
+    assert chi_squared < 16.27  # of four equally likely ones, exceeded once in 1,000 seeds
 
 
 def test_a_tile_has_the_papers_16_variants() -> None:

@@ -22,6 +22,7 @@ from cellnet.images import (
     decode,
     encode_png,
     normalise,
+    percentiles,
     pixel_size_um,
     rescale,
     stretch,
@@ -214,6 +215,16 @@ def test_a_percentile_stretch_does_not_depend_on_gain_and_offset() -> None:
     stretched_HW = stretch(dim_HW, Intensity())
     assert (stretched_HW == stretch(bright_HW, Intensity())).all()
     assert stretched_HW.min() == 0 and stretched_HW.max() == 255
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_percentiles_are_numpys_to_the_bit(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        high = int(rng.integers(1, np.iinfo(dtype).max + 1))
+        image_HW = rng.integers(0, high, rng.integers(1, 60, 2), dtype, endpoint=True)
+        low, high = np.sort(rng.choice([0, 0.1, 0.5, 25, 50, 99, 99.9, 100, *rng.uniform(0, 100, 3)], 2, replace=False))
+        assert percentiles(image_HW, low, high) == np.percentile(image_HW, [low, high]).tolist()
 
 
 def test_a_frame_that_is_flat_but_for_a_few_pixels_is_stretched_without_dividing_by_zero() -> None:
