@@ -46,7 +46,7 @@ SCHEMA: Final = pa.schema(
     ]
 )
 
-TILES_A_FILE: Final = 4096
+TILES_A_FILE: Final = 1024
 """About how many tiles a file has at most. Between two files a CPU waits about 0.15 s for Ray Data."""
 TILES_A_BLOCK: Final = 512
 """About how many tiles a block has at most that is read: 20 MB, of which Ray's object store must hold several."""
