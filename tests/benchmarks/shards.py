@@ -351,7 +351,7 @@ def growth(folder: Path) -> list[str]:
         "| growth | write s | read s | peak MB | above idle MB | spilled MB |",
         "|---|---|---|---|---|---|",
     ]
-    for wanted in (1000, 4000, 16_000):
+    for wanted in (1000, 4000, 16_000, 64_000):
         start_ray()
         bank = bank_of(folder / f"grow-{wanted}", round(wanted / ROWS_A_FRAME), small)
         ray.shutdown()
