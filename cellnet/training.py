@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cellnet import metrics
+from cellnet import losses, metrics
 from cellnet.augment import Batch
 from cellnet.config import Augment, Preprocess, Task, TrainConfig
 from cellnet.errors import DataError
@@ -60,13 +60,6 @@ def decide_epochs(config: TrainConfig, *, tiles: int) -> TrainConfig:
 def seed_everything(seed: int) -> None:
     """Seed torch's global generator, which initialises weights and draws dropout."""
     torch.manual_seed(seed)
-
-
-def loss_for(task: Task, output: Tensor, label_B: Tensor, count_B: Tensor) -> Tensor:
-    """Cross-entropy of the lineage, or a Huber loss of the count: squared near the truth, linear far off."""
-    if task == "classify":
-        return nn.functional.cross_entropy(output, label_B, label_smoothing=0.05)
-    return nn.functional.smooth_l1_loss(output, count_B)
 
 
 def draw_variants(input_B1HW: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
@@ -118,7 +111,7 @@ def fit(
         for step, batch in enumerate(train_batches(number)):
             input_B1HW, label_B, count_B = to_tensors(batch, preprocess, device)
             output = network(draw_variants(input_B1HW, config.augment, generator))
-            loss = loss_for(config.task, output, label_B, count_B)
+            loss = losses.of_batch(config.task, output, label_B, count_B)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)

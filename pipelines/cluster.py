@@ -49,10 +49,13 @@ def connect(*, show_logs: bool = False) -> None:
 
 
 def quiet() -> None:
-    """Ray says only errors on the terminal, and Ray Data keeps rows in order."""
+    """Ray says only errors on the terminal, and Ray Data keeps rows in order and reads Parquet in the small way."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
+    # Of Ray 2.60's two Parquet readers the newer starts actors to read footers: for 97 files it took 13 s, the other
+    # 5 s, and 400 MB more.
+    context.use_datasource_v2 = False
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -16,6 +16,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
@@ -47,7 +48,11 @@ SCHEMA: Final = pa.schema(
 )
 
 TILES_A_FILE: Final = 1024
-"""About how many tiles a file has at most. Between two files a CPU waits about 0.15 s for Ray Data."""
+"""About how many tiles a file has at most."""
+FRAMES_A_FILE: Final = 16
+"""How many frames a file is made of at most, since decoding takes time too; more in splits of thousands."""
+FILES_A_TASK: Final = 16
+"""How many files a task writes at most. Between two tasks a CPU waits about 0.15 s for Ray Data."""
 TILES_A_BLOCK: Final = 512
 """About how many tiles a block has at most that is read: 20 MB, of which Ray's object store must hold several."""
 TILES_A_READ: Final = 256
@@ -131,14 +136,13 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
         "train": common | {"shares": augment.shares, "shifts": augment.shifts, "orientations": orientations},
         "test": common | {"shares": (1.0,), "shifts": 0, "orientations": (0,)},
     }
-    items: list[dict[str, Any]] = []
+    drafts: list[_Draft] = []
     for split in SPLITS:
         chosen = [frame for frame in frames if frame.split == split]
         order = np.random.default_rng(config.seed).permutation(len(chosen))
-        items += [{"frame": chosen[i], "label": label.get(chosen[i].lineage or "", -1)} for i in order]
-    items = [item | {"place": place} for place, item in enumerate(items)]
-    _write(items, bank.store, folder, cuts)
-    present = {item["frame"].split for item in items}
+        drafts += _drafts(folder, split, [chosen[i] for i in order], **cuts[split])
+    _write(drafts, bank.store, label, cuts)
+    present = {draft.split for draft in drafts}
     counts = {split: _read_counts(bank.store, f"{folder}/{split}") if split in present else [] for split in SPLITS}
     known = [count for count in counts["train"] if not math.isnan(count)]
     shards = Shards(
@@ -249,25 +253,51 @@ def _shuffled(chunks: Iterable[Rows], size: int, rng: np.random.Generator) -> It
         yield {name: column[order[start : start + size]] for name, column in pool.items()}
 
 
-def _write(items: list[dict[str, Any]], store: Store, folder: str, cuts: dict[Split, dict[str, Any]]) -> None:
-    """Write the tiles of frames with their labels, a folder a split, cut as `make_tiles` is told by `cuts`."""
-    tiles = 0
-    for item in items:
-        how = cuts[item["frame"].split]
-        variants = (1 + how["shifts"]) * len(how["shares"]) * len(how["orientations"])
-        tiles += variants * tiles_n(item["frame"], how["preprocess"])
+@dataclass(frozen=True)
+class _Draft:
+    """A file of shards to be written."""
+
+    split: Split
+    path: str
+    """Below the bank."""
+    frames: list[Frame]
+
+
+def _drafts(
+    folder: str,
+    split: Split,
+    frames: list[Frame],
+    *,
+    preprocess: Preprocess,
+    shares: tuple[float, ...],
+    shifts: int,
+    orientations: tuple[Orientation, ...],
+    seed: int,
+) -> list[_Draft]:
+    """The files of a split's frames, in their order; the same on every cluster, whatever its size."""
+    variants = (1 + shifts) * len(shares) * len(orientations)
+    most_frames = max(FRAMES_A_FILE, len(frames) // 256)
+    drafts: list[_Draft] = []
+    tiles = TILES_A_FILE  # of the last file
+    for place, frame in enumerate(frames):
+        if tiles >= TILES_A_FILE or len(drafts[-1].frames) >= most_frames:
+            drafts.append(_Draft(split, f"{folder}/{split}/{place:08}.parquet", []))
+            tiles = 0
+        drafts[-1].frames.append(frame)
+        tiles += variants * tiles_n(frame, preprocess)
+    return drafts
+
+
+def _write(drafts: list[_Draft], store: Store, label: dict[str, int], cuts: dict[Split, dict[str, Any]]) -> None:
+    """Write the tiles of frames, labelled by lineage, cut as `make_tiles` is told by `cuts`."""
     files, root = filesystem(store)
-    for split in {item["frame"].split for item in items}:
-        files.create_dir(f"{root}/{folder}/{split}", recursive=True)
+    for folder in {draft.path.rpartition("/")[0] for draft in drafts}:
+        files.create_dir(f"{root}/{folder}", recursive=True)
     # One execution for both splits: each costs more than a second, in which most CPUs wait.
     ray.data.from_items(
-        items, override_num_blocks=cluster.blocks(len(items), at_least=-(-tiles // TILES_A_FILE))
-    ).map_batches(
-        _write_block,
-        batch_size=None,
-        batch_format="numpy",
-        fn_kwargs={"store": store, "folder": folder, "cuts": cuts},
-    ).materialize()
+        [{"draft": draft} for draft in drafts],
+        override_num_blocks=cluster.blocks(len(drafts), at_least=-(-len(drafts) // FILES_A_TASK)),
+    ).map(_write_file, fn_kwargs={"store": store, "label": label, "cuts": cuts}).materialize()
 
 
 def _read_counts(store: Store, folder: str) -> list[float]:
@@ -277,33 +307,31 @@ def _read_counts(store: Store, folder: str) -> list[float]:
     return counts
 
 
-def _write_block(
-    block: dict[str, Any], store: Store, folder: str, cuts: dict[Split, dict[str, Any]]
-) -> dict[str, NDArray[Any]]:
-    """Write the tiles of a block of frames, a file a split, and give how many.
+def _write_file(
+    row: dict[str, Any], store: Store, label: dict[str, int], cuts: dict[Split, dict[str, Any]]
+) -> dict[str, int]:
+    """Write the tiles of one draft, and give how many.
 
-    A file is named for its first frame's place, so that files are read in order and a task that is run again
-    replaces them. Ray Data's own `write_parquet` keeps a block's tiles in memory, and in no certain order.
+    A task that is run again replaces its files. Ray Data's own `write_parquet` keeps a block's tiles in memory, and
+    in no certain order.
     """
     cv2.setNumThreads(1)  # Ray runs a worker on every core already
+    draft: _Draft = row["draft"]
     files, root = filesystem(store)
     written = 0
-    for split in SPLITS:
-        chosen = [n for n, frame in enumerate(block["frame"]) if frame.split == split]
-        if not chosen:
-            continue
-        path = f"{root}/{folder}/{split}/{block['place'][chosen[0]]:08}.parquet"
-        with pq.ParquetWriter(path, SCHEMA, filesystem=files, compression="zstd", use_dictionary=False) as file:
-            waiting: list[pa.Table] = []
-            for n in chosen:
-                frame = block["frame"][n]
-                pixels_HW = read_pixels(store, frame)
-                waiting.append(_table(list(make_tiles(frame, pixels_HW, label=int(block["label"][n]), **cuts[split]))))
-                rows = sum(map(len, waiting))
-                if rows >= TILES_A_READ or n == chosen[-1]:
-                    file.write_table(pa.concat_tables(waiting), row_group_size=TILES_A_READ)
-                    waiting, written = [], written + rows
-    return {"tiles": np.array([written])}
+    with pq.ParquetWriter(
+        f"{root}/{draft.path}", SCHEMA, filesystem=files, compression="zstd", use_dictionary=False
+    ) as file:
+        waiting: list[pa.Table] = []
+        for frame in draft.frames:
+            lineage = label.get(frame.lineage or "", -1)
+            tiles = make_tiles(frame, read_pixels(store, frame), label=lineage, **cuts[draft.split])
+            waiting.append(_table(list(tiles)))
+            rows = sum(map(len, waiting))
+            if rows >= TILES_A_READ or frame is draft.frames[-1]:
+                file.write_table(pa.concat_tables(waiting), row_group_size=TILES_A_READ)
+                waiting, written = [], written + rows
+    return {"tiles": written}
 
 
 def _table(tiles: list[Tile]) -> pa.Table:

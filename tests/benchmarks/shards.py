@@ -158,7 +158,7 @@ def writing(folder: Path) -> list[str]:
     ]
     cases: list[tuple[str, str, int, Literal["auto", "frame"]]] = [
         ("1080×1080, 16 bits, whole frame", "fields", 900, "frame"),
-        ("1080×1080, 16 bits, 25 tiles a frame", "few-fields", 160, "auto"),
+        ("1080×1080, 16 bits, 25 tiles a frame", "cut-fields", 640, "auto"),
     ]
     for title, name, frames, tile in cases:
         bank = bank_of(folder / name, frames, field)

@@ -47,12 +47,13 @@ def places(sample_bank: Path) -> Places:
     return places
 
 
-def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path) -> None:
+def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines.shards, "FRAMES_A_FILE", 3)
     bank = Bank.open(sample_bank)
     wanted = TrainConfig(task="classify", augment=Augment(shares=(1.0, 0.25), shifts=0, orientation="stored"))
     shards = make_shards(bank, wanted)
     files = sorted((sample_bank / shards.folder / "train").glob("*.parquet"))
-    assert len(files) > 1, "Ray Data writes a file a block"
+    assert len(files) > 1
     stored = [row for file in files for row in pq.read_table(file).select(["frame", "count", "share"]).to_pylist()]
     made = [
         tile
@@ -89,10 +90,11 @@ def test_shards_are_the_same_rows_on_any_number_of_workers_and_for_any_size_of_f
 ) -> None:
     wanted = TrainConfig(task="count", augment=Augment(shares=(1.0, 0.5), shifts=1, orientation="stored"), seed=3)
     made = []
-    for blocks, tiles_a_file in ((2, 512), (5, 512), (9, 40)):
+    for blocks, tiles_a_file, frames_a_file in ((2, 512, 16), (5, 512, 3), (9, 40, 16)):
         bank = shutil.copytree(sample_bank, tmp_path / f"{blocks}", ignore=shutil.ignore_patterns("shards"))
         monkeypatch.setattr(cluster, "cpus", lambda blocks=blocks: blocks / cluster.BLOCKS_PER_CPU)
         monkeypatch.setattr(pipelines.shards, "TILES_A_FILE", tiles_a_file)
+        monkeypatch.setattr(pipelines.shards, "FRAMES_A_FILE", frames_a_file)
         shards = make_shards(Bank.open(bank), wanted)
         assert shards.fresh
         made.append(list(rows_of(bank, shards)))
