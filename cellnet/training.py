@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cellnet import losses, metrics
+from cellnet import metrics
 from cellnet.augment import Batch
-from cellnet.config import Augment, Preprocess, Task, TrainConfig
+from cellnet.config import Preprocess, Task, TrainConfig
 from cellnet.errors import DataError
-from cellnet.images import normalise
+from cellnet.inputs import draw_variants, to_tensors
+from cellnet.losses import Criterion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,30 +63,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def draw_variants(input_B1HW: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    """Each tile turned by a random multiple of 90°, mirrored and changed in contrast, as `augment` says."""
-    batch = input_B1HW.shape[0]
-    turned = input_B1HW
-    if augment.orientation == "drawn":
-        quarter_B = torch.randint(4, (batch,), generator=generator)
-        turned = torch.empty_like(input_B1HW)
-        for quarter in range(4):
-            chosen = quarter_B == quarter
-            turned[chosen] = torch.rot90(input_B1HW[chosen], quarter, dims=(2, 3))
-    if augment.mirror:
-        chosen = torch.rand(batch, generator=generator) < 0.5
-        turned = torch.where(chosen.to(turned.device)[:, None, None, None], turned.flip(3), turned)
-    if augment.jitter:
-        factor_B, shift_B = (2 * torch.rand(2, batch, generator=generator) - 1).to(turned.device) * augment.jitter
-        turned = turned * (1 + factor_B)[:, None, None, None] + shift_B[:, None, None, None]
-    return turned
-
-
 def fit(
     network: nn.Module,
     config: TrainConfig,
     preprocess: Preprocess,
     *,
+    criterion: Criterion,
     train_batches: Callable[[int], Iterable[Batch]],
     test_batches: Callable[[], Iterable[Batch]] | None,
     steps_per_epoch: int,
@@ -109,17 +92,17 @@ def fit(
         network.train()
         total, tiles = 0.0, 0
         for step, batch in enumerate(train_batches(number)):
-            input_B1HW, label_B, count_B = to_tensors(batch, preprocess, device)
-            output = network(draw_variants(input_B1HW, config.augment, generator))
-            loss = losses.of_batch(config.task, output, label_B, count_B)
+            input_B1HW, target = to_tensors(batch, preprocess, device)
+            input_B1HW, target = draw_variants(input_B1HW, target, config.augment, generator)
+            loss = criterion(network(input_B1HW), target)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             if step < steps_per_epoch:
                 schedule.step()
-            total += loss.item() * len(label_B)
-            tiles += len(label_B)
+            total += loss.item() * len(input_B1HW)
+            tiles += len(input_B1HW)
         mean_loss = total / max(tiles, 1)
         if not math.isfinite(mean_loss):
             raise DataError(
@@ -129,16 +112,6 @@ def fit(
         test = score_batches(network, config.task, preprocess, test_batches()) if test_batches else {}
         epoch = Epoch(number=number, loss=mean_loss, test=test, seconds=time.monotonic() - start_s, tiles=tiles)
         on_epoch(epoch, weights_of(network))
-
-
-def to_tensors(batch: Batch, preprocess: Preprocess, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The batch as network input (B, 1, 200, 200), labels (B,) and counts (B,) on a device."""
-    input_B1HW = torch.from_numpy(normalise(batch["pixels"], preprocess))
-    return (
-        input_B1HW.to(device, memory_format=torch.channels_last),
-        torch.from_numpy(np.array(batch["label"], np.int64)).to(device),
-        torch.from_numpy(np.array(batch["count"], np.float32)).to(device),
-    )
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
@@ -165,9 +138,9 @@ def score_batches(network: nn.Module, task: Task, preprocess: Preprocess, batche
     device = next(inner.parameters()).device
     truths, outputs = [], []
     for batch in batches:
-        input_B1HW, label_B, count_B = to_tensors(batch, preprocess, device)
+        input_B1HW, target = to_tensors(batch, preprocess, device)
         outputs.append(forward(inner, input_B1HW, task))
-        truths.append((label_B if task == "classify" else count_B).cpu().numpy())
+        truths.append((target.label_B if task == "classify" else target.count_B).cpu().numpy())
     if not outputs:
         return {}
     output = np.concatenate(outputs)

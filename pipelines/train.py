@@ -26,6 +26,7 @@ from cellnet import training
 from cellnet.bank import Bank
 from cellnet.config import DEFAULT_NAMES, TrainConfig
 from cellnet.errors import CellnetError, DataError
+from cellnet.losses import criterion_of
 from cellnet.models import parameters_n
 from cellnet.predictor import fresh_network, weights_to_bytes
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
@@ -231,6 +232,7 @@ def _worker(loop: dict[str, Any]) -> None:
         network,
         config,
         shards.preprocess,
+        criterion=criterion_of(config.task),
         train_batches=batches(train_shard, per_worker, seed=config.seed),
         test_batches=(lambda: test_batches(0)) if test_batches else None,
         steps_per_epoch=max(1, -(-(shards.rows["train"] // workers) // per_worker)),

@@ -21,6 +21,7 @@ import torch
 from cellnet import training
 from cellnet.config import Activation, Kernel, TrainConfig, TuneConfig
 from cellnet.errors import DataError
+from cellnet.losses import criterion_of
 from cellnet.predictor import fresh_network
 from cellnet.registry import ModelVersion
 from cellnet.store import Store
@@ -178,6 +179,7 @@ def _trial(space: dict[str, Any], shards: Shards, config: TrainConfig, lines: An
         fresh_network(chosen, len(shards.classes), shards.mean_count),
         chosen,
         preprocess,
+        criterion=criterion_of(chosen.task),
         train_batches=batches(datasets["train"], chosen.batch_size, seed=chosen.seed),
         test_batches=lambda: batches(datasets["test"], 64, seed=None)(0),
         steps_per_epoch=-(-shards.rows["train"] // chosen.batch_size),

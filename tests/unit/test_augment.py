@@ -12,7 +12,7 @@ from cellnet.bank import Frame
 from cellnet.config import PAPER_SHARES, Augment, Intensity, Preprocess, TrainConfig
 from cellnet.errors import DataError
 from cellnet.images import Box, to_network_size
-from cellnet.training import draw_variants
+from cellnet.inputs import Target, draw_variants
 
 AS_IS = Intensity(rule="range", low=0, high=255)
 TURNS = (0, 90, 180, 270)
@@ -59,7 +59,8 @@ def test_a_drawn_orientation_is_one_of_the_four_stored_ones_and_each_is_as_likel
     n = 2000
     generator = torch.Generator().manual_seed(0)
     upright_B1HW = stored_4HW[:1].expand(n, 1, -1, -1)
-    drawn_BHW = draw_variants(upright_B1HW, Augment(mirror=False, jitter=0), generator)[:, 0]
+    target = Target(label_B=torch.zeros(n), count_B=torch.zeros(n))
+    drawn_BHW = draw_variants(upright_B1HW, target, Augment(mirror=False, jitter=0), generator)[0][:, 0]
     frequency_4 = torch.stack([(drawn_BHW == one_HW).flatten(1).all(1) for one_HW in stored_4HW]).sum(1).numpy()
     assert frequency_4.sum() == n, "every drawn tile is a stored one, bit for bit, and only one"
     chi_squared = ((frequency_4 - n / 4) ** 2 / (n / 4)).sum()

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from cellnet import training
-from cellnet.config import Augment, ModelSpec, Preprocess, TrainConfig
+from cellnet.config import ModelSpec, Preprocess, TrainConfig
 from cellnet.errors import DataError
+from cellnet.losses import criterion_of
 from cellnet.predictor import fresh_network
-from cellnet.training import Batch, Epoch, draw_variants, fit, in_memory, is_better, score_batches
+from cellnet.training import Batch, Epoch, fit, in_memory, is_better, score_batches
 
 PREPROCESS = Preprocess(tile_px=(200, 200))
 
@@ -51,6 +52,7 @@ def trained(
         network,
         config,
         PREPROCESS,
+        criterion=criterion_of(config.task),
         train_batches=in_memory(train, batch_size, seed=config.seed),
         test_batches=None if test is None else lambda: [test],
         steps_per_epoch=math.ceil(len(train["label"]) / batch_size),
@@ -98,36 +100,6 @@ def test_a_training_that_diverges_says_to_lower_the_rate(discs: Callable, task: 
 
 def test_without_a_test_split_an_epoch_has_no_scores(discs: Callable) -> None:
     assert trained(counted(discs, range(4)), epochs=1)[1][0].test == {}
-
-
-def test_turning_and_mirroring_keep_every_tiles_pixels() -> None:
-    tiles_B1HW = torch.randn(16, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    drawn_B1HW = draw_variants(tiles_B1HW, Augment(jitter=0), torch.Generator().manual_seed(1))
-    same = [[tile.rot90(n, (1, 2)) for n in range(4)] for tile in tiles_B1HW]
-    variants = [turned + [tile.flip(2) for tile in turned] for turned in same]
-    drawn = [
-        next(number for number, variant in enumerate(of_it) if torch.equal(tile, variant))
-        for tile, of_it in zip(drawn_B1HW, variants, strict=True)
-    ]
-    assert len(set(drawn)) > 4  # of eight, among 16 tiles
-
-
-@pytest.mark.parametrize(("stored", "mirror"), [("stored", False), ("stored", True), ("drawn", False)])
-def test_only_what_the_configuration_asks_for_is_drawn(stored: str, mirror: bool) -> None:
-    tiles_B1HW = torch.arange(400.0).reshape(1, 1, 20, 20).repeat(32, 1, 1, 1)
-    augment = Augment(orientation=stored, mirror=mirror, jitter=0)
-    corners = {float(tile[0, 0, 0]) for tile in draw_variants(tiles_B1HW, augment, torch.Generator().manual_seed(0))}
-    wanted = {0.0} if stored == "stored" else {0.0, 19.0, 380.0, 399.0}
-    assert corners == (wanted | {19.0} if mirror else wanted)
-
-
-def test_jitter_changes_contrast_and_brightness_within_its_bounds() -> None:
-    tiles_B1HW = torch.tensor([-1.0, 1.0]).reshape(1, 1, 1, 2).repeat(200, 1, 1, 1)
-    augment = Augment(orientation="stored", mirror=False, jitter=0.2)
-    low_B, high_B = draw_variants(tiles_B1HW, augment, torch.Generator().manual_seed(0)).reshape(200, 2).T
-    factor_B, shift_B = (high_B - low_B) / 2, (high_B + low_B) / 2
-    assert 0.8 <= factor_B.min() < 0.82 and 1.18 < factor_B.max() <= 1.2
-    assert -0.2 <= shift_B.min() < -0.18 and 0.18 < shift_B.max() <= 0.2
 
 
 def test_batches_in_memory_hold_every_tile_once_in_an_order_of_the_epoch() -> None:
