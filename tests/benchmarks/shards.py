@@ -1,6 +1,6 @@
 """Shards beside plain loops over the same frames: how fast they are written and read, and what more tiles cost.
 
-    python tests/benchmarks/shards.py [OUT]      about twelve minutes on two cores, with 12 GB of disk below OUT
+    python tests/benchmarks/shards.py [OUT]      about a quarter of an hour on two cores, with 12 GB of disk below OUT
 
 OUT (or this folder) gets `shards.md`. Frames are drawn: fields of `cellnet/sample.py`, moved, lit and made noisy
 anew for each frame. What is compared takes turns, so that a busy machine slows both sides; ratios are medians of
