@@ -15,6 +15,7 @@ from cellnet.config import (
     Intensity,
     Orientation,
     Preprocess,
+    Protocol,
     Task,
     TrainConfig,
 )
@@ -54,12 +55,16 @@ class Batch(TypedDict):
     count: NDArray[np.float32]
 
 
-def resolve(augment: Augment, *, task: Task, tiles: int) -> Augment:
+def resolve(augment: Augment, *, task: Task, tiles: int, protocol: Protocol = "grouped") -> Augment:
     """The augmentation with every `auto` decided, for a training on so many tiles before augmentation.
+
+    The paper's protocol draws from its 16 variants, so there they are stored.
 
     >>> resolve(Augment(), task="count", tiles=225).shifts, resolve(Augment(), task="count", tiles=10_000).shifts
     (16, 0)
     """
+    if protocol == "paper":
+        return augment.model_copy(update={"shares": PAPER_SHARES, "shifts": 0, "orientation": "stored"})
     shares = augment.shares
     if shares == "auto":
         shares = PAPER_SHARES if task == "classify" else (1.0,)

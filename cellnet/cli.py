@@ -328,6 +328,11 @@ def _train(arguments: argparse.Namespace) -> None:
         print(json.dumps({"model": version.ref, "test": scores}))
         return
     say("test: " + (_scores_line(scores) or "no test split"))
+    if config.protocol == "paper":
+        say(
+            "note: under protocol=paper variants of one frame are on all sides, so these scores leak; "
+            f"cellnet evaluate {version.ref} {arguments.bank} takes the holdout's frames, which it has not seen"
+        )
     print(version.ref)
     say(f"next: cellnet evaluate {version.ref} {arguments.bank}; cellnet registry promote {version.ref} champion")
 
@@ -370,7 +375,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         say(f"report: {write_report(arguments.report, evaluation)}")
     if not scores["same_bank"]:
         say(f"note: {scores['model']} was trained on another state of the bank; its splits may differ")
-    if arguments.split in ("train", "all"):
+    if arguments.split in ("train", "all") or (arguments.split == "test" and scores["protocol"] == "paper"):
         say("note: these frames include those that the model was trained on; the scores flatter it")
     if arguments.json:
         print(json.dumps(scores))
@@ -413,7 +418,8 @@ def _registry_list(arguments: argparse.Namespace) -> None:
             "network": version.card.config.model.architecture,
             "activation": version.card.config.model.activation,
             "kernel": version.card.preprocess.kernel,
-            "test": _scores_line(version.card.scores.get("test", {})) or "-",
+            "test": (_scores_line(version.card.scores.get("test", {})) or "-")
+            + (" (leaks)" if version.card.config.protocol == "paper" else ""),
             "created": version.card.created,
         }
         for version, aliases in registry.versions()

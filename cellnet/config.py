@@ -19,6 +19,7 @@ Split = Literal["train", "test", "holdout"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
 Kernel = Literal["none", "sharpen", "edge", "emboss", "gaussian"]
 Orientation = Literal[0, 90, 180, 270]
+Protocol = Literal["grouped", "paper"]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 NETWORK_PX: Final = 200
@@ -124,6 +125,10 @@ class TrainConfig(Frozen):
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
     whole frame if its shorter side is under 300 pixels, else 200."""
     kernel: Kernel = "none"
+    protocol: Protocol = "grouped"
+    """How tiles come into splits. `grouped`: with their group, before they are cut. `paper`: drawn at random from all
+    16 variants of every frame, and the kernel on every second lineage. Such scores leak; they are there to be compared.
+    The bank's holdout takes no part, so that it can say what the network is worth."""
     epochs: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
     """Passes over the training tiles. `auto`: as many as show the network about 100,000 tiles, from 30 to 100."""
     batch_size: int = Field(default=16, ge=2)
@@ -142,6 +147,12 @@ class TuneConfig(Frozen):
     activations: tuple[Activation, ...] = ("relu", "leaky_relu", "tanh", "sigmoid")
     kernels: tuple[Kernel, ...] = ("none", "sharpen", "edge", "emboss", "gaussian")
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _steered_by_unseen_frames(self) -> Self:
+        if self.train.protocol != "grouped":
+            raise ValueError("a search is steered by the test split, which leaks under protocol=paper; use grouped")
+        return self
 
 
 Model = TypeVar("Model", bound=BaseModel)

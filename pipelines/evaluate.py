@@ -73,6 +73,7 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout") -> E
         "model": version.ref,
         "split": split,
         "same_bank": card.bank_digest == bank.digest,
+        "protocol": card.config.protocol,
         "left_out": left_out,
         "tile": metrics.score(card.task, tiles, card.classes),
         "frame": metrics.score(card.task, whole, card.classes),

@@ -1,7 +1,7 @@
 """Training tiles as Parquet shards in the bank, made by Ray Data, and batches read back from them.
 
     BANK/shards/KEY.json               what the shards hold: written last, so that they are seen whole or not at all
-    BANK/shards/KEY-XXXX/train/*.parquet, test/*.parquet
+    BANK/shards/KEY-XXXX/train/*.parquet, test/*.parquet (and holdout/*.parquet of the paper's protocol)
 
 KEY names the bank's digest and every setting that shapes a tile: the second training finds its shards ready.
 The model's kernel is applied after reading, so all kernels share one set of shards.
@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from cellnet.augment import Batch, Tile, make_tiles, preprocess_for, resolve, ti
 from cellnet.bank import Bank, Frame, read_pixels
 from cellnet.config import NETWORK_PX, Augment, Frozen, Orientation, Preprocess, Split, Task, TrainConfig
 from cellnet.errors import DataError, NotFoundError
+from cellnet.protocols import Paper
 from cellnet.store import Store, open_store
 from pipelines import cluster
 from pipelines.places import filesystem
@@ -83,15 +84,15 @@ class Shards(Frozen):
     fresh: bool = False
     """Whether this call made them, or an earlier one."""
 
-    def dataset(self, split: Split) -> ray.data.Dataset:
-        """The tiles of a split, lazily."""
+    def dataset(self, split: Split, columns: Sequence[str] = ("pixels", "label", "count")) -> ray.data.Dataset:
+        """The tiles of a split, lazily; `pixels` must be among the columns."""
         files, root = filesystem(open_store(self.bank, endpoint_url=self.endpoint_url))
         return ray.data.read_parquet(
             f"{root}/{self.folder}/{split}",
             filesystem=files,
             override_num_blocks=cluster.blocks(self.rows[split], at_least=-(-self.rows[split] // TILES_A_BLOCK)),
             tensor_column_schema={"pixels": (np.dtype(np.uint8), (NETWORK_PX, NETWORK_PX))},
-        ).select_columns(["pixels", "label", "count"])
+        ).select_columns(list(columns))
 
 
 def make_shards(bank: Bank, config: TrainConfig) -> Shards:
@@ -99,6 +100,9 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     labelled = trainable_frames(bank, config.task)
     train_frames = [frame for frame in labelled if frame.split == "train"]
     preprocess = preprocess_for(config, train_frames, bank.settings.intensity)
+    paper = _paper(bank, config)
+    if paper:  # which puts the kernel on by itself
+        preprocess = preprocess.model_copy(update={"kernel": "none"})
     frames = [frame for frame in labelled if tiles_n(frame, preprocess)]
     tiles = sum(tiles_n(frame, preprocess) for frame in frames if frame.split == "train")
     if not tiles:
@@ -107,7 +111,7 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
             f"every training frame of {bank.store.uri} is smaller than the {width}×{height} pixels of a tile; "
             "train with a smaller one, for example --set tile=frame"
         )
-    augment = resolve(config.augment, task=config.task, tiles=tiles)
+    augment = resolve(config.augment, task=config.task, tiles=tiles, protocol=config.protocol)
     orientations: tuple[Orientation, ...] = (0, 90, 180, 270) if augment.orientation == "stored" else (0,)
     recipe = {
         "form": [*sorted(Shards.model_fields), "pixels as bytes"],
@@ -119,6 +123,7 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
         "shifts": augment.shifts,
         "orientations": orientations,
         "seed": config.seed,
+        "protocol": (config.protocol, config.kernel if paper else None),
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     try:
@@ -132,24 +137,28 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     classes = bank.lineages if config.task == "classify" else []
     label = {lineage: index for index, lineage in enumerate(classes)}
     common = {"preprocess": preprocess, "seed": config.seed}
-    cuts: dict[Split, dict[str, Any]] = {
-        "train": common | {"shares": augment.shares, "shifts": augment.shifts, "orientations": orientations},
-        "test": common | {"shares": (1.0,), "shifts": 0, "orientations": (0,)},
-    }
+    augmented = common | {"shares": augment.shares, "shifts": augment.shifts, "orientations": orientations}
+    upright = common | {"shares": (1.0,), "shifts": 0, "orientations": (0,)}
+    cuts: dict[Split, dict[str, Any]] = {"train": augmented, "test": augmented if paper else upright}
+    if paper:
+        cuts["holdout"] = augmented
     drafts: list[_Draft] = []
-    for split in SPLITS:
-        chosen = [frame for frame in frames if frame.split == split]
+    for split in cuts:
+        if paper:
+            chosen = [frame for frame in frames if frame.split != "holdout"]
+        else:
+            chosen = [frame for frame in frames if frame.split == split]
         order = np.random.default_rng(config.seed).permutation(len(chosen))
         drafts += _drafts(folder, split, [chosen[i] for i in order], **cuts[split])
-    _write(drafts, bank.store, label, cuts)
+    _write(drafts, bank.store, label, cuts, paper)
     present = {draft.split for draft in drafts}
-    counts = {split: _read_counts(bank.store, f"{folder}/{split}") if split in present else [] for split in SPLITS}
+    counts = {split: _read_counts(bank.store, f"{folder}/{split}") if split in present else [] for split in cuts}
     known = [count for count in counts["train"] if not math.isnan(count)]
     shards = Shards(
         bank=bank.store.uri,
         endpoint_url=bank.store.endpoint_url,
         folder=folder,
-        rows={split: len(counts[split]) for split in SPLITS},
+        rows={split: len(counts[split]) for split in cuts},
         classes=classes,
         mean_count=float(np.mean(known)) if known else 1.0,
         preprocess=preprocess,
@@ -159,6 +168,19 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     )
     bank.store.create(f"shards/{key}.json", shards.model_dump_json(indent=1).encode())
     return shards
+
+
+def _paper(bank: Bank, config: TrainConfig) -> Paper | None:
+    """The paper's protocol, if the configuration asks for it."""
+    if config.protocol != "paper":
+        return None
+    return Paper(
+        holdout_share=bank.settings.holdout_share,
+        test_share=bank.settings.test_share,
+        kernel=config.kernel,
+        filtered=frozenset(bank.lineages[::2]),
+        seed=config.seed,
+    )
 
 
 def labelled_frames(bank: Bank, task: Task) -> list[Frame]:
@@ -288,7 +310,13 @@ def _drafts(
     return drafts
 
 
-def _write(drafts: list[_Draft], store: Store, label: dict[str, int], cuts: dict[Split, dict[str, Any]]) -> None:
+def _write(
+    drafts: list[_Draft],
+    store: Store,
+    label: dict[str, int],
+    cuts: dict[Split, dict[str, Any]],
+    paper: Paper | None,
+) -> None:
     """Write the tiles of frames, labelled by lineage, cut as `make_tiles` is told by `cuts`."""
     files, root = filesystem(store)
     for folder in {draft.path.rpartition("/")[0] for draft in drafts}:
@@ -297,7 +325,7 @@ def _write(drafts: list[_Draft], store: Store, label: dict[str, int], cuts: dict
     ray.data.from_items(
         [{"draft": draft} for draft in drafts],
         override_num_blocks=cluster.blocks(len(drafts), at_least=-(-len(drafts) // FILES_A_TASK)),
-    ).map(_write_file, fn_kwargs={"store": store, "label": label, "cuts": cuts}).materialize()
+    ).map(_write_file, fn_kwargs={"store": store, "label": label, "cuts": cuts, "paper": paper}).materialize()
 
 
 def _read_counts(store: Store, folder: str) -> list[float]:
@@ -308,7 +336,11 @@ def _read_counts(store: Store, folder: str) -> list[float]:
 
 
 def _write_file(
-    row: dict[str, Any], store: Store, label: dict[str, int], cuts: dict[Split, dict[str, Any]]
+    row: dict[str, Any],
+    store: Store,
+    label: dict[str, int],
+    cuts: dict[Split, dict[str, Any]],
+    paper: Paper | None,
 ) -> dict[str, int]:
     """Write the tiles of one draft, and give how many.
 
@@ -326,6 +358,8 @@ def _write_file(
         for frame in draft.frames:
             lineage = label.get(frame.lineage or "", -1)
             tiles = make_tiles(frame, read_pixels(store, frame), label=lineage, **cuts[draft.split])
+            if paper:
+                tiles = paper.of_split(tiles, frame, draft.split)
             waiting.append(_table(list(tiles)))
             rows = sum(map(len, waiting))
             if rows >= TILES_A_READ or frame is draft.frames[-1]:
@@ -336,7 +370,7 @@ def _write_file(
 
 def _table(tiles: list[Tile]) -> pa.Table:
     """Tiles as rows of a shard."""
-    pixels = pa.py_buffer(np.stack([tile.pixels_HW for tile in tiles]))
+    pixels = pa.py_buffer(b"".join(tile.pixels_HW.tobytes() for tile in tiles))
     values = [
         pa.FixedSizeBinaryArray.from_buffers(SCHEMA.field("pixels").type, len(tiles), [None, pixels]),
         np.array([tile.label for tile in tiles], np.int64),

@@ -32,6 +32,7 @@ from cellnet.predictor import fresh_network, weights_to_bytes
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 from cellnet.store import Store
 from pipelines import cluster
+from pipelines.drawn import score_drawn_holdout
 from pipelines.places import Places, filesystem
 from pipelines.shards import Shards, batches, make_shards, trainable_frames
 
@@ -75,6 +76,9 @@ def train(
     say(describe_shards(shards))
     config = decided(config, shards)
     trained = run_training(shards, config, places.open_runs(), workers=workers, say=say)
+    if config.protocol == "paper":
+        drawn = score_drawn_holdout(bank, shards, config, trained.weights)
+        return publish(places.open_registry(), bank, shards, config, trained, name=name, more={"drawn_holdout": drawn})
     return publish(places.open_registry(), bank, shards, config, trained, name=name)
 
 
@@ -156,8 +160,9 @@ def publish(
     *,
     name: str | None = None,
     search: list[dict[str, Any]] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> ModelVersion:
-    """The trained network in the registry, with its card."""
+    """The trained network in the registry, with its card; `more` are scores over other rows than the test tiles."""
     frames = [frame for frame in trainable_frames(bank, config.task) if frame.split == "train"]
     card = Card(
         task=config.task,
@@ -170,7 +175,7 @@ def publish(
         ),
         bank=bank.store.uri,
         bank_digest=bank.digest,
-        scores={"test": trained.scores},
+        scores={"test": trained.scores, **(more or {})},
         history=trained.history,
         code_version=importlib.metadata.version("cellnet"),
         packages={package: importlib.metadata.version(package) for package in PACKAGES},

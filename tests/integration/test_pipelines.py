@@ -101,6 +101,30 @@ def test_shards_are_the_same_rows_on_any_number_of_workers_and_for_any_size_of_f
     assert made[0] == made[1] == made[2]
 
 
+def test_the_papers_protocol_draws_the_16_variants_of_seen_frames_and_publishes_scores_that_leak(
+    sample_bank: Path, tmp_path: Path
+) -> None:
+    bank = Bank.open(sample_bank)
+    wanted = config("classify", protocol="paper", kernel="sharpen")
+    places = Places(bank=str(sample_bank), registry=str(tmp_path / "registry"))
+    version = train(places, wanted)
+    shards = make_shards(bank, wanted)
+    seen = {frame.frame for frame in bank.frames if frame.split != "holdout"}
+    assert not shards.fresh
+    assert sum(shards.rows.values()) == len(seen) * 4 * 16
+    frames = {
+        split: {row["frame"] for row in shards.dataset(split, columns=["pixels", "frame"]).take_all()}
+        for split in shards.rows
+    }
+    assert frames["train"] | frames["test"] | frames["holdout"] == seen
+    assert frames["train"] & frames["test"] & frames["holdout"], "variants of a frame are on all sides"
+    leaking = version.card.scores["drawn_holdout"]
+    assert leaking["n"] == shards.rows["holdout"] and 0 <= leaking["accuracy"] <= 1
+    assert version.card.preprocess.kernel == "none", "the lineage of an unknown image is not known"
+    unseen = evaluate(version.ref, places)
+    assert unseen.scores["protocol"] == "paper" and unseen.scores["frame"]["n"] == len(bank.split("holdout"))
+
+
 def test_the_same_seed_gives_the_same_shards_and_another_seed_others(sample_bank: Path, tmp_path: Path) -> None:
     def made(name: str, seed: int) -> list[str]:
         bank = shutil.copytree(sample_bank, tmp_path / name, ignore=shutil.ignore_patterns("shards"))
