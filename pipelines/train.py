@@ -78,7 +78,7 @@ def train(
     trained = run_training(shards, config, places.open_runs(), workers=workers, say=say)
     if config.protocol == "paper":
         drawn = score_drawn_holdout(bank, shards, config, trained.weights)
-        return publish(places.open_registry(), bank, shards, config, trained, name=name, more={"drawn_holdout": drawn})
+        return publish(places.open_registry(), bank, shards, config, trained, name=name, more=drawn)
     return publish(places.open_registry(), bank, shards, config, trained, name=name)
 
 

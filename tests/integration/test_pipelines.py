@@ -120,6 +120,7 @@ def test_the_papers_protocol_draws_the_16_variants_of_seen_frames_and_publishes_
     assert frames["train"] & frames["test"] & frames["holdout"], "variants of a frame are on all sides"
     leaking = version.card.scores["drawn_holdout"]
     assert leaking["n"] == shards.rows["holdout"] and 0 <= leaking["accuracy"] <= 1
+    assert 0 < version.card.scores["drawn_holdout_whole"]["n"] < leaking["n"] / 2, "a quarter of the shares is 1"
     assert version.card.preprocess.kernel == "none", "the lineage of an unknown image is not known"
     unseen = evaluate(version.ref, places)
     assert unseen.scores["protocol"] == "paper" and unseen.scores["frame"]["n"] == len(bank.split("holdout"))
