@@ -1,6 +1,5 @@
 """Training in memory: networks that learn what they are shown, and say so when they do not."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -44,7 +43,9 @@ def trained(
 ) -> tuple[nn.Module, list[Epoch], list[dict[str, Tensor]]]:
     """A tiny network trained on the batch, with what was reported of every epoch."""
     model = ModelSpec(width=4, depth=3, dropout=0)
-    config = TrainConfig(**({"task": "count", "model": model, "learning_rate": 1e-2, "epochs": 2} | choices))
+    config = TrainConfig(
+        **({"task": "count", "model": model, "learning_rate": 1e-2, "epochs": 2, "batch_size": batch_size} | choices)
+    )
     torch.manual_seed(config.seed)
     network = fresh_network(config, classes, mean_count=float(np.nan_to_num(train["count"]).mean()))
     epochs, weights = [], []
@@ -55,8 +56,8 @@ def trained(
         criterion=criterion_of(config.task),
         train_batches=in_memory(train, batch_size, seed=config.seed),
         test_batches=None if test is None else lambda: [test],
-        steps_per_epoch=math.ceil(len(train["label"]) / batch_size),
-        on_epoch=lambda epoch, state: (epochs.append(epoch), weights.append(state)),
+        tiles=len(train["label"]),
+        on_epoch=lambda state: (epochs.append(state.history[-1]), weights.append(state.weights)),
     )
     return network, epochs, weights
 
