@@ -90,7 +90,8 @@ def train(
     check_workers(workers, config, shards)
     recipe = {"bank_digest": bank.digest, "model": name or DEFAULT_NAMES[config.task]}
     run = find_run(places.open_runs(), config, resume=resume, say=say, **recipe)
-    say(f"run {run.uri}; curves: {tensorboard_command(run)}")
+    say(f"run: {run.uri}")
+    say(f"curves: {tensorboard_command(run)}")
     trained = run_training(shards, config, run, workers=workers, use_gpu=use_gpu, say=say)
     version = publish(places.open_registry(), bank, shards, config, trained, name=name)
     run.finish(version.ref)
@@ -259,11 +260,13 @@ def _worker(loop: dict[str, Any]) -> DataError | None:
     checkpoint = ray.train.get_checkpoint()
     state = read_state(checkpoint) if checkpoint else None
     network = _network(config, shards)
-    train_part, test_part = (_united(loop["data"][split][rank::workers]) for split in SPLITS)
+    parts = {split: loop["data"][split][rank::workers] for split in SPLITS}
+    train_part, test_part = (_united(parts[split]) for split in SPLITS)
     if rank == 0:
         inner = unwrapped(network)
+        by = f"{workers} worker{'s' * (workers != 1)}"
         done = f", going on after epoch {state.history[-1].number}" if state else ""
-        _say(loop, f"{config.model.architecture} network, {parameters_n(inner):,} parameters, {workers} workers{done}")
+        _say(loop, f"{config.model.architecture} network, {parameters_n(inner):,} parameters, {by}{done}")
     try:
         training.fit(
             network,
@@ -272,7 +275,7 @@ def _worker(loop: dict[str, Any]) -> DataError | None:
             criterion=criterion_of(config.task),
             train_batches=batches(train_part, TILES_A_READ, seed=config.seed),
             test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part else None,
-            tiles=train_part.count(),
+            tiles=sum(part.count() for part in parts["train"]),  # known of parts, and a task of what they are united to
             on_epoch=lambda state: _report(loop, state, rank),
             rank=rank,
             state=state,
@@ -290,7 +293,7 @@ def _network(config: TrainConfig, shards: Shards) -> torch.nn.Module:
     if ray.train.get_context().get_world_size() > 1:
         network = share_batch_norm(network, device)
     # Buffers need no broadcast: shared batch norms have the same statistics on every worker.
-    buckets = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
+    buckets = {"forward_sync_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
     prepared: torch.nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=buckets)
     return prepared
 
@@ -309,13 +312,13 @@ def _report(loop: dict[str, Any], state: training.TrainState, rank: int) -> None
     if rank != 0:
         ray.train.report(metrics)
         return
-    _say(loop, epoch_line(epoch, config.epochs, best=chosen and bool(epoch.test)))
-    if epoch.dead and not any(earlier.dead for earlier in state.history[:-1]):
-        _say(loop, "warning: the counter gives every tile the same count: it may be dead; see --set learning_rate")
     loop["run"].add_curves(epoch)
     with tempfile.TemporaryDirectory() as folder:
         write_state(Path(folder), state, config)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    _say(loop, epoch_line(epoch, config.epochs, best=chosen and bool(epoch.test)))
+    if epoch.dead and not any(earlier.dead for earlier in state.history[:-1]):
+        _say(loop, "warning: the counter gives every tile the same count: it may be dead; see --set learning_rate")
 
 
 def _say(loop: dict[str, Any], line: str) -> None:
