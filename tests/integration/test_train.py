@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,19 @@ from cellnet.bank import Bank
 from cellnet.config import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.registry import WEIGHTS
-from cellnet.store import open_store
 from pipelines.places import Places
-from pipelines.runs import new_run, unfinished_run
+from pipelines.runs import new_run
 from pipelines.shards import make_shards
 from pipelines.train import decided, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-SETTINGS = ("epochs=5", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
+SETTINGS = ("epochs=12", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
 
 
 def config(**changes: object) -> TrainConfig:
     """What SETTINGS say, of a counter."""
-    settings = {"epochs": 5, "threads": 1, "model": ModelSpec(width=4, depth=2), "augment": AUGMENT}
+    settings = {"epochs": 12, "threads": 1, "model": ModelSpec(width=4, depth=2), "augment": AUGMENT}
     return TrainConfig(**({"task": "count"} | settings | changes))
 
 
@@ -72,17 +70,17 @@ def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_doe
     undisturbed: Places, tmp_path: Path
 ) -> None:
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
-    status, said = run_until("epoch   1/5", signal.SIGINT, *command(places))
+    status, said = run_until("epoch   1/12", signal.SIGINT, *command(places))
     assert status == 130 and said[-1] == "cellnet: stopped"
-    status, said = run_until("epoch   3/5", signal.SIGKILL, *command(places, "--resume"))
+    status, said = run_until("epoch   4/12", signal.SIGKILL, *command(places, "--resume"))
     assert status == -signal.SIGKILL and any("going on after epoch" in line for line in said)
     done = subprocess.run(command(places, "--resume"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(re.findall(r"going on after epoch (\d)", done.stderr)[0]) >= 3
+    assert int(re.findall(r"going on after epoch (\d+)", done.stderr)[0]) >= 4
     assert weights(places, "regressor@1") == weights(undisturbed, "regressor@1")
     assert len(list((tmp_path / "runs").iterdir())) == 1
     history = places.open_registry().resolve("regressor@1").card.history
-    assert [epoch["number"] for epoch in history] == [1, 2, 3, 4, 5]
+    assert [epoch["number"] for epoch in history] == list(range(1, 13))
 
 
 def worker_pids() -> list[int]:
@@ -109,7 +107,7 @@ def test_a_training_whose_worker_is_killed_ends_where_an_undisturbed_one_does(
 
     def kill_once(line: str) -> None:
         said.append(line)
-        if line.startswith("epoch   2/5") and sum(text.startswith("epoch   2/5") for text in said) == 1:
+        if line.startswith("epoch   2/12") and sum(text.startswith("epoch   2/12") for text in said) == 1:
             os.kill(max(worker_pids()), signal.SIGKILL)
 
     train(places, config(), workers=workers, say=kill_once)
@@ -134,22 +132,6 @@ def test_two_workers_or_an_elastic_number_score_as_one_does(undisturbed: Places,
             assert other["loss"] == pytest.approx(one["loss"], rel=0.15)
         assert card.scores["test"]["mae"] == pytest.approx(alone.scores["test"]["mae"], rel=0.15)
     assert sum("parameters, 2 workers" in line for line in said) == 2, said
-
-
-def test_a_run_is_known_by_bank_and_settings_and_resumed_once(undisturbed: Places, tmp_path: Path) -> None:
-    runs = open_store(tmp_path / "runs")
-    recipe = {"bank_digest": "0" * 64, "model": "regressor"}
-    run = new_run(runs, config(), **recipe)
-    assert unfinished_run(runs, config(), **recipe) is None, "no epoch was finished"
-    snapshot = f"{run.name}/checkpoint_manager_snapshot.json"
-    runs.put(snapshot, b'{"checkpoint_results": [')
-    assert unfinished_run(runs, config(), **recipe) is None, "half-written"
-    runs.put(snapshot, b"{}")
-    assert unfinished_run(runs, config(), **recipe) == run
-    assert unfinished_run(runs, config(epochs=6), **recipe) is None
-    assert unfinished_run(runs, config(), **(recipe | {"bank_digest": "1" * 64})) is None
-    run.finish("regressor@1")
-    assert unfinished_run(runs, config(), **recipe) is None
 
 
 def test_resume_says_when_there_is_nothing_to_resume_and_a_plain_training_when_there_is(
@@ -201,34 +183,3 @@ def test_what_the_cluster_or_the_bank_cannot_do_is_refused(
     with pytest.raises(ConfigError, match=message):
         train(places, config(), **options)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
-
-
-def test_tensorboard_finds_every_epoch(undisturbed: Places, read_events: Callable) -> None:
-    [run] = Path(undisturbed.registry).parent.joinpath("runs").iterdir()
-    history = undisturbed.open_registry().resolve("regressor@1").card.history
-    curves = [read_events(file) for file in sorted(run.glob("events.out.tfevents.*"))]
-    assert [step for step, _ in curves] == [1, 2, 3, 4, 5]
-    for (_, values), epoch in zip(curves, history, strict=True):
-        assert values["loss"] == pytest.approx(epoch["loss"])
-        assert values["test/mae"] == pytest.approx(epoch["test"]["mae"])
-        assert values["tiles_a_second"] > 0 and 0 <= values["waiting_for_data"] < 1
-
-
-@pytest.fixture
-def read_events() -> Callable[[Path], tuple[int, dict[str, float]]]:
-    """The step and the values of a TensorBoard file of one step."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    def read(file: Path) -> tuple[int, dict[str, float]]:
-        data, place, steps, values = file.read_bytes(), 0, set(), {}
-        while place < len(data):  # a record: its length in 8 bytes, 4 of checksum, itself, 4 of checksum
-            length = int.from_bytes(data[place : place + 8], "little")
-            event = Event.FromString(data[place + 12 : place + 12 + length])
-            place += length + 16
-            for value in event.summary.value:
-                steps.add(event.step)
-                values[value.tag] = value.simple_value
-        [step] = steps
-        return step, values
-
-    return read
