@@ -155,8 +155,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
     parser.add_argument(
         "--workers",
-        type=_workers,
-        default=1,
+        default="1",
         metavar="N|MIN:MAX",
         help="Ray Train workers, who share the tiles of a step (%(default)s); 1:4 takes as many as there is room for",
     )
@@ -338,7 +337,7 @@ def _train(arguments: argparse.Namespace) -> None:
         _places(arguments),
         config,
         name=arguments.name,
-        workers=arguments.workers,
+        workers=_workers(arguments.workers),
         gpu=arguments.gpu,
         resume=arguments.resume,
         say=say,
@@ -575,7 +574,7 @@ def _page(text: str) -> str | int:
 def _workers(text: str) -> int | tuple[int, int]:
     counts = [int(part) if part.isdecimal() else 0 for part in text.split(":")]
     if len(counts) > 2 or min(counts) < 1 or counts != sorted(counts):
-        raise argparse.ArgumentTypeError(f"a number from 1, or MIN:MAX like 1:4, not {text}")
+        raise ConfigError(f"--workers takes a number from 1, or MIN:MAX like 1:4, not {text!r}")
     return counts[0] if len(counts) == 1 else (counts[0], counts[1])
 
 

@@ -7,6 +7,7 @@ stopped.
 
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,10 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
 
 
 def uses_compile(config: TrainConfig, device: torch.device) -> bool:
-    """Whether the network is compiled: on GPUs, unless told otherwise."""
-    return device.type == "cuda" if config.compile == "auto" else config.compile
+    """Whether the network is compiled: on GPUs beside a C compiler, which that needs, unless told otherwise."""
+    if config.compile == "auto":
+        return device.type == "cuda" and any(map(shutil.which, ("cc", "gcc", "clang")))
+    return config.compile
 
 
 def fit(

@@ -92,7 +92,11 @@ def train(
     run = find_run(places.open_runs(), config, resume=resume, say=say, **recipe)
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
-    trained = run_training(shards, config, run, workers=workers, use_gpu=use_gpu, say=say)
+    try:
+        trained = run_training(shards, config, run, workers=workers, use_gpu=use_gpu, say=say)
+    except KeyboardInterrupt:
+        say("the same command with --resume goes on after the last epoch above")
+        raise
     version = publish(places.open_registry(), bank, shards, config, trained, name=name)
     run.finish(version.ref)
     return version
@@ -158,9 +162,10 @@ def run_training(
     files, root = filesystem(run.runs)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     with cluster.progress(say) as lines, _stopped_by_ctrl_c():
+        loop = {"config": config, "shards": shards, "run": run, "lines": lines, "data": data}
         trainer = ray.train.torch.TorchTrainer(
             _worker,
-            train_loop_config={"config": config, "shards": shards, "run": run, "lines": lines, "data": data},
+            train_loop_config={"loop": ray.put(loop)},  # a reference: Ray Train's controller would import all of it
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=use_gpu,
@@ -249,8 +254,9 @@ def epoch_line(epoch: training.Epoch, epochs: object, *, best: bool) -> str:
     return f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{scores}  {speed}{' *' if best else ''}"
 
 
-def _worker(loop: dict[str, Any]) -> DataError | None:
+def _worker(given: dict[str, Any]) -> DataError | None:
     """What every Ray Train worker runs; gives back an error that would come again if Ray Train tried again."""
+    loop: dict[str, Any] = ray.get(given["loop"])
     config: TrainConfig = loop["config"]
     shards: Shards = loop["shards"]
     context = ray.train.get_context()
@@ -274,7 +280,7 @@ def _worker(loop: dict[str, Any]) -> DataError | None:
             shards.preprocess,
             criterion=criterion_of(config.task),
             train_batches=batches(train_part, TILES_A_READ, seed=config.seed),
-            test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part else None,
+            test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part is not None else None,
             tiles=sum(part.count() for part in parts["train"]),  # known of parts, and a task of what they are united to
             on_epoch=lambda state: _report(loop, state, rank),
             rank=rank,
@@ -318,7 +324,7 @@ def _report(loop: dict[str, Any], state: training.TrainState, rank: int) -> None
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
     _say(loop, epoch_line(epoch, config.epochs, best=chosen and bool(epoch.test)))
     if epoch.dead and not any(earlier.dead for earlier in state.history[:-1]):
-        _say(loop, "warning: the counter gives every tile the same count: it may be dead; see --set learning_rate")
+        _say(loop, "warning: the counter gives every tile the same count; if that lasts, lower --set learning_rate")
 
 
 def _say(loop: dict[str, Any], line: str) -> None:

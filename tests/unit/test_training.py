@@ -217,10 +217,12 @@ def test_a_training_in_bf16_leaves_float32_weights(discs: Callable) -> None:
     assert rough[-1].loss != exact[-1].loss and rough[-1].loss == pytest.approx(exact[-1].loss, rel=0.1)
 
 
-def test_a_cpu_computes_in_float32_and_compiles_nothing_unless_told() -> None:
+def test_a_cpu_computes_in_float32_and_compiles_nothing_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     auto = TrainConfig(task="count")
     assert (uses_bf16(auto, cpu), uses_compile(auto, cpu)) == (False, False)
     told = TrainConfig(task="count", precision="bf16", compile=True)
     assert (uses_bf16(told, cpu), uses_compile(told, cpu)) == (True, True)
-    assert uses_compile(auto, torch.device("cuda"))
+    for found in ("/usr/bin/cc", None):
+        monkeypatch.setattr("shutil.which", lambda name, found=found: found)
+        assert uses_compile(auto, torch.device("cuda")) is (found is not None)
