@@ -160,7 +160,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="Ray Train workers, who share the tiles of a step (%(default)s); 1:4 takes as many as there is room for",
     )
     parser.add_argument(
-        "--gpu", action="store_true", help="a GPU a worker, or none of it (GPUs, where there are enough)"
+        "--gpu", action="store_true", help="insist on a GPU a worker (GPUs are used where there are enough)"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the newest unfinished run of the same bank and settings"

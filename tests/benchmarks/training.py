@@ -138,10 +138,12 @@ def train(folder: Path, bank: Bank, *, workers: int) -> Seen:
         words, env={**os.environ, "RAY_ADDRESS": address}, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
+        said = []
         for line in process.stderr:
+            said.append(line)
             if line.startswith(f"epoch   1/{EPOCHS}"):
                 first_epoch_s = time.perf_counter() - start_s
-    assert process.returncode == 0
+    assert process.returncode == 0, "".join(said)
     history = Registry.open(str(registry)).resolve("regressor@1").card.history
     return Seen(
         tiles_per_s=statistics.median(epoch["tiles_per_s"] for epoch in history[1:]),
