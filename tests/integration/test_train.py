@@ -183,3 +183,23 @@ def test_what_the_cluster_or_the_bank_cannot_do_is_refused(
     with pytest.raises(ConfigError, match=message):
         train(places, config(), **options)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_on_s3_whose_command_died_before_publishing_is_published_by_resume(
+    undisturbed: Places, moto: str, credentials: None
+) -> None:
+    import boto3
+
+    places = Places(bank=undisturbed.bank, registry="s3://lab/resumed/registry", endpoint_url=moto)
+    short = config(epochs=2)
+    train(places, short)
+    [finished] = [key for key in places.open_runs().keys("") if key.endswith("/finished.json")]
+    boto3.client("s3", endpoint_url=moto, region_name="us-east-1").delete_object(
+        Bucket="lab", Key=f"resumed/runs/{finished}"
+    )
+    said: list[str] = []
+    train(places, short, resume=True, say=said.append)
+    assert any("going on after epoch 2" in line for line in said)
+    assert not any(line.startswith("epoch") for line in said), "every epoch was done"
+    assert weights(places, "regressor@2") == weights(places, "regressor@1")
+    assert len({key.split("/")[0] for key in places.open_runs().keys("")}) == 1
