@@ -71,7 +71,7 @@ def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_doe
 ) -> None:
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
     status, said = run_until("epoch   1/12", signal.SIGINT, *command(places))
-    assert status == 130 and said[-1] == "cellnet: stopped"
+    assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on after" in said[-2]
     status, said = run_until("epoch   4/12", signal.SIGKILL, *command(places, "--resume"))
     assert status == -signal.SIGKILL and any("going on after epoch" in line for line in said)
     done = subprocess.run(command(places, "--resume"), capture_output=True, text=True)
