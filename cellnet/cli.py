@@ -153,7 +153,18 @@ def _add_bank(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bank", metavar="BANK")
     _add_config(parser)
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="Ray Train workers (%(default)s)")
+    parser.add_argument(
+        "--workers",
+        default="1",
+        metavar="N|MIN:MAX",
+        help="Ray Train workers, who share the tiles of a step (%(default)s); 1:4 takes as many as there is room for",
+    )
+    parser.add_argument(
+        "--gpu", action="store_true", help="insist on a GPU a worker (GPUs are used where there are enough)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the newest unfinished run of the same bank and settings"
+    )
     parser.add_argument("--json", action="store_true")
     _add_places(parser, registry=True)
     parser.set_defaults(run=_train)
@@ -322,7 +333,15 @@ def _train(arguments: argparse.Namespace) -> None:
     from pipelines.train import train
 
     config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
-    version = train(_places(arguments), config, name=arguments.name, workers=arguments.workers, say=say)
+    version = train(
+        _places(arguments),
+        config,
+        name=arguments.name,
+        workers=_workers(arguments.workers),
+        gpu=arguments.gpu,
+        resume=arguments.resume,
+        say=say,
+    )
     scores = version.card.scores["test"]
     if arguments.json:
         print(json.dumps({"model": version.ref, "test": scores}))
@@ -556,6 +575,13 @@ def _cell(value: Any) -> str:
 
 def _page(text: str) -> str | int:
     return text if text in ("middle", "all") else _positive(text)
+
+
+def _workers(text: str) -> int | tuple[int, int]:
+    counts = [int(part) if part.isdecimal() else 0 for part in text.split(":")]
+    if len(counts) > 2 or min(counts) < 1 or counts != sorted(counts):
+        raise ConfigError(f"--workers takes a number from 1, or MIN:MAX like 1:4, not {text!r}")
+    return counts[0] if len(counts) == 1 else (counts[0], counts[1])
 
 
 def _positive(text: str) -> int:

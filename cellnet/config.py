@@ -137,6 +137,13 @@ class TrainConfig(Frozen):
     """The peak of a one-cycle schedule (AdamW)."""
     weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a better score on the test split. None, since the one-cycle schedule
+    brings its best epochs at its end, which a training that stops early never sees."""
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    """What the network computes in, while training; weights are float32. `auto`: bf16 on GPUs that can, else f32."""
+    compile: Literal["auto"] | Annotated[bool, Field(strict=True)] = "auto"
+    """Whether torch.compile makes the network faster. `auto`: on GPUs; it takes half a minute first."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads a worker; None shares the machine's cores out."""
 

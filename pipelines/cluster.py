@@ -79,9 +79,15 @@ def cpus_per_worker(workers: int) -> float:
     return max(0.01, round(min(1.0, max(cpus() - 1, 0.5) / workers), 2))
 
 
-def gpu_available(workers: int) -> bool:
-    """Whether the cluster has a GPU for each of so many workers."""
-    return bool(ray.cluster_resources().get("GPU", 0) >= workers)
+def use_gpus(workers: int, *, insist: bool = False) -> bool:
+    """Whether the cluster has a GPU for each of so many workers. Raises ConfigError if not and one insists."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if insist and gpus < workers:
+        raise ConfigError(
+            f"--gpu needs a GPU a worker, and the cluster has {gpus:g} for {workers}; "
+            "leave --gpu out to train on CPUs, or take fewer workers"
+        )
+    return bool(gpus >= workers)
 
 
 _models: "dict[tuple[str, ...], Predictor]" = {}

@@ -5,19 +5,21 @@ A Ray job, like `cellnet train`:
     python -m pipelines.train BANK --task classify [--workers 2] [--set epochs=10]...
 """
 
+import contextlib
 import importlib.metadata
-import json
 import os
+import signal
 import tempfile
-import uuid
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import ray
+import ray.data
 import ray.train
 import ray.train.torch
 import torch
@@ -25,25 +27,31 @@ import torch
 from cellnet import training
 from cellnet.bank import Bank
 from cellnet.config import DEFAULT_NAMES, TrainConfig
-from cellnet.errors import CellnetError, DataError
+from cellnet.errors import CellnetError, ConfigError, DataError
 from cellnet.losses import criterion_of
 from cellnet.models import parameters_n
-from cellnet.predictor import fresh_network, weights_to_bytes
+from cellnet.parallel import share_batch_norm, unwrapped
+from cellnet.predictor import fresh_network
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 from cellnet.store import Store
 from pipelines import cluster
 from pipelines.drawn import score_drawn_holdout
 from pipelines.places import Places, filesystem
-from pipelines.shards import Shards, batches, make_shards, trainable_frames
+from pipelines.runs import Run, new_run, read_state, tensorboard_command, unfinished_run, write_state
+from pipelines.shards import SPLITS, TILES_A_READ, Shards, batches, make_shards, trainable_frames
 
 PACKAGES: Final = ("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors")
-HISTORY: Final = "history.json"
-
+MAX_FAILURES: Final = 3
+"""How often a training whose workers died goes on from its last checkpoint."""
+PARTS_A_WORKER: Final = 4
+"""Of an elastic training: so many workers at most have so many parts each to share out among those there are."""
 POLL_S: Final = "0.2"
 """How often Ray Train looks for what workers report. A report waits for it, so at Ray's own 2 s short epochs would
 mostly wait."""
 
 Say = Callable[[str], None]
+Workers = int | tuple[int, int]
+"""How many, or how few and how many at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,24 +70,70 @@ def train(
     config: TrainConfig,
     *,
     name: str | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
+    gpu: bool = False,
+    resume: bool = False,
     say: Say = lambda line: None,
 ) -> ModelVersion:
     """The published version: shards found or made, the network trained by `workers` Ray Train workers.
 
-    The epoch that is best on the test split is chosen. Raises DataError for a bank that cannot train the task.
+    The epoch that is best on the test split is chosen. With `resume` it goes on with the newest run of the same bank
+    and settings that was left unfinished. Raises DataError for a bank that cannot train the task, ConfigError for
+    workers that the cluster or the bank cannot keep busy, and with `gpu` where there are too few GPUs.
     """
     bank = places.open_bank()
     trainable_frames(bank, config.task)
     cluster.connect()
+    use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
     shards = make_shards(bank, config)
     say(describe_shards(shards))
     config = decided(config, shards)
-    trained = run_training(shards, config, places.open_runs(), workers=workers, say=say)
-    if config.protocol == "paper":
-        drawn = score_drawn_holdout(bank, shards, config, trained.weights)
-        return publish(places.open_registry(), bank, shards, config, trained, name=name, more=drawn)
-    return publish(places.open_registry(), bank, shards, config, trained, name=name)
+    check_workers(workers, config, shards)
+    recipe = {"bank_digest": bank.digest, "model": name or DEFAULT_NAMES[config.task]}
+    run = find_run(places.open_runs(), config, resume=resume, say=say, **recipe)
+    say(f"run: {run.uri}")
+    say(f"curves: {tensorboard_command(run)}")
+    try:
+        trained = run_training(shards, config, run, workers=workers, use_gpu=use_gpu, say=say)
+    except KeyboardInterrupt:
+        say("the same command with --resume goes on after the last epoch above")
+        raise
+    more = score_drawn_holdout(bank, shards, config, trained.weights) if config.protocol == "paper" else {}
+    version = publish(places.open_registry(), bank, shards, config, trained, name=name, more=more)
+    run.finish(version.ref)
+    return version
+
+
+def at_least(workers: Workers) -> int:
+    """With how few workers a training starts."""
+    return workers if isinstance(workers, int) else workers[0]
+
+
+def at_most(workers: Workers) -> int:
+    """How many workers a training has at most."""
+    return workers if isinstance(workers, int) else workers[1]
+
+
+def check_workers(workers: Workers, config: TrainConfig, shards: Shards) -> None:
+    """Raise ConfigError unless every worker has tiles in every step."""
+    most = at_most(workers)
+    if most > min(config.batch_size, shards.rows["train"] // PARTS_A_WORKER):
+        raise ConfigError(
+            f"{most} workers cannot share {shards.rows['train']} training tiles in steps of {config.batch_size}; "
+            f"take fewer workers, or larger steps, for example --set batch_size={16 * most}"
+        )
+
+
+def find_run(runs: Store, config: TrainConfig, *, resume: bool, say: Say, bank_digest: str, model: str) -> Run:
+    """With `resume` the unfinished run of the same recipe, if there is one, and else a new one."""
+    left = unfinished_run(runs, config, bank_digest=bank_digest, model=model)
+    if left and resume:
+        return left
+    if left:
+        say(f"note: {left.uri} was left unfinished; --resume would go on with it")
+    elif resume:
+        say(f"nothing to resume: {runs.uri} has no unfinished run of this bank and these settings; a new one starts")
+    return new_run(runs, config, bank_digest=bank_digest, model=model)
 
 
 def decided(config: TrainConfig, shards: Shards) -> TrainConfig:
@@ -97,58 +151,69 @@ def describe_shards(shards: Shards) -> str:
     return f"shards {made}: {shards.rows['train']} training tiles of {tile} px, {test}{out}"
 
 
-def run_training(shards: Shards, config: TrainConfig, runs: Store, *, workers: int, say: Say) -> Trained:
-    """Train on Ray Train: each worker has its part of every epoch, gradients are averaged."""
-    best, more_is_better = training.STEERING[config.task]
-    has_test = shards.rows["test"] > 0
+def run_training(
+    shards: Shards, config: TrainConfig, run: Run, *, workers: Workers, use_gpu: bool = False, say: Say
+) -> Trained:
+    """Train on Ray Train: each worker has its part of every epoch, gradients are averaged.
+
+    Raises DataError when the training diverged, or when a counter is dead.
+    """
+    parts = at_most(workers) * (1 if isinstance(workers, int) else PARTS_A_WORKER)
     # Read once into the object store: executing a read anew for every epoch costs seconds each time.
-    datasets = {split: shards.dataset(split).materialize() for split in ("train", "test") if shards.rows[split]}
-    files, root = filesystem(runs)
-    run_name = f"{config.task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+    data = {split: split_evenly(shards.dataset(split), shards.rows[split], parts) for split in SPLITS}
+    files, root = filesystem(run.runs)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    with cluster.progress(say) as lines:
+    with cluster.progress(say) as lines, _stopped_by_ctrl_c():
+        loop = {"config": config, "shards": shards, "run": run, "lines": lines, "data": data}
         trainer = ray.train.torch.TorchTrainer(
             _worker,
-            train_loop_config={"config": config, "shards": shards, "lines": lines, "workers": workers},
-            datasets=datasets,
-            dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
+            train_loop_config={"loop": ray.put(loop)},  # a reference: Ray Train's controller would import all of it
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
-                use_gpu=cluster.gpu_available(workers),
-                resources_per_worker={"CPU": cluster.cpus_per_worker(workers)},
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": cluster.cpus_per_worker(workers) if isinstance(workers, int) else 1},
             ),
             run_config=ray.train.RunConfig(
-                name=run_name,
+                name=run.name,
                 storage_path=root,
                 storage_filesystem=files,
-                checkpoint_config=ray.train.CheckpointConfig(
-                    num_to_keep=1,
-                    checkpoint_score_attribute=best if has_test else "epoch",
-                    checkpoint_score_order="max" if more_is_better or not has_test else "min",
-                ),
+                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+                # The last checkpoint stays in any case.
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="chosen"),
             ),
         )
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _own_error(error) from error
-    checkpoint = result.best_checkpoints[0][0] if result.best_checkpoints else None
-    if checkpoint is None:
-        raise DataError(f"the training {run_name} left no checkpoint in {runs.uri}")
-    return read_checkpoint(checkpoint)
+    if isinstance(result.return_value, DataError):
+        raise result.return_value
+    history = [asdict(epoch) for epoch in read_state(result.checkpoint).history]
+    return replace(read_checkpoint(result.best_checkpoints[-1][0]), history=history)
 
 
 def read_checkpoint(checkpoint: ray.train.Checkpoint) -> Trained:
-    """The weights and history of a checkpoint directory."""
+    """What a training came to after the epoch of a checkpoint. Raises DataError when its counter is dead."""
+    history = read_state(checkpoint).history
+    if history[-1].dead:
+        raise DataError(
+            f"the counter is dead: it gave every tile the same count in its best epoch, the {history[-1].number}th; "
+            "try --set seed=1, a lower --set learning_rate, or --set model.architecture=residual"
+        )
     with checkpoint.as_directory() as folder:
-        history = json.loads((Path(folder) / HISTORY).read_text())
-        return Trained(weights=(Path(folder) / WEIGHTS).read_bytes(), scores=history[-1]["test"], history=history)
+        weights = (Path(folder) / WEIGHTS).read_bytes()
+    return Trained(weights=weights, scores=history[-1].test, history=[asdict(epoch) for epoch in history])
 
 
-def write_checkpoint(folder: str, weights: dict[str, torch.Tensor], history: list[dict[str, Any]]) -> None:
-    """The weights and the history up to them, as files."""
-    (Path(folder) / WEIGHTS).write_bytes(weights_to_bytes(weights))
-    (Path(folder) / HISTORY).write_text(json.dumps(history))
+def split_evenly(dataset: ray.data.Dataset, rows: int, parts: int) -> list[ray.data.Dataset]:
+    """The tiles, read, in parts of the same size give or take a tile; fewer parts where there are fewer tiles.
+
+    Ray Train's own splitting drops the remainder, and deals blocks out as they come.
+    """
+    parts = min(parts, rows)
+    if parts < 2:
+        return [dataset.materialize()] if rows else []
+    return list(dataset.materialize().split_at_indices([part * rows // parts for part in range(1, parts)]))
 
 
 def publish(
@@ -185,65 +250,101 @@ def publish(
     return registry.publish(name or DEFAULT_NAMES[config.task], {WEIGHTS: trained.weights}, card)
 
 
-def epoch_line(epoch: training.Epoch, epochs: object, *, tiles: int, best: bool) -> str:
-    """An epoch in one line for a person."""
-    scores = "  ".join(f"test {name} {value:.3f}" for name, value in epoch.test.items())
-    mark = " *" if best else ""
-    return (
-        f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}  {scores}  "
-        f"{tiles / max(epoch.seconds, 1e-9):.0f} tiles/s{mark}"
-    )
+def epoch_line(epoch: training.Epoch, epochs: object, *, best: bool) -> str:
+    """An epoch in one line for a person; a star marks the best so far."""
+    scores = "".join(f"  test {name} {value:.3f}" for name, value in epoch.test.items())
+    speed = f"{epoch.tiles_per_s:6.0f} tiles/s, {epoch.waiting:4.1%} waiting"
+    return f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{scores}  {speed}{' *' if best else ''}"
 
 
-def _worker(loop: dict[str, Any]) -> None:
-    """What every Ray Train worker runs."""
+def _worker(given: dict[str, Any]) -> DataError | None:
+    """What every Ray Train worker runs; gives back an error that would come again if Ray Train tried again."""
+    loop: dict[str, Any] = ray.get(given["loop"])
     config: TrainConfig = loop["config"]
     shards: Shards = loop["shards"]
     context = ray.train.get_context()
     workers, rank = context.get_world_size(), context.get_world_rank()
     cluster.quiet()
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    training.seed_everything(config.seed)
-    network = ray.train.torch.prepare_model(fresh_network(config, len(shards.classes), shards.mean_count))
+    checkpoint = ray.train.get_checkpoint()
+    state = read_state(checkpoint) if checkpoint else None
+    network = _network(config, shards)
+    parts = {split: loop["data"][split][rank::workers] for split in SPLITS}
+    train_part, test_part = (_united(parts[split]) for split in SPLITS)
     if rank == 0:
-        inner = getattr(network, "module", network)
-        ray.get(loop["lines"].add.remote(f"{config.model.architecture} network, {parameters_n(inner):,} parameters"))
-    per_worker = max(1, config.batch_size // workers)
-    test = ray.train.get_dataset_shard("test") if shards.rows["test"] else None
-    test_batches = batches(test, 64, seed=None) if test else None
-    history: list[dict[str, Any]] = []
-    best: list[float] = []
+        inner = unwrapped(network)
+        by = f"{workers} worker{'s' * (workers != 1)}"
+        done = f", going on after epoch {state.history[-1].number}" if state else ""
+        _say(loop, f"{config.model.architecture} network, {parameters_n(inner):,} parameters, {by}{done}")
+    try:
+        training.fit(
+            network,
+            config,
+            shards.preprocess,
+            criterion=criterion_of(config.task),
+            train_batches=batches(train_part, TILES_A_READ, seed=config.seed),
+            test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part is not None else None,
+            tiles=sum(part.count() for part in parts["train"]),  # known of parts, and a task of what they are united to
+            on_epoch=lambda state: _report(loop, state, rank),
+            rank=rank,
+            state=state,
+        )
+    except DataError as error:
+        return error
+    return None
 
-    def on_epoch(epoch: training.Epoch, weights: dict[str, torch.Tensor]) -> None:
-        history.append(asdict(epoch))
-        steering = epoch.test.get(training.STEERING[config.task][0])
-        improved = steering is not None and training.is_better(config.task, steering, best[-1] if best else None)
-        if improved and steering is not None:
-            best.append(steering)
-        keep = improved or (steering is None and epoch.number == config.epochs)
-        metrics = {"epoch": epoch.number, "loss": epoch.loss, **epoch.test}
-        if rank == 0:
-            line = epoch_line(epoch, config.epochs, tiles=epoch.tiles * workers, best=keep and steering is not None)
-            ray.get(loop["lines"].add.remote(line))
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if keep and rank == 0:
-                write_checkpoint(folder, weights, history)
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=checkpoint)
 
-    train_shard = ray.train.get_dataset_shard("train")
-    training.fit(
-        network,
-        config,
-        shards.preprocess,
-        criterion=criterion_of(config.task),
-        train_batches=batches(train_shard, per_worker, seed=config.seed),
-        test_batches=(lambda: test_batches(0)) if test_batches else None,
-        steps_per_epoch=max(1, -(-(shards.rows["train"] // workers) // per_worker)),
-        on_epoch=on_epoch,
-        rank=rank,
-    )
+def _network(config: TrainConfig, shards: Shards) -> torch.nn.Module:
+    """A fresh network on this worker's device, the same on every worker."""
+    training.seed_everything(config.seed)
+    network = fresh_network(config, len(shards.classes), shards.mean_count)
+    device = ray.train.torch.get_device()
+    if ray.train.get_context().get_world_size() > 1:
+        network = share_batch_norm(network, device)
+    # Buffers need no broadcast: shared batch norms have the same statistics on every worker.
+    buckets = {"forward_sync_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
+    prepared: torch.nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=buckets)
+    return prepared
+
+
+def _united(parts: list[ray.data.Dataset]) -> Any:
+    """The tiles of several parts; None for none."""
+    return parts[0].union(*parts[1:]) if len(parts) > 1 else next(iter(parts), None)
+
+
+def _report(loop: dict[str, Any], state: training.TrainState, rank: int) -> None:
+    """Tell of an epoch: to the person, to TensorBoard, and with a checkpoint to Ray Train."""
+    config: TrainConfig = loop["config"]
+    epoch = state.history[-1]
+    chosen = training.best_epoch(config.task, state.history) == epoch
+    metrics = {"epoch": epoch.number, "loss": epoch.loss, **epoch.test, "chosen": epoch.number if chosen else 0}
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    loop["run"].add_curves(epoch)
+    with tempfile.TemporaryDirectory() as folder:
+        write_state(Path(folder), state, config)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    _say(loop, epoch_line(epoch, config.epochs, best=chosen and bool(epoch.test)))
+    if epoch.dead and not any(earlier.dead for earlier in state.history[:-1]):
+        _say(loop, "warning: the counter gives every tile the same count; if that lasts, lower --set learning_rate")
+
+
+def _say(loop: dict[str, Any], line: str) -> None:
+    ray.get(loop["lines"].add.remote(line))
+
+
+@contextlib.contextmanager
+def _stopped_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt again, where Ray Train ends the process with an exit status of 0 or 1."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _own_error(error: Exception) -> Exception:

@@ -9,8 +9,9 @@ import itertools
 import os
 import tempfile
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,14 @@ from cellnet.registry import ModelVersion
 from cellnet.store import Store
 from pipelines import cluster
 from pipelines.places import Places, filesystem
-from pipelines.shards import SPLITS, Shards, batches, make_shards, trainable_frames
+from pipelines.runs import write_state
+from pipelines.shards import SPLITS, TILES_A_READ, Shards, batches, make_shards, trainable_frames
 from pipelines.train import (
     Say,
     decided,
     describe_shards,
     publish,
     read_checkpoint,
-    write_checkpoint,
 )
 
 TRIAL_CPUS = 0.5
@@ -153,36 +154,29 @@ def _trial(space: dict[str, Any], shards: Shards, config: TrainConfig, lines: An
     chosen = with_choice(config, tuple(space["choice"]))
     training.seed_everything(chosen.seed)
     preprocess = shards.preprocess.model_copy(update={"kernel": chosen.kernel})
-    history: list[dict[str, Any]] = []
-    best: list[float] = []
     steering = training.STEERING[config.task][0]
 
-    def on_epoch(epoch: training.Epoch, weights: dict[str, torch.Tensor]) -> None:
-        history.append(asdict(epoch))
-        score = epoch.test[steering]
-        improved = training.is_better(config.task, score, best[-1] if best else None)
-        if improved:
-            best.append(score)
+    def on_epoch(state: training.TrainState) -> None:
+        epoch, best = state.history[-1], training.best_epoch(config.task, state.history)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = None
-            if improved:
-                write_checkpoint(folder, weights, history)
+            if epoch == best:
+                write_state(Path(folder), state, chosen)
                 checkpoint = ray.tune.Checkpoint.from_directory(folder)
-            ray.tune.report(
-                {"epoch": epoch.number, "loss": epoch.loss, "best": best[-1], **epoch.test}, checkpoint=checkpoint
-            )
-        if epoch.number == config.epochs:
+            metrics = {"epoch": epoch.number, "loss": epoch.loss, "best": best.test[steering], **epoch.test}
+            ray.tune.report(metrics, checkpoint=checkpoint)
+        if training.is_over(chosen, state.history):
             name = f"{chosen.model.activation}/{chosen.kernel}"
-            ray.get(lines.add.remote(f"trial {name:<22} test {steering} {best[-1]:.3f}"))
+            ray.get(lines.add.remote(f"trial {name:<22} test {steering} {best.test[steering]:.3f}"))
 
     training.fit(
         fresh_network(chosen, len(shards.classes), shards.mean_count),
         chosen,
         preprocess,
         criterion=criterion_of(chosen.task),
-        train_batches=batches(datasets["train"], chosen.batch_size, seed=chosen.seed),
+        train_batches=batches(datasets["train"], TILES_A_READ, seed=chosen.seed),
         test_batches=lambda: batches(datasets["test"], 64, seed=None)(0),
-        steps_per_epoch=-(-shards.rows["train"] // chosen.batch_size),
+        tiles=shards.rows["train"],
         on_epoch=on_epoch,
     )
 

@@ -42,8 +42,8 @@ preprocess = Preprocess(tile_px=(200, 200))
 network = predictor.fresh_network(config, 0, mean_count=3.5)
 weights = []
 training.fit(network, config, preprocess, criterion=criterion_of(config.task),
-             train_batches=training.in_memory(batch, 4, seed=0), test_batches=None, steps_per_epoch=2,
-             on_epoch=lambda epoch, state: weights.append(state))
+             train_batches=training.in_memory(batch, 4, seed=0), test_batches=None, tiles=8,
+             on_epoch=lambda state: weights.append(state.weights))
 card = registry.Card(task="count", classes=[], config=config, preprocess=preprocess, frame_px=(200, 200), bank="",
                      bank_digest="", scores={}, history=[], code_version="", packages={}, created="")
 print(predictor.predictor_of("candidate", card, weights[-1]).predict(np.hstack(pixels[:3])).count)

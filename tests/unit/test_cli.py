@@ -143,3 +143,13 @@ def test_a_relative_folder_in_a_ray_job_is_refused(
 def test_an_empty_registry_lists_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["registry", "list", "--json", "--registry", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "[]\n"
+
+
+@pytest.mark.parametrize("workers", ["0", "two", "1:", "4:1", "0:2", "1:2:3", "-1", "1.5"])
+def test_a_wrong_number_of_workers_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, workers: str) -> None:
+    line = refused(capsys, "train", tmp_path, "--task", "count", f"--workers={workers}")
+    assert f"--workers takes a number from 1, or MIN:MAX like 1:4, not '{workers}'" in line
+
+
+def test_workers_are_a_number_or_a_range() -> None:
+    assert [cli._workers(text) for text in ("1", "12", "1:4", "3:3")] == [1, 12, (1, 4), (3, 3)]

@@ -1,6 +1,5 @@
 """Training in memory: networks that learn what they are shown, and say so when they do not."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +12,20 @@ from cellnet.config import ModelSpec, Preprocess, TrainConfig
 from cellnet.errors import DataError
 from cellnet.losses import criterion_of
 from cellnet.predictor import fresh_network
-from cellnet.training import Batch, Epoch, fit, in_memory, is_better, score_batches
+from cellnet.training import (
+    Batch,
+    Epoch,
+    TrainState,
+    best_epoch,
+    evenly,
+    fit,
+    in_memory,
+    is_better,
+    is_over,
+    score_batches,
+    uses_bf16,
+    uses_compile,
+)
 
 PREPROCESS = Preprocess(tile_px=(200, 200))
 
@@ -40,14 +52,24 @@ def discs_and_stripes(discs: Callable, seeds: range) -> Batch:
 
 
 def trained(
-    train: Batch, test: Batch | None = None, *, batch_size: int = 4, classes: int = 2, **choices: object
-) -> tuple[nn.Module, list[Epoch], list[dict[str, Tensor]]]:
+    train: Batch,
+    test: Batch | None = None,
+    *,
+    batch_size: int = 4,
+    classes: int = 2,
+    state: TrainState | None = None,
+    spoil: Callable[[nn.Module], object] = lambda network: None,
+    **choices: object,
+) -> tuple[nn.Module, list[Epoch], list[dict[str, Tensor]], list[TrainState]]:
     """A tiny network trained on the batch, with what was reported of every epoch."""
     model = ModelSpec(width=4, depth=3, dropout=0)
-    config = TrainConfig(**({"task": "count", "model": model, "learning_rate": 1e-2, "epochs": 2} | choices))
+    config = TrainConfig(
+        **({"task": "count", "model": model, "learning_rate": 1e-2, "epochs": 2, "batch_size": batch_size} | choices)
+    )
     torch.manual_seed(config.seed)
     network = fresh_network(config, classes, mean_count=float(np.nan_to_num(train["count"]).mean()))
-    epochs, weights = [], []
+    spoil(network)
+    states: list[TrainState] = []
     fit(
         network,
         config,
@@ -55,15 +77,16 @@ def trained(
         criterion=criterion_of(config.task),
         train_batches=in_memory(train, batch_size, seed=config.seed),
         test_batches=None if test is None else lambda: [test],
-        steps_per_epoch=math.ceil(len(train["label"]) / batch_size),
-        on_epoch=lambda epoch, state: (epochs.append(epoch), weights.append(state)),
+        tiles=len(train["label"]),
+        on_epoch=states.append,
+        state=state,
     )
-    return network, epochs, weights
+    return network, list(states[-1].history), [state.weights for state in states], states
 
 
 def test_a_counter_learns_to_count_discs(discs: Callable) -> None:
     train, test = counted(discs, range(24)), counted(discs, range(100, 112))
-    network, epochs, _ = trained(train, test, epochs=12)
+    network, epochs, *_ = trained(train, test, epochs=12)
     always_the_mean = np.abs(test["count"] - train["count"].mean()).mean()
     assert epochs[-1].test["mae"] < always_the_mean / 2
     assert [epoch.number for epoch in epochs] == list(range(1, 13))
@@ -74,7 +97,7 @@ def test_a_counter_learns_to_count_discs(discs: Callable) -> None:
 
 def test_a_classifier_learns_to_tell_discs_from_stripes(discs: Callable) -> None:
     train, test = discs_and_stripes(discs, range(16)), discs_and_stripes(discs, range(100, 116))
-    _, epochs, _ = trained(train, test, task="classify", epochs=5)
+    _, epochs, *_ = trained(train, test, task="classify", epochs=5)
     assert epochs[-1].test == {"accuracy": 1.0, "balanced_accuracy": 1.0}
 
 
@@ -86,7 +109,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(discs: Cal
 
 
 def test_the_weights_of_an_epoch_are_a_copy_that_later_epochs_leave_alone(discs: Callable) -> None:
-    _, _, weights = trained(counted(discs, range(4)))
+    _, _, weights, _ = trained(counted(discs, range(4)))
     assert not torch.equal(weights[0]["out.weight"], weights[1]["out.weight"])
 
 
@@ -121,3 +144,85 @@ def test_more_accuracy_is_better_and_more_error_is_not() -> None:
     assert is_better("count", 1.0, 2.0) and not is_better("count", 2.0, 1.0)
     assert is_better("count", 9.0, None)
     assert set(training.STEERING) == {"classify", "count"}
+
+
+def test_a_training_goes_on_from_a_state_as_if_it_had_never_stopped(discs: Callable) -> None:
+    train, test = counted(discs, range(10)), counted(discs, range(100, 104))
+    choices = {"epochs": 4, "model": ModelSpec(width=4, depth=2, dropout=0.5)}
+    _, epochs, weights, states = trained(train, test, **choices)
+    _, again, _, later = trained(train, test, state=states[1], **choices)
+    assert [state.history[-1].number for state in later] == [3, 4]
+    assert [(epoch.number, epoch.loss, epoch.test) for epoch in again] == [
+        (epoch.number, epoch.loss, epoch.test) for epoch in epochs
+    ]
+    assert all(torch.equal(value, later[-1].weights[name]) for name, value in weights[-1].items())
+    assert all(torch.equal(value, later[-1].moments[name]) for name, value in states[-1].moments.items())
+
+
+def epochs_of(*scores: float | None, name: str = "mae") -> list[Epoch]:
+    facts = {"loss": 0.0, "seconds": 1.0, "tiles": 1, "tiles_per_s": 1.0, "waiting": 0.0, "dead": False}
+    return [
+        Epoch(number=number, test={} if score is None else {name: score}, **facts)
+        for number, score in enumerate(scores, 1)
+    ]
+
+
+def test_the_best_epoch_is_the_first_with_the_best_score_and_without_scores_the_last() -> None:
+    assert best_epoch("count", epochs_of(3.0, 1.0, 1.0, 2.0)).number == 2
+    assert best_epoch("classify", epochs_of(0.5, 0.9, 0.7, name="balanced_accuracy")).number == 2
+    assert best_epoch("count", epochs_of(None, None, None)).number == 3
+
+
+def test_patience_ends_a_training_and_by_default_nothing_does_before_its_last_epoch() -> None:
+    worse = epochs_of(1.0, 2.0, 3.0)
+    assert not is_over(TrainConfig(task="count", epochs=4), worse)
+    assert is_over(TrainConfig(task="count", epochs=3), worse)
+    assert is_over(TrainConfig(task="count", epochs=9, patience=2), worse)
+    assert not is_over(TrainConfig(task="count", epochs=9, patience=3), worse)
+    assert not is_over(TrainConfig(task="count", epochs=9, patience=1), epochs_of(None, None))
+
+
+@pytest.mark.parametrize(("tiles", "steps"), [(17, 2), (10, 3), (7, 7), (300, 19)])
+def test_the_steps_of_an_epoch_are_equally_large(tiles: int, steps: int) -> None:
+    whole = Batch(
+        pixels=np.zeros((tiles, 1, 1), np.uint8), label=np.arange(tiles), count=np.arange(tiles, dtype=np.float32)
+    )
+    pieces = [{name: column[start : start + 4] for name, column in whole.items()} for start in range(0, tiles, 4)]
+    batches = list(evenly(pieces, tiles, steps))
+    sizes = {len(batch["label"]) for batch in batches}
+    assert len(batches) == steps and max(sizes) - min(sizes) <= 1
+    for name in ("label", "count"):
+        assert np.concatenate([batch[name] for batch in batches]).tolist() == list(range(tiles))
+
+
+@pytest.mark.parametrize("has_test", [True, False])
+def test_a_counter_whose_last_unit_is_dead_is_said_to_be(discs: Callable, has_test: bool) -> None:
+    train, test = counted(discs, range(8)), counted(discs, range(100, 104))
+
+    def kill(network: nn.Module) -> None:
+        nn.init.constant_(network.out.bias, -100.0)
+
+    model = ModelSpec(architecture="paper", width=2, depth=3)
+    _, dead, *_ = trained(train, test if has_test else None, model=model, spoil=kill)
+    _, alive, *_ = trained(train, test if has_test else None, model=model, learning_rate=1e-3)
+    assert [epoch.dead for epoch in dead] == [True, True]
+    assert [epoch.dead for epoch in alive] == [False, False]
+
+
+def test_a_training_in_bf16_leaves_float32_weights(discs: Callable) -> None:
+    train = counted(discs, range(8))
+    _, rough, weights, _ = trained(train, precision="bf16")
+    _, exact, *_ = trained(train, precision="f32")
+    assert {value.dtype for value in weights[-1].values()} == {torch.float32, torch.int64}
+    assert rough[-1].loss != exact[-1].loss and rough[-1].loss == pytest.approx(exact[-1].loss, rel=0.1)
+
+
+def test_a_cpu_computes_in_float32_and_compiles_nothing_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    auto = TrainConfig(task="count")
+    assert (uses_bf16(auto, cpu), uses_compile(auto, cpu)) == (False, False)
+    told = TrainConfig(task="count", precision="bf16", compile=True)
+    assert (uses_bf16(told, cpu), uses_compile(told, cpu)) == (True, True)
+    for found in ("/usr/bin/cc", None):
+        monkeypatch.setattr("shutil.which", lambda name, found=found: found)
+        assert uses_compile(auto, torch.device("cuda")) is (found is not None)

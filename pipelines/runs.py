@@ -1,0 +1,137 @@
+"""The run of a training: its folder, its checkpoints, and which run `--resume` goes on with.
+
+    RUNS/TASK-KEY-TIME/run.json                   the recipe: what is trained on what, with every setting
+    RUNS/TASK-KEY-TIME/checkpoint_*/              after an epoch; the last one and the best one stay
+        weights.safetensors, optimizer.safetensors, state.json
+    RUNS/TASK-KEY-TIME/checkpoint_manager_snapshot.json   Ray Train's list of the checkpoints that are whole
+    RUNS/TASK-KEY-TIME/events.out.tfevents.*      TensorBoard's curves, a file an epoch
+    RUNS/TASK-KEY-TIME/finished.json              the version that came of it
+
+KEY names the recipe, in which the number of workers has no part: another number may go on with the run.
+"""
+
+import hashlib
+import importlib.util
+import json
+import secrets
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import ray.train
+import safetensors.torch
+
+from cellnet.config import TrainConfig
+from cellnet.predictor import weights_to_bytes
+from cellnet.registry import WEIGHTS
+from cellnet.store import Store
+from cellnet.training import Epoch, TrainState
+
+MOMENTS: Final = "optimizer.safetensors"
+STATE: Final = "state.json"
+SNAPSHOT: Final = "checkpoint_manager_snapshot.json"
+FINISHED: Final = "finished.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A place for checkpoints and curves below the runs."""
+
+    runs: Store
+    name: str
+
+    @property
+    def uri(self) -> str:
+        """The folder, or s3://bucket/prefix."""
+        return f"{self.runs.uri}/{self.name}"
+
+    def add_curves(self, epoch: Epoch) -> None:
+        """Add an epoch to what TensorBoard draws."""
+        self.runs.put(f"{self.name}/events.out.tfevents.{epoch.number:06}", _events(epoch))
+
+    def finish(self, ref: str) -> None:
+        """Note what came of the run, which nothing then goes on with."""
+        self.runs.put(f"{self.name}/{FINISHED}", json.dumps({"model": ref}).encode())
+
+
+def new_run(runs: Store, config: TrainConfig, *, bank_digest: str, model: str) -> Run:
+    """An empty run for a recipe: a resolved configuration, a state of a bank, the name of a model."""
+    time = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run = Run(runs, f"{_prefix(config, bank_digest, model)}{time}")
+    runs.put(f"{run.name}/run.json", json.dumps(_recipe(config, bank_digest, model), indent=1).encode())
+    return run
+
+
+def unfinished_run(runs: Store, config: TrainConfig, *, bank_digest: str, model: str) -> Run | None:
+    """The newest run of the recipe that was left with a checkpoint and without a result."""
+    left: dict[str, set[str]] = {}
+    for key in runs.keys(_prefix(config, bank_digest, model)):
+        name, _, file = key.partition("/")
+        left.setdefault(name, set()).add(file)
+    for name in sorted(left, reverse=True):
+        if FINISHED not in left[name] and SNAPSHOT in left[name] and _is_json(runs.get(f"{name}/{SNAPSHOT}")):
+            return Run(runs, name)
+    return None
+
+
+def tensorboard_command(run: Run) -> str:
+    """What shows the curves."""
+    missing = "" if importlib.util.find_spec("tensorboard") else "  (after: pip install tensorboard)"
+    return f"tensorboard --logdir {run.uri}{missing}"
+
+
+def write_state(folder: Path, state: TrainState, config: TrainConfig) -> None:
+    """A training's state as files of a checkpoint, none of them a pickle."""
+    (folder / WEIGHTS).write_bytes(weights_to_bytes(state.weights))
+    (folder / MOMENTS).write_bytes(weights_to_bytes(state.moments))
+    facts = {
+        "config": config.model_dump(mode="json"),
+        "history": [asdict(epoch) for epoch in state.history],
+        "rates": state.rates,
+    }
+    (folder / STATE).write_text(json.dumps(facts))
+
+
+def read_state(checkpoint: ray.train.Checkpoint) -> TrainState:
+    """The state that `write_state` left."""
+    with checkpoint.as_directory() as folder:
+        facts = json.loads((Path(folder) / STATE).read_text())
+        return TrainState(
+            history=tuple(Epoch(**epoch) for epoch in facts["history"]),
+            weights=safetensors.torch.load_file(Path(folder) / WEIGHTS),
+            moments=safetensors.torch.load_file(Path(folder) / MOMENTS),
+            rates=facts["rates"],
+        )
+
+
+def _recipe(config: TrainConfig, bank_digest: str, model: str) -> dict[str, Any]:
+    return {"bank_digest": bank_digest, "model": model, "config": config.model_dump(mode="json")}
+
+
+def _prefix(config: TrainConfig, bank_digest: str, model: str) -> str:
+    recipe = json.dumps(_recipe(config, bank_digest, model), sort_keys=True)
+    return f"{config.task}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}-"
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether it is whole: Ray Train writes its list in place."""
+    try:
+        return isinstance(json.loads(data), dict)
+    except ValueError:
+        return False
+
+
+def _events(epoch: Epoch) -> bytes:
+    """An epoch as a file of TensorBoard's."""
+    from tensorboardX import SummaryWriter
+
+    curves = {"loss": epoch.loss, "tiles a second": epoch.tiles_per_s, "waiting for data": epoch.waiting}
+    curves |= {f"test/{name}": value for name, value in epoch.test.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            for name, value in curves.items():
+                writer.add_scalar(name.replace(" ", "_"), value, epoch.number)
+        [file] = Path(folder).iterdir()
+        return file.read_bytes()

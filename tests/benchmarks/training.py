@@ -1,0 +1,197 @@
+"""`cellnet train` beside hand-written PyTorch loops over tensors in memory, and one worker beside two.
+
+    python tests/benchmarks/training.py [OUT]      about a quarter of an hour on two cores
+
+OUT (or this folder) gets `training.md`. A counter with the default network is trained on drawn tiles. What is
+compared takes turns, so that a busy machine slows all sides; ratios are medians of the turns. Ray runs already, with
+two CPUs. Of a training's epochs the first is left out; its speed is that of the steps with all that feeds them,
+without scoring and checkpoints, which the loops have not. All sides draw variants and take steps alike:
+
+    same tricks   channels_last, no reading of the loss before the epoch is over
+    naive         NCHW, the loss read after every step
+
+Start-up is from the command to the first step, with shards made and Ray running.
+"""
+
+import argparse
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import ray
+import torch
+
+from cellnet.bank import Bank
+from cellnet.config import Augment, TrainConfig
+from cellnet.inputs import draw_variants, to_tensors
+from cellnet.losses import criterion_of
+from cellnet.predictor import fresh_network
+from cellnet.registry import Registry
+from cellnet.sample import write_sample
+from pipelines import cluster
+from pipelines.ingest import ingest
+from pipelines.places import Places
+from pipelines.shards import Shards, batches, make_shards
+
+CPUS: Final = 2
+TURNS: Final = 3
+EPOCHS: Final = 3
+CONFIG: Final = TrainConfig(task="count", epochs=EPOCHS, augment=Augment(shares=(1.0,), shifts=3))
+
+
+class Seen(NamedTuple):
+    """What a training by `cellnet train` was like."""
+
+    tiles_per_s: float
+    waiting: float
+    """Share of the time."""
+    start_s: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT", nargs="?", default=Path())
+    out: Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [f"{CPUS} of {os.cpu_count()} cores; load average at the start {os.getloadavg()[0]:.1f}.", ""]
+    start_ray()
+    with tempfile.TemporaryDirectory(prefix="training-", dir=out) as folder:
+        lines += measure(Path(folder))
+    (out / "training.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def start_ray() -> None:
+    """A cluster of this process's own that commands join, whose workers are as urgent as a loop of this process."""
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - the name is Ray's
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    ray.init(address="local", num_cpus=CPUS, log_to_driver=False, logging_level="ERROR")
+    cluster.quiet()
+
+
+def measure(folder: Path) -> list[str]:
+    """The table, from turns of all sides on one drawn bank."""
+    manifest = write_sample(folder / "images", wells_per_lineage=8)
+    bank = ingest(manifest, Places(bank=str(folder / "bank")))[0]
+    shards = make_shards(bank, CONFIG)
+    pixels_NHW, count_N = tiles_of(shards)
+    torch.set_num_threads(CPUS)
+    alone, both, tricks, naive = [], [], [], []
+    for turn in range(TURNS):
+        alone.append(train(folder, bank, workers=1))
+        tricks.append(loop(shards, pixels_NHW, count_N, channels_last=True))
+        naive.append(loop(shards, pixels_NHW, count_N, channels_last=False))
+        both.append(train(folder, bank, workers=CPUS))
+        print(
+            f"turn {turn + 1}: {alone[-1]}, {tricks[-1]:.1f}, {naive[-1]:.1f}, {both[-1]}", file=sys.stderr, flush=True
+        )
+    speed, speed_of_two = ([seen.tiles_per_s for seen in side] for side in (alone, both))
+    tiles = f"{shards.rows['train']:,} tiles an epoch, batch {CONFIG.batch_size}"
+    return [
+        f"`cellnet train` with one worker of {CPUS} threads, {tiles}.",
+        "",
+        "| beside | its tiles/s | cellnet's tiles/s | ratio | aim |",
+        "|---|---|---|---|---|",
+        row("a loop with the same tricks", tricks, speed, 0.95),
+        row("a naive loop", naive, speed, 1.4),
+        row(f"itself: {CPUS} workers of one thread", speed, speed_of_two, 0.9),
+        "",
+        "| | one worker | two workers | aim |",
+        "|---|---|---|---|",
+        f"| waiting for data | {middle(alone, 'waiting'):.1%} | {middle(both, 'waiting'):.1%} | 3 % |",
+        f"| command to first step | {middle(alone, 'start_s'):.1f} s | {middle(both, 'start_s'):.1f} s | 10 s |",
+    ]
+
+
+def row(name: str, other: list[float], ours: list[float], aim: float) -> str:
+    ratio = statistics.median(one / two for one, two in zip(ours, other, strict=True))
+    return f"| {name} | {statistics.median(other):.1f} | {statistics.median(ours):.1f} | {ratio:.2f} | {aim} |"
+
+
+def middle(side: list[Seen], what: str) -> float:
+    return statistics.median(getattr(seen, what) for seen in side)
+
+
+def train(folder: Path, bank: Bank, *, workers: int) -> Seen:
+    """Run `cellnet train` with all threads shared out, and see how it went."""
+    registry = folder / f"registry-{secrets.token_hex(4)}"
+    sets = [f"epochs={EPOCHS}", "augment.shares=[1.0]", "augment.shifts=3", f"threads={CPUS // workers}"]
+    words = [sys.executable, "-m", "cellnet.cli", "train", bank.store.uri, "--task", "count"]
+    words += [
+        "--registry",
+        str(registry),
+        "--workers",
+        str(workers),
+        *(part for one in sets for part in ("--set", one)),
+    ]
+    address = ray.get_runtime_context().gcs_address
+    start_s = time.perf_counter()
+    first_epoch_s = 0.0
+    with subprocess.Popen(
+        words, env={**os.environ, "RAY_ADDRESS": address}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith(f"epoch   1/{EPOCHS}"):
+                first_epoch_s = time.perf_counter() - start_s
+    assert process.returncode == 0, "".join(said)
+    history = Registry.open(str(registry)).resolve("regressor@1").card.history
+    return Seen(
+        tiles_per_s=statistics.median(epoch["tiles_per_s"] for epoch in history[1:]),
+        waiting=statistics.median(epoch["waiting"] for epoch in history[1:]),
+        start_s=first_epoch_s - history[0]["seconds"],
+    )
+
+
+def tiles_of(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
+    """Every training tile (N, 200, 200) and its count (N,)."""
+    read = list(batches(shards.dataset("train"), 256, seed=None)(0))
+    return np.concatenate([batch["pixels"] for batch in read]), np.concatenate([batch["count"] for batch in read])
+
+
+def loop(shards: Shards, pixels_NHW: np.ndarray, count_N: np.ndarray, *, channels_last: bool) -> float:
+    """Tiles a second of the second epoch of a hand-written training, with all tiles as float32 tensors in memory."""
+    torch.manual_seed(0)
+    network = fresh_network(CONFIG, 0, shards.mean_count)
+    if not channels_last:
+        network = network.to(memory_format=torch.contiguous_format)
+    whole = {"pixels": pixels_NHW, "label": np.zeros(len(count_N), np.int64), "count": count_N}
+    input_N1HW, target = to_tensors(whole, shards.preprocess, torch.device("cpu"))
+    input_N1HW = input_N1HW.contiguous()
+    steps = -(-len(count_N) // CONFIG.batch_size)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=CONFIG.learning_rate, weight_decay=CONFIG.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=CONFIG.learning_rate, total_steps=2 * steps + 1)
+    criterion = criterion_of("count")
+    generator = torch.Generator().manual_seed(0)
+    network.train()
+    for _ in range(2):
+        start_s = time.perf_counter()
+        total = torch.zeros(())
+        for rows in torch.randperm(len(count_N), generator=generator).split(CONFIG.batch_size):
+            input_B1HW = input_N1HW[rows]
+            if channels_last:
+                input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
+            of_batch = type(target)(*(values[rows] for values in target))
+            input_B1HW, of_batch = draw_variants(input_B1HW, of_batch, shards.augment, generator)
+            loss = criterion(network(input_B1HW), of_batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+            total += loss.detach() if channels_last else loss.item()
+        seconds = time.perf_counter() - start_s
+    return len(count_N) / seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Trainings on a real local Ray that are disturbed, shared out and refused."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from cellnet.bank import Bank
+from cellnet.config import Augment, ModelSpec, TrainConfig
+from cellnet.errors import ConfigError, DataError
+from cellnet.registry import WEIGHTS
+from pipelines.places import Places
+from pipelines.runs import new_run
+from pipelines.shards import make_shards
+from pipelines.train import decided, train
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+SETTINGS = ("epochs=12", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
+
+
+def config(**changes: object) -> TrainConfig:
+    """What SETTINGS say, of a counter."""
+    settings = {"epochs": 12, "threads": 1, "model": ModelSpec(width=4, depth=2), "augment": AUGMENT}
+    return TrainConfig(**({"task": "count"} | settings | changes))
+
+
+AUGMENT = Augment(shares=(1.0,), shifts=0)
+
+
+def weights(places: Places, ref: str) -> bytes:
+    registry = places.open_registry()
+    return registry.read(registry.resolve(ref), WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sample_bank: Path) -> Places:
+    """A registry with the counter that an undisturbed training of one worker made."""
+    places = Places(bank=str(sample_bank), registry=str(sample_bank.parent / "undisturbed" / "registry"))
+    train(places, config())
+    return places
+
+
+def command(places: Places, *options: str) -> list[str]:
+    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+    start = [sys.executable, "-m", "cellnet.cli", "train", places.bank, "--task", "count"]
+    return [*start, "--registry", places.registry, *sets, *options]
+
+
+def run_until(line: str, how: signal.Signals, *words: str) -> tuple[int, list[str]]:
+    """Run a command, send it a signal when it has said a line that starts so, and give its status and lines."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for text in process.stderr:
+            said.append(text.rstrip())
+            if text.startswith(line):
+                process.send_signal(how)
+    return process.returncode, said
+
+
+def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_does(
+    undisturbed: Places, tmp_path: Path
+) -> None:
+    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    status, said = run_until("epoch   1/12", signal.SIGINT, *command(places))
+    assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on after" in said[-2]
+    status, said = run_until("epoch   4/12", signal.SIGKILL, *command(places, "--resume"))
+    assert status == -signal.SIGKILL and any("going on after epoch" in line for line in said)
+    done = subprocess.run(command(places, "--resume"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(re.findall(r"going on after epoch (\d+)", done.stderr)[0]) >= 4
+    assert weights(places, "regressor@1") == weights(undisturbed, "regressor@1")
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    history = places.open_registry().resolve("regressor@1").card.history
+    assert [epoch["number"] for epoch in history] == list(range(1, 13))
+
+
+def worker_pids() -> list[int]:
+    """Ray Train's workers among the descendants of this process."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            names[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:  # it has ended
+            continue
+    family = {os.getpid()}
+    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= grown
+    return [pid for pid in family if "RayTrainWorker" in names.get(pid, "")]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_training_whose_worker_is_killed_ends_where_an_undisturbed_one_does(
+    undisturbed: Places, tmp_path: Path, workers: int
+) -> None:
+    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    said: list[str] = []
+
+    def kill_once(line: str) -> None:
+        said.append(line)
+        if line.startswith("epoch   2/12") and sum(text.startswith("epoch   2/12") for text in said) == 1:
+            os.kill(max(worker_pids()), signal.SIGKILL)
+
+    train(places, config(), workers=workers, say=kill_once)
+    assert any("going on after epoch" in line for line in said), said
+    if workers == 1:
+        assert weights(places, "regressor@1") == weights(undisturbed, "regressor@1")
+        return
+    train(places, config(), workers=workers)
+    ended, wanted = (safetensors.torch.load(weights(places, f"regressor@{number}")) for number in (1, 2))
+    for name, value in wanted.items():
+        torch.testing.assert_close(ended[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_two_workers_or_an_elastic_number_score_as_one_does(undisturbed: Places, tmp_path: Path) -> None:
+    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    said: list[str] = []
+    shared = [train(places, config(), workers=workers, say=said.append).card for workers in (2, (1, 4))]
+    alone = undisturbed.open_registry().resolve("regressor@1").card
+    for card in shared:
+        for one, other in zip(alone.history, card.history, strict=True):
+            assert one["tiles"] == other["tiles"], "no tile is lost"
+            assert other["loss"] == pytest.approx(one["loss"], rel=0.15)
+        assert card.scores["test"]["mae"] == pytest.approx(alone.scores["test"]["mae"], rel=0.15)
+    assert sum("parameters, 2 workers" in line for line in said) == 2, said
+
+
+def test_resume_says_when_there_is_nothing_to_resume_and_a_plain_training_when_there_is(
+    undisturbed: Places, tmp_path: Path
+) -> None:
+    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    bank = Bank.open(places.bank)
+    short = config(epochs=1)
+    said: list[str] = []
+    train(places, short, resume=True, say=said.append)
+    assert any(line.startswith("nothing to resume: ") for line in said)
+    resolved = decided(short, make_shards(bank, short))
+    left = new_run(places.open_runs(), resolved, bank_digest=bank.digest, model="regressor")
+    left.runs.put(f"{left.name}/checkpoint_manager_snapshot.json", b"{}")
+    said.clear()
+    train(places, short, say=said.append)
+    assert f"note: {left.uri} was left unfinished; --resume would go on with it" in said
+
+
+def test_a_counter_that_died_is_said_and_not_published(undisturbed: Places, tmp_path: Path) -> None:
+    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    said: list[str] = []
+    paper = config(model=ModelSpec(architecture="paper", width=4, depth=2), learning_rate=3.0)
+    with pytest.raises(DataError, match=r"the counter is dead: it gave every tile the same count .* --set seed=1"):
+        train(places, paper, say=said.append)
+    assert sum(line.startswith("warning: the counter gives every tile the same count") for line in said) == 1
+    assert list(places.open_registry().versions()) == []
+
+
+def test_a_training_that_diverges_is_not_tried_again(undisturbed: Places, tmp_path: Path) -> None:
+    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    said: list[str] = []
+    with pytest.raises(DataError, match="training diverged; lower the rate"):
+        train(places, config(learning_rate=1e30), workers=2, say=said.append)
+    assert sum("parameters" in line for line in said) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpu": True}, r"--gpu needs a GPU a worker, and the cluster has 0 for 1; leave --gpu out"),
+        ({"workers": 17}, r"17 workers cannot share .* in steps of 16; take fewer workers, or larger steps"),
+    ],
+)
+def test_what_the_cluster_or_the_bank_cannot_do_is_refused(
+    undisturbed: Places, tmp_path: Path, options: dict, message: str
+) -> None:
+    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    with pytest.raises(ConfigError, match=message):
+        train(places, config(), **options)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_on_s3_whose_command_died_before_publishing_is_published_by_resume(
+    undisturbed: Places, moto: str, credentials: None
+) -> None:
+    import boto3
+
+    places = Places(bank=undisturbed.bank, registry="s3://lab/resumed/registry", endpoint_url=moto)
+    short = config(epochs=2)
+    train(places, short)
+    [finished] = [key for key in places.open_runs().keys("") if key.endswith("/finished.json")]
+    boto3.client("s3", endpoint_url=moto, region_name="us-east-1").delete_object(
+        Bucket="lab", Key=f"resumed/runs/{finished}"
+    )
+    said: list[str] = []
+    train(places, short, resume=True, say=said.append)
+    assert any("going on after epoch 2" in line for line in said)
+    assert not any(line.startswith("epoch") for line in said), "every epoch was done"
+    assert weights(places, "regressor@2") == weights(places, "regressor@1")
+    assert len({key.split("/")[0] for key in places.open_runs().keys("")}) == 1
