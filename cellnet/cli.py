@@ -154,6 +154,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bank", metavar="BANK")
     _add_config(parser)
     parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="Ray Train workers (%(default)s)")
+    parser.add_argument("--summary", action="store_true", help="print the network's layers and sizes; train nothing")
     parser.add_argument("--json", action="store_true")
     _add_places(parser, registry=True)
     parser.set_defaults(run=_train)
@@ -322,6 +323,9 @@ def _train(arguments: argparse.Namespace) -> None:
     from pipelines.train import train
 
     config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
+    if arguments.summary:
+        print(_summary(_places(arguments).open_bank(), config))
+        return
     version = train(_places(arguments), config, name=arguments.name, workers=arguments.workers, say=say)
     scores = version.card.scores["test"]
     if arguments.json:
@@ -330,6 +334,16 @@ def _train(arguments: argparse.Namespace) -> None:
     say("test: " + (_scores_line(scores) or "no test split"))
     print(version.ref)
     say(f"next: cellnet evaluate {version.ref} {arguments.bank}; cellnet registry promote {version.ref} champion")
+
+
+def _summary(bank: "Bank", config: TrainConfig) -> str:
+    """The network that the bank would train, layer by layer."""
+    from cellnet.predictor import fresh_network
+    from cellnet.summary import summary
+    from pipelines.shards import trainable_frames
+
+    trainable_frames(bank, config.task)
+    return summary(fresh_network(config, len(bank.lineages)))
 
 
 def _tune(arguments: argparse.Namespace) -> None:

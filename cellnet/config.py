@@ -17,12 +17,15 @@ from cellnet.errors import ConfigError
 Task = Literal["classify", "count"]
 Split = Literal["train", "test", "holdout"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
+Architecture = Literal["paper", "residual", "density", "resnet18", "convnext_tiny"]
 Kernel = Literal["none", "sharpen", "edge", "emboss", "gaussian"]
 Orientation = Literal[0, 90, 180, 270]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 NETWORK_PX: Final = 200
 """Side of the network's input, in pixels (the paper's)."""
+MAP_SIDE: Final = 50
+"""Fields a side of the map that says where in a tile cells lie: each of 4×4 pixels of the network's input."""
 
 DEFAULT_NAMES: Final[dict[Task, str]] = {"classify": "classifier", "count": "regressor"}
 """What the model of a task is called in the registry unless told otherwise."""
@@ -100,18 +103,32 @@ class Augment(Frozen):
 
 
 PAPER_SHARES: Final = (1.0, 0.75, 0.5, 0.25)
+FIXED_ARCHITECTURES: Final[tuple[Architecture, ...]] = ("resnet18", "convnext_tiny")
+"""Those that have an activation, width and depth of their own."""
 
 
 class ModelSpec(Frozen):
     """The network: a row of `cellnet.models.ARCHITECTURES` and its choices."""
 
-    architecture: Literal["paper", "residual"] = "residual"
+    architecture: Architecture = "residual"
+    """`paper`: the paper's kind of network. `residual`: residual stages and a global pool. `density`: a counter that
+    also learns where cells are, from their centres. `resnet18`, `convnext_tiny`: of torchvision, for a GPU."""
     activation: Activation = "relu"
     width: int = Field(default=16, ge=1, le=512)
     """Channels of the first stage; each later stage has twice as many."""
     depth: int = Field(default=4, ge=1, le=5)
     """Stages, each halving the side. A sixth would leave one pixel, of which no batch norm is possible."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the last features dropped in training. Counters of `residual` and `density` drop none: it would be
+    missing in their sum."""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        if self.architecture in FIXED_ARCHITECTURES:
+            for name in ("activation", "width", "depth"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{self.architecture} has a fixed activation, width and depth; leave {name} out")
+        return self
 
 
 class TrainConfig(Frozen):
@@ -131,9 +148,18 @@ class TrainConfig(Frozen):
     learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
     """The peak of a one-cycle schedule (AdamW)."""
     weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """`balanced`: a tile of a rare lineage weighs more in the loss, as much as makes lineages weigh the same, up to
+    ten times a tile of the commonest. Changes nothing where lineages have as many tiles each."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int | None = Field(default=None, ge=1)
     """CPU threads a worker; None shares the machine's cores out."""
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if self.task == "classify" and self.model.architecture == "density":
+            raise ValueError("the architecture density only counts; to classify, take another, for example residual")
+        return self
 
 
 class TuneConfig(Frozen):
@@ -142,6 +168,13 @@ class TuneConfig(Frozen):
     activations: tuple[Activation, ...] = ("relu", "leaky_relu", "tanh", "sigmoid")
     kernels: tuple[Kernel, ...] = ("none", "sharpen", "edge", "emboss", "gaussian")
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        architecture = self.train.model.architecture
+        if architecture in FIXED_ARCHITECTURES and self.activations != ("relu",):
+            raise ValueError(f"{architecture} has a fixed activation; set activations=[relu] to try kernels alone")
+        return self
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -1,18 +1,77 @@
 """What a training makes small."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from cellnet.config import Task
+from cellnet.config import TrainConfig
 from cellnet.inputs import Target
 
 Criterion = Callable[[Tensor, Target], Tensor]
-"""The loss of a batch, from the network's output and what is true."""
+"""The loss of a batch, from the network's output in training and what is true."""
+
+MAX_CLASS_WEIGHT: Final = 10.0
+"""How much more a tile of the rarest lineage weighs than one of the commonest, at most: a handful of tiles that
+weigh hundreds of times more would be learned by heart."""
+SPREAD: Final = 1.0
+"""Standard deviation of a cell in the density map, in fields: a marked centre is right to about a field."""
 
 
-def criterion_of(task: Task) -> Criterion:
-    """Cross-entropy of the lineage, or a Huber loss of the count: squared near the truth, linear far off."""
-    if task == "classify":
-        return lambda output, target: nn.functional.cross_entropy(output, target.label_B, label_smoothing=0.05)
-    return lambda output, target: nn.functional.smooth_l1_loss(output, target.count_B)
+def criterion_of(config: TrainConfig, *, class_tiles: Sequence[int] = ()) -> Criterion:
+    """The loss of a configuration; `class_tiles` are the training tiles of each lineage.
+
+    Of a classifier: cross-entropy, rare lineages weighing more as `class_weights` says. Of a counter: `count_loss`.
+    """
+    if config.task == "count":
+        return count_loss
+    weighted = class_tiles and config.class_weights == "balanced"
+    weight_K = balanced_weights(class_tiles) if weighted else None
+
+    def class_loss(logits_BK: Tensor, target: Target) -> Tensor:
+        loss_B = functional.cross_entropy(logits_BK, target.label_B, label_smoothing=0.05, reduction="none")
+        return (loss_B if weight_K is None else loss_B * weight_K.to(loss_B)[target.label_B]).mean()
+
+    return class_loss
+
+
+def balanced_weights(class_tiles: Sequence[int]) -> Tensor:
+    """Weights (K,) of tiles, inverse to how many their lineage has and 1 on average over all tiles.
+
+    >>> balanced_weights([30, 10]).tolist()  # 30 × 2/3 = 10 × 2
+    [0.6666666865348816, 2.0]
+    """
+    tiles_K = torch.tensor(class_tiles, dtype=torch.float32).clamp(min=1)
+    weight_K = (tiles_K.max() / tiles_K).clamp(max=MAX_CLASS_WEIGHT)
+    return weight_K * tiles_K.sum() / (weight_K * tiles_K).sum()
+
+
+def count_loss(output: Tensor, target: Target) -> Tensor:
+    """A Huber loss of the counts (B,): squared near the truth, linear far off.
+
+    Of density maps (B, h, w) their sums are the counts, and `map_loss` is added over the tiles of known centres.
+    """
+    if output.ndim == 1:
+        return functional.smooth_l1_loss(output, target.count_B)
+    loss = functional.smooth_l1_loss(output.sum(dim=(1, 2)), target.count_B)
+    if target.cells_Bhw is None:
+        return loss
+    known_B = ~target.cells_Bhw[:, 0, 0].isnan()
+    return loss + map_loss(output[known_B], spread_cells(target.cells_Bhw[known_B]))
+
+
+def map_loss(density_Bhw: Tensor, truth_Bhw: Tensor) -> Tensor:
+    """Half the Poisson deviance of density maps, a cell (McCullagh & Nelder 1989, 2.3); 0 where they are equal."""
+    density_Bhw = density_Bhw.clamp(min=1e-6)
+    excess_Bhw: Tensor = density_Bhw - truth_Bhw + torch.special.xlogy(truth_Bhw, truth_Bhw / density_Bhw)
+    return excess_Bhw.sum() / truth_Bhw.sum().clamp(min=1)
+
+
+def spread_cells(cells_Bhw: Tensor) -> Tensor:
+    """Density maps: each cell is a Gaussian over the fields around it, all of it inside the tile."""
+    place = torch.arange(cells_Bhw.shape[-1], device=cells_Bhw.device)
+    weight = torch.exp(-((place[:, None] - place) ** 2) / (2 * SPREAD**2))
+    spread = weight / weight.sum(dim=0)
+    return spread @ cells_Bhw @ spread.T

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -155,10 +156,12 @@ def score_batches(network: nn.Module, task: Task, preprocess: Preprocess, batche
 def in_memory(batch: Batch, batch_size: int, *, seed: int) -> Callable[[int], Iterator[Batch]]:
     """Batches of a set of tiles that lies in memory, in a new seeded order each epoch."""
 
+    columns = cast(dict[str, NDArray[Any]], batch)
+
     def batches(epoch: int) -> Iterator[Batch]:
         order = np.random.default_rng([seed, epoch]).permutation(len(batch["label"]))
         for start in range(0, len(order), batch_size):
             rows = np.sort(order[start : start + batch_size])
-            yield Batch(pixels=batch["pixels"][rows], label=batch["label"][rows], count=batch["count"][rows])
+            yield cast(Batch, {name: column[rows] for name, column in columns.items()})
 
     return batches

@@ -232,7 +232,7 @@ def _worker(loop: dict[str, Any]) -> None:
         network,
         config,
         shards.preprocess,
-        criterion=criterion_of(config.task),
+        criterion=criterion_of(config, class_tiles=shards.class_tiles),
         train_batches=batches(train_shard, per_worker, seed=config.seed),
         test_batches=(lambda: test_batches(0)) if test_batches else None,
         steps_per_epoch=max(1, -(-(shards.rows["train"] // workers) // per_worker)),
