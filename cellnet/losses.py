@@ -64,8 +64,8 @@ def count_loss(output: Tensor, target: Target) -> Tensor:
 
 def map_loss(density_Bhw: Tensor, truth_Bhw: Tensor) -> Tensor:
     """Half the Poisson deviance of density maps, a cell (McCullagh & Nelder 1989, 2.3); 0 where they are equal."""
-    density_Bhw = density_Bhw.clamp(min=1e-6)
-    excess_Bhw: Tensor = density_Bhw - truth_Bhw + torch.special.xlogy(truth_Bhw, truth_Bhw / density_Bhw)
+    log_density_Bhw = density_Bhw.clamp(min=1e-8).log()
+    excess_Bhw: Tensor = density_Bhw - truth_Bhw + truth_Bhw.xlogy(truth_Bhw) - truth_Bhw * log_density_Bhw
     return excess_Bhw.sum() / truth_Bhw.sum().clamp(min=1)
 
 

@@ -2,6 +2,7 @@
 
 Input (B, 1, 200, 200), normalised. A classifier gives logits (B, K); a counter gives counts (B,), never negative.
 In training a counter may give its density map (B, h, w) instead, whose sum is the count: the loss wants the places.
+Counts are float32 also in mixed precision: a sum of many small densities needs the digits.
 """
 
 import functools
@@ -66,7 +67,7 @@ class Paper(nn.Module):
     def forward(self, input_B1HW: Tensor) -> Tensor:
         """Logits (B, K) or counts (B,)."""
         out = self.out(self.body(input_B1HW))
-        return out if self.task == "classify" else torch.relu(out).squeeze(1)
+        return out if self.task == "classify" else torch.relu(out.float()).squeeze(1)
 
 
 class Residual(nn.Module):
@@ -94,7 +95,7 @@ class Residual(nn.Module):
             pooled = nn.functional.adaptive_avg_pool2d(features, 1)
             logits_BK: Tensor = self.out(self.dropout(pooled)).flatten(1)
             return logits_BK
-        return nn.functional.softplus(self.out(features)).sum(dim=(1, 2, 3))
+        return nn.functional.softplus(self.out(features).float()).sum(dim=(1, 2, 3))
 
 
 class Density(nn.Module):
@@ -124,7 +125,7 @@ class Density(nn.Module):
         merged: Tensor = self.laterals[-1](levels[-1])
         for lateral, level in zip(self.laterals[-2::-1], levels[-2::-1], strict=True):
             merged = nn.functional.interpolate(merged, level.shape[2:]) + lateral(level)
-        density_Bhw = nn.functional.softplus(self.out(self.smooth(merged))).squeeze(1)
+        density_Bhw = nn.functional.softplus(self.out(self.smooth(merged)).float()).squeeze(1)
         return density_Bhw if self.training else density_Bhw.sum(dim=(1, 2))
 
 
@@ -148,7 +149,7 @@ class Backbone(nn.Module):
     def forward(self, input_B1HW: Tensor) -> Tensor:
         """Logits (B, K) or counts (B,)."""
         out: Tensor = self.out(self.dropout(self.body(input_B1HW)))
-        return out if self.task == "classify" else nn.functional.softplus(out).squeeze(1)
+        return out if self.task == "classify" else nn.functional.softplus(out.float()).squeeze(1)
 
 
 class ResidualBlock(nn.Module):

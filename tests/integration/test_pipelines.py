@@ -82,6 +82,8 @@ def rows_of(bank: Path, shards: Shards) -> Iterator[str]:
         stored = [row for file in files for row in pq.read_table(file).to_pylist()]
         read = shards.dataset(split).take_all()
         assert [row["pixels"] for row in stored] == [row["pixels"].tobytes() for row in read]
+        assert [row["cells"] for row in stored] == [row["cells"].tobytes() for row in read]
+        assert [int(row["cells"].sum()) for row in read] == [row["count"] for row in read]
         yield from (repr(row) for row in stored)
 
 
