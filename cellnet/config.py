@@ -110,9 +110,10 @@ FIXED_ARCHITECTURES: Final[tuple[Architecture, ...]] = ("resnet18", "convnext_ti
 class ModelSpec(Frozen):
     """The network: a row of `cellnet.models.ARCHITECTURES` and its choices."""
 
-    architecture: Architecture = "residual"
-    """`paper`: the paper's kind of network. `residual`: residual stages and a global pool. `density`: a counter that
-    also learns where cells are, from their centres. `resnet18`, `convnext_tiny`: of torchvision, for a GPU."""
+    architecture: Architecture | Literal["auto"] = "auto"
+    """`auto`: residual to classify, density to count. `paper`: the paper's kind of network. `residual`: residual
+    stages and a global pool. `density`: a counter that also learns where cells are, from their centres where these
+    are known. `resnet18`, `convnext_tiny`: of torchvision, for a GPU."""
     activation: Activation = "relu"
     width: int = Field(default=16, ge=1, le=512)
     """Channels of the first stage; each later stage has twice as many."""

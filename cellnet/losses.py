@@ -1,5 +1,6 @@
 """What a training makes small."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -20,13 +21,13 @@ SPREAD: Final = 1.0
 """Standard deviation of a cell in the density map, in fields: a marked centre is right to about a field."""
 
 
-def criterion_of(config: TrainConfig, *, class_tiles: Sequence[int] = ()) -> Criterion:
-    """The loss of a configuration; `class_tiles` are the training tiles of each lineage.
+def criterion_of(config: TrainConfig, *, class_tiles: Sequence[int] = (), mean_count: float = 1.0) -> Criterion:
+    """The loss of a configuration, for so many training tiles of each lineage, or cells a training tile.
 
     Of a classifier: cross-entropy, rare lineages weighing more as `class_weights` says. Of a counter: `count_loss`.
     """
     if config.task == "count":
-        return count_loss
+        return functools.partial(count_loss, mean_count=max(mean_count, 1.0))
     weighted = class_tiles and config.class_weights == "balanced"
     weight_K = balanced_weights(class_tiles) if weighted else None
 
@@ -48,25 +49,26 @@ def balanced_weights(class_tiles: Sequence[int]) -> Tensor:
     return weight_K * tiles_K.sum() / (weight_K * tiles_K).sum()
 
 
-def count_loss(output: Tensor, target: Target) -> Tensor:
+def count_loss(output: Tensor, target: Target, mean_count: float = 1.0) -> Tensor:
     """A Huber loss of the counts (B,): squared near the truth, linear far off.
 
-    Of density maps (B, h, w) their sums are the counts, and `map_loss` is added over the tiles of known centres.
+    Of density maps (B, h, w) their sums are the counts, and tiles of known centres add how far off their map is, for
+    each of `mean_count` cells.
     """
     if output.ndim == 1:
         return functional.smooth_l1_loss(output, target.count_B)
-    loss = functional.smooth_l1_loss(output.sum(dim=(1, 2)), target.count_B)
-    if target.cells_Bhw is None:
-        return loss
-    known_B = ~target.cells_Bhw[:, 0, 0].isnan()
-    return loss + map_loss(output[known_B], spread_cells(target.cells_Bhw[known_B]))
+    loss_B = functional.smooth_l1_loss(output.sum(dim=(1, 2)), target.count_B, reduction="none")
+    if target.cells_Bhw is not None:
+        known_B = ~target.cells_Bhw[:, 0, 0].isnan()
+        loss_B = loss_B + known_B * map_loss(output, spread_cells(target.cells_Bhw.nan_to_num())) / mean_count
+    return loss_B.mean()
 
 
 def map_loss(density_Bhw: Tensor, truth_Bhw: Tensor) -> Tensor:
-    """Half the Poisson deviance of density maps, a cell (McCullagh & Nelder 1989, 2.3); 0 where they are equal."""
+    """Half the Poisson deviance (B,) of density maps (McCullagh & Nelder 1989, 2.3); 0 where they are equal."""
     log_density_Bhw = density_Bhw.clamp(min=1e-8).log()
-    excess_Bhw: Tensor = density_Bhw - truth_Bhw + truth_Bhw.xlogy(truth_Bhw) - truth_Bhw * log_density_Bhw
-    return excess_Bhw.sum() / truth_Bhw.sum().clamp(min=1)
+    excess_Bhw = density_Bhw - truth_Bhw + truth_Bhw.xlogy(truth_Bhw) - truth_Bhw * log_density_Bhw
+    return excess_Bhw.sum(dim=(1, 2))
 
 
 def spread_cells(cells_Bhw: Tensor) -> Tensor:

@@ -28,7 +28,18 @@ ACTIVATIONS: Final[dict[Activation, type[nn.Module]]] = {
 
 def create(spec: ModelSpec, task: Task, *, classes: int = 0, mean_count: float = 1.0) -> nn.Module:
     """A fresh network. A counter starts at `mean_count`, so that its last unit is alive at the first step."""
-    return ARCHITECTURES[spec.architecture](spec, task, classes, max(mean_count, 0.1))
+    return ARCHITECTURES[resolve(spec, task).architecture](spec, task, classes, max(mean_count, 0.1))
+
+
+def resolve(spec: ModelSpec, task: Task) -> ModelSpec:
+    """The choices with an `auto` architecture decided.
+
+    >>> resolve(ModelSpec(), "count").architecture
+    'density'
+    """
+    if spec.architecture != "auto":
+        return spec
+    return spec.model_copy(update={"architecture": "residual" if task == "classify" else "density"})
 
 
 def parameters_n(model: nn.Module) -> int:

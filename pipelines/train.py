@@ -22,7 +22,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from cellnet import training
+from cellnet import models, training
 from cellnet.bank import Bank
 from cellnet.config import DEFAULT_NAMES, TrainConfig
 from cellnet.errors import CellnetError, DataError
@@ -80,8 +80,8 @@ def train(
 
 def decided(config: TrainConfig, shards: Shards) -> TrainConfig:
     """The configuration with every `auto` decided by what the shards hold: what is stored with the model."""
-    augmented = config.model_copy(update={"augment": shards.augment})
-    return training.decide_epochs(augmented, tiles=shards.rows["train"])
+    chosen = {"augment": shards.augment, "model": models.resolve(config.model, config.task)}
+    return training.decide_epochs(config.model_copy(update=chosen), tiles=shards.rows["train"])
 
 
 def describe_shards(shards: Shards) -> str:
@@ -232,7 +232,7 @@ def _worker(loop: dict[str, Any]) -> None:
         network,
         config,
         shards.preprocess,
-        criterion=criterion_of(config, class_tiles=shards.class_tiles),
+        criterion=criterion_of(config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
         train_batches=batches(train_shard, per_worker, seed=config.seed),
         test_batches=(lambda: test_batches(0)) if test_batches else None,
         steps_per_epoch=max(1, -(-(shards.rows["train"] // workers) // per_worker)),

@@ -18,7 +18,7 @@ def test_the_summary_lists_every_layer_with_its_shape_and_the_totals() -> None:
 
 
 def test_the_statistics_of_batch_norms_are_not_trained() -> None:
-    network = create(ModelSpec(width=2, depth=1), "count")
+    network = create(ModelSpec(architecture="residual", width=2, depth=1), "count")
     batch_norms = 3 * 2 * 2  # stem and two of the block: mean and variance of two channels
     *_, total, trained, fixed = summary(network).splitlines()
     assert fixed.startswith(f"non-trainable parameters: {batch_norms} ")
