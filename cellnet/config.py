@@ -122,6 +122,9 @@ class ModelSpec(Frozen):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the last features dropped in training. Counters of `residual` and `density` drop none: it would be
     missing in their sum."""
+    views: Literal[1, 8, "auto"] = "auto"
+    """Orientations of a tile, mirrored and not, that a prediction is the mean of. Eight take eight times as long.
+    `auto`: 1 to classify, 8 to count, which they make more exact."""
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:

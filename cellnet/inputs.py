@@ -1,5 +1,7 @@
 """Batches of tiles as a network sees them: on its device, normalised, and in training varied."""
 
+import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +57,15 @@ def draw_variants(
         factor_B, shift_B = (2 * torch.rand(2, batch, generator=generator) - 1).to(varied.device) * augment.jitter
         varied = varied * (1 + factor_B)[:, None, None, None] + shift_B[:, None, None, None]
     return varied, target._replace(cells_Bhw=cells_Bhw)
+
+
+def views_of(input_B1HW: Tensor, views: int) -> Iterator[Tensor]:
+    """The tiles as they are, or for 8 `views` in each of four orientations, mirrored and not."""
+    if views == 1:
+        yield input_B1HW
+        return
+    for image, quarter in itertools.product((input_B1HW, input_B1HW.flip(-1)), range(4)):
+        yield torch.rot90(image, quarter, dims=(-2, -1)).contiguous(memory_format=torch.channels_last)
 
 
 def turn(images: Tensor, quarter_B: Tensor) -> Tensor:

@@ -32,14 +32,13 @@ def create(spec: ModelSpec, task: Task, *, classes: int = 0, mean_count: float =
 
 
 def resolve(spec: ModelSpec, task: Task) -> ModelSpec:
-    """The choices with an `auto` architecture decided.
+    """The choices with every `auto` decided.
 
-    >>> resolve(ModelSpec(), "count").architecture
-    'density'
+    >>> resolve(ModelSpec(views=1), "count").architecture, resolve(ModelSpec(), "count").views
+    ('density', 8)
     """
-    if spec.architecture != "auto":
-        return spec
-    return spec.model_copy(update={"architecture": "residual" if task == "classify" else "density"})
+    chosen = {"architecture": "residual", "views": 1} if task == "classify" else {"architecture": "density", "views": 8}
+    return spec.model_copy(update={name: value for name, value in chosen.items() if getattr(spec, name) == "auto"})
 
 
 def parameters_n(model: nn.Module) -> int:
