@@ -320,12 +320,12 @@ def _facts(frames: "list[Frame]") -> dict[str, Any]:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from pipelines.train import train
-
     config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
     if arguments.summary:
         print(_summary(_places(arguments).open_bank(), config))
         return
+    from pipelines.train import train
+
     version = train(_places(arguments), config, name=arguments.name, workers=arguments.workers, say=say)
     scores = version.card.scores["test"]
     if arguments.json:

@@ -206,6 +206,8 @@ def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixe
         return kind.model_validate(values)
     except ValidationError as error:
         first, *others = error.errors()
+        if first["type"] == "value_error":  # settings that do not fit each other: a validator of ours says all of it
+            raise ConfigError(f"configuration: {first['ctx']['error']}") from error
         key = _key(first["loc"])
         messages = [first["msg"], *(other["msg"] for other in others if _key(other["loc"]) == key)]
         wanted = ", or: ".join(dict.fromkeys(messages))
