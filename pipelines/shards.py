@@ -339,8 +339,8 @@ def _write_file(
 
 def _table(tiles: list[Tile]) -> pa.Table:
     """Tiles as rows of a shard."""
-    pixels = pa.py_buffer(np.stack([tile.pixels_HW for tile in tiles]))
-    cells = pa.py_buffer(np.stack([tile.cells_hw for tile in tiles]))
+    pixels = pa.py_buffer(b"".join(tile.pixels_HW.tobytes() for tile in tiles))
+    cells = pa.py_buffer(b"".join(tile.cells_hw.tobytes() for tile in tiles))
     values = [
         pa.FixedSizeBinaryArray.from_buffers(SCHEMA.field("pixels").type, len(tiles), [None, pixels]),
         np.array([tile.label for tile in tiles], np.int64),

@@ -55,7 +55,7 @@ def test_in_training_a_density_counter_gives_the_map_whose_sum_is_its_count() ->
     assert torch.allclose(network(TILES_B1HW).sum(dim=(1, 2)), count_B)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_papers_counter_does_not_die_in_its_first_steps(activation: Activation, seed: int) -> None:
     torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def test_the_papers_counter_does_not_die_in_its_first_steps(activation: Activati
     criterion = criterion_of(config)
     count_B = torch.arange(8) % 4 / 1.0
     tiles_B1HW = torch.randn(8, 1, 200, 200) * (1 + count_B)[:, None, None, None]
-    for _ in range(10):
+    for _ in range(30):
         optimizer.zero_grad()
         criterion(network(tiles_B1HW), Target(torch.full((8,), -1), count_B)).backward()
         optimizer.step()
