@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.bank import Frame
 from cellnet.config import (
+    MAP_SIDE,
     NETWORK_PX,
     PAPER_SHARES,
     Augment,
@@ -29,6 +30,8 @@ ENOUGH_TILES: Final = 4000
 """Training tiles that `auto` shifts aim at."""
 MAX_RESCALE: Final = 4.0
 """Pixel sizes further apart than this factor are refused: the detail is not there."""
+UNKNOWN_CELLS: Final = 255
+"""In every field of the map of a tile whose cells' centres are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class Tile:
     """Index of the lineage among the bank's, -1 when it is not known."""
     count: float
     """Cells inside; NaN when that is not known."""
+    cells_hw: NDArray[np.uint8]
+    """50×50: the cells whose centre lies in each field; UNKNOWN_CELLS where centres are not known."""
     frame: str
     orientation: Orientation
     share: float
@@ -53,6 +58,8 @@ class Batch(TypedDict):
     """(B, 200, 200)."""
     label: NDArray[np.int64]
     count: NDArray[np.float32]
+    cells: NotRequired[NDArray[np.uint8]]
+    """(B, 50, 50), as `Tile.cells_hw`; what a classifier is trained on has none."""
 
 
 def resolve(augment: Augment, *, task: Task, tiles: int, protocol: Protocol = "grouped") -> Augment:
@@ -140,6 +147,22 @@ def count_inside(frame: Frame, box: Box, size: tuple[int, int], factor: float = 
     return frame.count * (box.bottom - box.top) * (box.right - box.left) / (size[0] * size[1])
 
 
+def map_cells(frame: Frame, box: Box, factor: float = 1.0) -> NDArray[np.uint8]:
+    """How many of a frame's centres lie in each of the 50×50 fields of a box; their sum is `count_inside`.
+
+    UNKNOWN_CELLS in every field when the centres are not known. `factor` is what the frame was resized by.
+    """
+    if frame.centres_N2 is None:
+        return np.full((MAP_SIDE, MAP_SIDE), UNKNOWN_CELLS, np.uint8)
+    y_edges = np.linspace(box.top, box.bottom, MAP_SIDE + 1)
+    x_edges = np.linspace(box.left, box.right, MAP_SIDE + 1)
+    x_N, y_N = (frame.centres_N2 * factor).T
+    inside_N = (x_N < box.right) & (y_N < box.bottom)  # a histogram's last field has both its edges
+    cells_hw, _, _ = np.histogram2d(y_N[inside_N], x_N[inside_N], bins=(y_edges, x_edges))
+    saturated_hw: NDArray[np.uint8] = np.minimum(cells_hw, UNKNOWN_CELLS - 1).astype(np.uint8)
+    return saturated_hw
+
+
 def crop_share(box: Box, share: float, rng: np.random.Generator) -> Box:
     """A crop of that share of the box's area and of its shape, somewhere inside it."""
     height, width = box.bottom - box.top, box.right - box.left
@@ -180,11 +203,13 @@ def make_tiles(
             crop = crop_share(box, share, rng)
             upright_HW = to_network_size(crop.pixels(grey_HW))
             count = count_inside(frame, crop, size, factor)
+            cells_hw = map_cells(frame, crop, factor)
             for orientation in orientations:
                 yield Tile(
                     pixels_HW=np.rot90(upright_HW, orientation // 90),
                     label=label,
                     count=count,
+                    cells_hw=np.rot90(cells_hw, orientation // 90),
                     frame=frame.frame,
                     orientation=orientation,
                     share=share,

@@ -165,6 +165,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the newest unfinished run of the same bank and settings"
     )
+    parser.add_argument("--summary", action="store_true", help="print the network's layers and sizes; train nothing")
     parser.add_argument("--json", action="store_true")
     _add_places(parser, registry=True)
     parser.set_defaults(run=_train)
@@ -330,9 +331,12 @@ def _facts(frames: "list[Frame]") -> dict[str, Any]:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
+    if arguments.summary:
+        print(_summary(_places(arguments).open_bank(), config))
+        return
     from pipelines.train import train
 
-    config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
     version = train(
         _places(arguments),
         config,
@@ -354,6 +358,16 @@ def _train(arguments: argparse.Namespace) -> None:
         )
     print(version.ref)
     say(f"next: cellnet evaluate {version.ref} {arguments.bank}; cellnet registry promote {version.ref} champion")
+
+
+def _summary(bank: "Bank", config: TrainConfig) -> str:
+    """The network that the bank would train, layer by layer."""
+    from cellnet.predictor import fresh_network
+    from cellnet.summary import summary
+    from pipelines.shards import trainable_frames
+
+    trainable_frames(bank, config.task)
+    return summary(fresh_network(config, len(bank.lineages)))
 
 
 def _tune(arguments: argparse.Namespace) -> None:

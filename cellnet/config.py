@@ -17,6 +17,7 @@ from cellnet.errors import ConfigError
 Task = Literal["classify", "count"]
 Split = Literal["train", "test", "holdout"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
+Architecture = Literal["paper", "residual", "density", "resnet18", "convnext_tiny"]
 Kernel = Literal["none", "sharpen", "edge", "emboss", "gaussian"]
 Orientation = Literal[0, 90, 180, 270]
 Protocol = Literal["grouped", "paper"]
@@ -24,6 +25,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 NETWORK_PX: Final = 200
 """Side of the network's input, in pixels (the paper's)."""
+MAP_SIDE: Final = 50
+"""Fields a side of the map that says where in a tile cells lie: each of 4×4 pixels of the network's input."""
 
 DEFAULT_NAMES: Final[dict[Task, str]] = {"classify": "classifier", "count": "regressor"}
 """What the model of a task is called in the registry unless told otherwise."""
@@ -101,18 +104,36 @@ class Augment(Frozen):
 
 
 PAPER_SHARES: Final = (1.0, 0.75, 0.5, 0.25)
+FIXED_ARCHITECTURES: Final[tuple[Architecture, ...]] = ("resnet18", "convnext_tiny")
+"""Those that have an activation, width and depth of their own."""
 
 
 class ModelSpec(Frozen):
     """The network: a row of `cellnet.models.ARCHITECTURES` and its choices."""
 
-    architecture: Literal["paper", "residual"] = "residual"
+    architecture: Architecture | Literal["auto"] = "auto"
+    """`auto`: residual to classify, density to count. `paper`: the paper's kind of network. `residual`: residual
+    stages and a global pool. `density`: a counter that also learns where cells are, from their centres where these
+    are known. `resnet18`, `convnext_tiny`: of torchvision, for a GPU."""
     activation: Activation = "relu"
     width: int = Field(default=16, ge=1, le=512)
     """Channels of the first stage; each later stage has twice as many."""
     depth: int = Field(default=4, ge=1, le=5)
     """Stages, each halving the side. A sixth would leave one pixel, of which no batch norm is possible."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the last features dropped in training. Counters of `residual` and `density` drop none: it would be
+    missing in their sum."""
+    views: Literal[1, 8, "auto"] = "auto"
+    """Orientations of a tile, mirrored and not, that a prediction is the mean of. Eight take eight times as long.
+    `auto`: 1 to classify, 8 to count, which they make more exact."""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        if self.architecture in FIXED_ARCHITECTURES:
+            for name in ("activation", "width", "depth"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{self.architecture} has a fixed activation, width and depth; leave {name} out")
+        return self
 
 
 class TrainConfig(Frozen):
@@ -136,6 +157,9 @@ class TrainConfig(Frozen):
     learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
     """The peak of a one-cycle schedule (AdamW)."""
     weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """`balanced`: a tile of a rare lineage weighs more in the loss, as much as makes lineages weigh the same, up to
+    ten times a tile of the commonest. Changes nothing where lineages have as many tiles each."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better score on the test split. None, since the one-cycle schedule
@@ -146,6 +170,12 @@ class TrainConfig(Frozen):
     """Whether torch.compile makes the network faster. `auto`: on GPUs; it takes half a minute first."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads a worker; None shares the machine's cores out."""
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if self.task == "classify" and self.model.architecture == "density":
+            raise ValueError("the architecture density only counts; to classify, take another, for example residual")
+        return self
 
 
 class TuneConfig(Frozen):
@@ -159,6 +189,13 @@ class TuneConfig(Frozen):
     def _steered_by_unseen_frames(self) -> Self:
         if self.train.protocol != "grouped":
             raise ValueError("a search is steered by the test split, which leaks under protocol=paper; use grouped")
+        return self
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        architecture = self.train.model.architecture
+        if architecture in FIXED_ARCHITECTURES and self.activations != ("relu",):
+            raise ValueError(f"{architecture} has a fixed activation; set activations=[relu] to try kernels alone")
         return self
 
 
@@ -187,6 +224,8 @@ def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixe
         return kind.model_validate(values)
     except ValidationError as error:
         first, *others = error.errors()
+        if first["type"] == "value_error":  # settings that do not fit each other: a validator of ours says all of it
+            raise ConfigError(f"configuration: {first['ctx']['error']}") from error
         key = _key(first["loc"])
         messages = [first["msg"], *(other["msg"] for other in others if _key(other["loc"]) == key)]
         wanted = ", or: ".join(dict.fromkeys(messages))

@@ -17,6 +17,7 @@ from cellnet.augment import frame_at_scale
 from cellnet.config import Task, TrainConfig
 from cellnet.errors import IntegrityError, NotFoundError
 from cellnet.images import Box, cut, normalise, to_network_size
+from cellnet.inputs import views_of
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 
 BATCH = 64
@@ -109,7 +110,11 @@ class Predictor:
     def forward(self, tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities (N, K) or counts (N,) of 200×200 tiles."""
         input_B1HW = torch.from_numpy(normalise(np.stack(tiles), self.card.preprocess))
-        return training.forward(self.network, input_B1HW.to(memory_format=torch.channels_last), self.card.task)
+        input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
+        views = models.resolve(self.card.config.model, self.task).views
+        outputs = [training.forward(self.network, view, self.task) for view in views_of(input_B1HW, int(views))]
+        mean: NDArray[np.float32] = np.mean(outputs, axis=0)
+        return mean
 
 
 def resolve_models(registry: Registry, classifier: str | None, regressor: str | None) -> dict[str, str]:

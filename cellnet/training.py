@@ -224,7 +224,8 @@ class _Trainer:
                 f"lower the rate, for example --set learning_rate={self.config.learning_rate / 10:g}"
             )
         seconds = time.perf_counter() - start_s
-        return _Trained(mean_loss, seconds, waited_s / workers_n(), gathered(output.float().cpu().numpy()))
+        last = output.sum(dim=(1, 2)) if output.ndim == 3 else output  # the count of a density map
+        return _Trained(mean_loss, seconds, waited_s / workers_n(), gathered(last.float().cpu().numpy()))
 
     def _step(self, input_B1HW: Tensor, target: Target) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; the mean loss of this worker's tiles, and the network's output."""
@@ -365,10 +366,12 @@ def are_equal(output_B: NDArray[np.float32]) -> bool:
 def in_memory(batch: Batch, batch_size: int, *, seed: int) -> Callable[[int], Iterator[Batch]]:
     """Batches of a set of tiles that lies in memory, in a new seeded order each epoch."""
 
+    columns = cast(dict[str, NDArray[Any]], batch)
+
     def batches(epoch: int) -> Iterator[Batch]:
         order = np.random.default_rng([seed, epoch]).permutation(len(batch["label"]))
         for start in range(0, len(order), batch_size):
             rows = np.sort(order[start : start + batch_size])
-            yield Batch(pixels=batch["pixels"][rows], label=batch["label"][rows], count=batch["count"][rows])
+            yield cast(Batch, {name: column[rows] for name, column in columns.items()})
 
     return batches

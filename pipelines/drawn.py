@@ -1,7 +1,5 @@
 """Scores over the tiles that the paper's draw held out, as the paper reports them: they leak."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import safetensors.torch
 import torch
@@ -14,8 +12,6 @@ from cellnet.inputs import to_tensors
 from cellnet.predictor import fresh_network
 from pipelines.shards import Shards
 
-COLUMNS: Sequence[str] = ("pixels", "label", "count", "frame", "share")
-
 
 def score_drawn_holdout(bank: Bank, shards: Shards, config: TrainConfig, weights: bytes) -> dict[str, metrics.Scores]:
     """All scores of a network of protocol=paper per tile, with intervals over frames.
@@ -27,7 +23,7 @@ def score_drawn_holdout(bank: Bank, shards: Shards, config: TrainConfig, weights
     network.load_state_dict(safetensors.torch.load(weights))
     network.eval()
     truths, outputs, frames, shares = [], [], [], []
-    for batch in shards.dataset("holdout", columns=COLUMNS).iter_batches(batch_size=64, batch_format="numpy"):
+    for batch in shards.dataset("holdout", "frame", "share").iter_batches(batch_size=64, batch_format="numpy"):
         input_B1HW, target = to_tensors(batch, shards.preprocess, torch.device("cpu"))
         outputs.append(training.forward(network, input_B1HW, config.task))
         truths.append((target.label_B if config.task == "classify" else target.count_B).numpy())

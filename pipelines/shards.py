@@ -15,9 +15,10 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from cellnet.augment import Batch, Tile, make_tiles, preprocess_for, resolve, tiles_n
 from cellnet.bank import Bank, Frame, read_pixels
-from cellnet.config import NETWORK_PX, Augment, Frozen, Orientation, Preprocess, Split, Task, TrainConfig
+from cellnet.config import MAP_SIDE, NETWORK_PX, Augment, Frozen, Orientation, Preprocess, Split, Task, TrainConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.protocols import Paper
 from cellnet.store import Store, open_store
@@ -42,6 +43,7 @@ SCHEMA: Final = pa.schema(
         ("pixels", pa.binary(NETWORK_PX**2)),  # as a list of numbers, Parquet takes ten times as long
         ("label", pa.int64()),
         ("count", pa.float32()),
+        ("cells", pa.binary(MAP_SIDE**2)),
         ("frame", pa.string()),
         ("orientation", pa.int16()),
         ("share", pa.float32()),
@@ -74,6 +76,8 @@ class Shards(Frozen):
     """Below the bank."""
     rows: dict[Split, int]
     classes: list[str]
+    class_tiles: list[int]
+    """Training tiles of each class."""
     mean_count: float
     """Cells a training tile; 1 when counts are not known."""
     preprocess: Preprocess
@@ -84,15 +88,16 @@ class Shards(Frozen):
     fresh: bool = False
     """Whether this call made them, or an earlier one."""
 
-    def dataset(self, split: Split, columns: Sequence[str] = ("pixels", "label", "count")) -> ray.data.Dataset:
-        """The tiles of a split, lazily; `pixels` must be among the columns."""
+    def dataset(self, split: Split, *more: str) -> ray.data.Dataset:
+        """The tiles of a split, lazily, with the columns that a training needs and `more`."""
         files, root = filesystem(open_store(self.bank, endpoint_url=self.endpoint_url))
+        shapes = {"pixels": (NETWORK_PX, NETWORK_PX)} | ({} if self.classes else {"cells": (MAP_SIDE, MAP_SIDE)})
         return ray.data.read_parquet(
             f"{root}/{self.folder}/{split}",
             filesystem=files,
             override_num_blocks=cluster.blocks(self.rows[split], at_least=-(-self.rows[split] // TILES_A_BLOCK)),
-            tensor_column_schema={"pixels": (np.dtype(np.uint8), (NETWORK_PX, NETWORK_PX))},
-        ).select_columns(list(columns))
+            tensor_column_schema={name: (np.dtype(np.uint8), shape) for name, shape in shapes.items()},
+        ).select_columns([*shapes, "label", "count", *more])
 
 
 def make_shards(bank: Bank, config: TrainConfig) -> Shards:
@@ -114,7 +119,7 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     augment = resolve(config.augment, task=config.task, tiles=tiles, protocol=config.protocol)
     orientations: tuple[Orientation, ...] = (0, 90, 180, 270) if augment.orientation == "stored" else (0,)
     recipe = {
-        "form": [*sorted(Shards.model_fields), "pixels as bytes"],
+        "form": [*sorted(Shards.model_fields), *SCHEMA.names],
         "bank": bank.digest,
         "task": config.task,
         "tile_px": preprocess.tile_px,
@@ -152,14 +157,16 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
         drafts += _drafts(folder, split, [chosen[i] for i in order], **cuts[split])
     _write(drafts, bank.store, label, cuts, paper)
     present = {draft.split for draft in drafts}
-    counts = {split: _read_counts(bank.store, f"{folder}/{split}") if split in present else [] for split in cuts}
-    known = [count for count in counts["train"] if not math.isnan(count)]
+    truths = {split: _read_truths(bank.store, f"{folder}/{split}") if split in present else [] for split in cuts}
+    known = [count for _, count in truths["train"] if not math.isnan(count)]
+    labels = Counter(label for label, _ in truths["train"])
     shards = Shards(
         bank=bank.store.uri,
         endpoint_url=bank.store.endpoint_url,
         folder=folder,
-        rows={split: len(counts[split]) for split in cuts},
+        rows={split: len(truths[split]) for split in cuts},
         classes=classes,
+        class_tiles=[labels[index] for index in range(len(classes))],
         mean_count=float(np.mean(known)) if known else 1.0,
         preprocess=preprocess,
         augment=augment,
@@ -241,11 +248,7 @@ def batches(
         for chunk in chunks:
             for start in range(0, len(chunk["label"]), batch_size):
                 stop = start + batch_size
-                yield Batch(
-                    pixels=chunk["pixels"][start:stop],
-                    label=chunk["label"][start:stop],
-                    count=chunk["count"][start:stop],
-                )
+                yield cast(Batch, {name: column[start:stop] for name, column in chunk.items()})
 
     return of_epoch
 
@@ -328,11 +331,11 @@ def _write(
     ).map(_write_file, fn_kwargs={"store": store, "label": label, "cuts": cuts, "paper": paper}).materialize()
 
 
-def _read_counts(store: Store, folder: str) -> list[float]:
-    """The cells of every tile in a folder of shards."""
+def _read_truths(store: Store, folder: str) -> list[tuple[int, float]]:
+    """The label and the cells of every tile in a folder of shards."""
     files, root = filesystem(store)
-    counts: list[float] = pq.read_table(f"{root}/{folder}", columns=["count"], filesystem=files)["count"].to_pylist()
-    return counts
+    table = pq.read_table(f"{root}/{folder}", columns=["label", "count"], filesystem=files)
+    return list(zip(table["label"].to_pylist(), table["count"].to_pylist(), strict=True))
 
 
 def _write_file(
@@ -371,10 +374,12 @@ def _write_file(
 def _table(tiles: list[Tile]) -> pa.Table:
     """Tiles as rows of a shard."""
     pixels = pa.py_buffer(b"".join(tile.pixels_HW.tobytes() for tile in tiles))
+    cells = pa.py_buffer(b"".join(tile.cells_hw.tobytes() for tile in tiles))
     values = [
         pa.FixedSizeBinaryArray.from_buffers(SCHEMA.field("pixels").type, len(tiles), [None, pixels]),
         np.array([tile.label for tile in tiles], np.int64),
         np.array([tile.count for tile in tiles], np.float32),
+        pa.FixedSizeBinaryArray.from_buffers(SCHEMA.field("cells").type, len(tiles), [None, cells]),
         [tile.frame for tile in tiles],
         np.array([tile.orientation for tile in tiles], np.int16),
         np.array([tile.share for tile in tiles], np.float32),

@@ -24,7 +24,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from cellnet import training
+from cellnet import models, training
 from cellnet.bank import Bank
 from cellnet.config import DEFAULT_NAMES, TrainConfig
 from cellnet.errors import CellnetError, ConfigError, DataError
@@ -138,8 +138,8 @@ def find_run(runs: Store, config: TrainConfig, *, resume: bool, say: Say, bank_d
 
 def decided(config: TrainConfig, shards: Shards) -> TrainConfig:
     """The configuration with every `auto` decided by what the shards hold: what is stored with the model."""
-    augmented = config.model_copy(update={"augment": shards.augment})
-    return training.decide_epochs(augmented, tiles=shards.rows["train"])
+    chosen = {"augment": shards.augment, "model": models.resolve(config.model, config.task)}
+    return training.decide_epochs(config.model_copy(update=chosen), tiles=shards.rows["train"])
 
 
 def describe_shards(shards: Shards) -> str:
@@ -281,7 +281,7 @@ def _worker(given: dict[str, Any]) -> DataError | None:
             network,
             config,
             shards.preprocess,
-            criterion=criterion_of(config.task),
+            criterion=criterion_of(config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
             train_batches=batches(train_part, TILES_A_READ, seed=config.seed),
             test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part is not None else None,
             tiles=sum(part.count() for part in parts["train"]),  # known of parts, and a task of what they are united to

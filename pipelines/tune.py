@@ -173,7 +173,7 @@ def _trial(space: dict[str, Any], shards: Shards, config: TrainConfig, lines: An
         fresh_network(chosen, len(shards.classes), shards.mean_count),
         chosen,
         preprocess,
-        criterion=criterion_of(chosen.task),
+        criterion=criterion_of(chosen, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
         train_batches=batches(datasets["train"], TILES_A_READ, seed=chosen.seed),
         test_batches=lambda: batches(datasets["test"], 64, seed=None)(0),
         tiles=shards.rows["train"],

@@ -41,7 +41,7 @@ config = TrainConfig(task="count", model=ModelSpec(width=2, depth=2), epochs=2, 
 preprocess = Preprocess(tile_px=(200, 200))
 network = predictor.fresh_network(config, 0, mean_count=3.5)
 weights = []
-training.fit(network, config, preprocess, criterion=criterion_of(config.task),
+training.fit(network, config, preprocess, criterion=criterion_of(config),
              train_batches=training.in_memory(batch, 4, seed=0), test_batches=None, tiles=8,
              on_epoch=lambda state: weights.append(state.weights))
 card = registry.Card(task="count", classes=[], config=config, preprocess=preprocess, frame_px=(200, 200), bank="",

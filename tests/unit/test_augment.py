@@ -7,7 +7,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cellnet.augment import count_inside, crop_share, frame_at_scale, make_tiles, preprocess_for, resolve, tiles_n
+from cellnet.augment import (
+    UNKNOWN_CELLS,
+    count_inside,
+    crop_share,
+    frame_at_scale,
+    make_tiles,
+    preprocess_for,
+    resolve,
+    tiles_n,
+)
 from cellnet.bank import Frame
 from cellnet.config import PAPER_SHARES, Augment, Intensity, Preprocess, TrainConfig
 from cellnet.errors import DataError
@@ -94,6 +103,22 @@ def test_every_crops_count_is_the_number_of_centres_inside_it() -> None:
         assert across.count == inside_N.sum()
         counts.append(across.count)
     assert counts[0] == 60 and 0 < counts[3] < counts[1] < 60
+
+
+def test_every_crops_map_says_where_its_cells_lie_and_turns_with_it() -> None:
+    centres_N2 = np.random.default_rng(5).integers(0, 200, (60, 2))
+    image_HW = np.zeros((200, 200), np.uint8)
+    image_HW[centres_N2[:, 1], centres_N2[:, 0]] = 255
+    known = frame(centres=(centres_N2 + 0.5).tolist(), count=60.0)
+    for tile in tiles(known, image_HW, orientations=TURNS):
+        assert tile.cells_hw.sum() == tile.count
+        if tile.share == 1:
+            lit_hw = tile.pixels_HW.reshape(50, 4, 50, 4).max(axis=(1, 3)) > 0
+            assert (lit_hw == (tile.cells_hw > 0)).all()
+
+
+def test_where_centres_are_not_known_a_map_says_so() -> None:
+    assert {int(tile.cells_hw.min()) for tile in tiles(frame(count=4.0), noise(200, 200))} == {UNKNOWN_CELLS}
 
 
 def test_without_centres_the_count_is_reduced_by_the_area() -> None:

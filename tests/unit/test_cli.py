@@ -100,6 +100,15 @@ def test_a_bank_without_counts_trains_no_counter(capsys: pytest.CaptureFixture[s
     assert "has a count" in refused(capsys, "train", bank, "--task", "count")
 
 
+def test_a_summary_shows_the_network_and_trains_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"], "3T3": ["d", "e", "f"]})
+    registry = tmp_path / "registry"
+    assert cli.main(["train", str(bank), "--task", "classify", "--summary", "--registry", str(registry)]) == 0
+    *_, out, _, total, _, _ = capsys.readouterr().out.splitlines()
+    assert out.split() == ["out", "(Conv2d)", "(B,", "2,", "1,", "1)", "258"]
+    assert total.startswith("total parameters: 308,") and not registry.exists()
+
+
 def test_a_search_without_a_test_split_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bank = bank_of(tmp_path / "bank", {"A549": ["a", "b"]}, count=3)
     assert "three groups" in refused(capsys, "tune", bank, "--task", "count")

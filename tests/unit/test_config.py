@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cellnet.config import Intensity, TrainConfig, load_config
+from cellnet.config import Intensity, TrainConfig, TuneConfig, load_config
 from cellnet.errors import ConfigError
 
 
@@ -46,12 +46,25 @@ def test_a_tuple_and_a_tile_are_read_as_yaml() -> None:
         ("seed=-1", r"'seed': Input should be greater than or equal to 0"),
         ("learning_rate=.inf", r"'learning_rate': Input should be a finite number"),
         ("tile=[", r"--set 'tile=\[': '\[' is not a YAML value"),
+        ("model={architecture: resnet18, width: 32}", r"resnet18 has a fixed .*; leave width out"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load(setting)
     assert "\n" not in str(caught.value)
+
+
+def test_a_density_map_does_not_classify() -> None:
+    with pytest.raises(ConfigError, match=r"density only counts; to classify, take another"):
+        load("model.architecture=density", task="classify")
+
+
+def test_a_search_over_activations_of_a_network_that_has_its_own_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"resnet18 has a fixed activation; set activations=\[relu\]"):
+        load_config(TuneConfig, file=None, sets=["train.model.architecture=resnet18"], **{"train.task": "count"})
+    sets = ["train.model.architecture=resnet18", "activations=[relu]"]
+    assert load_config(TuneConfig, file=None, sets=sets, **{"train.task": "count"}).activations == ("relu",)
 
 
 def test_a_value_is_no_section() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cellnet.config import Augment
-from cellnet.inputs import Target, draw_variants
+from cellnet.inputs import Target, draw_variants, views_of
 
 
 def varied(tiles_B1HW: Tensor, augment: Augment, *, seed: int = 0) -> Tensor:
@@ -42,3 +42,12 @@ def test_jitter_changes_contrast_and_brightness_within_its_bounds() -> None:
     factor_B, shift_B = (high_B - low_B) / 2, (high_B + low_B) / 2
     assert 0.8 <= factor_B.min() < 0.82 and 1.18 < factor_B.max() <= 1.2
     assert -0.2 <= shift_B.min() < -0.18 and 0.18 < shift_B.max() <= 0.2
+
+
+def test_eight_views_are_the_eight_orientations_of_a_tile() -> None:
+    tile_11HW = torch.randn(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    assert [torch.equal(view, tile_11HW) for view in views_of(tile_11HW, 1)] == [True]
+    seen = {tuple(view.flatten().tolist()) for view in views_of(tile_11HW, 8)}
+    turned = [torch.rot90(tile_11HW, quarter, (2, 3)) for quarter in range(4)]
+    assert seen == {tuple(view.flatten().tolist()) for tile in turned for view in (tile, tile.flip(3))}
+    assert len(seen) == 8

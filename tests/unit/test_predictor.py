@@ -225,3 +225,18 @@ def test_models_are_resolved_to_versions_and_a_missing_champion_is_left_out(regi
     assert resolve_models(registry, None, "regressor@1") == {"regressor": "regressor@1"}
     with pytest.raises(NotFoundError, match="no classifier@3"):
         resolve_models(registry, "classifier@3", None)
+
+
+@pytest.mark.parametrize(("views", "same"), [(8, True), ("auto", True), (1, False)])
+def test_a_counter_of_eight_views_counts_the_same_however_a_frame_is_turned(
+    card: Callable[..., Card], views: object, same: bool
+) -> None:
+    asked = card("count")
+    config = asked.config.model_copy(update={"model": asked.config.model.model_copy(update={"views": views})})
+    torch.manual_seed(0)
+    network = fresh_network(config, 0, mean_count=9)
+    torch.nn.init.normal_(network.out.weight)
+    predictor = Predictor("regressor@1", asked.model_copy(update={"config": config}), network)
+    frame_HW = np.random.default_rng(0).integers(0, 256, (200, 200), np.uint8)
+    counts = [predictor.predict(turned_HW).count for turned_HW in (frame_HW, np.rot90(frame_HW), frame_HW[:, ::-1])]
+    assert (counts == pytest.approx([counts[0]] * 3, rel=1e-5)) is same

@@ -74,7 +74,7 @@ def trained(
         network,
         config,
         PREPROCESS,
-        criterion=criterion_of(config.task),
+        criterion=criterion_of(config),
         train_batches=in_memory(train, batch_size, seed=config.seed),
         test_batches=None if test is None else lambda: [test],
         tiles=len(train["label"]),
