@@ -32,6 +32,7 @@ from cellnet.predictor import fresh_network, weights_to_bytes
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 from cellnet.store import Store
 from pipelines import cluster
+from pipelines.calibrate import calibrated
 from pipelines.places import Places, filesystem
 from pipelines.shards import Shards, batches, make_shards, trainable_frames
 
@@ -157,7 +158,7 @@ def publish(
     name: str | None = None,
     search: list[dict[str, Any]] | None = None,
 ) -> ModelVersion:
-    """The trained network in the registry, with its card."""
+    """The trained network in the registry, calibrated by the test split, with its card."""
     frames = [frame for frame in trainable_frames(bank, config.task) if frame.split == "train"]
     card = Card(
         task=config.task,
@@ -177,7 +178,8 @@ def publish(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         search=search,
     )
-    return registry.publish(name or DEFAULT_NAMES[config.task], {WEIGHTS: trained.weights}, card)
+    card, files = calibrated(bank, card, trained.weights)
+    return registry.publish(name or DEFAULT_NAMES[config.task], files, card)
 
 
 def epoch_line(epoch: training.Epoch, epochs: object, *, tiles: int, best: bool) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 from cellnet import metrics
 from cellnet.errors import ConfigError
-from cellnet.report import Evaluation, write_report
+from cellnet.evaluation import Evaluation
+from cellnet.report import write_report
 
 
 def counted() -> Evaluation:
