@@ -1,4 +1,4 @@
-"""How sure a model may be: a temperature for its probabilities, and intervals for its counts, both from the test split."""
+"""How sure a model may be, by its test split: a temperature for probabilities, and intervals for counts."""
 
 import math
 from collections.abc import Iterator
@@ -60,6 +60,15 @@ def temper(probability_NK: NDArray[np.floating], temperature: float) -> NDArray[
     power_NK = np.exp(log_NK - log_NK.max(1, keepdims=True))
     tempered: NDArray[np.float64] = power_NK / power_NK.sum(1, keepdims=True)
     return tempered
+
+
+def uncalibrated(probability_NK: NDArray[np.floating], temperature: float) -> NDArray[np.floating]:
+    """What `temper` made tempered probabilities from.
+
+    >>> uncalibrated(temper(np.array([[0.8, 0.2]]), 2.0), 2.0).round(6).tolist()
+    [[0.8, 0.2]]
+    """
+    return probability_NK if temperature == 1 else temper(probability_NK, 1 / temperature)
 
 
 def fit_temperature(truth_N: NDArray[np.int64], probability_NK: NDArray[np.floating]) -> float:

@@ -20,8 +20,8 @@ class Picture:
 
     row: int
     """The frame's row."""
-    tile_HW: NDArray[np.uint8]  # noqa: N815 - the shape is part of the name
-    cam_HW: NDArray[np.float32]  # noqa: N815
+    tile_HW: NDArray[np.uint8]
+    cam_HW: NDArray[np.float32]
     """0..1, by Grad-CAM."""
 
 
@@ -54,4 +54,5 @@ def worst_rows(task: Task, rows: Rows) -> list[int]:
         error_N = 1 - rows.output[np.arange(len(rows.truth)), rows.truth]
     else:
         error_N = np.abs(rows.output - rows.truth)
-    return np.argsort(-error_N, kind="stable")[:WORST].tolist()
+    worst: list[int] = np.argsort(-error_N, kind="stable")[:WORST].tolist()
+    return worst

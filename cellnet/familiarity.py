@@ -1,4 +1,4 @@
-"""Whether an image is like those that a network was trained on: a distance in what the network sees, and in grey values.
+"""Whether an image is like those that a network was trained on.
 
 A network names and counts whatever it is given. Tiles are described by what the network's last layer sees of them and
 by their grey values; the distance to the training tiles is Mahalanobis's, with a shrunken covariance (Lee et al. 2018,
@@ -6,6 +6,7 @@ arXiv:1807.03888; Ledoit & Wolf 2004, 10.1016/S0047-259X(03)00096-4). A frame is
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -33,7 +34,7 @@ FOLDS: Final = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Familiarity:
-    """What training tiles look like: the mean and the inverse covariance of their D features, and how far is too far."""
+    """What training tiles look like: mean and inverse covariance of D features, and how far is too far."""
 
     mean_D: NDArray[np.float32]
     precision_DD: NDArray[np.float32]
@@ -106,7 +107,7 @@ def _threshold(distances: Sequence[NDArray[np.float64]], false_rate: float) -> f
 
 
 def _fit(features_ND: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and inverse covariance; each feature is brought to its own spread first, since shrinkage takes them alike."""
+    """Mean and inverse covariance; features are brought to one spread first, since shrinkage takes them alike."""
     from sklearn.covariance import LedoitWolf  # slow to import, and serving needs it not
 
     mean_D = features_ND.mean(0)
@@ -120,12 +121,12 @@ def _distances(
 ) -> NDArray[np.float64]:
     away_ND = features_ND.astype(np.float64) - mean_D
     squared_N = np.einsum("nd,de,ne->n", away_ND, precision_DD.astype(np.float64), away_ND, optimize=True)
-    return np.sqrt(np.maximum(squared_N, 0) / features_ND.shape[1])
+    return np.asarray(np.sqrt(np.maximum(squared_N, 0)), np.float64)
 
 
 @contextlib.contextmanager
 def watched(network: nn.Module) -> Iterator[list[NDArray[np.float32]]]:
-    """A list that gets, of every forward pass, what the network's last layer `out` sees (B, C): its mean over places."""
+    """A list that gets what the last layer `out` sees in every forward pass (B, C): its mean over places."""
     seen: list[NDArray[np.float32]] = []
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -150,7 +151,7 @@ def grey_features(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
 def _grey_features(tile_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
     grey_HW = tile_HW.astype(np.float32) / 255
     blurred = [grey_HW, *(cv2.GaussianBlur(grey_HW, (0, 0), scale) for scale in SCALES_PX)]
-    structure = [np.log(np.std(fine - coarse) + 1e-3) for fine, coarse in zip(blurred, blurred[1:], strict=False)]
+    structure = [np.log(np.std(fine - coarse) + 1e-3) for fine, coarse in itertools.pairwise(blurred)]
     extreme = np.mean((tile_HW == 0) | (tile_HW == 255))
     return np.array(
         [*np.quantile(grey_HW, (0.05, 0.25, 0.5, 0.75, 0.95)), np.log(extreme + 1e-3), *structure], np.float32

@@ -25,9 +25,14 @@ def svg(draw: Callable[[Any], None], *, width: float = 5.2, height: float = 4.2)
     import matplotlib
     from matplotlib.figure import Figure
 
-    colours = {f"{part}.color": INK for part in ("text", "xtick", "ytick")}
+    colours: dict[Any, Any] = {f"{part}.color": INK for part in ("text", "xtick", "ytick")}
     colours |= {"axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "legend.frameon": False}
-    shape = {"axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "font.size": 10}
+    shape: dict[Any, Any] = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 11,
+        "font.size": 10,
+    }
     with matplotlib.rc_context({**colours, **shape, "svg.fonttype": "none", "svg.hashsalt": "cellnet"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
@@ -59,12 +64,8 @@ def draw_confusion(axis: Any, evaluation: Evaluation, unit: str) -> None:
 def _cell(column: int, row: int, share: float) -> Any:
     from matplotlib.patches import Rectangle
 
-    edge = dict(edgecolor=INK, linewidth=0.15)
-    return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=(*_rgb(BLUE), 0.65 * share), **edge)
-
-
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    corner = (column - 0.5, row - 0.5)
+    return Rectangle(corner, 1, 1, facecolor=(BLUE, 0.65 * share), edgecolor=INK, linewidth=0.15)
 
 
 def plain(name: str, most: int = 24) -> str:

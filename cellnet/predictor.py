@@ -17,7 +17,7 @@ from cellnet.augment import frame_at_scale
 from cellnet.calibration import Calibration, count_interval, temper
 from cellnet.config import Task, TrainConfig
 from cellnet.errors import IntegrityError, NotFoundError
-from cellnet.familiarity import FAMILIARITY, FALSE_RATE, Familiarity, grey_features, watched
+from cellnet.familiarity import FALSE_RATE, FAMILIARITY, Familiarity, grey_features, watched
 from cellnet.images import Box, cut, normalise, to_network_size
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 
@@ -36,9 +36,9 @@ class FramePrediction:
     """Probabilities (N, K) or counts (N,) of the tiles."""
     factor: float
     """By how much the frame was resized before it was cut."""
-    features_ND: NDArray[np.float32] | None = None  # noqa: N815 - the shape is part of the name
+    features_ND: NDArray[np.float32] | None = None
     """What describes the tiles to `cellnet.familiarity`, where that was asked for."""
-    strangeness_N: NDArray[np.float64] | None = None  # noqa: N815
+    strangeness_N: NDArray[np.float64] | None = None
     """How unlike the training tiles each tile is, above 1 too much so; None where the model cannot tell."""
 
     @property

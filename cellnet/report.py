@@ -35,7 +35,7 @@ h1 { margin: 0; font-size: 1.6rem; letter-spacing: -.02em; overflow-wrap: anywhe
 h2 { margin: 2rem 0 .6rem; font-size: 1.15rem; }
 .note, .soft { color: var(--soft); }
 .warn { padding: .5rem .8rem; border-radius: 8px; color: var(--warn); background: var(--warn-ground); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); gap: .7rem; margin: 1.2rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.6rem, 1fr)); gap: .7rem; margin: 1.2rem 0; }
 .tiles div, .plot, .scroll, details, .worst figure { border: 1px solid var(--line); border-radius: 12px;
   background: var(--card); }
 .tiles div { padding: .7rem .9rem; }
@@ -47,7 +47,8 @@ h2 { margin: 2rem 0 .6rem; font-size: 1.15rem; }
 .plot figcaption { color: var(--soft); font-size: .82rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
-th, td { padding: .35rem .8rem; text-align: right; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
+  font-variant-numeric: tabular-nums; }
 tbody tr:last-child td { border-bottom: 0; }
 th { color: var(--soft); font-size: .82rem; font-weight: 600; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
@@ -59,10 +60,11 @@ img { max-width: 100%; border-radius: 6px; }
 .worst figcaption { margin-top: .4rem; font-size: .85rem; line-height: 1.4; overflow-wrap: anywhere; }
 details { padding: .5rem .9rem; margin: .6rem 0; }
 summary { cursor: pointer; }
-pre { overflow-x: auto; font-size: .82rem; margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { columns: 3 18rem; font-size: .82rem; margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print { @page { margin: 14mm; } :root { --ground: #fff; } body { max-width: none; padding: 0; font-size: 11px; }
   h2 { break-after: avoid; margin-top: 1.2rem; } .plot, .tiles div, tr { break-inside: avoid; }
-  .plots { grid-template-columns: 1fr 1fr; } .plot svg { max-height: 19rem; } .tiles { grid-template-columns: repeat(4, 1fr); }
+  .plots { grid-template-columns: 1fr 1fr; } .plot svg { max-height: 17rem; }
+  .tiles { grid-template-columns: repeat(3, 1fr); }
   .worst { grid-template-columns: repeat(3, 1fr); } th, td { padding: .2rem .4rem; } }
 """
 
@@ -132,10 +134,15 @@ def _headline(scores: dict[str, Any]) -> str:
     """The main figures as tiles, each with its interval."""
     tiles = [
         f"<div><small>{name} per {unit}</small><b>{value}</b><small>{note}</small></div>"
-        for unit in ("frame", "tile")
+        for unit in reversed(units(scores))
         for name, value, note in _figures(scores["task"], scores[unit])
     ]
     return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def units(scores: dict[str, Any]) -> list[str]:
+    """`tile` and `frame`, or `frame` alone where every frame is one tile."""
+    return ["frame"] if scores["tile"]["n"] == scores["frame"]["n"] else ["tile", "frame"]
 
 
 def _figures(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -180,7 +187,7 @@ def _plots(evaluation: Evaluation) -> str:
     """Every plot of the task, each a figure with its words."""
     classifies = evaluation.scores["task"] == "classify"
     found: list[str] = []
-    for unit in ("tile", "frame"):
+    for unit in units(evaluation.scores):
         draw_main, words = (
             (draw_confusion, f"Confusion matrix: colour is the share of the true lineage, numbers are {unit}s.")
             if classifies
@@ -188,15 +195,16 @@ def _plots(evaluation: Evaluation) -> str:
         )
         found.append(_plot(partial(draw_main, evaluation=evaluation, unit=unit), words))
     if classifies:
+        unit = units(evaluation.scores)[0]
         found += [
-            _plot(partial(draw_roc, evaluation=evaluation, unit="tile"), "ROC curve of each lineage against the rest."),
+            _plot(partial(draw_roc, evaluation=evaluation, unit=unit), "ROC curve of each lineage against the rest."),
             _plot(
-                partial(draw_reliability, evaluation=evaluation, unit="tile"),
+                partial(draw_reliability, evaluation=evaluation, unit=unit),
                 "How often the model is right that is so sure; on the grey line it is as right as it is sure.",
             ),
         ]
     else:
-        for unit in ("tile", "frame"):
+        for unit in units(evaluation.scores):
             if len(evaluation.scores[unit].get("by_density", [])) > 1:
                 draw = partial(draw_density, evaluation=evaluation, unit=unit)
                 found.append(_plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
@@ -262,7 +270,7 @@ def _told(evaluation: Evaluation, row: int) -> tuple[str, str]:
     if evaluation.scores["task"] == "count":
         return f"{frames.truth[row]:.1f}", f"{frames.output[row]:.1f}"
     classes = evaluation.scores["tile"]["classes"]
-    return classes[frames.truth[row]], classes[frames.output[row].argmax()]
+    return classes[frames.truth[row]], f"{classes[frames.output[row].argmax()]} ({frames.output[row].max():.0%})"
 
 
 def _name(evaluation: Evaluation, row: int) -> str:
@@ -295,9 +303,12 @@ def _data(evaluation: Evaluation) -> str:
     """What the bank holds and what was left out."""
     parts = []
     if evaluation.held:
-        digest = f'<p class="note">The bank’s digest is {html.escape(evaluation.bank_digest)}.</p>'
-        columns = ["lineage", "split", "frames", "groups"]
-        parts.append(digest + _table([columns, *([row[column] for column in columns] for row in evaluation.held)]))
+        held = {(row["lineage"], row["split"]): f"{row['frames']} ({row['groups']})" for row in evaluation.held}
+        splits = [split for split in ("train", "test", "holdout") if any(split == of for _, of in held)]
+        lineages = list(dict.fromkeys(lineage for lineage, _ in held))
+        rows = [[lineage, *(held.get((lineage, split), "–") for split in splits)] for lineage in lineages]
+        parts.append(_table([["lineage: frames (groups)", *splits], *rows]))
+        parts.append(f'<p class="note">The bank’s digest is {html.escape(evaluation.bank_digest)}.</p>')
     for words, lines in (
         ("Frames left out of this evaluation", evaluation.scores["left_out"]),
         ("Files that the bank set aside", evaluation.set_aside),

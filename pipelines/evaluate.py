@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cellnet import metrics
 from cellnet.augment import count_inside, frame_at_scale
 from cellnet.bank import Frame, read_pixels
-from cellnet.calibration import Calibration, count_interval, temper
+from cellnet.calibration import Calibration, count_interval, uncalibrated
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation import Evaluation, Picture, worst_rows
 from cellnet.images import normalise, to_network_size
@@ -36,7 +36,8 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout", pict
     """The scores of a model over the frames of a split, every one of them once.
 
     Tiles are cut as in serving; a tile's true count is the number of known centres inside it, else its share of
-    the frame's. With `pictures`, the worst frames are shown with what the network sees in them. A frame that cannot be read or is too small is left out and named in the scores. Raises DataError
+    the frame's. With `pictures`, the worst frames are kept with what the network sees in them. A frame that cannot be
+    read or is too small is left out and named in the scores. Raises DataError
     when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
     """
     bank = places.open_bank()
@@ -147,7 +148,7 @@ def _of_tiles(said: list[Said], card: Card) -> metrics.Rows:
         output=output,
         lineages=[frame.lineage for frame in frames],
         groups=[frame.group for frame in frames],
-        raw=temper(output, 1 / calibration.temperature) if classifies else None,
+        raw=uncalibrated(output, calibration.temperature) if classifies else None,
         interval=count_interval(output, quantile) if quantile is not None else None,
         unfamiliar=np.concatenate(strangeness) > 1 if strangeness else None,
     )

@@ -17,8 +17,8 @@ import numpy as np
 
 from cellnet.config import BankSettings, Task, TrainConfig
 from cellnet.errors import NotFoundError
-from cellnet.metrics import MAIN
 from cellnet.evaluation import Evaluation
+from cellnet.metrics import MAIN
 from cellnet.plots import draw_confusion, draw_counts
 from cellnet.report import write_report
 from pipelines.evaluate import EvaluateSplit, evaluate
