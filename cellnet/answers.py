@@ -23,6 +23,14 @@ class Answer(BaseModel):
     """Of each lineage, of a classifier."""
     count: float | None = None
     """Cells in the whole frame, of a counter."""
+    count_low: float | None = None
+    count_high: float | None = None
+    """Ends of its interval, where the model has one."""
+    interval_level: float | None = None
+    """Share of true counts that such intervals are made to hold."""
+    unfamiliar: bool | None = None
+    """Whether the frame is unlike the training images; None where the model cannot tell."""
+    unfamiliar_reason: str | None = None
     tiles: int
     magnification: Magnification
 
@@ -41,6 +49,19 @@ class Prediction(BaseModel):
     lineage: str | None = Field(default=None, description="The most probable lineage.")
     probabilities: dict[str, float] | None = Field(default=None, description="Of each lineage; they sum to 1.")
     count: float | None = Field(default=None, description="Cells in the whole frame.")
+    count_low: float | None = Field(
+        default=None, description="Low end of the count's interval; null where the model's test split allowed none."
+    )
+    count_high: float | None = Field(default=None, description="Its high end.")
+    interval_level: float | None = Field(
+        default=None, description="Share of true counts that such intervals are made to hold, like 0.9."
+    )
+    unfamiliar: bool | None = Field(
+        default=None,
+        description="True where the image is unlike the training images of a model that answered: do not rely on the "
+        "answer. Null where no model can tell.",
+    )
+    unfamiliar_reason: str | None = Field(default=None, description="Which model says so, and of how much of it.")
     tiles: int | None = Field(default=None, description="Tiles that the frame was cut into.")
     magnification: Magnification | None = Field(
         default=None,
@@ -56,11 +77,18 @@ def combine(image: str, answers: Sequence[Answer]) -> Prediction:
     counted = next((answer for answer in answers if answer.task == "count"), None)
     probabilities = classified.probabilities if classified else None
     least_sure = max(answers, key=lambda answer: CAUTION[answer.magnification])
+    told = [answer.unfamiliar for answer in answers if answer.unfamiliar is not None]
+    reasons = [f"{answer.model}: {answer.unfamiliar_reason}" for answer in answers if answer.unfamiliar]
     return Prediction(
         image=image,
         lineage=max(probabilities, key=probabilities.__getitem__) if probabilities else None,
         probabilities=probabilities,
         count=counted.count if counted else None,
+        count_low=counted.count_low if counted else None,
+        count_high=counted.count_high if counted else None,
+        interval_level=counted.interval_level if counted else None,
+        unfamiliar=any(told) if told else None,
+        unfamiliar_reason="; ".join(reasons) or None,
         tiles=max(answer.tiles for answer in answers),
         magnification=least_sure.magnification,
         models=ModelRefs(

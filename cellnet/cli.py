@@ -25,13 +25,25 @@ if TYPE_CHECKING:
     from pipelines.places import Places
 
 FIGURE_NAMES = {
-    "classify": ("n", "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auc_macro"),
+    "classify": (
+        "n",
+        "accuracy",
+        "balanced_accuracy",
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "auc_macro",
+        "ece",
+    ),
     "count": ("n", "mae", "mse", "rmse", "r", "r2", "bias", "mape"),
 }
 SHOWN = 10
 """Near-duplicates that an import names one by one."""
 PAGE_HELP = "of files of several pages: middle, all, or a number from 1"
-CSV_COLUMNS = ["image", "lineage", "probability", "count", "tiles", "magnification", "classifier", "regressor", "error"]
+CSV_COLUMNS = [
+    *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level"),
+    *("unfamiliar", "unfamiliar_reason", "tiles", "magnification", "classifier", "regressor", "error"),
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bank(verbs.add_parser("bank", help="import images and look at what a bank holds"))
     _add_train(verbs.add_parser("train", help="train a classifier or a counter and publish it"))
     _add_tune(verbs.add_parser("tune", help="search activation × kernel, publish and promote the winner"))
+    _add_calibrate(verbs.add_parser("calibrate", help="fit probabilities, intervals and the flag of a model anew"))
     _add_evaluate(verbs.add_parser("evaluate", help="score a model on a split of a bank"))
     _add_registry(verbs.add_parser("registry", help="list, show, promote, roll back and verify models"))
     _add_predict(verbs.add_parser("predict", help="name and count what images show"))
@@ -181,12 +194,24 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_tune)
 
 
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Publish the next version of a model: the same weights, with temperature, count intervals and the flag for "
+        "unfamiliar images fitted on the bank's test split. Training does this by itself."
+    )
+    parser.add_argument("ref", metavar="REF")
+    parser.add_argument("bank", metavar="BANK")
+    parser.add_argument("--json", action="store_true")
+    _add_places(parser, registry=True)
+    parser.set_defaults(run=_calibrate)
+
+
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF")
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--split", choices=["train", "test", "holdout", "all"], default="holdout")
     parser.add_argument("--json", action="store_true", help="the scores as one JSON object")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="also write DIR/report.html")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="also write DIR/report.html and DIR/scores.json")
     _add_places(parser, registry=True)
     parser.set_defaults(run=_evaluate)
 
@@ -395,10 +420,26 @@ def _tune(arguments: argparse.Namespace) -> None:
     print(winner.ref)
 
 
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from pipelines.calibrate import recalibrate
+
+    version = recalibrate(arguments.ref, _places(arguments))
+    calibration = version.card.calibration
+    assert calibration is not None
+    if arguments.json:
+        print(json.dumps({"model": version.ref, "calibration": calibration.model_dump()}))
+        return
+    for line in calibration.lines(version.card.task):
+        say(line)
+    print(version.ref)
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     from pipelines.evaluate import evaluate
 
-    evaluation = evaluate(arguments.ref, _places(arguments), split=arguments.split)
+    evaluation = evaluate(
+        arguments.ref, _places(arguments), split=arguments.split, pictures=arguments.report is not None
+    )
     scores = evaluation.scores
     for line in scores["left_out"]:
         say(f"left out {line}")
@@ -424,17 +465,33 @@ def print_scores(scores: dict[str, Any]) -> None:
     names = FIGURE_NAMES[scores["task"]]
     _print_table([{"per": unit, **{name: scores[unit][name] for name in names}} for unit in ("tile", "frame")])
     main = MAIN[scores["task"]]
-    for unit in ("tile", "frame"):
-        low, high = scores[unit][f"{main}_interval"]
-        print(f"{main} per {unit}: {scores[unit][main]:.3f}, 95 % interval over groups {low:.3f}-{high:.3f}")
+    print("\n95 % intervals, over groups:")
+    figures = [(main, main), ("coverage", "in the 90 % interval"), ("unfamiliar", "called unfamiliar")]
+    _print_table(
+        [
+            {"per": unit, "figure": words, "value": scores[unit][name], "from": low, "to": high}
+            for unit in ("tile", "frame")
+            for name, words in figures
+            if name in scores[unit]
+            for low, high in [scores[unit][f"{name}_interval"]]
+        ]
+    )
     if scores["frame"].get("per_lineage"):
-        print("per frame, by lineage:")
+        print("\nper frame, by lineage:")
         shown = PER_LINEAGE[scores["task"]]
         rows = [
             {"lineage": name, **{figure: values[figure] for figure in shown}}
             for name, values in scores["frame"]["per_lineage"].items()
         ]
         _print_table(rows)
+    if scores["tile"].get("by_density"):
+        print("\nper tile, by density:")
+        _print_table(
+            [
+                {"true count": f"{bin['from']:g}-{bin['to']:g}"} | {name: bin[name] for name in PER_LINEAGE["count"]}
+                for bin in scores["tile"]["by_density"]
+            ]
+        )
 
 
 def _registry(arguments: argparse.Namespace) -> Any:
@@ -528,6 +585,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     say(f"{counted(len(said) - bad, 'image')} predicted, {bad} not")
     if any(prediction.magnification == "assumed" for prediction in said):
         say("note: pixel sizes are not known; the images are taken to be of the training frames' magnification")
+    unfamiliar = sum(prediction.unfamiliar is True for prediction in said)
+    if unfamiliar:
+        say(f"warning: {counted(unfamiliar, 'image')} unlike the training images; do not rely on what is said of them")
     if bad == len(said):
         raise ConfigError("no image could be predicted; the reasons are above")
 
@@ -537,8 +597,17 @@ def _prediction_line(prediction: Prediction) -> str:
     if prediction.lineage is not None and prediction.probabilities is not None:
         parts.append(f"{prediction.lineage} ({prediction.probabilities[prediction.lineage]:.0%})")
     if prediction.count is not None:
-        parts.append(f"{prediction.count:.1f} cells")
-    return "  ".join([*parts, f"[{counted(prediction.tiles or 0, 'tile')}]"])
+        parts.append(f"{prediction.count:.1f} cells{_interval(prediction)}")
+    parts.append(f"[{counted(prediction.tiles or 0, 'tile')}]")
+    if prediction.unfamiliar:
+        parts.append(f"UNFAMILIAR: {prediction.unfamiliar_reason}")
+    return "  ".join(parts)
+
+
+def _interval(prediction: Prediction) -> str:
+    if prediction.count_low is None or prediction.count_high is None or prediction.interval_level is None:
+        return ""
+    return f" ({prediction.count_low:.1f}-{prediction.count_high:.1f} at {prediction.interval_level:.0%})"
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,9 @@ Scores = dict[str, Any]
 MAIN: Final[dict[Task, str]] = {"classify": "accuracy", "count": "mae"}
 """The score of each task that is given with an interval."""
 
+CALIBRATION_BINS: Final = 15
+"""As Guo et al. take."""
+
 PER_LINEAGE: Final[dict[Task, tuple[str, ...]]] = {
     "classify": ("n", "precision", "recall", "f1", "auc"),
     "count": ("n", "mae", "bias", "mape"),
@@ -37,6 +40,12 @@ class Rows:
     """Probabilities (N, K) or counts (N,)."""
     lineages: Sequence[str | None]
     groups: Sequence[str]
+    raw: NDArray[Any] | None = None
+    """Probabilities (N, K) before calibration, of a classifier."""
+    interval: NDArray[np.float64] | None = None
+    """Low and high ends (N, 2) of the counts, of a counter that gives them."""
+    unfamiliar: NDArray[np.bool_] | None = None
+    """Which rows (N,) are flagged as unlike the training images, by a model that can tell."""
 
 
 def score(task: Task, rows: Rows, classes: Sequence[str]) -> Scores:
@@ -44,11 +53,26 @@ def score(task: Task, rows: Rows, classes: Sequence[str]) -> Scores:
     if task == "classify":
         scores = classification(rows.truth, rows.output, classes)
         value_N = rows.output.argmax(1) == rows.truth
+        if rows.raw is not None:
+            scores["ece_uncalibrated"] = expected_calibration_error(rows.truth, rows.raw)
     else:
         scores = counting_per_lineage(rows.truth, rows.output, rows.lineages)
+        scores["by_density"] = by_density(rows.truth, rows.output)
         value_N = np.abs(rows.output - rows.truth)
-    interval = bootstrap_interval(lambda chosen: float(value_N[chosen].mean()), rows.groups)
-    return {**scores, f"{MAIN[task]}_interval": list(interval)}
+        if rows.interval is not None:
+            inside_N = covered(rows.truth, rows.interval)
+            scores["coverage"] = float(inside_N.mean())
+            scores["coverage_interval"] = mean_interval(inside_N, rows.groups)
+            scores["interval_width"] = float(np.diff(rows.interval).mean())
+    if rows.unfamiliar is not None:
+        scores["unfamiliar"] = float(rows.unfamiliar.mean())
+        scores["unfamiliar_interval"] = mean_interval(rows.unfamiliar, rows.groups)
+    return {**scores, f"{MAIN[task]}_interval": mean_interval(value_N, rows.groups)}
+
+
+def mean_interval(value_N: NDArray[Any], groups: Sequence[str]) -> list[float]:
+    """The 95 % bootstrap interval, over groups, of a mean."""
+    return list(bootstrap_interval(lambda chosen: float(value_N[chosen].mean()), groups))
 
 
 def classification(
@@ -76,6 +100,7 @@ def classification(
         "recall_macro": float(recall[present].mean()),
         "f1_macro": float(f1[present].mean()),
         "auc_macro": float(np.mean(known)) if known else None,
+        "ece": expected_calibration_error(truth_N, probability_NK),
         "confusion": sk.confusion_matrix(truth_N, said_N, labels=labels).tolist(),
         "classes": list(classes),
         "per_lineage": {
@@ -95,6 +120,88 @@ def _auc(positive_N: NDArray[np.bool_], score_N: NDArray[np.floating[Any]]) -> f
     if positive_N.all() or not positive_N.any():
         return None
     return float(sk.roc_auc_score(positive_N, score_N))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows whose highest probability is within a bin."""
+
+    n: int
+    probability: float
+    """Their mean highest probability."""
+    accuracy: float
+    """Share of them that is right."""
+
+
+def reliability(
+    truth_N: NDArray[np.int64], probability_NK: NDArray[np.floating[Any]], *, bins: int = CALIBRATION_BINS
+) -> list[Bin]:
+    """Sureness against accuracy in equal-width bins of the highest probability; empty bins are left out."""
+    sure_N = probability_NK.max(1)
+    right_N = probability_NK.argmax(1) == truth_N
+    bin_N = np.minimum((sure_N * bins).astype(int), bins - 1)
+    return [
+        Bin(int(inside.sum()), float(sure_N[inside].mean()), float(right_N[inside].mean()))
+        for inside in (bin_N == index for index in np.unique(bin_N))
+    ]
+
+
+def expected_calibration_error(
+    truth_N: NDArray[np.int64], probability_NK: NDArray[np.floating[Any]], *, bins: int = CALIBRATION_BINS
+) -> float:
+    """Mean over rows of |accuracy - highest probability| of their bin (Guo et al. 2017, arXiv:1706.04599, eq. 3).
+
+    Of few rows it is above 0 by chance alone.
+
+    >>> say = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    >>> round(expected_calibration_error(np.array([0, 1, 1]), say), 3)  # (2 × |0.5 - 0.9| + |1 - 0.6|) / 3
+    0.4
+    """
+    found = reliability(truth_N, probability_NK, bins=bins)
+    return sum(bin.n * abs(bin.accuracy - bin.probability) for bin in found) / len(truth_N)
+
+
+def roc(positive_N: NDArray[np.bool_], score_N: NDArray[np.floating[Any]]) -> list[tuple[float, float]]:
+    """Points (false positive rate, true positive rate) of a ROC curve, thinned to about a hundred; none for one class.
+
+    >>> roc(np.array([False, True]), np.array([0.2, 0.7]))
+    [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    """
+    if positive_N.all() or not positive_N.any():
+        return []
+    false_P, true_P, _ = sk.roc_curve(positive_N, score_N)
+    kept = np.unique(np.linspace(0, len(false_P) - 1, min(len(false_P), 101)).round().astype(int))
+    return list(zip(false_P[kept].tolist(), true_P[kept].tolist(), strict=True))
+
+
+def by_density(truth_N: NDArray[np.float64], count_N: NDArray[np.float64], *, bins: int = 5) -> list[Scores]:
+    """`counting` in bins of the true count, with the bins' ends; the bins are quantiles, so they hold alike many rows.
+
+    >>> few, many = by_density(np.array([0.0, 1.0, 8.0, 9.0]), np.array([0.0, 1.0, 9.0, 11.0]), bins=2)
+    >>> few["from"], few["to"], few["mae"], many["from"], many["to"], many["mae"]
+    (0.0, 1.0, 0.0, 8.0, 9.0, 1.5)
+    """
+    if np.isnan(truth_N).any():
+        return []
+    edges = np.unique(np.quantile(truth_N, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
+    bin_N = np.searchsorted(edges, truth_N)  # (…, first edge], (first, second edge], …
+    return [
+        {
+            "from": float(truth_N[inside].min()),
+            "to": float(truth_N[inside].max()),
+            **counting(truth_N[inside], count_N[inside]),
+        }
+        for inside in (bin_N == index for index in np.unique(bin_N))
+    ]
+
+
+def covered(truth_N: NDArray[np.float64], interval_N2: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which true counts are within their interval, ends included.
+
+    >>> covered(np.array([3.0, 9.0]), np.array([[1.0, 3.0], [1.0, 3.0]])).tolist()
+    [True, False]
+    """
+    return np.asarray((interval_N2[:, 0] <= truth_N) & (truth_N <= interval_N2[:, 1]))
 
 
 def counting(truth_N: NDArray[np.float64], count_N: NDArray[np.float64]) -> Scores:

@@ -14,8 +14,10 @@ from torch import nn
 from cellnet import models, training
 from cellnet.answers import Answer, Magnification
 from cellnet.augment import frame_at_scale
+from cellnet.calibration import Calibration, count_interval, temper
 from cellnet.config import Task, TrainConfig
 from cellnet.errors import IntegrityError, NotFoundError
+from cellnet.familiarity import FALSE_RATE, FAMILIARITY, Familiarity, grey_features, watched
 from cellnet.images import Box, cut, normalise, to_network_size
 from cellnet.inputs import views_of
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
@@ -35,6 +37,10 @@ class FramePrediction:
     """Probabilities (N, K) or counts (N,) of the tiles."""
     factor: float
     """By how much the frame was resized before it was cut."""
+    features_ND: NDArray[np.float32] | None = None
+    """What describes the tiles to `cellnet.familiarity`, where that was asked for."""
+    strangeness_N: NDArray[np.float64] | None = None
+    """How unlike the training tiles each tile is, above 1 too much so; None where the model cannot tell."""
 
     @property
     def weights_N(self) -> NDArray[np.float64]:  # noqa: N802 - the shape is part of the name
@@ -52,28 +58,53 @@ class FramePrediction:
         pooled: NDArray[np.float64] = np.average(self.tile_outputs, axis=0, weights=self.weights_N)
         return pooled
 
+    @property
+    def strangeness(self) -> float | None:
+        """How unlike the training frames this one is, above 1 too much so; None where the model cannot tell."""
+        return None if self.strangeness_N is None else float(np.median(self.strangeness_N))
+
+    @property
+    def unfamiliar(self) -> bool | None:
+        """Whether it is too much so."""
+        return None if self.strangeness is None else self.strangeness > 1
+
 
 class Predictor:
     """One model version in memory."""
 
-    def __init__(self, ref: str, card: Card, network: nn.Module) -> None:
+    def __init__(self, ref: str, card: Card, network: nn.Module, familiarity: Familiarity | None = None) -> None:
         self.ref = ref
         self.card = card
         self.network = network.eval()
+        self.familiarity = familiarity
 
     @classmethod
     def load(cls, registry: Registry, ref: str) -> Self:
         """The model that a reference means. Raises NotFoundError or IntegrityError."""
         version = registry.resolve(ref)
-        return cls(version.ref, version.card, _network(registry, version))
+        return cls(version.ref, version.card, _network(registry, version), _familiarity(registry, version))
 
     @property
     def task(self) -> Task:
         """What the model does."""
         return self.card.task
 
+    @property
+    def views(self) -> int:
+        """Over how many orientations of a tile the outputs are averaged."""
+        return int(models.resolve(self.card.config.model, self.task).views)
+
+    @property
+    def calibration(self) -> Calibration:
+        """What the test split said of its sureness; of a model that was never calibrated, nothing."""
+        return self.card.calibration or Calibration(tiles=0, frames=0)
+
     def predict(
-        self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], *, pixel_um: float | None = None
+        self,
+        image_HW: NDArray[np.uint8] | NDArray[np.uint16],
+        *,
+        pixel_um: float | None = None,
+        with_features: bool = False,
     ) -> FramePrediction:
         """What the network says of a frame of any size not smaller than a tile.
 
@@ -84,13 +115,24 @@ class Predictor:
         grey_HW, factor = frame_at_scale(image_HW, pixel_um, preprocess)
         boxes = cut(grey_HW.shape[0], grey_HW.shape[1], preprocess.tile_px)
         tiles = [to_network_size(box.pixels(grey_HW)) for box in boxes]
-        outputs = [self.forward(tiles[start : start + BATCH]) for start in range(0, len(tiles), BATCH)]
+        batches = [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
+        features_ND = None
+        if with_features or self.familiarity:
+            with watched(self.network) as seen:
+                outputs = [self.forward(batch) for batch in batches]
+            features_ND = np.hstack([np.concatenate(seen[:: self.views]), grey_features(tiles)])
+        else:
+            outputs = [self.forward(batch) for batch in batches]
         known = pixel_um is not None and preprocess.pixel_um is not None
         return FramePrediction(
             magnification="assumed" if not known else "matched" if factor == 1 else "rescaled",
             boxes=boxes,
             tile_outputs=np.concatenate(outputs),
             factor=factor,
+            features_ND=features_ND,
+            strangeness_N=(
+                self.familiarity.strangeness(features_ND) if self.familiarity and features_ND is not None else None
+            ),
         )
 
     def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], *, pixel_um: float | None = None) -> Answer:
@@ -98,22 +140,40 @@ class Predictor:
         said = self.predict(image_HW, pixel_um=pixel_um)
         classes = self.card.classes
         classifies = self.task == "classify"
+        low, high = (None, None) if classifies else self.interval(said) or (None, None)
         return Answer(
             model=self.ref,
             task=self.task,
             probabilities=dict(zip(classes, said.probability_K.tolist(), strict=True)) if classifies else None,
             count=None if classifies else said.count,
+            count_low=low,
+            count_high=high,
+            interval_level=None if low is None else self.calibration.level,
+            unfamiliar=said.unfamiliar,
+            unfamiliar_reason=_reason(said) if said.unfamiliar else None,
             tiles=len(said.boxes),
             magnification=said.magnification,
         )
+
+    def interval(self, said: FramePrediction) -> tuple[float, float] | None:
+        """Low and high end of a frame's count, of a counter whose test split allowed one."""
+        calibration = self.calibration
+        quantile = calibration.frame_quantile
+        if quantile is None and len(said.boxes) == 1:
+            quantile = calibration.tile_quantile
+        if quantile is None:
+            return None
+        low, high = count_interval(np.array([said.count]), quantile)[0].tolist()
+        return low, high
 
     def forward(self, tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities (N, K) or counts (N,) of 200×200 tiles."""
         input_B1HW = torch.from_numpy(normalise(np.stack(tiles), self.card.preprocess))
         input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
-        views = models.resolve(self.card.config.model, self.task).views
-        outputs = [training.forward(self.network, view, self.task) for view in views_of(input_B1HW, int(views))]
+        outputs = [training.forward(self.network, view, self.task) for view in views_of(input_B1HW, self.views)]
         mean: NDArray[np.float32] = np.mean(outputs, axis=0)
+        if self.task == "classify" and self.calibration.temperature != 1:
+            return temper(mean, self.calibration.temperature).astype(np.float32)
         return mean
 
 
@@ -156,6 +216,21 @@ def predictor_of(ref: str, card: Card, weights: dict[str, torch.Tensor]) -> Pred
     network = fresh_network(card.config, len(card.classes))
     network.load_state_dict(weights)
     return Predictor(ref, card, network)
+
+
+def _reason(said: FramePrediction) -> str:
+    """Why a frame is called unfamiliar, for a person."""
+    return (
+        f"{said.strangeness:.1f} times as far from the training images as the {FALSE_RATE:.0%} of known images that "
+        "are farthest from them"
+    )
+
+
+def _familiarity(registry: Registry, version: ModelVersion) -> Familiarity | None:
+    """What the version knows of its training images; models of before have nothing."""
+    if FAMILIARITY not in version.blobs:
+        return None
+    return Familiarity.from_bytes(registry.read(version, FAMILIARITY), version.ref)
 
 
 def _network(registry: Registry, version: ModelVersion) -> nn.Module:

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cellnet.calibration import Calibration
 from cellnet.config import Frozen, Preprocess, Task, TrainConfig
 from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError
 from cellnet.store import Store, open_store
@@ -45,6 +46,8 @@ class Card(Frozen):
     """UTC, ISO 8601."""
     search: list[dict[str, Any]] | None = None
     """The trials of the search that chose this model, if one did."""
+    calibration: Calibration | None = None
+    """Temperature and intervals; None of models published before there were any."""
 
 
 class Blob(Frozen):

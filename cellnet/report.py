@@ -4,59 +4,92 @@ import base64
 import html
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
+import yaml
+from numpy.typing import NDArray
 
+from cellnet import metrics
+from cellnet.calibration import LEVEL
 from cellnet.config import Task
 from cellnet.errors import ConfigError
-from cellnet.metrics import MAIN, PER_LINEAGE, Rows
+from cellnet.evaluation import Evaluation, Picture, worst_rows
+from cellnet.metrics import MAIN, PER_LINEAGE
+from cellnet.plots import draw_confusion, draw_counts, draw_density, draw_history, draw_reliability, draw_roc, svg
 
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Scores, and the truths and outputs that they were taken over."""
-
-    scores: dict[str, Any]
-    """The object that `cellnet evaluate --json` prints."""
-    tiles: Rows
-    frames: Rows
-    sources: list[str]
-    """The files of the frames."""
-
-
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #8884; font-variant-numeric: tabular-nums; }
+STYLE: Final = """
+:root { color-scheme: light dark; --ink: #1b2430; --soft: #5d6b7a; --line: #dde3e9; --card: #fff; --ground: #f4f6f8;
+  --warn: #8a4b00; --warn-ground: #fdf1e0; }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e8edf2; --soft: #9aa8b6; --line: #2c3844;
+  --card: #18212b; --ground: #0f161d; --warn: #ffc47a; --warn-ground: #33260f; } }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1.5rem 1rem 3rem;
+  color: var(--ink); background: var(--ground); }
+h1 { margin: 0; font-size: 1.6rem; letter-spacing: -.02em; overflow-wrap: anywhere; }
+h2 { margin: 2rem 0 .6rem; font-size: 1.15rem; }
+.note, .soft { color: var(--soft); }
+.warn { padding: .5rem .8rem; border-radius: 8px; color: var(--warn); background: var(--warn-ground); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.6rem, 1fr)); gap: .7rem; margin: 1.2rem 0; }
+.tiles div, .plot, .scroll, details, .worst figure { border: 1px solid var(--line); border-radius: 12px;
+  background: var(--card); }
+.tiles div { padding: .7rem .9rem; }
+.tiles b { display: block; font-size: 1.55rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
+.tiles small { color: var(--soft); display: block; line-height: 1.35; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: .7rem; }
+.plot { margin: 0; padding: .6rem; }
+.plot svg { display: block; width: 100%; height: auto; max-height: 28rem; }
+.plot figcaption { color: var(--soft); font-size: .82rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
+  font-variant-numeric: tabular-nums; }
+tbody tr:last-child td { border-bottom: 0; }
+th { color: var(--soft); font-size: .82rem; font-weight: 600; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; background: white; border-radius: 6px; }
-.note { opacity: .75; }
+img { max-width: 100%; border-radius: 6px; }
+.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: .7rem; }
+.worst figure { margin: 0; padding: .6rem; break-inside: avoid; }
+.worst .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem; }
+.worst img { width: 100%; display: block; }
+.worst figcaption { margin-top: .4rem; font-size: .85rem; line-height: 1.4; overflow-wrap: anywhere; }
+details { padding: .5rem .9rem; margin: .6rem 0; }
+summary { cursor: pointer; }
+pre { columns: 3 18rem; font-size: .82rem; margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+@media print { @page { margin: 14mm; } :root { --ground: #fff; } body { max-width: none; padding: 0; font-size: 11px; }
+  h2 { break-after: avoid; margin-top: 1.2rem; } .plot, .tiles div, tr { break-inside: avoid; }
+  .plots { grid-template-columns: 1fr 1fr; } .plot svg { max-height: 17rem; }
+  .tiles { grid-template-columns: repeat(3, 1fr); }
+  .worst { grid-template-columns: repeat(3, 1fr); } th, td { padding: .2rem .4rem; } }
 """
+
+CSP: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""Nothing is loaded and nothing runs, whatever a file is called."""
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> Path:
     """The path of the page. Raises ConfigError when the folder cannot be written."""
     scores = evaluation.scores
-    caption, draw = FIGURES[scores["task"]]
-    figure = _figure(draw, evaluation)
     title = f"{scores['model']} on the {scores['split']} split"
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
-<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
-<h1>{html.escape(title)}</h1>
-{_summary(scores)}
-<img alt="{caption}" src="{figure}">
-<p class="note">{caption}</p>
-{_per_lineage(scores)}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{CSP}"><style>{STYLE}</style></head><body>
+<header><h1>{html.escape(title)}</h1>{_lead(evaluation)}</header>
+{_headline(scores)}{_notes(scores)}
+{_plots(evaluation)}
+{_table_section("Scores", _score_rows(scores))}
+{_per_lineage(scores)}{_by_density(scores)}
 <h2>Frames with the largest error</h2>{_worst(evaluation)}
+{_data(evaluation)}{_configuration(evaluation)}
 </body></html>"""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scores.json").write_text(json.dumps(scores, indent=1))
+        (folder / "scores.json").write_text(json.dumps(scores | {"plotted": plotted(evaluation)}, indent=1))
         path = folder / "report.html"
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -64,14 +97,136 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
     return path
 
 
-def _summary(scores: dict[str, Any]) -> str:
+def plotted(evaluation: Evaluation) -> dict[str, Any]:
+    """What the plots show beyond the scores: curves, bins and points, by tile and frame, and the training's history."""
+    card = evaluation.card
+    return {"history": card.history if card else []} | {unit: _points(evaluation, unit) for unit in ("tile", "frame")}
+
+
+def _points(evaluation: Evaluation, unit: str) -> dict[str, Any]:
+    rows, scores = evaluation.rows(unit), evaluation.scores[unit]
+    if evaluation.scores["task"] == "count":
+        points = {"truth": rows.truth.tolist(), "count": rows.output.tolist()}
+        return points | ({"interval": rows.interval.tolist()} if rows.interval is not None else {})
+    return {
+        "roc": {name: metrics.roc(rows.truth == i, rows.output[:, i]) for i, name in enumerate(scores["classes"])},
+        "reliability": [asdict(bin) for bin in metrics.reliability(rows.truth, rows.output)],
+        "reliability_uncalibrated": [
+            asdict(bin) for bin in (metrics.reliability(rows.truth, rows.raw) if rows.raw is not None else [])
+        ],
+    }
+
+
+def _lead(evaluation: Evaluation) -> str:
+    card = evaluation.card
+    if card is None:
+        return ""
+    model = card.config.model
+    words = [
+        f"A {model.architecture} network ({model.activation}, kernel {card.preprocess.kernel})",
+        f"published {card.created[:10]}",
+        f"bank {evaluation.bank_digest[:12]}",
+    ]
+    return f'<p class="soft">{html.escape(", ".join(words))}</p>'
+
+
+def _headline(scores: dict[str, Any]) -> str:
+    """The main figures as tiles, each with its interval."""
+    tiles = [
+        f"<div><small>{name} per {unit}</small><b>{value}</b><small>{note}</small></div>"
+        for unit in reversed(units(scores))
+        for name, value, note in _figures(scores["task"], scores[unit])
+    ]
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def units(scores: dict[str, Any]) -> list[str]:
+    """`tile` and `frame`, or `frame` alone where every frame is one tile."""
+    return ["frame"] if scores["tile"]["n"] == scores["frame"]["n"] else ["tile", "frame"]
+
+
+def _figures(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(name, value, what to know of it) of the figures that matter most."""
+    main, n = MAIN[task], scores["n"]
+    yield main.replace("mae", "mean error"), _text(scores[main], 2), f"{_span(scores[f'{main}_interval'])}, n = {n}"
+    if task == "classify":
+        before = scores.get("ece_uncalibrated")
+        yield "calibration error", _text(scores["ece"]), f"{_text(before)} before calibration" if before else "ECE"
+    elif "coverage" in scores:
+        yield f"within the {LEVEL:.0%} interval", f"{scores['coverage']:.0%}", _span(scores["coverage_interval"])
+    if "unfamiliar" in scores:
+        yield "called unfamiliar", f"{scores['unfamiliar']:.0%}", _span(scores["unfamiliar_interval"])
+
+
+def _span(interval: list[float]) -> str:
+    low, high = interval
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _notes(scores: dict[str, Any]) -> str:
+    """What a reader must know to read the figures rightly."""
+    notes = ["Spans are 95 % bootstrap intervals over groups; of few groups they say little."]
+    calibration = scores.get("calibration")
+    if not calibration or not calibration["tiles"]:
+        notes.append("The model is not calibrated: there were no test frames, or it was published before there was.")
+    elif calibration["frame_basis"] == "parts of frames":
+        notes.append(
+            f"The {calibration['frames']} test frames are too few for conformal intervals of frames; "
+            "those given rest on parts of these frames and guarantee nothing."
+        )
+    flatters = scores["split"] not in ("holdout", "test")
+    warning = "These frames include the training frames: it flatters." if flatters else ""
+    if not scores["same_bank"]:
+        warning += " The model was trained on another state of the bank, whose splits may differ."
+    out = f" Left out: {len(scores['left_out'])}; see below." if scores["left_out"] else ""
+    warned = f'<p class="warn">{warning.strip()}</p>' if warning else ""
+    return f'{warned}<p class="note">{" ".join(notes)}{out}</p>'
+
+
+def _plots(evaluation: Evaluation) -> str:
+    """Every plot of the task, each a figure with its words."""
+    classifies = evaluation.scores["task"] == "classify"
+    found: list[str] = []
+    for unit in units(evaluation.scores):
+        draw_main, words = (
+            (draw_confusion, f"Confusion matrix: colour is the share of the true lineage, numbers are {unit}s.")
+            if classifies
+            else (draw_counts, "Predicted against true counts; the grey line is equality, bars are intervals.")
+        )
+        found.append(_plot(partial(draw_main, evaluation=evaluation, unit=unit), words))
+    if classifies:
+        unit = units(evaluation.scores)[0]
+        found += [
+            _plot(partial(draw_roc, evaluation=evaluation, unit=unit), "ROC curve of each lineage against the rest."),
+            _plot(
+                partial(draw_reliability, evaluation=evaluation, unit=unit),
+                "How often the model is right that is so sure; on the grey line it is as right as it is sure.",
+            ),
+        ]
+    else:
+        for unit in units(evaluation.scores):
+            if len(evaluation.scores[unit].get("by_density", [])) > 1:
+                draw = partial(draw_density, evaluation=evaluation, unit=unit)
+                found.append(_plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
+    history = evaluation.card.history if evaluation.card else []
+    if history and {"number", "loss", "test"} <= history[0].keys():
+        draw = partial(draw_history, history=history, main=MAIN[evaluation.scores["task"]])
+        found.append(
+            _plot(draw, "The training's loss, and its score on the test split, which chose the last epoch shown.")
+        )
+    return f'<h2>At a glance</h2><div class="plots">{"".join(found)}</div>'
+
+
+def _plot(draw: Any, words: str) -> str:
+    picture = svg(draw).replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)
+    return f'<figure class="plot">{picture}<figcaption>{html.escape(words)}</figcaption></figure>'
+
+
+def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
     names = [name for name, value in scores["tile"].items() if isinstance(value, int | float | None)]
-    main = MAIN[scores["task"]]
-    rows = [["per", *names]] + [[unit, *(_text(scores[unit][name]) for name in names)] for unit in ("tile", "frame")]
-    low, high = scores["frame"][f"{main}_interval"]
-    leaks = "" if scores["split"] in ("holdout", "test") else " These frames include the training frames: it flatters."
-    out = f" Left out: {len(scores['left_out'])}; scores.json says why." if scores["left_out"] else ""
-    return _table(rows) + f"<p>{main} per frame: {low:.3f} to {high:.3f} (95 % bootstrap over groups).{leaks}{out}</p>"
+    return [["per", *(name.replace("_", " ") for name in names)]] + [
+        [unit, *(_text(scores[unit].get(name)) for name in names)] for unit in ("tile", "frame")
+    ]
 
 
 def _per_lineage(scores: dict[str, Any]) -> str:
@@ -80,70 +235,99 @@ def _per_lineage(scores: dict[str, Any]) -> str:
         return ""
     names = PER_LINEAGE[scores["task"]]
     rows = [["lineage", *names]] + [[name, *(_text(values[key]) for key in names)] for name, values in lineages.items()]
-    return "<h2>Per frame, by lineage</h2>" + _table(rows)
+    return _table_section("Per frame, by lineage", rows)
 
 
-def _worst(evaluation: Evaluation, most: int = 8) -> str:
-    frames = evaluation.frames
-    if evaluation.scores["task"] == "classify":
-        classes = evaluation.scores["tile"]["classes"]
-        error_F = 1 - frames.output[np.arange(len(frames.truth)), frames.truth]
-        truth = [classes[index] for index in frames.truth]
-        said = [classes[index] for index in frames.output.argmax(1)]
-    else:
-        error_F = np.abs(frames.output - frames.truth)
-        truth, said = ([f"{value:.1f}" for value in of] for of in (frames.truth, frames.output))
-    worst = np.argsort(-error_F)[:most]
-    rows = [["image", "true", "predicted"]] + [
-        [Path(evaluation.sources[row]).name, truth[row], said[row]] for row in worst
+def _by_density(scores: dict[str, Any]) -> str:
+    bins = scores["tile"].get("by_density")
+    if not bins:
+        return ""
+    names = ("n", "mae", "bias", "mape")
+    rows = [["true count", *names]] + [
+        [f"{bin['from']:g} to {bin['to']:g}", *(_text(bin[name]) for name in names)] for bin in bins
     ]
-    return _table(rows)
+    return _table_section("Per tile, by density", rows)
 
 
-def draw_confusion(axis: Any, evaluation: Evaluation, unit: str) -> None:
-    """A confusion matrix onto matplotlib axes: colour is the share of the true lineage, numbers are rows."""
-    classes = evaluation.scores[unit]["classes"]
-    confusion_KK = np.array(evaluation.scores[unit]["confusion"])
-    share_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
-    axis.imshow(share_KK, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(*share_KK.shape):
-        if confusion_KK[row, column]:
-            colour = "white" if share_KK[row, column] > 0.5 else "black"
-            axis.text(column, row, confusion_KK[row, column], ha="center", va="center", color=colour, fontsize=8)
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set(title=f"per {unit}: accuracy {evaluation.scores[unit]['accuracy']:.2f}", xlabel="predicted", ylabel="true")
+def _worst(evaluation: Evaluation) -> str:
+    """The worst frames: as pictures, where there are some, and else as a table."""
+    told = {row: _told(evaluation, row) for row in worst_rows(evaluation.scores["task"], evaluation.frames)}
+    if not evaluation.worst:
+        rows = [["image", "true", "predicted"]] + [[_name(evaluation, row), *words] for row, words in told.items()]
+        return _table(rows)
+    figures = (
+        _worst_figure(picture, _name(evaluation, picture.row), *told[picture.row]) for picture in evaluation.worst
+    )
+    return (
+        '<p class="note">The worst tile of each: as it is, and with what spoke most for the prediction (Grad-CAM) in '
+        f'yellow.</p><div class="worst">{"".join(figures)}</div>'
+    )
 
 
-def draw_counts(axis: Any, evaluation: Evaluation, unit: str) -> None:
-    """Predicted against true counts onto matplotlib axes, with the line of equality."""
-    rows = evaluation.tiles if unit == "tile" else evaluation.frames
-    top = max(rows.truth.max(), rows.output.max(), 1.0) * 1.05
-    axis.plot([0, top], [0, top], color="grey", linewidth=1)
-    axis.scatter(rows.truth, rows.output, s=14, alpha=0.5, color="#1f6fb2", edgecolors="none", clip_on=False)
-    axis.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="true count", ylabel="predicted count")
-    r2 = evaluation.scores[unit]["r2"]
-    figures = f"MAE {evaluation.scores[unit]['mae']:.2f}" + (f", R² {r2:.2f}" if r2 is not None else "")
-    axis.set_title(f"per {unit}: {figures}")
+def _told(evaluation: Evaluation, row: int) -> tuple[str, str]:
+    """The truth and the prediction of a frame."""
+    frames = evaluation.frames
+    if evaluation.scores["task"] == "count":
+        return f"{frames.truth[row]:.1f}", f"{frames.output[row]:.1f}"
+    classes = evaluation.scores["tile"]["classes"]
+    return classes[frames.truth[row]], f"{classes[frames.output[row].argmax()]} ({frames.output[row].max():.0%})"
 
 
-FIGURES: Final[dict[Task, tuple[str, Callable[[Any, Evaluation, str], None]]]] = {
-    "classify": (
-        "Confusion matrices: colour is the share of the true lineage, numbers are tiles and frames.",
-        draw_confusion,
-    ),
-    "count": ("Predicted against true counts; the line is equality.", draw_counts),
-}
+def _name(evaluation: Evaluation, row: int) -> str:
+    return Path(evaluation.sources[row]).name
 
 
-def _figure(draw: Callable[[Any, Evaluation, str], None], evaluation: Evaluation) -> str:
-    """Tiles and frames side by side, as the `src` of an image."""
-    from matplotlib.figure import Figure
+def _worst_figure(picture: Picture, name: str, truth: str, said: str) -> str:
+    alts = (f"worst tile of {name}", f"where the network looks in {name}")
+    pair = "".join(
+        f'<img alt="{html.escape(alt)}" src="{_jpeg(image)}">'
+        for alt, image in zip(alts, (picture.tile_HW, overlay(picture.tile_HW, picture.cam_HW)), strict=True)
+    )
+    words = f"<b>{html.escape(name)}</b><br>true {html.escape(truth)}, predicted {html.escape(said)}"
+    return f'<figure><div class="pair">{pair}</div><figcaption>{words}</figcaption></figure>'
 
-    figure = Figure(figsize=(11.2, 5), layout="constrained")
-    for axis, unit in zip(figure.subplots(1, 2), ("tile", "frame"), strict=True):
-        draw(axis, evaluation, unit)
-    return src_of(png_of(figure))
+
+def overlay(tile_HW: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A tile in grey with a saliency map of 0..1 over it (H, W, 3), from nothing to bright yellow; BGR."""
+    heat_HW3 = cv2.applyColorMap((cam_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    weight_HW1 = 0.65 * cam_HW[..., None]
+    return np.asarray(tile_HW[..., None] * (1 - weight_HW1) + heat_HW3 * weight_HW1, np.uint8)
+
+
+def _jpeg(image: NDArray[np.uint8]) -> str:
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def _data(evaluation: Evaluation) -> str:
+    """What the bank holds and what was left out."""
+    parts = []
+    if evaluation.held:
+        held = {(row["lineage"], row["split"]): f"{row['frames']} ({row['groups']})" for row in evaluation.held}
+        splits = [split for split in ("train", "test", "holdout") if any(split == of for _, of in held)]
+        lineages = list(dict.fromkeys(lineage for lineage, _ in held))
+        rows = [[lineage, *(held.get((lineage, split), "–") for split in splits)] for lineage in lineages]
+        parts.append(_table([["lineage: frames (groups)", *splits], *rows]))
+        parts.append(f'<p class="note">The bank’s digest is {html.escape(evaluation.bank_digest)}.</p>')
+    for words, lines in (
+        ("Frames left out of this evaluation", evaluation.scores["left_out"]),
+        ("Files that the bank set aside", evaluation.set_aside),
+    ):
+        if lines:
+            listed = "\n".join(map(html.escape, lines[:200]))
+            parts.append(f"<details><summary>{words}: {len(lines)}</summary><pre>{listed}</pre></details>")
+    return f"<h2>Data</h2>{''.join(parts)}" if parts else ""
+
+
+def _configuration(evaluation: Evaluation) -> str:
+    card = evaluation.card
+    if card is None:
+        return ""
+    shown = card.model_dump(mode="json", exclude={"history", "search", "scores"})
+    text = html.escape(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+    return (
+        f"<h2>Configuration</h2><details open><summary>Everything that was chosen</summary><pre>{text}</pre></details>"
+    )
 
 
 def png_of(figure: Any) -> bytes:
@@ -158,13 +342,17 @@ def src_of(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
+def _table_section(title: str, rows: list[list[Any]]) -> str:
+    return f"<h2>{html.escape(title)}</h2>{_table(rows)}"
+
+
 def _table(rows: list[list[Any]]) -> str:
     head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _text(value: float | None) -> str:
+def _text(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

@@ -11,15 +11,19 @@ from typing import Any, Literal
 
 import numpy as np
 import ray.data
+import torch
 from numpy.typing import NDArray
 
 from cellnet import metrics
-from cellnet.augment import count_inside
+from cellnet.augment import count_inside, frame_at_scale
 from cellnet.bank import Frame, read_pixels
+from cellnet.calibration import Calibration, count_interval, uncalibrated
 from cellnet.errors import DataError, NotFoundError
+from cellnet.evaluation import Evaluation, Picture, worst_rows
+from cellnet.images import normalise, to_network_size
 from cellnet.predictor import FramePrediction, Predictor
-from cellnet.registry import Registry
-from cellnet.report import Evaluation
+from cellnet.registry import Card, Registry
+from cellnet.saliency import grad_cam
 from cellnet.store import Store
 from pipelines import cluster
 from pipelines.places import Places
@@ -28,11 +32,12 @@ from pipelines.shards import labelled_frames
 EvaluateSplit = Literal["train", "test", "holdout", "all"]
 
 
-def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout") -> Evaluation:
+def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout", pictures: bool = False) -> Evaluation:
     """The scores of a model over the frames of a split, every one of them once.
 
     Tiles are cut as in serving; a tile's true count is the number of known centres inside it, else its share of
-    the frame's. A frame that cannot be read or is too small is left out and named in the scores. Raises DataError
+    the frame's. With `pictures`, the worst frames are kept with what the network sees in them. A frame that cannot be
+    read or is too small is left out and named in the scores. Raises DataError
     when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
     """
     bank = places.open_bank()
@@ -64,10 +69,8 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout") -> E
     left_out = [f"{row['frame'].source}: {row['left_out']}" for row in rows if row["left_out"]]
     if not said:
         raise DataError(f"no frame of {places.bank} can be used; the first of {len(rows)}, {left_out[0]}")
-    label: dict[str | None, int] | None = None
-    if card.task == "classify":
-        label = {lineage: index for index, lineage in enumerate(card.classes)}
-    tiles, whole = _of_tiles(said, label), _of_frames(said, label)
+    tiles = _of_tiles(said, card)
+    whole = _of_frames(said, card, tiles)
     scores = {
         "task": card.task,
         "model": version.ref,
@@ -75,10 +78,21 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout") -> E
         "same_bank": card.bank_digest == bank.digest,
         "protocol": card.config.protocol,
         "left_out": left_out,
+        "calibration": card.calibration.model_dump() if card.calibration else None,
         "tile": metrics.score(card.task, tiles, card.classes),
         "frame": metrics.score(card.task, whole, card.classes),
     }
-    return Evaluation(scores=scores, tiles=tiles, frames=whole, sources=[one.frame.source for one in said])
+    return Evaluation(
+        scores=scores,
+        tiles=tiles,
+        frames=whole,
+        sources=[one.frame.source for one in said],
+        card=card,
+        bank_digest=bank.digest,
+        held=_held(bank.frames),
+        set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
+        worst=_worst(said, whole, Predictor.load(registry, version.ref), bank.store) if pictures else [],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +101,8 @@ class Said:
 
     frame: Frame
     prediction: FramePrediction
+    interval: tuple[float, float] | None
+    """Of the frame's count, of a counter that gives one."""
     tile_counts: list[float]
     """The true ones."""
     left_out: str = ""
@@ -104,11 +120,12 @@ def _say(predictor: Predictor, frame: Frame, store: Store) -> dict[str, Any]:
         prediction = predictor.predict(read_pixels(store, frame), pixel_um=frame.pixel_um)
     except (DataError, NotFoundError) as error:
         reason = str(error).removeprefix(f"{frame.source}: ")
-        return {"frame": frame, "prediction": None, "tile_counts": None, "left_out": reason}
+        return {"frame": frame, "prediction": None, "interval": None, "tile_counts": None, "left_out": reason}
     boxes = prediction.boxes
     size = (max(box.bottom for box in boxes), max(box.right for box in boxes))
     counts = [count_inside(frame, box, size, prediction.factor) for box in boxes]
-    return {"frame": frame, "prediction": prediction, "tile_counts": counts, "left_out": ""}
+    interval = predictor.interval(prediction) if predictor.task == "count" else None
+    return {"frame": frame, "prediction": prediction, "interval": interval, "tile_counts": counts, "left_out": ""}
 
 
 def _cell(value: Any) -> NDArray[Any]:
@@ -118,27 +135,74 @@ def _cell(value: Any) -> NDArray[Any]:
     return cell
 
 
-def _of_tiles(said: list[Said], label: dict[str | None, int] | None) -> metrics.Rows:
-    """The tiles as rows; `label` is the index of each lineage, for a classifier."""
+def _of_tiles(said: list[Said], card: Card) -> metrics.Rows:
+    """The tiles as rows."""
     frames = [one.frame for one in said for _ in one.prediction.boxes]
     counts = [count for one in said for count in one.tile_counts]
+    output = np.concatenate([one.prediction.tile_outputs for one in said]).astype(np.float64)
+    strangeness = [one.prediction.strangeness_N for one in said if one.prediction.strangeness_N is not None]
+    calibration = card.calibration or Calibration(tiles=0, frames=0)
+    quantile = calibration.tile_quantile
+    classifies = card.task == "classify"
     return metrics.Rows(
-        truth=np.array([label[frame.lineage] for frame in frames] if label else counts),
-        output=np.concatenate([one.prediction.tile_outputs for one in said]).astype(np.float64),
+        truth=np.array([card.classes.index(str(frame.lineage)) for frame in frames] if classifies else counts),
+        output=output,
         lineages=[frame.lineage for frame in frames],
         groups=[frame.group for frame in frames],
+        raw=uncalibrated(output, calibration.temperature) if classifies else None,
+        interval=count_interval(output, quantile) if quantile is not None else None,
+        unfamiliar=np.concatenate(strangeness) > 1 if strangeness else None,
     )
 
 
-def _of_frames(said: list[Said], label: dict[str | None, int] | None) -> metrics.Rows:
+def _of_frames(said: list[Said], card: Card, tiles: metrics.Rows) -> metrics.Rows:
     """Likewise the frames, by their pooled outputs."""
     frames = [one.frame for one in said]
+    intervals = [one.interval for one in said if one.interval]
+    flags = [one.prediction.unfamiliar for one in said if one.prediction.unfamiliar is not None]
+    classifies = card.task == "classify"
+    raw = None
+    if tiles.raw is not None:
+        ends = np.cumsum([len(one.prediction.boxes) for one in said])[:-1]
+        parts = zip(said, np.split(tiles.raw, ends), strict=True)
+        raw = np.array([np.average(part_NK, axis=0, weights=one.prediction.weights_N) for one, part_NK in parts])
     return metrics.Rows(
-        truth=np.array([label[frame.lineage] if label else frame.count for frame in frames]),
-        output=np.array([one.prediction.probability_K if label else one.prediction.count for one in said]),
+        truth=np.array([card.classes.index(str(frame.lineage)) if classifies else frame.count for frame in frames]),
+        output=np.array([one.prediction.probability_K if classifies else one.prediction.count for one in said]),
         lineages=[frame.lineage for frame in frames],
         groups=[frame.group for frame in frames],
+        raw=raw,
+        interval=np.array(intervals) if len(intervals) == len(said) else None,
+        unfamiliar=np.array(flags) if flags else None,
     )
+
+
+def _worst(said: list[Said], frames: metrics.Rows, predictor: Predictor, store: Store) -> list[Picture]:
+    """The frames with the largest error, each with its worst tile and where the network looks in it."""
+    pictures = []
+    for row in worst_rows(predictor.task, frames):
+        one, truth = said[row], frames.truth[row]
+        outputs = one.prediction.tile_outputs
+        label = int(truth) if predictor.task == "classify" else None
+        error_N = -outputs[:, label] if label is not None else np.abs(outputs - np.nan_to_num(one.tile_counts))
+        box = one.prediction.boxes[int(error_N.argmax())]
+        grey_HW, _ = frame_at_scale(read_pixels(store, one.frame), one.frame.pixel_um, predictor.card.preprocess)
+        tile_HW = to_network_size(box.pixels(grey_HW))
+        input_1HW = torch.from_numpy(normalise(tile_HW[None], predictor.card.preprocess)[0])
+        shown = int(frames.output[row].argmax()) if label is not None else None
+        pictures.append(Picture(row=row, tile_HW=tile_HW, cam_HW=grad_cam(predictor.network, input_1HW, shown)))
+    return pictures
+
+
+def _held(frames: list[Frame]) -> list[dict[str, Any]]:
+    """Frames and groups of every lineage and split."""
+    parts: dict[tuple[str, str], list[Frame]] = {}
+    for frame in frames:
+        parts.setdefault((frame.lineage or "not known", str(frame.split)), []).append(frame)
+    return [
+        {"lineage": lineage, "split": split, "frames": len(held), "groups": len({frame.group for frame in held})}
+        for (lineage, split), held in sorted(parts.items())
+    ]
 
 
 if __name__ == "__main__":

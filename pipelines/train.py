@@ -35,6 +35,7 @@ from cellnet.predictor import fresh_network
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 from cellnet.store import Store
 from pipelines import cluster
+from pipelines.calibrate import calibrated
 from pipelines.drawn import score_drawn_holdout
 from pipelines.places import Places, filesystem
 from pipelines.runs import Run, new_run, read_state, tensorboard_command, unfinished_run, write_state
@@ -227,7 +228,10 @@ def publish(
     search: list[dict[str, Any]] | None = None,
     more: dict[str, Any] | None = None,
 ) -> ModelVersion:
-    """The trained network in the registry, with its card; `more` are scores over other rows than the test tiles."""
+    """The trained network in the registry, calibrated by the test split, with its card.
+
+    `more` are scores over other rows than the test tiles.
+    """
     frames = [frame for frame in trainable_frames(bank, config.task) if frame.split == "train"]
     card = Card(
         task=config.task,
@@ -247,7 +251,8 @@ def publish(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         search=search,
     )
-    return registry.publish(name or DEFAULT_NAMES[config.task], {WEIGHTS: trained.weights}, card)
+    card, files = calibrated(bank, card, trained.weights)
+    return registry.publish(name or DEFAULT_NAMES[config.task], files, card)
 
 
 def epoch_line(epoch: training.Epoch, epochs: object, *, best: bool) -> str:

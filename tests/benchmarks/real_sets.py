@@ -17,8 +17,10 @@ import numpy as np
 
 from cellnet.config import BankSettings, Task, TrainConfig
 from cellnet.errors import NotFoundError
+from cellnet.evaluation import Evaluation
 from cellnet.metrics import MAIN
-from cellnet.report import Evaluation, draw_confusion, draw_counts, write_report
+from cellnet.plots import draw_confusion, draw_counts
+from cellnet.report import write_report
 from pipelines.evaluate import EvaluateSplit, evaluate
 from pipelines.ingest import ingest
 from pipelines.places import Places
@@ -44,7 +46,7 @@ def main() -> None:
         ref = trained(places, name, task)
         splits: list[EvaluateSplit] = ["test", "holdout"] if bank.split("test") else ["holdout"]
         for split in splits:
-            evaluation = evaluate(ref, places, split=split)
+            evaluation = evaluate(ref, places, split=split, pictures=True)
             write_report(arguments.out / f"report-{name}-{split}", evaluation)
             lines.append(table_row(name, evaluation))
             print(lines[-1], flush=True)

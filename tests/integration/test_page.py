@@ -53,7 +53,18 @@ def address() -> Iterator[str]:
     """Where the API answers, on a free port."""
     shares = {"A172": 0.9, "VERO6": 0.1}
     classifier = Answer(model="classifier@1", task="classify", probabilities=shares, tiles=1, magnification="assumed")
-    regressor = Answer(model="regressor@2", task="count", count=12.0, tiles=1, magnification="assumed")
+    regressor = Answer(
+        model="regressor@2",
+        task="count",
+        count=12.0,
+        count_low=9.5,
+        count_high=14.5,
+        interval_level=0.9,
+        unfamiliar=True,
+        unfamiliar_reason="it is a picture of noise",
+        tiles=1,
+        magnification="assumed",
+    )
     api = make_api([Known(classifier), Known(regressor)], Limits(request_mb=1, images=1))
     server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -90,7 +101,12 @@ def test_chosen_images_are_listed_with_lineage_and_count(
     browser.find_element("id", "files").send_keys("\n".join(str(tmp_path / name) for name in files))
     browser.find_element("xpath", "//span[@role='status'][text()='2 of 2 done']")
     good, bad = ([cell.text for cell in row.find_elements("tag name", "td")] for row in rows(browser))
-    assert good == ["", "a.png", "A172 90 %", "12.0"]
+    assert good == [
+        "",
+        "a.png\nunlike the training images: do not rely on it",
+        "A172 90 %",
+        "12.0\n9.5–14.5",
+    ]
     assert bad == ["TIF", "=b.tif", "not a readable PNG, JPEG, TIFF or BMP image", "–"]
     assert browser.find_element("id", "models").text == "Served: classifier@1, regressor@2"
     assert browser.find_element("id", "csv").is_enabled()

@@ -17,9 +17,12 @@ from cellnet.augment import make_tiles
 from cellnet.bank import Bank
 from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
 from cellnet.errors import DataError, NotFoundError
+from cellnet.familiarity import FAMILIARITY
 from cellnet.predictor import Predictor
+from cellnet.report import write_report
 from cellnet.store import open_store
 from pipelines import cluster
+from pipelines.calibrate import recalibrate
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
 from pipelines.places import Places
@@ -227,6 +230,38 @@ def test_evaluation_takes_every_frame_of_the_split_once(sample_bank: Path, place
     counted = evaluate("regressor:champion", places, split="all").scores
     assert counted["frame"]["n"] == 24
     assert set(counted["frame"]) >= {"n", "mae", "mse", "rmse", "r", "r2", "bias", "mape", "per_lineage"}
+
+
+def test_a_published_model_is_calibrated_by_its_test_split(sample_bank: Path, places: Places) -> None:
+    registry, bank = places.open_registry(), Bank.open(sample_bank)
+    classifier, counter = (registry.resolve(f"{name}:champion") for name in ("classifier", "regressor"))
+    tests = len(bank.split("test"))
+    for version in (classifier, counter):
+        assert (version.card.calibration.frames, version.card.calibration.tiles) == (tests, 4 * tests)
+        assert FAMILIARITY in version.blobs
+    assert classifier.card.calibration.temperature != 1
+    scores = evaluate(counter.ref, places, split="test").scores
+    assert scores["tile"]["coverage"] == pytest.approx(0.9, abs=0.06)
+    assert scores["calibration"]["tile_quantile"] == counter.card.calibration.tile_quantile
+    strange = Predictor.load(registry, counter.ref).answer(np.full((400, 400), 99, np.uint8))
+    assert strange.unfamiliar is True
+
+
+def test_calibrating_again_publishes_the_same_weights_as_the_next_version(places: Places) -> None:
+    registry = places.open_registry()
+    before = registry.resolve("regressor:champion")
+    after = recalibrate(before.ref, places)
+    assert after.number == before.number + 1
+    assert (after.blobs, after.card.calibration) == (before.blobs, before.card.calibration)
+
+
+def test_a_report_shows_the_worst_frames_with_saliency(places: Places, tmp_path: Path) -> None:
+    evaluation = evaluate("classifier:champion", places, pictures=True)
+    page = write_report(tmp_path, evaluation).read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 2 * 6
+    assert "set aside" not in page and len(page) < 3e6
+    cams = np.stack([picture.cam_HW for picture in evaluation.worst])
+    assert cams.shape == (6, 200, 200) and cams.max() <= 1
 
 
 def test_a_frame_that_rotted_is_left_out_of_the_evaluation_and_named(

@@ -1,5 +1,6 @@
 """Scores against numbers worked out by hand."""
 
+import itertools
 import math
 
 import numpy as np
@@ -86,3 +87,35 @@ def test_a_bootstrap_draws_groups_and_not_rows() -> None:
     assert 0.35 < by_row[0] < 0.45 < 0.55 < by_row[1] < 0.65
     assert metrics.bootstrap_interval(mean, ["one"] * 100) == (0.5, 0.5)
     assert by_row == metrics.bootstrap_interval(mean, [str(row) for row in range(100)])
+
+
+def test_density_bins_hold_every_row_once_and_do_not_overlap() -> None:
+    truth_N = np.array([0.0] * 50 + [1.0] * 3 + [5.0] * 20 + [9.0])
+    bins = metrics.by_density(truth_N, truth_N + 1)
+    assert sum(bin["n"] for bin in bins) == len(truth_N)
+    assert all(before["to"] < after["from"] for before, after in itertools.pairwise(bins))
+    assert {bin["bias"] for bin in bins} == {1.0}
+
+
+def test_counters_report_coverage_and_flags_with_intervals_over_groups() -> None:
+    rows = metrics.Rows(
+        truth=np.array([1.0, 2, 3, 4]),
+        output=np.array([1.0, 2, 3, 9]),
+        lineages=[None] * 4,
+        groups=list("aabb"),
+        interval=np.array([[0, 2], [1, 3], [2, 4], [8, 10.0]]),
+        unfamiliar=np.array([False, False, False, True]),
+    )
+    scores = metrics.score("count", rows, [])
+    assert (scores["coverage"], scores["coverage_interval"]) == (0.75, [0.5, 1.0])
+    assert (scores["unfamiliar"], scores["unfamiliar_interval"]) == (0.25, [0.0, 0.5])
+    assert scores["interval_width"] == 2
+
+
+def test_a_classifier_reports_its_calibration_error_before_and_after() -> None:
+    sure = np.array([[1.0, 0.0]] * 4)
+    rows = metrics.Rows(
+        truth=np.array([0, 0, 0, 1]), output=0.5 * sure + 0.25, lineages=["a"] * 4, groups=list("abcd"), raw=sure
+    )
+    scores = metrics.score("classify", rows, ["a", "b"])
+    assert (scores["ece"], scores["ece_uncalibrated"]) == (0, 0.25)

@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,10 @@ import pytest
 
 from cellnet import metrics
 from cellnet.errors import ConfigError
-from cellnet.report import Evaluation, write_report
+from cellnet.evaluation import Evaluation, Picture
+from cellnet.plots import INK
+from cellnet.registry import Card
+from cellnet.report import write_report
 
 
 def counted() -> Evaluation:
@@ -36,27 +41,69 @@ def classified() -> Evaluation:
     return Evaluation(scores=scores | units, tiles=rows, frames=rows, sources=["a.png", "b.png", "c.png"])
 
 
+def pictured(evaluation: Evaluation, card: Card) -> Evaluation:
+    """With a picture of the first frame, and all that the pipeline adds."""
+    cam_HW = np.zeros((200, 200), np.float32)
+    cam_HW[:50, :50] = 1
+    return replace(
+        evaluation,
+        card=card,
+        bank_digest="d" * 64,
+        held=[{"lineage": "<i>A549", "split": "train", "frames": 5, "groups": 3}],
+        set_aside=["<script>.png: not readable"],
+        worst=[Picture(row=len(evaluation.sources) - 1, tile_HW=np.full((200, 200), 90, np.uint8), cam_HW=cam_HW)],
+    )
+
+
 def test_a_counters_report_shows_its_scores_its_worst_frame_and_what_was_left_out(tmp_path: Path) -> None:
     page = write_report(tmp_path / "report", counted()).read_text(encoding="utf-8")
     assert "<h1>regressor@3 on the holdout split</h1>" in page
     first = re.search(r"largest error</h2>.*?<tbody><tr>(.*?)</tr>", page)[1]
     assert first == "<td>d&lt;b&gt;.tif</td><td>15.0</td><td>18.0</td>"
     assert "Left out: 1;" in page and "flatters" not in page
-    assert json.loads((tmp_path / "report/scores.json").read_text())["frame"]["mae"] == 0.75
+    stored = json.loads((tmp_path / "report/scores.json").read_text())
+    assert stored["frame"]["mae"] == 0.75
+    assert stored["plotted"]["tile"]["count"] == [1, 2, 3, 4, 5, 6, 7, 11]
 
 
 @pytest.mark.parametrize("evaluation", [counted(), classified()], ids=["counted", "classified"])
-def test_the_picture_is_in_the_page_itself(tmp_path: Path, evaluation: Evaluation) -> None:
-    page = write_report(tmp_path, evaluation).read_text(encoding="utf-8")
-    picture = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', page)[1])
-    assert cv2.imdecode(np.frombuffer(picture, np.uint8), 0).std() > 1
+def test_plots_are_in_the_page_itself_in_the_colour_of_its_text_and_small(
+    tmp_path: Path, card: Callable, evaluation: Evaluation
+) -> None:
+    page = write_report(tmp_path, pictured(evaluation, card())).read_text(encoding="utf-8")
+    assert page.count("<svg role=") >= 2 and "currentColor" in page and INK not in page
     assert not re.search(r"(src|href)=.?https?:", page)
+    assert len(page) < 1e6
+
+
+def test_the_worst_tile_is_shown_plain_and_with_what_the_network_looks_at(tmp_path: Path, card: Callable) -> None:
+    page = write_report(tmp_path, pictured(counted(), card())).read_text(encoding="utf-8")
+    plain, overlaid = (
+        cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    )
+    assert np.abs(plain.astype(int) - 90).max() < 5
+    changed_HW = np.abs(overlaid.astype(int) - plain).max(2) > 20
+    assert changed_HW[:40, :40].all() and not changed_HW[60:, 60:].any()
+
+
+def test_names_from_outside_cannot_become_part_of_the_page(tmp_path: Path, card: Callable) -> None:
+    page = write_report(tmp_path, pictured(counted(), card())).read_text(encoding="utf-8")
+    assert "&lt;i&gt;A549" in page and "&lt;script&gt;.png" in page
+    assert "<i>" not in page and "<script" not in page
+
+
+def test_curves_of_a_classifier_are_stored_beside_the_page(tmp_path: Path) -> None:
+    write_report(tmp_path, classified())
+    tile = json.loads((tmp_path / "scores.json").read_text())["plotted"]["tile"]
+    assert tile["roc"]["A549"][0] == [0, 0] and tile["roc"]["A549"][-1] == [1, 1]
+    assert sum(bin["n"] for bin in tile["reliability"]) == 3
 
 
 def test_a_classifiers_report_names_the_mistaken_frame_first_and_says_that_it_flatters(tmp_path: Path) -> None:
     page = write_report(tmp_path, classified()).read_text(encoding="utf-8")
     first = re.search(r"largest error</h2>.*?<tbody><tr>(.*?)</tr>", page)[1]
-    assert first == "<td>c.png</td><td>A549</td><td>3T3</td>"
+    assert first == "<td>c.png</td><td>A549</td><td>3T3 (70%)</td>"
     assert "it flatters" in page
 
 

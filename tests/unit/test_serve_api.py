@@ -24,6 +24,15 @@ CLASSIFIED = Answer(
 PNG = encode_png(np.eye(8, dtype=np.uint8))
 
 
+def test_one_model_that_does_not_know_an_image_is_enough_to_flag_it() -> None:
+    strange = CLASSIFIED.model_copy(update={"unfamiliar": True, "unfamiliar_reason": "3 times as far"})
+    sure = COUNTED.model_copy(update={"unfamiliar": False, "count_low": 9.5, "count_high": 14.5, "interval_level": 0.9})
+    prediction = combine("a.png", [strange, sure])
+    assert (prediction.unfamiliar, prediction.unfamiliar_reason) == (True, "classifier@1: 3 times as far")
+    assert (prediction.count_low, prediction.count_high, prediction.interval_level) == (9.5, 14.5, 0.9)
+    assert combine("a.png", [CLASSIFIED, COUNTED]).unfamiliar is None, "models of before cannot tell"
+
+
 class Slow:
     """A counter that remembers how many images it had at a time."""
 

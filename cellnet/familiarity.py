@@ -1,0 +1,158 @@
+"""Whether an image is like those that a network was trained on.
+
+A network names and counts whatever it is given. Tiles are described by what the network's last layer sees of them and
+by their grey values; the distance to the training tiles is Mahalanobis's, with a shrunken covariance (Lee et al. 2018,
+arXiv:1807.03888; Ledoit & Wolf 2004, 10.1016/S0047-259X(03)00096-4). A frame is unfamiliar when its median tile is.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import cv2
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cellnet.calibration import conformal_quantile
+from cellnet.errors import IntegrityError
+
+FAMILIARITY: Final = "familiarity.safetensors"
+"""The role of the blob in the registry."""
+FALSE_RATE: Final = 0.05
+"""Share of familiar frames that may be called unfamiliar."""
+MOST_FEATURES: Final = 4096
+"""A blob that claims more is refused: the covariance is their square."""
+SCALES_PX: Final = (1, 2, 4, 8, 16)
+"""Standard deviations of the blurs between which structure is measured."""
+FOLDS: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Familiarity:
+    """What training tiles look like: mean and inverse covariance of D features, and how far is too far."""
+
+    mean_D: NDArray[np.float32]
+    precision_DD: NDArray[np.float32]
+    threshold: float
+    """The distance that the median tile of `FALSE_RATE` of familiar frames exceeds."""
+
+    def strangeness(self, features_ND: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Distances (N,) as multiples of the threshold: above 1 is unlike the training tiles.
+
+        >>> known = Familiarity(mean_D=np.zeros(2), precision_DD=np.eye(2), threshold=2.0)
+        >>> known.strangeness(np.array([[0.0, 1.0], [3.0, 4.0]])).tolist()
+        [0.5, 2.5]
+        """
+        return _distances(features_ND, self.mean_D, self.precision_DD) / self.threshold
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file."""
+        arrays = {"mean": self.mean_D, "precision": self.precision_DD, "threshold": np.array([self.threshold])}
+        data: bytes = safetensors.numpy.save({name: np.asarray(value, np.float32) for name, value in arrays.items()})
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes, ref: str) -> Self:
+        """What `to_bytes` gave of the model `ref`. Raises IntegrityError for anything else."""
+        try:
+            arrays = safetensors.numpy.load(data)
+            mean_D, precision_DD, (threshold,) = arrays["mean"], arrays["precision"], arrays["threshold"]
+            good = mean_D.ndim == 1 and precision_DD.shape == (len(mean_D), len(mean_D)) and threshold > 0
+            good = (
+                good and len(mean_D) <= MOST_FEATURES and np.isfinite(precision_DD).all() and np.isfinite(mean_D).all()
+            )
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise IntegrityError(f"{FAMILIARITY} of {ref} is not one: {str(error).splitlines()[0]}") from error
+        if not good:
+            raise IntegrityError(f"{FAMILIARITY} of {ref} holds a mean of shape {mean_D.shape} that nothing fits")
+        return cls(mean_D=mean_D, precision_DD=precision_DD, threshold=float(threshold))
+
+
+def fit_familiarity(
+    train: Sequence[NDArray[np.float32]], test: Sequence[NDArray[np.float32]], *, false_rate: float = FALSE_RATE
+) -> Familiarity:
+    """What the tiles of the training frames look like, and how far is too far by the test frames: features (N, D) each.
+
+    Without test frames the distances are those of every fifth of the training tiles to the others: tiles of the same
+    frames, so the threshold is then too strict for other frames.
+    """
+    train_ND = np.concatenate(train)
+    mean_D, precision_DD = _fit(train_ND)
+    if test:
+        distances = [_distances(tiles_ND, mean_D, precision_DD) for tiles_ND in test]
+    else:
+        fold_N = np.random.default_rng(0).permutation(len(train_ND)) % FOLDS
+        distance_N = np.empty(len(train_ND))
+        for fold in np.unique(fold_N):
+            distance_N[fold_N == fold] = _distances(train_ND[fold_N == fold], *_fit(train_ND[fold_N != fold]))
+        distances = np.split(distance_N, np.cumsum([len(tiles_ND) for tiles_ND in train])[:-1])
+    threshold = max(_threshold(distances, false_rate), 1e-6)
+    return Familiarity(mean_D=mean_D, precision_DD=precision_DD, threshold=threshold)
+
+
+def _threshold(distances: Sequence[NDArray[np.float64]], false_rate: float) -> float:
+    """What the median distance of a further frame exceeds with a probability of at most `false_rate` (conformal).
+
+    Where the frames are too few to tell, what nearly all tiles of the farthest of them are below.
+    """
+    promised = conformal_quantile(np.array([np.median(distance_N) for distance_N in distances]), 1 - false_rate)
+    if promised is not None:
+        return promised
+    return max(float(np.quantile(distance_N, 1 - false_rate)) for distance_N in distances)
+
+
+def _fit(features_ND: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and inverse covariance; features are brought to one spread first, since shrinkage takes them alike."""
+    from sklearn.covariance import LedoitWolf  # slow to import, and serving needs it not
+
+    mean_D = features_ND.mean(0)
+    spread_D = np.maximum(features_ND.std(0), 1e-4)
+    precision_DD = LedoitWolf(assume_centered=True).fit((features_ND - mean_D) / spread_D).precision_
+    return mean_D.astype(np.float32), (precision_DD / np.outer(spread_D, spread_D)).astype(np.float32)
+
+
+def _distances(
+    features_ND: NDArray[np.float32], mean_D: NDArray[np.float32], precision_DD: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    away_ND = features_ND.astype(np.float64) - mean_D
+    squared_N = np.einsum("nd,de,ne->n", away_ND, precision_DD.astype(np.float64), away_ND, optimize=True)
+    return np.asarray(np.sqrt(np.maximum(squared_N, 0)), np.float64)
+
+
+@contextlib.contextmanager
+def watched(network: nn.Module) -> Iterator[list[NDArray[np.float32]]]:
+    """A list that gets what the last layer `out` sees in every forward pass (B, C): its mean over places."""
+    seen: list[NDArray[np.float32]] = []
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features = inputs[0].detach().float()
+        seen.append((features.mean(dim=(2, 3)) if features.dim() == 4 else features).cpu().numpy())
+
+    handle = network.get_submodule("out").register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def grey_features(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Grey values of tiles in numbers (N, 11) that do not change when a tile is turned.
+
+    Five quantiles, the share of the extreme values, and the logarithm of the structure at each of `SCALES_PX`.
+    """
+    return np.stack([_grey_features(tile_HW) for tile_HW in tiles])
+
+
+def _grey_features(tile_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    grey_HW = tile_HW.astype(np.float32) / 255
+    blurred = [grey_HW, *(cv2.GaussianBlur(grey_HW, (0, 0), scale) for scale in SCALES_PX)]
+    structure = [np.log(np.std(fine - coarse) + 1e-3) for fine, coarse in itertools.pairwise(blurred)]
+    extreme = np.mean((tile_HW == 0) | (tile_HW == 255))
+    return np.array(
+        [*np.quantile(grey_HW, (0.05, 0.25, 0.5, 0.75, 0.95)), np.log(extreme + 1e-3), *structure], np.float32
+    )

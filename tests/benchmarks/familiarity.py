@@ -1,0 +1,127 @@
+"""How often familiar frames are called unfamiliar, and how often strange ones are.
+
+    python tests/benchmarks/familiarity.py OUT DATA      after real_sets.py DATA OUT; minutes on two cores
+
+For the model of every real set in OUT: the false rate on its own holdout (and test split), and the true rates on
+blank frames, noise, a grey ramp, rendered text, drawn cells, the other real sets and the planes of the Harmony exports
+below DATA (fluorescence, brightfield and Digital Phase Contrast). Frames that a model refuses, for being smaller than
+its tile, are not counted. A model of before is calibrated first. Writes OUT/familiarity.md.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellnet.bank import Bank
+from cellnet.errors import DataError
+from cellnet.familiarity import FAMILIARITY
+from cellnet.images import SUFFIXES, decode
+from cellnet.predictor import Predictor
+from cellnet.sample import write_sample
+from pipelines.calibrate import recalibrate
+from pipelines.places import Places
+
+SETS: Final = ("brightfield-lines", "living-dead", "t98g")
+MOST: Final = 40
+"""Frames of a kind."""
+SIDE: Final = 600
+
+Image = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("data", type=Path, metavar="DATA")
+    arguments = parser.parse_args()
+    kinds = {kind: list(images) for kind, images in strange(arguments.data, arguments.out)}
+    lines = ["| images | " + " | ".join(SETS) + " |", "|---" * (len(SETS) + 1) + "|"]
+    models = {name: (model(arguments.out, name), Bank.open(arguments.out / f"bank-{name}")) for name in SETS}
+    for split in ("test", "holdout"):
+        cells = []
+        for predictor, bank in models.values():
+            frames = [frame for frame in bank.frames if frame.split == split]
+            images = ((bank.pixels(frame), frame.pixel_um) for frame in frames)
+            cells.append(rate(predictor, images))
+        lines.append(f"| own {split} | " + " | ".join(cells) + " |")
+    for kind, images in kinds.items():
+        cells = [
+            "" if kind == name else rate(predictor, ((image_HW, None) for image_HW in images))
+            for name, (predictor, _) in models.items()
+        ]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    (arguments.out / "familiarity.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def model(out: Path, name: str) -> Predictor:
+    """The newest version of a set's model, which can tell."""
+    places = Places(bank=str((out / f"bank-{name}").absolute()), registry=str((out / "registry").absolute()))
+    registry = places.open_registry()
+    version = next(version for version, _ in registry.versions() if version.name == name)
+    if FAMILIARITY not in version.blobs:
+        version = recalibrate(version.ref, places)
+    return Predictor.load(registry, version.ref)
+
+
+def rate(predictor: Predictor, images: Iterator[tuple[Image, float | None]]) -> str:
+    """`3 of 40`, and how far the median of them is: 1 is the threshold."""
+    far = []
+    for image_HW, pixel_um in images:
+        try:
+            said = predictor.predict(image_HW, pixel_um=pixel_um)
+        except DataError:
+            continue
+        assert said.strangeness is not None
+        far.append(said.strangeness)
+    return f"{sum(value > 1 for value in far)} of {len(far)} (×{np.median(far):.1f})" if far else "–"
+
+
+def strange(data: Path, out: Path) -> Iterator[tuple[str, Iterator[Image]]]:
+    """Kinds of frames, each strange to all real sets but its own."""
+    rng = np.random.default_rng(0)
+    yield "blank", (np.full((SIDE, SIDE), grey, np.uint8) for grey in range(0, 256, 17))
+    yield (
+        "camera noise",
+        (np.clip(rng.normal(128, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8) for _ in range(MOST // 2)),
+    )
+    yield "noise", (rng.integers(0, 256, (SIDE, SIDE), np.uint8) for _ in range(MOST // 2))
+    yield "grey ramp", (np.tile(np.linspace(0, top, SIDE), (SIDE, 1)).astype(np.uint8) for top in (60, 120, 255))
+    yield "text", (text(rng) for _ in range(MOST // 2))
+    manifest = write_sample(out / "sample", wells_per_lineage=2)
+    yield "drawn cells", listed(manifest, rng)
+    for name in SETS:
+        yield name, listed(data / name / "manifest.csv", rng)
+    for export in sorted((data / "harmony").iterdir()):
+        planes = sorted(path for path in export.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if planes:
+            yield f"Harmony {export.name}", (decode(path.read_bytes(), name=path.name) for path in planes[:MOST])
+
+
+def text(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A page of random words, black on white."""
+    page_HW = np.full((SIDE, SIDE), 255, np.uint8)
+    size = float(rng.uniform(0.4, 1.0))
+    for baseline in range(20, SIDE, int(40 * size)):
+        words = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz    "), 80))
+        cv2.putText(page_HW, words, (5, baseline), cv2.FONT_HERSHEY_SIMPLEX, size, 0, 1, cv2.LINE_AA)
+    return page_HW
+
+
+def listed(manifest: Path, rng: np.random.Generator) -> Iterator[Image]:
+    """Some images of a manifest, at random."""
+    with manifest.open(newline="", encoding="utf-8") as file:
+        names = sorted({row["image"] for row in csv.DictReader(file)})
+    for name in rng.permutation(names)[:MOST]:
+        path = manifest.parent / name
+        yield decode(path.read_bytes(), name=path.name)
+
+
+if __name__ == "__main__":
+    main()
