@@ -82,7 +82,13 @@ def recalls(class_weights: str) -> tuple[float, float]:
     train, test = lines(np.random.default_rng(0), 80, 8), lines(np.random.default_rng(1), 30, 30)
     model = ModelSpec(width=4, depth=1, dropout=0)
     config = TrainConfig(
-        task="classify", model=model, epochs=10, learning_rate=2e-2, class_weights=class_weights, augment={"jitter": 0}
+        task="classify",
+        model=model,
+        epochs=10,
+        batch_size=8,
+        learning_rate=2e-2,
+        class_weights=class_weights,
+        augment={"jitter": 0},
     )
     preprocess = Preprocess(tile_px=(200, 200))
     torch.manual_seed(0)
@@ -94,8 +100,8 @@ def recalls(class_weights: str) -> tuple[float, float]:
         criterion=criterion_of(config, class_tiles=[80, 8]),
         train_batches=in_memory(train, 8, seed=0),
         test_batches=None,
-        steps_per_epoch=11,
-        on_epoch=lambda epoch, weights: None,
+        tiles=88,
+        on_epoch=lambda state: None,
     )
     input_B1HW = torch.from_numpy((test["pixels"][:, None] / 255 - 0.5) / 0.15).float()
     said = forward(network.eval(), input_B1HW, "classify").argmax(1)
@@ -118,7 +124,7 @@ def test_a_density_counter_learns_where_cells_are(discs: Callable) -> None:
     pixels = np.stack([image_HW for image_HW, _ in drawn])
     batch = Batch(pixels=pixels, label=np.zeros(16, np.int64), count=count, cells=cells)
     model = ModelSpec(architecture="density", width=4, depth=2)
-    config = TrainConfig(task="count", model=model, epochs=40, learning_rate=2e-2)
+    config = TrainConfig(task="count", model=model, epochs=40, batch_size=4, learning_rate=2e-2)
     torch.manual_seed(0)
     network = fresh_network(config, 0, mean_count=float(count.mean()))
     fit(
@@ -128,8 +134,8 @@ def test_a_density_counter_learns_where_cells_are(discs: Callable) -> None:
         criterion=criterion_of(config),
         train_batches=in_memory(batch, 4, seed=0),
         test_batches=None,
-        steps_per_epoch=4,
-        on_epoch=lambda epoch, weights: None,
+        tiles=16,
+        on_epoch=lambda state: None,
     )
     image_HW, centres_N2 = discs(10, seed=99)
     input_11HW = torch.from_numpy((image_HW[None, None] / 255 - 0.5) / 0.15).float()

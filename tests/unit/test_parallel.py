@@ -67,7 +67,7 @@ def trained(network: nn.Module, rows: list[int], *, rank: int = 0) -> TrainState
         network,
         CONFIG,
         Preprocess(tile_px=(200, 200)),
-        criterion=criterion_of("count"),
+        criterion=criterion_of(CONFIG),
         train_batches=lambda epoch: [batch],
         test_batches=lambda: [batch] if rank == 0 else [],
         tiles=len(rows),
