@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cellnet import cli
+from cellnet.answers import Prediction
 from cellnet.bank import Bank, Frame
 from cellnet.config import BankSettings
 
@@ -143,3 +144,10 @@ def test_a_relative_folder_in_a_ray_job_is_refused(
 def test_an_empty_registry_lists_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["registry", "list", "--json", "--registry", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "[]\n"
+
+
+def test_a_prediction_is_told_with_its_interval_and_its_flag() -> None:
+    said = Prediction(image="a.png", count=12.0, count_low=9.5, count_high=14.5, interval_level=0.9, tiles=1)
+    assert cli._prediction_line(said) == "a.png  12.0 cells (9.5-14.5 at 90%)  [1 tile]"
+    strange = said.model_copy(update={"unfamiliar": True, "unfamiliar_reason": "regressor@2: 3.0 times as far"})
+    assert cli._prediction_line(strange).endswith("[1 tile]  UNFAMILIAR: regressor@2: 3.0 times as far")
