@@ -61,6 +61,8 @@ img { max-width: 100%; border-radius: 6px; }
 details { padding: .5rem .9rem; margin: .6rem 0; }
 summary { cursor: pointer; }
 pre { columns: 3 18rem; font-size: .82rem; margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+@media screen and (max-width: 40rem) { pre { columns: auto; overflow-x: auto; }
+  details { contain: inline-size; } }
 @media print { @page { margin: 14mm; } :root { --ground: #fff; } body { max-width: none; padding: 0; font-size: 11px; }
   h2 { break-after: avoid; margin-top: 1.2rem; } .plot, .tiles div, tr { break-inside: avoid; }
   .plots { grid-template-columns: 1fr 1fr; } .plot svg { max-height: 17rem; }
