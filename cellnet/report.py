@@ -33,7 +33,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; p
   color: var(--ink); background: var(--ground); }
 h1 { margin: 0; font-size: 1.6rem; letter-spacing: -.02em; overflow-wrap: anywhere; }
 h2 { margin: 2rem 0 .6rem; font-size: 1.15rem; }
-.note, .soft { color: var(--soft); }
+.note, .soft { color: var(--soft); overflow-wrap: anywhere; }
 .warn { padding: .5rem .8rem; border-radius: 8px; color: var(--warn); background: var(--warn-ground); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.6rem, 1fr)); gap: .7rem; margin: 1.2rem 0; }
 .tiles div, .plot, .scroll, details, .worst figure { border: 1px solid var(--line); border-radius: 12px;
@@ -61,6 +61,8 @@ img { max-width: 100%; border-radius: 6px; }
 details { padding: .5rem .9rem; margin: .6rem 0; }
 summary { cursor: pointer; }
 pre { columns: 3 18rem; font-size: .82rem; margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+@media screen and (max-width: 40rem) { pre { columns: auto; overflow-x: auto; }
+  details { contain: inline-size; } }
 @media print { @page { margin: 14mm; } :root { --ground: #fff; } body { max-width: none; padding: 0; font-size: 11px; }
   h2 { break-after: avoid; margin-top: 1.2rem; } .plot, .tiles div, tr { break-inside: avoid; }
   .plots { grid-template-columns: 1fr 1fr; } .plot svg { max-height: 17rem; }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cellnet import cli
+from cellnet.answers import Prediction
 from cellnet.bank import Bank, Frame
 from cellnet.config import BankSettings
 
@@ -162,3 +163,10 @@ def test_a_wrong_number_of_workers_is_named(capsys: pytest.CaptureFixture[str], 
 
 def test_workers_are_a_number_or_a_range() -> None:
     assert [cli._workers(text) for text in ("1", "12", "1:4", "3:3")] == [1, 12, (1, 4), (3, 3)]
+
+
+def test_a_prediction_is_told_with_its_interval_and_its_flag() -> None:
+    said = Prediction(image="a.png", count=12.0, count_low=9.5, count_high=14.5, interval_level=0.9, tiles=1)
+    assert cli._prediction_line(said) == "a.png  12.0 cells (9.5-14.5 at 90%)  [1 tile]"
+    strange = said.model_copy(update={"unfamiliar": True, "unfamiliar_reason": "regressor@2: 3.0 times as far"})
+    assert cli._prediction_line(strange).endswith("[1 tile]  UNFAMILIAR: regressor@2: 3.0 times as far")
