@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import uvicorn
@@ -111,6 +112,21 @@ def test_chosen_images_are_listed_with_lineage_and_count(
     assert browser.find_element("id", "models").text == "Served: classifier@1, regressor@2"
     assert browser.find_element("id", "csv").is_enabled()
     assert [entry for entry in browser.get_log("browser") if "Content Security" in entry["message"]] == []
+
+
+def test_every_page_of_a_stack_has_a_row_if_one_asks_for_it(
+    address: str, browser: "webdriver.Chrome", tmp_path: Path
+) -> None:
+    stack_3HW = np.random.default_rng(0).integers(0, 255, (3, 200, 200), np.uint8)
+    assert cv2.imwritemulti(str(tmp_path / "stack.tif"), list(stack_3HW))
+    browser.get(address)
+    browser.find_element("id", "files").send_keys(str(tmp_path / "stack.tif"))
+    browser.find_element("xpath", "//span[@role='status'][text()='1 of 1 done']")
+    browser.find_element("css selector", "#page option[value=all]").click()
+    browser.find_element("id", "files").send_keys(str(tmp_path / "stack.tif"))
+    browser.find_element("xpath", "//span[@role='status'][text()='2 of 2 done']")
+    names = [row.find_element("css selector", "td.name").text.split("\n")[0] for row in rows(browser)]
+    assert names == ["stack.tif#2", "stack.tif#1", "stack.tif#2", "stack.tif#3"]
 
 
 def rows(browser: "webdriver.Chrome") -> list["webdriver.remote.webelement.WebElement"]:
