@@ -125,7 +125,7 @@ class ModelSpec(Frozen):
     missing in their sum."""
     views: Literal[1, 8, "auto"] = "auto"
     """Orientations of a tile, mirrored and not, that a prediction is the mean of. Eight take eight times as long.
-    `auto`: 1 to classify, 8 to count, which they make more exact."""
+    `auto`: 8 to count in frames of one tile, which they make more exact, else 1: the errors of many tiles even out."""
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:

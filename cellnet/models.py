@@ -31,13 +31,16 @@ def create(spec: ModelSpec, task: Task, *, classes: int = 0, mean_count: float =
     return ARCHITECTURES[resolve(spec, task).architecture](spec, task, classes, max(mean_count, 0.1))
 
 
-def resolve(spec: ModelSpec, task: Task) -> ModelSpec:
-    """The choices with every `auto` decided.
+def resolve(spec: ModelSpec, task: Task, *, frame_tiles: float = 1) -> ModelSpec:
+    """The choices with every `auto` decided, for frames of so many tiles.
 
     >>> resolve(ModelSpec(views=1), "count").architecture, resolve(ModelSpec(), "count").views
     ('density', 8)
+    >>> resolve(ModelSpec(), "count", frame_tiles=25).views, resolve(ModelSpec(), "classify").architecture
+    (1, 'residual')
     """
-    chosen = {"architecture": "residual", "views": 1} if task == "classify" else {"architecture": "density", "views": 8}
+    counts = task == "count"
+    chosen = {"architecture": "density" if counts else "residual", "views": 8 if counts and frame_tiles == 1 else 1}
     return spec.model_copy(update={name: value for name, value in chosen.items() if getattr(spec, name) == "auto"})
 
 

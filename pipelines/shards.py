@@ -83,6 +83,8 @@ class Shards(Frozen):
     preprocess: Preprocess
     augment: Augment
     """With every `auto` decided."""
+    frame_tiles: float
+    """Tiles a training frame, the median."""
     left_out: int
     """Frames too small for a tile, or of a magnification too far off."""
     fresh: bool = False
@@ -170,6 +172,7 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
         mean_count=float(np.mean(known)) if known else 1.0,
         preprocess=preprocess,
         augment=augment,
+        frame_tiles=float(np.median([tiles_n(frame, preprocess) for frame in frames if frame.split == "train"])),
         left_out=len(labelled) - len(frames),
         fresh=True,
     )

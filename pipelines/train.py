@@ -139,7 +139,8 @@ def find_run(runs: Store, config: TrainConfig, *, resume: bool, say: Say, bank_d
 
 def decided(config: TrainConfig, shards: Shards) -> TrainConfig:
     """The configuration with every `auto` decided by what the shards hold: what is stored with the model."""
-    chosen = {"augment": shards.augment, "model": models.resolve(config.model, config.task)}
+    model = models.resolve(config.model, config.task, frame_tiles=shards.frame_tiles)
+    chosen = {"augment": shards.augment, "model": model}
     return training.decide_epochs(config.model_copy(update=chosen), tiles=shards.rows["train"])
 
 
