@@ -48,6 +48,27 @@ def connect(*, show_logs: bool = False) -> None:
     quiet()
 
 
+@contextlib.contextmanager
+def own_address() -> Iterator[None]:
+    """While it lasts, what Ray Train starts knows which cluster it is in.
+
+    Ray 2.60 ends a training whose controller it does not find, and where a machine has two clusters (two commands at
+    once on a laptop) it looks for it in either.
+    """
+    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RAY_ADDRESS"]
+        else:
+            os.environ["RAY_ADDRESS"] = before
+
+
 def quiet() -> None:
     """Ray says only errors on the terminal, and Ray Data keeps rows in order and reads Parquet in the small way."""
     context = DataContext.get_current()

@@ -165,7 +165,7 @@ def run_training(
     data = {split: split_evenly(shards.dataset(split), shards.rows[split], parts) for split in SPLITS}
     files, root = filesystem(run.runs)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    with cluster.progress(say) as lines, _stopped_by_ctrl_c():
+    with cluster.own_address(), cluster.progress(say) as lines, _stopped_by_ctrl_c():
         loop = {"config": config, "shards": shards, "run": run, "lines": lines, "data": data}
         trainer = ray.train.torch.TorchTrainer(
             _worker,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 import safetensors.torch
 import torch
 
@@ -15,6 +16,7 @@ from cellnet.bank import Bank
 from cellnet.config import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.registry import WEIGHTS
+from pipelines import cluster
 from pipelines.places import Places
 from pipelines.runs import new_run
 from pipelines.shards import make_shards
@@ -203,3 +205,13 @@ def test_a_run_on_s3_whose_command_died_before_publishing_is_published_by_resume
     assert not any(line.startswith("epoch") for line in said), "every epoch was done"
     assert weights(places, "regressor@2") == weights(places, "regressor@1")
     assert len({key.split("/")[0] for key in places.open_runs().keys("")}) == 1
+
+
+def test_what_ray_train_starts_is_told_its_cluster(ray_started: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+
+    for before in ("10.0.0.9:6379", None):
+        monkeypatch.setenv("RAY_ADDRESS", before) if before else monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        with cluster.own_address():
+            assert get_env_vars_to_propagate()["RAY_ADDRESS"] == ray.get_runtime_context().gcs_address
+        assert os.environ.get("RAY_ADDRESS") == before
