@@ -459,7 +459,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The object of `evaluate --json` as a table for a person."""
-    from cellnet.metrics import MAIN, PER_LINEAGE
+    from cellnet.metrics import MAIN, shown, units
 
     print(f"{scores['model']} on the {scores['split']} split")
     names = FIGURE_NAMES[scores["task"]]
@@ -476,19 +476,16 @@ def print_scores(scores: dict[str, Any]) -> None:
             for low, high in [scores[unit][f"{name}_interval"]]
         ]
     )
-    if scores["frame"].get("per_lineage"):
-        print("\nper frame, by lineage:")
-        shown = PER_LINEAGE[scores["task"]]
-        rows = [
-            {"lineage": name, **{figure: values[figure] for figure in shown}}
-            for name, values in scores["frame"]["per_lineage"].items()
-        ]
-        _print_table(rows)
+    for unit in units(scores):
+        if scores[unit].get("per_lineage"):
+            print(f"\nper {unit}, by lineage:")
+            per_lineage = scores[unit]["per_lineage"].items()
+            _print_table([{"lineage": name} | shown(scores["task"], values) for name, values in per_lineage])
     if scores["tile"].get("by_density"):
         print("\nper tile, by density:")
         _print_table(
             [
-                {"true count": f"{bin['from']:g}-{bin['to']:g}"} | {name: bin[name] for name in PER_LINEAGE["count"]}
+                {"true count": f"{bin['from']:g}-{bin['to']:g}"} | shown("count", bin)
                 for bin in scores["tile"]["by_density"]
             ]
         )

@@ -165,7 +165,8 @@ class TrainConfig(Frozen):
     """Stop after so many epochs without a better score on the test split. None, since the one-cycle schedule
     brings its best epochs at its end, which a training that stops early never sees."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    """What the network computes in, while training; weights are float32. `auto`: bf16 on GPUs that can, else f32."""
+    """What the network computes in, while training; weights are float32. `auto`: bf16 on GPUs and
+    CPUs (AVX512-BF16) that compute in it, else f32."""
     compile: Literal["auto"] | Annotated[bool, Field(strict=True)] = "auto"
     """Whether torch.compile makes the network faster. `auto`: on GPUs; it takes half a minute first."""
     threads: int | None = Field(default=None, ge=1)

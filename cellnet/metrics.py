@@ -1,6 +1,7 @@
 """Scores as pure functions of truth and prediction; scikit-learn computes what it can compute.
 
-Names are the contract of `cellnet evaluate --json`. A score that is not defined for the data at hand (an AUC of
+scikit-learn is imported where it is used: it takes most of a second, and answering needs none of it. Names are the
+contract of `cellnet evaluate --json`. A score that is not defined for the data at hand (an AUC of
 one class, an R² of one frame) is None.
 """
 
@@ -11,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
 from cellnet.config import Task
 
@@ -25,9 +25,11 @@ CALIBRATION_BINS: Final = 15
 
 PER_LINEAGE: Final[dict[Task, tuple[str, ...]]] = {
     "classify": ("n", "precision", "recall", "f1", "auc"),
-    "count": ("n", "mae", "bias", "mape"),
+    "count": ("n", "mae", "rmse", "r", "r2", "bias", "mape"),
 }
-"""What is shown of each lineage: scores that mean something for a few frames. The JSON holds all."""
+"""What is shown of each lineage."""
+FEWEST_ROWS: Final = 10
+"""Of fewer rows R and R² mean nothing, and are not shown; the JSON holds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,8 @@ def classification(
     >>> scores["accuracy"], scores["confusion"], scores["auc_macro"]
     (0.75, [[1, 1], [0, 2]], 1.0)
     """
+    from sklearn import metrics as sk
+
     labels = np.arange(len(classes))
     said_N = probability_NK.argmax(1)
     present = np.unique(truth_N)
@@ -119,7 +123,9 @@ def classification(
 def _auc(positive_N: NDArray[np.bool_], score_N: NDArray[np.floating[Any]]) -> float | None:
     if positive_N.all() or not positive_N.any():
         return None
-    return float(sk.roc_auc_score(positive_N, score_N))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive_N, score_N))
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,9 @@ def roc(positive_N: NDArray[np.bool_], score_N: NDArray[np.floating[Any]]) -> li
     """
     if positive_N.all() or not positive_N.any():
         return []
-    false_P, true_P, _ = sk.roc_curve(positive_N, score_N)
+    from sklearn.metrics import roc_curve
+
+    false_P, true_P, _ = roc_curve(positive_N, score_N)
     kept = np.unique(np.linspace(0, len(false_P) - 1, min(len(false_P), 101)).round().astype(int))
     return list(zip(false_P[kept].tolist(), true_P[kept].tolist(), strict=True))
 
@@ -213,6 +221,8 @@ def counting(truth_N: NDArray[np.float64], count_N: NDArray[np.float64]) -> Scor
     >>> round(scores["mae"], 3), round(scores["bias"], 3), round(scores["r2"], 3), round(scores["mape"], 3)
     (0.667, 0.667, -1.0, 0.222)
     """
+    from sklearn.metrics import r2_score
+
     error_N = count_N - truth_N
     spread = len(truth_N) > 1 and np.ptp(truth_N) > 0
     correlated = spread and np.ptp(count_N) > 0
@@ -224,7 +234,7 @@ def counting(truth_N: NDArray[np.float64], count_N: NDArray[np.float64]) -> Scor
         "mse": mse,
         "rmse": math.sqrt(mse),
         "r": float(np.corrcoef(truth_N, count_N)[0, 1]) if correlated else None,
-        "r2": float(sk.r2_score(truth_N, count_N)) if spread else None,
+        "r2": float(r2_score(truth_N, count_N)) if spread else None,
         "bias": float(error_N.mean()),
         "mape": (float((np.abs(error_N[holds_cells]) / truth_N[holds_cells]).mean()) if holds_cells.any() else None),
     }
@@ -242,6 +252,21 @@ def counting_per_lineage(
             for name in np.unique(names[names != ""])
         },
     }
+
+
+def shown(task: Task, scores: Scores) -> Scores:
+    """What a person should see of the scores of a lineage, or of tiles of like density.
+
+    >>> shown("count", counting(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0])))["r"] is None
+    True
+    """
+    means_nothing = {"r", "r2"} if scores["n"] < FEWEST_ROWS else set()
+    return {name: None if name in means_nothing else scores[name] for name in PER_LINEAGE[task]}
+
+
+def units(scores: Scores) -> list[str]:
+    """Of what the scores of an evaluation are shown: `tile` and `frame`, or `frame` where every frame is one tile."""
+    return ["frame"] if scores["tile"]["n"] == scores["frame"]["n"] else ["tile", "frame"]
 
 
 def steering(task: Task, truth_N: NDArray[Any], output: NDArray[np.float32]) -> dict[str, float]:

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 import torch
-import torchvision.models
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
 
 from cellnet.config import MAP_SIDE, NETWORK_PX, Activation, ModelSpec, Task
 
@@ -124,7 +122,7 @@ class Density(nn.Module):
         inner = 2 * spec.width
         self.stages = nn.ModuleList(_residual_stages(spec))
         self.laterals = nn.ModuleList(nn.Conv2d(width, inner, 1) for width in widths)
-        self.smooth = Conv2dNormActivation(inner, inner, 3, activation_layer=ACTIVATIONS[spec.activation], inplace=None)
+        self.smooth = _normed_conv(inner, inner, 3, ACTIVATIONS[spec.activation])
         self.out = nn.Conv2d(inner, 1, 1)
         _start_at(self.out, _softplus_inverse(mean_count / MAP_SIDE**2))
 
@@ -148,6 +146,8 @@ class Backbone(nn.Module):
     def __init__(
         self, name: str, first: str, last: str, spec: ModelSpec, task: Task, classes: int, mean_count: float
     ) -> None:
+        import torchvision.models  # slow to import, and other networks need it not
+
         super().__init__()
         self.body = torchvision.models.get_model(name, weights=None)
         self.body.set_submodule(first, _one_channel(cast(nn.Conv2d, self.body.get_submodule(first))))
@@ -170,8 +170,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, before: int, after: int, activation: type[nn.Module]) -> None:
         super().__init__()
-        self.first = Conv2dNormActivation(before, after, 3, activation_layer=activation, inplace=None)
-        self.second = Conv2dNormActivation(after, after, 3, activation_layer=None)
+        self.first = _normed_conv(before, after, 3, activation)
+        self.second = _normed_conv(after, after, 3)
         self.same = nn.Identity() if before == after else nn.Conv2d(before, after, 1, bias=False)
         self.activation = activation()
 
@@ -189,11 +189,19 @@ def _residual_stages(spec: ModelSpec) -> list[nn.Module]:
     """A stem, then residual blocks with a pool between two; the first works at 50×50."""
     activation = ACTIVATIONS[spec.activation]
     widths = _widths(spec)
-    stem = Conv2dNormActivation(1, widths[0], 5, stride=2, activation_layer=activation, inplace=None)
+    stem = _normed_conv(1, widths[0], 5, activation, stride=2)
     stages: list[nn.Module] = [stem, nn.MaxPool2d(2), ResidualBlock(widths[0], widths[0], activation)]
     for before, after in itertools.pairwise(widths):
         stages += [nn.MaxPool2d(2), ResidualBlock(before, after, activation)]
     return stages
+
+
+def _normed_conv(
+    before: int, after: int, side: int, activation: type[nn.Module] | None = None, *, stride: int = 1
+) -> nn.Sequential:
+    """A convolution, batch-normed, and an activation, if any; the same as torchvision's Conv2dNormActivation."""
+    convolution = nn.Conv2d(before, after, side, stride, padding=side // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), *([activation()] if activation else []))
 
 
 def _start_at(out: nn.Linear | nn.Conv2d, value: float) -> None:

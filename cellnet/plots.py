@@ -121,8 +121,9 @@ def draw_reliability(axis: Any, evaluation: Evaluation, unit: str) -> None:
     """How often a model is right that says it is so sure; the area of a dot is its share of the rows."""
     rows = evaluation.rows(unit)
     axis.plot([0, 1], [0, 1], color="#8a8f96", linewidth=1)
-    said = [(rows.output, "calibrated", BLUE, "o")]
-    if rows.raw is not None and evaluation.scores[unit]["ece_uncalibrated"] != evaluation.scores[unit]["ece"]:
+    calibrated = rows.raw is not None and not np.array_equal(rows.raw, rows.output)
+    said = [(rows.output, "calibrated" if calibrated else "not calibrated", BLUE, "o")]
+    if rows.raw is not None and calibrated:
         said.insert(0, (rows.raw, "before calibration", ORANGE, "s"))
     for output, name, colour, marker in said:
         bins = metrics.reliability(rows.truth, output)
@@ -156,7 +157,7 @@ def draw_history(axis: Any, history: list[dict[str, Any]], main: str) -> None:
     """The loss and the main test score of every epoch."""
     epochs = [epoch["number"] for epoch in history]
     axis.plot(epochs, [epoch["loss"] for epoch in history], color=ORANGE, linestyle="--", label="training loss")
-    axis.set(xlabel="epoch", ylabel="training loss", title="training, up to the chosen epoch")
+    axis.set(xlabel="epoch", ylabel="training loss", title="training")
     handles, names = axis.get_legend_handles_labels()
     if all(main in epoch["test"] for epoch in history):
         other = axis.twinx()

@@ -20,7 +20,7 @@ from cellnet.calibration import LEVEL
 from cellnet.config import Task
 from cellnet.errors import ConfigError
 from cellnet.evaluation import Evaluation, Picture, worst_rows
-from cellnet.metrics import MAIN, PER_LINEAGE
+from cellnet.metrics import MAIN
 from cellnet.plots import draw_confusion, draw_counts, draw_density, draw_history, draw_reliability, draw_roc, svg
 
 STYLE: Final = """
@@ -136,15 +136,10 @@ def _headline(scores: dict[str, Any]) -> str:
     """The main figures as tiles, each with its interval."""
     tiles = [
         f"<div><small>{name} per {unit}</small><b>{value}</b><small>{note}</small></div>"
-        for unit in reversed(units(scores))
+        for unit in reversed(metrics.units(scores))
         for name, value, note in _figures(scores["task"], scores[unit])
     ]
     return f'<div class="tiles">{"".join(tiles)}</div>'
-
-
-def units(scores: dict[str, Any]) -> list[str]:
-    """`tile` and `frame`, or `frame` alone where every frame is one tile."""
-    return ["frame"] if scores["tile"]["n"] == scores["frame"]["n"] else ["tile", "frame"]
 
 
 def _figures(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -152,8 +147,9 @@ def _figures(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str, str
     main, n = MAIN[task], scores["n"]
     yield main.replace("mae", "mean error"), _text(scores[main], 2), f"{_span(scores[f'{main}_interval'])}, n = {n}"
     if task == "classify":
-        before = scores.get("ece_uncalibrated")
-        yield "calibration error", _text(scores["ece"]), f"{_text(before)} before calibration" if before else "ECE"
+        before = scores.get("ece_uncalibrated", scores["ece"])
+        words = "not calibrated" if before == scores["ece"] else f"{_text(before)} before calibration"
+        yield "calibration error", _text(scores["ece"]), words
     elif "coverage" in scores:
         yield f"within the {LEVEL:.0%} interval", f"{scores['coverage']:.0%}", _span(scores["coverage_interval"])
     if "unfamiliar" in scores:
@@ -189,7 +185,7 @@ def _plots(evaluation: Evaluation) -> str:
     """Every plot of the task, each a figure with its words."""
     classifies = evaluation.scores["task"] == "classify"
     found: list[str] = []
-    for unit in units(evaluation.scores):
+    for unit in metrics.units(evaluation.scores):
         draw_main, words = (
             (draw_confusion, f"Confusion matrix: colour is the share of the true lineage, numbers are {unit}s.")
             if classifies
@@ -197,7 +193,7 @@ def _plots(evaluation: Evaluation) -> str:
         )
         found.append(_plot(partial(draw_main, evaluation=evaluation, unit=unit), words))
     if classifies:
-        unit = units(evaluation.scores)[0]
+        unit = metrics.units(evaluation.scores)[0]
         found += [
             _plot(partial(draw_roc, evaluation=evaluation, unit=unit), "ROC curve of each lineage against the rest."),
             _plot(
@@ -206,16 +202,15 @@ def _plots(evaluation: Evaluation) -> str:
             ),
         ]
     else:
-        for unit in units(evaluation.scores):
+        for unit in metrics.units(evaluation.scores):
             if len(evaluation.scores[unit].get("by_density", [])) > 1:
                 draw = partial(draw_density, evaluation=evaluation, unit=unit)
                 found.append(_plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
     history = evaluation.card.history if evaluation.card else []
     if history and {"number", "loss", "test"} <= history[0].keys():
         draw = partial(draw_history, history=history, main=MAIN[evaluation.scores["task"]])
-        found.append(
-            _plot(draw, "The training's loss, and its score on the test split, which chose the last epoch shown.")
-        )
+        chosen = ", and its score on the test split, which chose the last epoch shown" if history[0]["test"] else ""
+        found.append(_plot(draw, f"The training's loss{chosen}."))
     return f'<h2>At a glance</h2><div class="plots">{"".join(found)}</div>'
 
 
@@ -226,29 +221,33 @@ def _plot(draw: Any, words: str) -> str:
 
 def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
     names = [name for name, value in scores["tile"].items() if isinstance(value, int | float | None)]
-    return [["per", *(name.replace("_", " ") for name in names)]] + [
-        [unit, *(_text(scores[unit].get(name)) for name in names)] for unit in ("tile", "frame")
+    shown = metrics.units(scores)
+    return [["score", *(f"per {unit}" for unit in shown)]] + [
+        [name.replace("_", " "), *(_text(scores[unit].get(name)) for unit in shown)] for name in names
     ]
 
 
 def _per_lineage(scores: dict[str, Any]) -> str:
-    lineages = scores["frame"].get("per_lineage")
-    if not lineages:
-        return ""
-    names = PER_LINEAGE[scores["task"]]
-    rows = [["lineage", *names]] + [[name, *(_text(values[key]) for key in names)] for name, values in lineages.items()]
-    return _table_section("Per frame, by lineage", rows)
+    tables = []
+    for unit in metrics.units(scores):
+        rows = {name: metrics.shown(scores["task"], of) for name, of in scores[unit].get("per_lineage", {}).items()}
+        if rows:
+            tables.append(_table_section(f"Per {unit}, by lineage", _named_rows("lineage", rows)))
+    return "".join(tables)
 
 
 def _by_density(scores: dict[str, Any]) -> str:
     bins = scores["tile"].get("by_density")
     if not bins:
         return ""
-    names = ("n", "mae", "bias", "mape")
-    rows = [["true count", *names]] + [
-        [f"{bin['from']:g} to {bin['to']:g}", *(_text(bin[name]) for name in names)] for bin in bins
-    ]
-    return _table_section("Per tile, by density", rows)
+    rows = {f"{bin['from']:g} to {bin['to']:g}": metrics.shown("count", bin) for bin in bins}
+    return _table_section("Per tile, by density", _named_rows("true count", rows))
+
+
+def _named_rows(title: str, rows: dict[str, metrics.Scores]) -> list[list[Any]]:
+    """The rows of a table, with their heads."""
+    names = list(next(iter(rows.values())))
+    return [[title, *names]] + [[name, *map(_text, values.values())] for name, values in rows.items()]
 
 
 def _worst(evaluation: Evaluation) -> str:

@@ -24,7 +24,7 @@ from cellnet.config import Preprocess, Task, TrainConfig
 from cellnet.errors import DataError
 from cellnet.inputs import Target, draw_variants, to_tensors
 from cellnet.losses import Criterion
-from cellnet.parallel import gathered, summed, unwrapped, workers_n
+from cellnet.parallel import gathered, share_statistics, summed, unwrapped, workers_n
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +110,12 @@ def seed_everything(seed: int) -> None:
 
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether the network computes in bfloat16 (its weights stay float32): on GPUs that can, unless told otherwise."""
-    if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return config.precision == "bf16"
+    """Whether the network computes in bfloat16 where that is faster (its weights stay float32)."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if device.type == "cpu":  # with these instructions 1.4 to 2.5 times as many tiles/s, without them fewer
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def uses_compile(config: TrainConfig, device: torch.device) -> bool:
@@ -150,6 +152,7 @@ def fit(
         number = len(history) + 1
         trained = trainer.train(train_batches(number), number)
         truth, output = outputs_of(network, config.task, preprocess, test_batches() if test_batches else ())
+        shown = output if len(output) else outputs_of(network, config.task, preprocess, [trained.last_batch])[1]
         epoch = Epoch(
             number=number,
             loss=trained.loss,
@@ -158,7 +161,7 @@ def fit(
             tiles=trainer.all_tiles,
             tiles_per_s=trainer.all_tiles / trained.seconds,
             waiting=trained.waited_s / trained.seconds,
-            dead=config.task == "count" and are_equal(output if len(output) else trained.last_output),
+            dead=config.task == "count" and are_equal(shown),
         )
         history = (*history, epoch)
         on_epoch(trainer.state(history))
@@ -171,8 +174,8 @@ class _Trained(NamedTuple):
     seconds: float
     waited_s: float
     """For data, a worker."""
-    last_output: NDArray[np.float32]
-    """Of the last step."""
+    last_batch: Batch
+    """This worker's part of the last step."""
 
 
 class _Trainer:
@@ -214,8 +217,9 @@ class _Trainer:
         for batch in _timed(evenly(batches, self.tiles, self.steps), waits_s):
             input_B1HW, target = to_tensors(batch, self.preprocess, self.device)
             input_B1HW, target = draw_variants(input_B1HW, target, self.config.augment, generator)
-            loss, output = self._step(input_B1HW, target)
+            loss = self._step(input_B1HW, target)
             loss_sum += loss * len(input_B1HW)  # stays on the device: reading it would wait for the step
+        share_statistics(unwrapped(self.network))
         loss_all, waited_s = summed(loss_sum.item(), sum(waits_s), device=self.device)
         mean_loss = loss_all / self.all_tiles
         if not math.isfinite(mean_loss):
@@ -223,12 +227,10 @@ class _Trainer:
                 f"the loss is {mean_loss} after epoch {number}: training diverged; "
                 f"lower the rate, for example --set learning_rate={self.config.learning_rate / 10:g}"
             )
-        seconds = time.perf_counter() - start_s
-        last = output.sum(dim=(1, 2)) if output.ndim == 3 else output  # the count of a density map
-        return _Trained(mean_loss, seconds, waited_s / workers_n(), gathered(last.float().cpu().numpy()))
+        return _Trained(mean_loss, time.perf_counter() - start_s, waited_s / workers_n(), batch)
 
-    def _step(self, input_B1HW: Tensor, target: Target) -> tuple[Tensor, Tensor]:
-        """One step of the optimizer; the mean loss of this worker's tiles, and the network's output."""
+    def _step(self, input_B1HW: Tensor, target: Target) -> Tensor:
+        """One step of the optimizer; the mean loss of this worker's tiles."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)):
             output = self.network(input_B1HW)
         loss = self.criterion(output.float(), target)
@@ -239,7 +241,7 @@ class _Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
-        return loss.detach(), output.detach()
+        return loss.detach()
 
     def state(self, history: tuple[Epoch, ...]) -> TrainState:
         """All that `restore` needs, copied."""
@@ -256,8 +258,13 @@ class _Trainer:
         )
 
     def restore(self, state: TrainState) -> tuple[Epoch, ...]:
-        """Go back to a state, and give its history."""
-        unwrapped(self.network).load_state_dict(state.weights)
+        """Go back to a state, and give its history. Raises DataError for the state of another network."""
+        try:
+            unwrapped(self.network).load_state_dict(state.weights)
+        except RuntimeError as error:
+            raise DataError(
+                "the checkpoint does not fit the network, so another version of cellnet left it; train without --resume"
+            ) from error
         moments: dict[int, dict[str, Tensor]] = {}
         parameters = list(self.network.parameters())
         for key, value in state.moments.items():

@@ -24,6 +24,7 @@ import ray.train
 import safetensors.torch
 
 from cellnet.config import TrainConfig
+from cellnet.errors import DataError
 from cellnet.predictor import weights_to_bytes
 from cellnet.registry import WEIGHTS
 from cellnet.store import Store
@@ -95,11 +96,17 @@ def write_state(folder: Path, state: TrainState, config: TrainConfig) -> None:
 
 
 def read_state(checkpoint: ray.train.Checkpoint) -> TrainState:
-    """The state that `write_state` left."""
+    """The state that `write_state` left. Raises DataError for one that another version of cellnet left."""
     with checkpoint.as_directory() as folder:
         facts = json.loads((Path(folder) / STATE).read_text())
+        try:
+            history = tuple(Epoch(**epoch) for epoch in facts["history"])
+        except TypeError as error:
+            raise DataError(
+                f"{checkpoint.path} was left by another version of cellnet ({error}); train without --resume"
+            ) from error
         return TrainState(
-            history=tuple(Epoch(**epoch) for epoch in facts["history"]),
+            history=history,
             weights=safetensors.torch.load_file(Path(folder) / WEIGHTS),
             moments=safetensors.torch.load_file(Path(folder) / MOMENTS),
             rates=facts["rates"],

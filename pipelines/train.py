@@ -26,11 +26,11 @@ import torch
 
 from cellnet import models, training
 from cellnet.bank import Bank
-from cellnet.config import DEFAULT_NAMES, TrainConfig
+from cellnet.config import DEFAULT_NAMES, Split, TrainConfig
 from cellnet.errors import CellnetError, ConfigError, DataError
 from cellnet.losses import criterion_of
 from cellnet.models import parameters_n
-from cellnet.parallel import share_batch_norm, unwrapped
+from cellnet.parallel import unwrapped
 from cellnet.predictor import fresh_network
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 from cellnet.store import Store
@@ -46,6 +46,8 @@ MAX_FAILURES: Final = 3
 """How often a training whose workers died goes on from its last checkpoint."""
 PARTS_A_WORKER: Final = 4
 """Of an elastic training: so many workers at most have so many parts each to share out among those there are."""
+TILES_A_WORKER: Final = 4
+"""Tiles of a step that a worker has at least: the statistics of fewer are too unlike those of other tiles."""
 POLL_S: Final = "0.2"
 """How often Ray Train looks for what workers report. A report waits for it, so at Ray's own 2 s short epochs would
 mostly wait."""
@@ -116,12 +118,12 @@ def at_most(workers: Workers) -> int:
 
 
 def check_workers(workers: Workers, config: TrainConfig, shards: Shards) -> None:
-    """Raise ConfigError unless every worker has tiles in every step."""
+    """Raise ConfigError unless every worker has enough tiles in every step for its batch norms."""
     most = at_most(workers)
-    if most > min(config.batch_size, shards.rows["train"] // PARTS_A_WORKER):
+    if most > 1 and most > min(config.batch_size // TILES_A_WORKER, shards.rows["train"] // PARTS_A_WORKER):
         raise ConfigError(
             f"{most} workers cannot share {shards.rows['train']} training tiles in steps of {config.batch_size}; "
-            f"take fewer workers, or larger steps, for example --set batch_size={16 * most}"
+            f"take fewer workers, or larger steps, for example --set batch_size={TILES_A_WORKER * most}"
         )
 
 
@@ -162,7 +164,7 @@ def run_training(
     """
     parts = at_most(workers) * (1 if isinstance(workers, int) else PARTS_A_WORKER)
     # Read once into the object store: executing a read anew for every epoch costs seconds each time.
-    data = {split: split_evenly(shards.dataset(split), shards.rows[split], parts) for split in SPLITS}
+    data = {split: read_tiles(shards, split, parts) for split in SPLITS}
     files, root = filesystem(run.runs)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     with cluster.own_address(), cluster.progress(say) as lines, _stopped_by_ctrl_c():
@@ -207,15 +209,17 @@ def read_checkpoint(checkpoint: ray.train.Checkpoint) -> Trained:
     return Trained(weights=weights, scores=history[-1].test, history=[asdict(epoch) for epoch in history])
 
 
-def split_evenly(dataset: ray.data.Dataset, rows: int, parts: int) -> list[ray.data.Dataset]:
-    """The tiles, read, in parts of the same size give or take a tile; fewer parts where there are fewer tiles.
+def read_tiles(shards: Shards, split: Split, parts: int) -> list[ray.data.Dataset]:
+    """The tiles of a split in parts of the same size give or take a tile; fewer parts where there are fewer tiles.
 
     Ray Train's own splitting drops the remainder, and deals blocks out as they come.
     """
-    parts = min(parts, rows)
-    if parts < 2:
-        return [dataset.materialize()] if rows else []
-    return list(dataset.materialize().split_at_indices([part * rows // parts for part in range(1, parts)]))
+    rows = shards.rows[split]
+    if not rows:
+        return []
+    dataset, parts = shards.dataset(split).materialize(), min(parts, rows)
+    ends = [part * rows // parts for part in range(1, parts)]
+    return list(dataset.split_at_indices(ends)) if ends else [dataset]
 
 
 def publish(
@@ -273,16 +277,15 @@ def _worker(given: dict[str, Any]) -> DataError | None:
     cluster.quiet()
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     checkpoint = ray.train.get_checkpoint()
-    state = read_state(checkpoint) if checkpoint else None
-    network = _network(config, shards)
     parts = {split: loop["data"][split][rank::workers] for split in SPLITS}
     train_part, test_part = (_united(parts[split]) for split in SPLITS)
-    if rank == 0:
-        inner = unwrapped(network)
-        by = f"{workers} worker{'s' * (workers != 1)}"
-        done = f", going on after epoch {state.history[-1].number}" if state else ""
-        _say(loop, f"{config.model.architecture} network, {parameters_n(inner):,} parameters, {by}{done}")
     try:
+        state = read_state(checkpoint) if checkpoint else None
+        network = _network(config, shards)
+        if rank == 0:
+            what = f"{config.model.architecture} network, {parameters_n(unwrapped(network)):,} parameters"
+            done = f", going on after epoch {state.history[-1].number}" if state else ""
+            _say(loop, f"{what}, {workers} worker{'s' * (workers != 1)}{done}")
         training.fit(
             network,
             config,
@@ -304,10 +307,7 @@ def _network(config: TrainConfig, shards: Shards) -> torch.nn.Module:
     """A fresh network on this worker's device, the same on every worker."""
     training.seed_everything(config.seed)
     network = fresh_network(config, len(shards.classes), shards.mean_count)
-    device = ray.train.torch.get_device()
-    if ray.train.get_context().get_world_size() > 1:
-        network = share_batch_norm(network, device)
-    # Buffers need no broadcast: shared batch norms have the same statistics on every worker.
+    # Buffers need no broadcast in every step: `cellnet.training` brings their statistics together once an epoch.
     buckets = {"forward_sync_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
     prepared: torch.nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=buckets)
     return prepared

@@ -4,12 +4,14 @@
 
 For the model of every real set in OUT: the false rate on its own holdout (and test split), and the true rates on
 blank frames, noise, a grey ramp, rendered text, drawn cells, the other real sets and the planes of the Harmony exports
-below DATA (fluorescence, brightfield and Digital Phase Contrast). Frames that a model refuses, for being smaller than
-its tile, are not counted. A model of before is calibrated first. Writes OUT/familiarity.md.
+below DATA (fluorescence, brightfield and Digital Phase Contrast), and scikit-learn's two photographs, cut. Frames that
+a model refuses, for being smaller than its tile, are not counted. A model of before is calibrated first. Writes
+OUT/familiarity.md.
 """
 
 import argparse
 import csv
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,7 @@ from typing import Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.datasets import load_sample_images
 
 from cellnet.bank import Bank
 from cellnet.errors import DataError
@@ -94,7 +97,8 @@ def strange(data: Path, out: Path) -> Iterator[tuple[str, Iterator[Image]]]:
     yield "noise", (rng.integers(0, 256, (SIDE, SIDE), np.uint8) for _ in range(MOST // 2))
     yield "grey ramp", (np.tile(np.linspace(0, top, SIDE), (SIDE, 1)).astype(np.uint8) for top in (60, 120, 255))
     yield "text", (text(rng) for _ in range(MOST // 2))
-    manifest = write_sample(out / "sample", wells_per_lineage=2)
+    yield "photographs", photographs()
+    manifest = write_sample(out / "strange", wells_per_lineage=2)
     yield "drawn cells", listed(manifest, rng)
     for name in SETS:
         yield name, listed(data / name / "manifest.csv", rng)
@@ -112,6 +116,14 @@ def text(rng: np.random.Generator) -> NDArray[np.uint8]:
         words = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz    "), 80))
         cv2.putText(page_HW, words, (5, baseline), cv2.FONT_HERSHEY_SIMPLEX, size, 0, 1, cv2.LINE_AA)
     return page_HW
+
+
+def photographs() -> Iterator[NDArray[np.uint8]]:
+    """Parts of a temple and of a flower, in grey."""
+    for photograph_HWC in load_sample_images().images:
+        grey_HW = cv2.cvtColor(photograph_HWC, cv2.COLOR_RGB2GRAY)
+        for top, left in itertools.product((0, 200), (0, 200, 400)):
+            yield np.ascontiguousarray(grey_HW[top : top + 225, left : left + 225])
 
 
 def listed(manifest: Path, rng: np.random.Generator) -> Iterator[Image]:

@@ -7,8 +7,8 @@ compared takes turns, so that a busy machine slows all sides; ratios are medians
 two CPUs. Of a training's epochs the first is left out; its speed is that of the steps with all that feeds them,
 without scoring and checkpoints, which the loops have not. All sides draw variants and take steps alike:
 
-    same tricks   channels_last, no reading of the loss before the epoch is over
-    naive         NCHW, the loss read after every step
+    same tricks   channels_last, bfloat16 where cellnet takes it, no reading of the loss before the epoch is over
+    naive         NCHW, float32, the loss read after every step
 
 Start-up is from the command to the first step, with shards made and Ray running.
 """
@@ -22,19 +22,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import ray
 import torch
 
+from cellnet.augment import Batch
 from cellnet.bank import Bank
 from cellnet.config import Augment, TrainConfig
-from cellnet.inputs import draw_variants, to_tensors
+from cellnet.inputs import Target, draw_variants, to_tensors
 from cellnet.losses import criterion_of
 from cellnet.predictor import fresh_network
 from cellnet.registry import Registry
 from cellnet.sample import write_sample
+from cellnet.training import uses_bf16
 from pipelines import cluster
 from pipelines.ingest import ingest
 from pipelines.places import Places
@@ -81,21 +83,21 @@ def measure(folder: Path) -> list[str]:
     manifest = write_sample(folder / "images", wells_per_lineage=8)
     bank = ingest(manifest, Places(bank=str(folder / "bank")))[0]
     shards = make_shards(bank, CONFIG)
-    pixels_NHW, count_N = tiles_of(shards)
+    tiles = tiles_of(shards)
     torch.set_num_threads(CPUS)
     alone, both, tricks, naive = [], [], [], []
     for turn in range(TURNS):
         alone.append(train(folder, bank, workers=1))
-        tricks.append(loop(shards, pixels_NHW, count_N, channels_last=True))
-        naive.append(loop(shards, pixels_NHW, count_N, channels_last=False))
+        tricks.append(loop(shards, tiles, tricks=True))
+        naive.append(loop(shards, tiles, tricks=False))
         both.append(train(folder, bank, workers=CPUS))
         print(
             f"turn {turn + 1}: {alone[-1]}, {tricks[-1]:.1f}, {naive[-1]:.1f}, {both[-1]}", file=sys.stderr, flush=True
         )
     speed, speed_of_two = ([seen.tiles_per_s for seen in side] for side in (alone, both))
-    tiles = f"{shards.rows['train']:,} tiles an epoch, batch {CONFIG.batch_size}"
+    said = f"{shards.rows['train']:,} tiles an epoch, batch {CONFIG.batch_size}"
     return [
-        f"`cellnet train` with one worker of {CPUS} threads, {tiles}.",
+        f"`cellnet train` with one worker of {CPUS} threads, {said}.",
         "",
         "| beside | its tiles/s | cellnet's tiles/s | ratio | aim |",
         "|---|---|---|---|---|",
@@ -152,45 +154,48 @@ def train(folder: Path, bank: Bank, *, workers: int) -> Seen:
     )
 
 
-def tiles_of(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
-    """Every training tile (N, 200, 200) and its count (N,)."""
+def tiles_of(shards: Shards) -> Batch:
+    """Every training tile with what is true of it."""
     read = list(batches(shards.dataset("train"), 256, seed=None)(0))
-    return np.concatenate([batch["pixels"] for batch in read]), np.concatenate([batch["count"] for batch in read])
+    return cast(Batch, {name: np.concatenate([batch[name] for batch in read]) for name in read[0]})
 
 
-def loop(shards: Shards, pixels_NHW: np.ndarray, count_N: np.ndarray, *, channels_last: bool) -> float:
+def loop(shards: Shards, tiles: Batch, *, tricks: bool) -> float:
     """Tiles a second of the second epoch of a hand-written training, with all tiles as float32 tensors in memory."""
     torch.manual_seed(0)
+    cpu = torch.device("cpu")
     network = fresh_network(CONFIG, 0, shards.mean_count)
-    if not channels_last:
+    if not tricks:
         network = network.to(memory_format=torch.contiguous_format)
-    whole = {"pixels": pixels_NHW, "label": np.zeros(len(count_N), np.int64), "count": count_N}
-    input_N1HW, target = to_tensors(whole, shards.preprocess, torch.device("cpu"))
+    input_N1HW, target = to_tensors(tiles, shards.preprocess, cpu)
     input_N1HW = input_N1HW.contiguous()
-    steps = -(-len(count_N) // CONFIG.batch_size)
+    rows_n = len(input_N1HW)
+    steps = -(-rows_n // CONFIG.batch_size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=CONFIG.learning_rate, weight_decay=CONFIG.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=CONFIG.learning_rate, total_steps=2 * steps + 1)
-    criterion = criterion_of("count")
+    criterion = criterion_of(CONFIG, mean_count=shards.mean_count)
     generator = torch.Generator().manual_seed(0)
     network.train()
     for _ in range(2):
         start_s = time.perf_counter()
         total = torch.zeros(())
-        for rows in torch.randperm(len(count_N), generator=generator).split(CONFIG.batch_size):
+        for rows in torch.randperm(rows_n, generator=generator).split(CONFIG.batch_size):
             input_B1HW = input_N1HW[rows]
-            if channels_last:
+            if tricks:
                 input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
-            of_batch = type(target)(*(values[rows] for values in target))
+            of_batch = Target(*(values[rows] for values in target if values is not None))
             input_B1HW, of_batch = draw_variants(input_B1HW, of_batch, shards.augment, generator)
-            loss = criterion(network(input_B1HW), of_batch)
+            with torch.autocast("cpu", torch.bfloat16, enabled=tricks and uses_bf16(CONFIG, cpu)):
+                output = network(input_B1HW)
+            loss = criterion(output.float(), of_batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             schedule.step()
-            total += loss.detach() if channels_last else loss.item()
+            total += loss.detach() if tricks else loss.item()
         seconds = time.perf_counter() - start_s
-    return len(count_N) / seconds
+    return rows_n / seconds
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from cellnet.bank import Bank
 from cellnet.config import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.registry import WEIGHTS
+from cellnet.sample import write_sample
 from pipelines import cluster
+from pipelines.ingest import ingest
 from pipelines.places import Places
 from pipelines.runs import new_run
 from pipelines.shards import make_shards
@@ -136,6 +138,19 @@ def test_two_workers_or_an_elastic_number_score_as_one_does(undisturbed: Places,
     assert sum("parameters, 2 workers" in line for line in said) == 2, said
 
 
+def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(ray_started: None, tmp_path: Path) -> None:
+    manifest = write_sample(tmp_path / "images", wells_per_lineage=2, lineages=("THP1", "A172"))
+    places = Places(bank=str(tmp_path / "bank"), registry=str(tmp_path / "registry"))
+    ingest(manifest, places)
+    said: list[str] = []
+    card = train(places, config(task="classify", epochs=2), say=said.append).card
+    assert "no test split, so the last epoch is taken" in said[0]
+    assert card.scores["test"] == {} and [epoch["test"] for epoch in card.history] == [{}, {}]
+    assert card.calibration is not None and card.calibration.tiles == 0
+    [last, *_] = sorted((tmp_path / "runs").glob("*/checkpoint_*"), reverse=True)
+    assert weights(places, "classifier@1") == (last / WEIGHTS).read_bytes()
+
+
 def test_resume_says_when_there_is_nothing_to_resume_and_a_plain_training_when_there_is(
     undisturbed: Places, tmp_path: Path
 ) -> None:
@@ -175,7 +190,7 @@ def test_a_training_that_diverges_is_not_tried_again(undisturbed: Places, tmp_pa
     ("options", "message"),
     [
         ({"gpu": True}, r"--gpu needs a GPU a worker, and the cluster has 0 for 1; leave --gpu out"),
-        ({"workers": 17}, r"17 workers cannot share .* in steps of 16; take fewer workers, or larger steps"),
+        ({"workers": 5}, r"5 workers cannot share .* in steps of 16; take fewer .* --set batch_size=20"),
     ],
 )
 def test_what_the_cluster_or_the_bank_cannot_do_is_refused(

@@ -217,12 +217,15 @@ def test_a_training_in_bf16_leaves_float32_weights(discs: Callable) -> None:
     assert rough[-1].loss != exact[-1].loss and rough[-1].loss == pytest.approx(exact[-1].loss, rel=0.1)
 
 
-def test_a_cpu_computes_in_float32_and_compiles_nothing_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_computes_in_what_it_is_fast_in_and_compiles_nothing_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     auto = TrainConfig(task="count")
-    assert (uses_bf16(auto, cpu), uses_compile(auto, cpu)) == (False, False)
-    told = TrainConfig(task="count", precision="bf16", compile=True)
-    assert (uses_bf16(told, cpu), uses_compile(told, cpu)) == (True, True)
+    for able in (True, False):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda able=able: {"avx512_bf16": able})
+        assert (uses_bf16(auto, cpu), uses_compile(auto, cpu)) == (able, False)
+        for precision, compiled in (("bf16", True), ("f32", False)):
+            told = TrainConfig(task="count", precision=precision, compile=compiled)
+            assert (uses_bf16(told, cpu), uses_compile(told, cpu)) == (compiled, compiled)
     for found in ("/usr/bin/cc", None):
         monkeypatch.setattr("shutil.which", lambda name, found=found: found)
         assert uses_compile(auto, torch.device("cuda")) is (found is not None)
