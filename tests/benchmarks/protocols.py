@@ -53,11 +53,11 @@ class Set(NamedTuple):
 
 
 SETS: Final = (
-    Set("sample", "classify", 10),
-    Set("sample", "count", 10),
-    Set("brightfield-lines", "classify", 10),
-    Set("living-dead", "count", 6),
-    Set("t98g", "count", 10),
+    Set("sample", "classify", 8),
+    Set("sample", "count", 6),
+    Set("brightfield-lines", "classify", 6),
+    Set("living-dead", "count", 4),
+    Set("t98g", "count", 6),
 )
 PROTOCOLS: Final[dict[str, tuple[Protocol, Kernel]]] = {
     "grouped": ("grouped", "none"),

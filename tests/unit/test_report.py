@@ -66,6 +66,26 @@ def test_a_counters_report_shows_its_scores_its_worst_frame_and_what_was_left_ou
     assert stored["plotted"]["tile"]["count"] == [1, 2, 3, 4, 5, 6, 7, 11]
 
 
+def test_scores_stand_in_a_table_as_wide_as_the_page_and_lineages_by_tile_and_frame(tmp_path: Path) -> None:
+    page = write_report(tmp_path, counted()).read_text(encoding="utf-8")
+    assert "<tr><td>mae</td><td>0.375</td><td>0.750</td></tr>" in page
+    for unit, row in (("tile", "8</td><td>0.375</td><td>1.061"), ("frame", "4</td><td>0.750</td><td>1.500")):
+        table = page[page.index(f"Per {unit}, by lineage") :]
+        assert table[table.index("<td>A549</td>") :].startswith(f"<td>A549</td><td>{row}</td><td>–</td><td>–</td>")
+
+
+def test_a_model_that_was_not_calibrated_is_not_called_so(tmp_path: Path) -> None:
+    plain = classified()
+    assert "calibrated: ECE" in write_report(tmp_path, plain).read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "not calibrated: ECE" in page and "<small>not calibrated</small>" in page
+    raw = replace(plain.tiles, raw=np.array([[0.99, 0.01], [0.1, 0.9], [0.8, 0.2]]))
+    units = {unit: metrics.score("classify", raw, ["3T3", "A549"]) for unit in ("tile", "frame")}
+    better = replace(plain, tiles=raw, frames=raw, scores=plain.scores | units)
+    page = write_report(tmp_path, better).read_text(encoding="utf-8")
+    assert "before calibration: ECE" in page and "not calibrated" not in page.replace("The model is not calibrated", "")
+
+
 @pytest.mark.parametrize("evaluation", [counted(), classified()], ids=["counted", "classified"])
 def test_plots_are_in_the_page_itself_in_the_colour_of_its_text_and_small(
     tmp_path: Path, card: Callable, evaluation: Evaluation

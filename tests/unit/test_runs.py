@@ -8,6 +8,7 @@ import ray.train
 import torch
 
 from cellnet.config import TrainConfig
+from cellnet.errors import DataError
 from cellnet.store import open_store
 from cellnet.training import Epoch, TrainState
 from pipelines.runs import new_run, read_state, unfinished_run, write_state
@@ -59,6 +60,14 @@ def test_a_state_is_read_as_it_was_written_and_holds_no_pickle(tmp_path: Path, e
     for name in ("weights", "moments"):
         one, other = getattr(read, name), getattr(state, name)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_state_of_another_version_is_refused_in_a_line(tmp_path: Path, epoch: Epoch) -> None:
+    write_state(tmp_path, TrainState(history=(epoch,), weights={}, moments={}, rates={}), config())
+    state = tmp_path / "state.json"
+    state.write_text(state.read_text().replace('"waiting"', '"waited"'))
+    with pytest.raises(DataError, match=r"left by another version of cellnet .*; train without --resume"):
+        read_state(ray.train.Checkpoint.from_directory(str(tmp_path)))
 
 
 def test_tensorboard_gets_a_file_an_epoch(tmp_path: Path, epoch: Epoch, read_events: Callable) -> None:

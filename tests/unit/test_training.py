@@ -209,6 +209,13 @@ def test_a_counter_whose_last_unit_is_dead_is_said_to_be(discs: Callable, has_te
     assert [epoch.dead for epoch in alive] == [False, False]
 
 
+def test_the_state_of_another_network_is_refused_in_a_line(discs: Callable) -> None:
+    train = counted(discs, range(4))
+    *_, states = trained(train, epochs=1)
+    with pytest.raises(DataError, match=r"does not fit the network, so another version .* train without --resume"):
+        trained(train, model=ModelSpec(width=8, depth=3, dropout=0), state=states[-1])
+
+
 def test_a_training_in_bf16_leaves_float32_weights(discs: Callable) -> None:
     train = counted(discs, range(8))
     _, rough, weights, _ = trained(train, precision="bf16")
