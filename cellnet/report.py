@@ -64,7 +64,7 @@ pre { columns: 3 18rem; font-size: .82rem; margin: .5rem 0; white-space: pre-wra
 @media screen and (max-width: 40rem) { pre { columns: auto; overflow-x: auto; }
   details { contain: inline-size; } }
 @media print { @page { margin: 14mm; } :root { --ground: #fff; } body { max-width: none; padding: 0; font-size: 11px; }
-  h2 { break-after: avoid; margin-top: 1.2rem; } .plot, .tiles div, tr { break-inside: avoid; }
+  h2, .note { break-after: avoid; } h2 { margin-top: 1.2rem; } .plot, .tiles div, tr { break-inside: avoid; }
   .plots { grid-template-columns: 1fr 1fr; } .plot svg { max-height: 17rem; }
   .tiles { grid-template-columns: repeat(3, 1fr); }
   .worst { grid-template-columns: repeat(3, 1fr); } th, td { padding: .2rem .4rem; } }
