@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import ray
 from ray.data import DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cellnet.errors import ConfigError
 
@@ -144,8 +145,12 @@ class _Lines:
 
 @contextlib.contextmanager
 def progress(say: Callable[[str], None]) -> Iterator[ray.actor.ActorHandle]:
-    """An actor to whose `add` any worker sends lines of progress; each is said here, in the driver."""
-    lines = _Lines.remote()  # type: ignore[attr-defined]
+    """An actor to whose `add` any worker sends lines of progress; each is said here, in the driver.
+
+    It is on the driver's node, since other nodes may go while the driver stays.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lines = _Lines.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     finished = threading.Event()
 
     def watch() -> None:
