@@ -5,12 +5,14 @@ import logging
 import math
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import ray
+from ray._private.services import get_ray_address_from_environment
 from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 RAY_TOKEN: Final = Path.home() / ".ray" / "auth_token"
 """Where Ray keeps the token of this machine's clusters."""
+REACH_S: Final = 10.0
+"""How long a cluster may take to answer."""
 BLOCKS_PER_CPU: Final = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
 
@@ -39,14 +43,23 @@ def connect(*, show_logs: bool = False) -> None:
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) and not RAY_TOKEN.exists():
         # Ray would leave a new token in the home folder, and `ray start` and `ray job` act otherwise once it is there.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # RAY_ADDRESS, or what the last `ray start` left on this machine.
+    address = get_ray_address_from_environment(None, None)
     try:
+        _reach(address)
         ray.init(logging_level=logging.ERROR, log_to_driver=show_logs)
-    except ConnectionError as error:
-        address = os.environ.get("RAY_ADDRESS", "the address of the last `ray start`")
+    except OSError as error:
         raise ConfigError(
             f"no Ray cluster answers at {address}; correct or unset RAY_ADDRESS, or run `ray stop`"
         ) from error
     quiet()
+
+
+def _reach(address: str | None) -> None:
+    """Raise OSError where nothing listens at host:port. Ray itself would try for minutes, and say nothing."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal() and "://" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 @contextlib.contextmanager

@@ -87,6 +87,13 @@ def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_doe
     assert [epoch["number"] for epoch in history] == list(range(1, 13))
 
 
+def test_a_cluster_that_is_gone_is_named_at_once(undisturbed: Places) -> None:
+    nowhere = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}
+    done = subprocess.run(command(undisturbed), capture_output=True, text=True, timeout=60, env=nowhere)
+    message = "cellnet: no Ray cluster answers at 127.0.0.1:9; correct or unset RAY_ADDRESS, or run `ray stop`\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
 def worker_pids() -> list[int]:
     """Ray Train's workers among the descendants of this process."""
     parents, names = {}, {}
