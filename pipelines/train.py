@@ -99,7 +99,7 @@ def train(
     try:
         trained = run_training(shards, config, run, workers=workers, use_gpu=use_gpu, say=say)
     except KeyboardInterrupt:
-        say("the same command with --resume goes on after the last epoch above")
+        say("the same command with --resume goes on after the last epoch that was kept")
         raise
     more = score_drawn_holdout(bank, shards, config, trained.weights) if config.protocol == "paper" else {}
     version = publish(places.open_registry(), bank, shards, config, trained, name=name, more=more)

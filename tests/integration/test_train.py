@@ -75,12 +75,13 @@ def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_doe
 ) -> None:
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
     status, said = run_until("epoch   1/12", signal.SIGINT, *command(places))
-    assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on after" in said[-2]
-    status, said = run_until("epoch   4/12", signal.SIGKILL, *command(places, "--resume"))
-    assert status == -signal.SIGKILL and any("going on after epoch" in line for line in said)
+    assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on" in said[-2]
+    status, said = run_until("epoch ", signal.SIGKILL, *command(places, "--resume"))
+    assert status == -signal.SIGKILL
     done = subprocess.run(command(places, "--resume"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(re.findall(r"going on after epoch (\d+)", done.stderr)[0]) >= 4
+    first, second = (re.findall(r"going on after epoch (\d+)", text)[0] for text in ("\n".join(said), done.stderr))
+    assert 1 <= int(first) <= int(second)
     assert weights(places, "regressor@1") == weights(undisturbed, "regressor@1")
     assert len(list((tmp_path / "runs").iterdir())) == 1
     history = places.open_registry().resolve("regressor@1").card.history
@@ -154,8 +155,8 @@ def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(ray_st
     assert "no test split, so the last epoch is taken" in said[0]
     assert card.scores["test"] == {} and [epoch["test"] for epoch in card.history] == [{}, {}]
     assert card.calibration is not None and card.calibration.tiles == 0
-    [last, *_] = sorted((tmp_path / "runs").glob("*/checkpoint_*"), reverse=True)
-    assert weights(places, "classifier@1") == (last / WEIGHTS).read_bytes()
+    last = max((tmp_path / "runs").glob(f"*/checkpoint_*/{WEIGHTS}"))
+    assert weights(places, "classifier@1") == last.read_bytes()
 
 
 def test_resume_says_when_there_is_nothing_to_resume_and_a_plain_training_when_there_is(
