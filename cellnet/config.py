@@ -151,7 +151,7 @@ class TrainConfig(Frozen):
     16 variants of every frame, and the kernel on every second lineage. Such scores leak; they are there to be compared.
     The bank's holdout takes no part, so that it can say what the network is worth."""
     epochs: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
-    """Passes over the training tiles. `auto`: as many as show the network about 100,000 tiles, from 30 to 100."""
+    """Passes over the training tiles. `auto`: as many as show the network about 200,000 tiles, from 30 to 200."""
     batch_size: int = Field(default=16, ge=2)
     """Tiles a step, all workers together."""
     learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)

@@ -97,11 +97,11 @@ def decide_epochs(config: TrainConfig, *, tiles: int) -> TrainConfig:
     """The configuration with its `auto` epochs decided, for so many training tiles.
 
     >>> decide_epochs(TrainConfig(task="count"), tiles=2000).epochs
-    50
+    100
     """
     if config.epochs != "auto":
         return config
-    return config.model_copy(update={"epochs": min(100, max(30, round(100_000 / tiles)))})
+    return config.model_copy(update={"epochs": min(200, max(30, round(200_000 / tiles)))})
 
 
 def seed_everything(seed: int) -> None:

@@ -1,11 +1,84 @@
 """One local Ray, one S3 server on loopback and one small bank of drawn frames for the tests that need them."""
 
-from collections.abc import Iterator
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+class OwnCluster:
+    """A cluster of `ray start`, with files and a home folder of its own, apart from the one that this process is in."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+        self.environment = kept | {"HOME": str(home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"} | environment
+        self.log = home / "nodes.log"
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        self._files = tempfile.mkdtemp(prefix="ray")  # a short path, for the names of sockets; /tmp/ray is every user's
+
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
+        """One node more."""
+        command = ["ray", "start", "--block", "--temp-dir", self._files, *options]
+        with self.log.open("ab") as log:
+            self.nodes.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
+        return self.nodes[-1]
+
+    def stop(self) -> None:
+        for node in reversed(self.nodes):
+            node.terminate()
+            node.wait(timeout=60)
+        shutil.rmtree(self._files, ignore_errors=True)
+
+    @staticmethod
+    def free_port() -> int:
+        """A port below those that the kernel gives to whoever asks for any, as Ray's own servers do."""
+        while True:
+            port = random.randint(20_000, 32_000)
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return port
+
+
+@pytest.fixture(scope="module")
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., OwnCluster]]:
+    """`own_cluster(RAY_AUTH_MODE="disabled")`: a cluster without a node yet, whose processes have this environment."""
+    made: list[OwnCluster] = []
+
+    def make(**environment: str) -> OwnCluster:
+        made.append(OwnCluster(tmp_path_factory.mktemp("home"), **environment))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def descendants() -> Callable[[int, str], list[int]]:
+    """`descendants(pid, "raylet")`: the processes below a process whose command has this word in it."""
+
+    def find(ancestor: int, word: str) -> list[int]:
+        parents, commands = {}, {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                commands[int(folder.name)] = (folder / "cmdline").read_text()
+        family = {ancestor}
+        while grown := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= grown
+        return [pid for pid in family if word in commands.get(pid, "")]
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,10 @@
 """`ray start --head` and `ray job submit`, as a bioinformatician types them."""
 
-import contextlib
-import os
-import random
-import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,51 +14,30 @@ from cellnet.registry import Registry
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # a second cluster beside the tests' own
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
-def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """`submit("pipelines.train", …)` on a cluster of its own, with a home folder of its own."""
-    home = tmp_path_factory.mktemp("home")
-    files = tempfile.mkdtemp(prefix="ray")  # a short path, for the names of sockets; /tmp/ray is every user's
-    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+def submit(own_cluster: Callable[..., Any]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`submit("pipelines.train", …)` on a cluster of its own."""
+    cluster = own_cluster()
+    ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment = kept | {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
-    start = f"ray start --head --block --num-cpus 2 --temp-dir {files}".split()
-    start += [f"--{name}={port}" for name, port in ports.items()]
-    log = home / "head.log"
-    with log.open("wb") as output:
-        head = subprocess.Popen(start, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    head = cluster.start("--head", "--num-cpus=2", *(f"--{name}={port}" for name, port in ports.items()))
     submission = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}"]
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*submission, "--working-dir", ".", "--", "python", *command],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=560,
+            cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=560,
         )  # fmt: skip
 
-    try:
-        deadline = time.monotonic() + 180
-        while (tried := run("-c", "pass")).returncode != 0:  # the dashboard and its agent come up one by one
-            said = f"\n{tried.stdout}{tried.stderr}\n{log.read_text()}"
-            assert head.poll() is None, f"ray start --head ended{said}"
-            assert time.monotonic() < deadline, f"no job runs{said}"
-            time.sleep(1)
-        yield lambda module, *arguments: run("-m", module, *arguments)
-    finally:
-        head.terminate()
-        head.wait(timeout=60)
-        shutil.rmtree(files, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A port below those that the kernel gives to whoever asks for any, as Ray's own servers do."""
-    while True:
-        port = random.randint(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+    deadline = time.monotonic() + 180
+    while (tried := run("-c", "pass")).returncode != 0:  # the dashboard and its agent come up one by one
+        said = f"\n{tried.stdout}{tried.stderr}\n{cluster.log.read_text()}"
+        assert head.poll() is None, f"ray start --head ended{said}"
+        assert time.monotonic() < deadline, f"no job runs{said}"
+        time.sleep(1)
+    return lambda module, *arguments: run("-m", module, *arguments)
 
 
 def test_a_submitted_training_publishes_as_the_command_does(

@@ -5,7 +5,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -26,6 +29,8 @@ from pipelines.train import decided, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
+Ended = tuple[int, list[str]]
+Descendants = Callable[[int, str], list[int]]
 SETTINGS = ("epochs=12", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
 
 
@@ -57,16 +62,16 @@ def command(places: Places, *options: str) -> list[str]:
     return [*start, "--registry", places.registry, *sets, *options]
 
 
-def run_until(line: str, how: signal.Signals, *words: str) -> tuple[int, list[str]]:
-    """Run a command, send it a signal when it has said a line that starts so, and give its status and lines."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+def run_until(line: str, act: Callable[[subprocess.Popen[str]], object], *words: str, **environment: str) -> Ended:
+    """Run a command, act once when it has said a line that starts so, and give its status and lines."""
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(words, env=kept | environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        said = []
+        said: list[str] = []
         for text in process.stderr:
             said.append(text.rstrip())
-            if text.startswith(line):
-                process.send_signal(how)
+            if text.startswith(line) and not any(earlier.startswith(line) for earlier in said[:-1]):
+                act(process)
     return process.returncode, said
 
 
@@ -74,9 +79,9 @@ def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_doe
     undisturbed: Places, tmp_path: Path
 ) -> None:
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
-    status, said = run_until("epoch   1/12", signal.SIGINT, *command(places))
+    status, said = run_until("epoch   1/12", lambda it: it.send_signal(signal.SIGINT), *command(places))
     assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on" in said[-2]
-    status, said = run_until("epoch ", signal.SIGKILL, *command(places, "--resume"))
+    status, said = run_until("epoch ", subprocess.Popen.kill, *command(places, "--resume"))
     assert status == -signal.SIGKILL
     done = subprocess.run(command(places, "--resume"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -95,24 +100,9 @@ def test_a_cluster_that_is_gone_is_named_at_once(undisturbed: Places) -> None:
     assert (done.returncode, done.stderr) == (2, message)
 
 
-def worker_pids() -> list[int]:
-    """Ray Train's workers among the descendants of this process."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            names[int(folder.name)] = (folder / "cmdline").read_text()
-        except OSError:  # it has ended
-            continue
-    family = {os.getpid()}
-    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return [pid for pid in family if "RayTrainWorker" in names.get(pid, "")]
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_training_whose_worker_is_killed_ends_where_an_undisturbed_one_does(
-    undisturbed: Places, tmp_path: Path, workers: int
+    undisturbed: Places, tmp_path: Path, workers: int, descendants: Descendants
 ) -> None:
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
     said: list[str] = []
@@ -120,7 +110,7 @@ def test_a_training_whose_worker_is_killed_ends_where_an_undisturbed_one_does(
     def kill_once(line: str) -> None:
         said.append(line)
         if line.startswith("epoch   2/12") and sum(text.startswith("epoch   2/12") for text in said) == 1:
-            os.kill(max(worker_pids()), signal.SIGKILL)
+            os.kill(max(descendants(os.getpid(), "RayTrainWorker")), signal.SIGKILL)
 
     train(places, config(), workers=workers, say=kill_once)
     assert any("going on after epoch" in line for line in said), said
@@ -131,6 +121,33 @@ def test_a_training_whose_worker_is_killed_ends_where_an_undisturbed_one_does(
     ended, wanted = (safetensors.torch.load(weights(places, f"regressor@{number}")) for number in (1, 2))
     for name, value in wanted.items():
         torch.testing.assert_close(ended[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_an_elastic_training_goes_on_without_a_machine_that_is_gone(
+    undisturbed: Places, tmp_path: Path, own_cluster: Callable[..., Any], descendants: Descendants
+) -> None:
+    nodes = own_cluster(RAY_AUTH_MODE="disabled", RAY_health_check_period_ms="500")  # a lost node is seen in seconds
+    address = f"127.0.0.1:{nodes.free_port()}"
+    nodes.start("--head", "--num-cpus=1", "--include-dashboard=false", f"--port={address.rpartition(':')[2]}")
+    other = nodes.start("--num-cpus=1", f"--address={address}")
+    on_it = nodes.environment | {"RAY_ADDRESS": address}
+    deadline = time.monotonic() + 60
+    ask = [sys.executable, "-c", "import ray; ray.init(logging_level='ERROR'); print(len(ray.nodes()))"]
+    while subprocess.run(ask, env=on_it, capture_output=True, text=True).stdout.split() != ["2"]:
+        assert time.monotonic() < deadline, nodes.log.read_text()
+    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    [raylet] = [pid for pid in descendants(other.pid, "raylet/raylet")]
+    elastic = command(places, "--workers", "1:2")
+    status, said = run_until("epoch   2/12", lambda _: os.kill(raylet, signal.SIGKILL), *elastic, **on_it)
+    assert status == 0, said
+    assert [line.split(", ")[1:] for line in said if "parameters" in line] == [
+        ["2 workers"],
+        ["1 worker", "going on after epoch 2"],
+    ]
+    history = places.open_registry().resolve("regressor@1").card.history
+    assert {epoch["tiles"] for epoch in history} == {
+        undisturbed.open_registry().resolve("regressor@1").card.history[0]["tiles"]
+    }
 
 
 def test_two_workers_or_an_elastic_number_score_as_one_does(undisturbed: Places, tmp_path: Path) -> None:
