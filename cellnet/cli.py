@@ -23,6 +23,7 @@ from cellnet.readers import Options
 if TYPE_CHECKING:
     from cellnet.bank import Bank, Frame
     from pipelines.places import Places
+    from pipelines.winner import Search
 
 FIGURE_NAMES = {
     "classify": (
@@ -185,10 +186,17 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Search settings of a training (space; else activation × kernel), steered by the test split. The winner is "
+        "published, and promoted if it is better than what the alias points at."
+    )
     parser.add_argument("bank", metavar="BANK")
     _add_config(parser)
-    parser.add_argument("--trials", type=_positive, metavar="N", help="a random part of the grid, not all of it")
-    parser.add_argument("--alias", default="champion", help="alias that the winner gets (%(default)s)")
+    parser.add_argument("--trials", type=_positive, metavar="N", help="how many to try (every combination)")
+    parser.add_argument("--alias", default="champion", help="alias that the winner gets if it is better (%(default)s)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the newest unfinished search of the same bank and settings"
+    )
     parser.add_argument("--json", action="store_true")
     _add_places(parser, registry=True)
     parser.set_defaults(run=_tune)
@@ -224,18 +232,31 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
     show = verbs.add_parser("show", help="a version, whole, as JSON")
     show.add_argument("ref", metavar="REF")
     show.set_defaults(run=_registry_show)
-    promote = verbs.add_parser("promote", help="point an alias at a version")
-    promote.add_argument("ref", metavar="REF")
+    promote = verbs.add_parser("promote", help="point an alias at a version that is better than the one it points at")
+    promote.description = (
+        "Point an alias at a version. Where it points at another one already, both are scored on the holdout of one "
+        "bank, and the alias moves if the new one is better by a paired bootstrap over groups; else exit 2."
+    )
+    promote.add_argument("ref", metavar="REF", nargs="?")
     promote.add_argument("alias", metavar="ALIAS")
-    promote.add_argument("--reason", default="", help="kept in the alias's history")
+    promote.add_argument("--from-sweep", metavar="RUN", help="publish the best of a search that was stopped, as REF")
+    promote.add_argument("--bank", metavar="BANK", help="to compare on (the one that REF was trained on)")
+    promote.add_argument("--force", action="store_true", help="move it without a comparison; needs --reason")
+    promote.add_argument("--reason", default="", metavar="TEXT", help="kept in the alias's history")
+    promote.add_argument("--json", action="store_true")
     promote.set_defaults(run=_registry_promote)
+    history = verbs.add_parser("history", help="every move of an alias, with what decided it")
+    history.add_argument("name", metavar="NAME")
+    history.add_argument("alias", metavar="ALIAS")
+    history.add_argument("--json", action="store_true")
+    history.set_defaults(run=_registry_history)
     rollback = verbs.add_parser("rollback", help="point an alias back at what it pointed at before")
     rollback.add_argument("name", metavar="NAME")
     rollback.add_argument("alias", metavar="ALIAS")
     rollback.set_defaults(run=_registry_rollback)
     verify = verbs.add_parser("verify", help="check the sha256 of everything stored")
     verify.set_defaults(run=_registry_verify)
-    for verb in (listing, show, promote, rollback, verify):
+    for verb in (listing, show, promote, history, rollback, verify):
         _add_places(verb, registry=True)
 
 
@@ -402,21 +423,27 @@ def _tune(arguments: argparse.Namespace) -> None:
         item if item.split(".")[0].split("=")[0] in TuneConfig.model_fields else f"train.{item}"
         for item in arguments.set
     ]
-    config = load_config(TuneConfig, file=arguments.config, sets=sets, **{"train.task": arguments.task})
+    fixed = {"train.task": arguments.task} | ({"trials": arguments.trials} if arguments.trials else {})
+    config = load_config(TuneConfig, file=arguments.config, sets=sets, **fixed)
     search = tune(
-        _places(arguments),
-        config,
-        trials=arguments.trials,
-        alias=arguments.alias,
-        name=arguments.name,
-        say=say,
+        _places(arguments), config, alias=arguments.alias, name=arguments.name, resume=arguments.resume, say=say
     )
-    winner = search.winner
+    _print_search(search, arguments)
+
+
+def _print_search(search: "Search", arguments: argparse.Namespace) -> None:
+    from cellnet.metrics import MAIN
+
+    winner, scores = search.winner, search.holdout.scores
     if arguments.json:
-        print(json.dumps({"model": winner.ref, "alias": arguments.alias, "trials": search.trials}))
+        moved = search.move.model_dump(mode="json") if search.move else None
+        print(json.dumps({"model": winner.ref, "alias": moved, "trials": search.trials, "holdout": scores}))
         return
     _print_table(search.trials)
-    say(f"the winner by the test split is {winner.name}:{arguments.alias}")
+    main = MAIN[winner.card.task]
+    low, high = scores["tile"][f"{main}_interval"]
+    say(f"{winner.ref} on the holdout: {main} per tile {scores['tile'][main]:.3f} ({low:.3f} to {high:.3f})")
+    say(f"{winner.name}:{arguments.alias} {'is now' if search.move else 'stays, and is not'} {winner.ref}")
     print(winner.ref)
 
 
@@ -524,9 +551,36 @@ def _registry_show(arguments: argparse.Namespace) -> None:
 
 
 def _registry_promote(arguments: argparse.Namespace) -> None:
+    if (arguments.ref is None) == (arguments.from_sweep is None):
+        raise ConfigError("promote takes a REF and an ALIAS, or --from-sweep RUN and an ALIAS")
+    if arguments.from_sweep:
+        from pipelines.places import absolute
+        from pipelines.winner import publish_sweep
+
+        run = absolute(arguments.from_sweep)
+        _print_search(publish_sweep(run, _places(arguments), alias=arguments.alias, say=say), arguments)
+        return
     from pipelines.promote import promote
 
-    _print_move(promote(arguments.ref, arguments.alias, _places(arguments), reason=arguments.reason))
+    decision = {"force": arguments.force, "reason": arguments.reason, "say": say}
+    move = promote(arguments.ref, arguments.alias, _places(arguments), **decision)
+    if arguments.json:
+        print(move.model_dump_json())
+    else:
+        _print_move(move)
+
+
+def _registry_history(arguments: argparse.Namespace) -> None:
+    moves = _registry(arguments).history(arguments.name, arguments.alias)
+    if not moves:
+        _registry(arguments).resolve(f"{arguments.name}:{arguments.alias}")  # says what there is
+    if arguments.json:
+        print(json.dumps([move.model_dump(mode="json") for move in moves]))
+        return
+    for move in moves:
+        before = f" (before: {move.name}@{move.previous})" if move.previous else ""
+        because = "; ".join(str(why) for why in (move.evidence, move.reason) if why) or "no reason given"
+        print(f"{move.entry:>3}  {move.moved}  {move.name}@{move.number}{before}: {because}")
 
 
 def _registry_rollback(arguments: argparse.Namespace) -> None:

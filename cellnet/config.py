@@ -6,6 +6,7 @@ places and secrets only.
 
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
@@ -18,7 +19,7 @@ Task = Literal["classify", "count"]
 Split = Literal["train", "test", "holdout"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
 Architecture = Literal["paper", "residual", "density", "resnet18", "convnext_tiny"]
-Kernel = Literal["none", "sharpen", "edge", "emboss", "gaussian"]
+Kernel = Literal["none", "sharpen", "unsharp", "edge", "laplacian", "emboss", "gaussian"]
 Orientation = Literal[0, 90, 180, 270]
 Protocol = Literal["grouped", "paper"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -30,6 +31,9 @@ MAP_SIDE: Final = 50
 
 DEFAULT_NAMES: Final[dict[Task, str]] = {"classify": "classifier", "count": "regressor"}
 """What the model of a task is called in the registry unless told otherwise."""
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Frozen(BaseModel):
@@ -179,12 +183,68 @@ class TrainConfig(Frozen):
         return self
 
 
-class TuneConfig(Frozen):
-    """A search: every activation × kernel of the lists, or a random part of them (`--trials`)."""
+class Range(Frozen):
+    """Numbers that a search draws from, both ends included: whole ones where both ends are."""
 
-    activations: tuple[Activation, ...] = ("relu", "leaky_relu", "tanh", "sigmoid")
-    kernels: tuple[Kernel, ...] = ("none", "sharpen", "edge", "emboss", "gaussian")
+    low: Annotated[int, Field(strict=True)] | float
+    high: Annotated[int, Field(strict=True)] | float
+    log: bool = False
+    """Draw the number's logarithm evenly, as suits a learning rate."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            above = " and above 0 for log" if self.log else ""
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g}){above}")
+        return self
+
+
+Settings = dict[str, Any]
+"""Values of a training's settings, by dotted key: `{"kernel": "sharpen", "model.activation": "tanh"}`."""
+IN_THE_SHARDS: Final = ("tile", "protocol", "augment.shares", "augment.shifts", "augment.orientation")
+NOT_SEARCHED: Final = {
+    **dict.fromkeys(IN_THE_SHARDS, "is in the shards, which all trials share; give it as train.KEY"),
+    **dict.fromkeys(("task", "epochs", "patience"), "is the same for all trials; give it as train.KEY"),
+    "seed": "is not a choice; the finalists are trained with several (seeds=3)",
+}
+
+
+class TuneConfig(Frozen):
+    """A search over settings of a training, steered by the test split.
+
+    `--set space.kernel=[none,sharpen]` and the like; a `space` that is given replaces the default one whole.
+    """
+
+    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Range] = {
+        "model.activation": ("relu", "leaky_relu", "tanh", "sigmoid"),
+        "kernel": ("none", "sharpen", "unsharp", "edge", "laplacian", "emboss", "gaussian"),
+    }
+    """What is searched, by key of `train`: a list of values, or `{low: 1e-4, high: 1e-2, log: true}`."""
+    trials: int | None = Field(default=None, ge=1)
+    """None: every combination once, which a range has not. More than there are combinations mean all of them."""
+    searcher: Literal["random", "tpe"] = "random"
+    """`random`: drawn at once, none twice. `tpe`: each by what earlier ones came to (Optuna, the extra `tpe`)."""
+    stop_early: bool = True
+    """Stop trials that are behind (ASHA, Li et al. 2018, arXiv 1810.05934)."""
+    grace: int = Field(default=3, ge=1)
+    """Epochs that every trial has before it may be stopped."""
+    reduction: int = Field(default=3, ge=2)
+    """Of the trials that reach a rung, one in so many goes on; rungs are at grace × reduction^k epochs."""
+    finalists: int = Field(default=3, ge=1)
+    """So many of the best are trained again with other seeds."""
+    seeds: int = Field(default=3, ge=1)
+    """Trainings of each finalist, the one of the search among them. 1: the best of the search wins."""
+    gpus: float = Field(default=0, ge=0)
+    """GPUs a trial, which may be a fraction: 0.5 puts two trials on each."""
     train: TrainConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, values: Any) -> Any:
+        """`space: {model: {width: [8, 16]}}` is `space: {model.width: [8, 16]}`."""
+        if isinstance(values, dict) and isinstance(values.get("space"), dict):
+            values = values | {"space": dict(_flattened(values["space"]))}
+        return values
 
     @model_validator(mode="after")
     def _steered_by_unseen_frames(self) -> Self:
@@ -193,14 +253,42 @@ class TuneConfig(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _has_effect(self) -> Self:
-        architecture = self.train.model.architecture
-        if architecture in FIXED_ARCHITECTURES and self.activations != ("relu",):
-            raise ValueError(f"{architecture} has a fixed activation; set activations=[relu] to try kernels alone")
+    def _can_be_searched(self) -> Self:
+        if not self.space:
+            raise ValueError("space names nothing to search; for example space.kernel=[none,sharpen]")
+        for key, values in self.space.items():
+            if key in NOT_SEARCHED:
+                raise ValueError(f"space.{key}: {key} {NOT_SEARCHED[key]}")
+            for value in (values.low, values.high) if isinstance(values, Range) else values:
+                try:
+                    with_settings(self.train, {key: value})
+                except ConfigError as error:
+                    raise ValueError(f"space.{error}") from error
+        ranges = [key for key, values in self.space.items() if isinstance(values, Range)]
+        if self.trials is None and (ranges or self.searcher == "tpe"):
+            what = f"the range of {ranges[0]} has no end of values" if ranges else "tpe draws one trial after the other"
+            raise ValueError(f"{what}: say how many trials, for example --trials 20")
         return self
 
 
-Model = TypeVar("Model", bound=BaseModel)
+def with_settings(config: TrainConfig, settings: Settings) -> TrainConfig:
+    """The training with other values of some settings. Raises ConfigError, which begins with the key.
+
+    >>> with_settings(TrainConfig(task="count"), {"model.activation": "tanh"}).model.activation
+    'tanh'
+    """
+    values = config.model_dump()
+    for key, value in settings.items():
+        _place(values, key.split("."), value)
+    return load_checked(TrainConfig, values, where="")
+
+
+def _flattened(space: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in space.items():
+        if isinstance(value, dict) and not {"low", "high"} & set(value):
+            yield from _flattened(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixed: Any) -> Model:
@@ -221,16 +309,22 @@ def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixe
         _place(values, key.strip().split("."), value)
     for key, value in fixed.items():
         _place(values, key.split("."), value)
+    return load_checked(kind, values)
+
+
+def load_checked(kind: type[Model], values: Any, *, where: str = "configuration ") -> Model:
+    """Values as a configuration. Raises ConfigError in one line, which begins with `where` and the key."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         first, *others = error.errors()
         if first["type"] == "value_error":  # settings that do not fit each other: a validator of ours says all of it
-            raise ConfigError(f"configuration: {first['ctx']['error']}") from error
+            raise ConfigError(f"{where.strip(' :') or _key(first['loc'])}: {first['ctx']['error']}") from error
         key = _key(first["loc"])
         messages = [first["msg"], *(other["msg"] for other in others if _key(other["loc"]) == key)]
         wanted = ", or: ".join(dict.fromkeys(messages))
-        raise ConfigError(f"configuration {key!r}: {wanted} (seen: {first['input']!r:.80})") from error
+        name = f"{where}{key!r}" if where else key
+        raise ConfigError(f"{name}: {wanted} (seen: {first['input']!r:.80})") from error
 
 
 def _key(place: tuple[int | str, ...]) -> str:

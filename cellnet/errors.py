@@ -6,6 +6,7 @@
     └── RegistryError        a registry or object store said no
         ├── NotFoundError    nothing of that name                                  (HTTP 404)
         ├── ConflictError    somebody else was first                               (HTTP 409)
+        ├── NotBetterError   an alias stays, since the challenger did not beat it
         └── IntegrityError   stored bytes are not what their sha256 promises
 
 Each takes one finished message, so that it survives the pickling between Ray processes. The message gives
@@ -18,6 +19,7 @@ __all__ = [
     "ConflictError",
     "DataError",
     "IntegrityError",
+    "NotBetterError",
     "NotFoundError",
     "RegistryError",
 ]
@@ -45,6 +47,10 @@ class NotFoundError(RegistryError):
 
 class ConflictError(RegistryError):
     """Somebody else got there first."""
+
+
+class NotBetterError(RegistryError):
+    """A challenger is not shown to be better than what the alias points at."""
 
 
 class IntegrityError(RegistryError):

@@ -167,3 +167,87 @@ def draw_history(axis: Any, history: list[dict[str, Any]], main: str) -> None:
         more, further = other.get_legend_handles_labels()
         handles, names = handles + more, names + further
     axis.legend(handles, names, fontsize=8, loc="best")
+
+
+def draw_heat_map(
+    axis: Any, cells: dict[tuple[str, str], tuple[float, float, float]], keys: tuple[str, str], *, more_is_better: bool
+) -> None:
+    """Scores by two settings, each with its interval: (score, low, high) by (row, column). The best is framed."""
+    rows, columns = (list(dict.fromkeys(cell[axis_n] for cell in cells)) for axis_n in (0, 1))
+    scores = [score for score, _, _ in cells.values()]
+    worst, best = (min(scores), max(scores)) if more_is_better else (max(scores), min(scores))
+    for (row, column), (score, low, high) in cells.items():
+        share = (score - worst) / (best - worst) if best != worst else 1.0
+        x, y = columns.index(column), rows.index(row)
+        axis.add_patch(_cell(x, y, share))
+        if score == best:
+            axis.add_patch(_frame(x, y))
+        axis.text(x, y - 0.1, f"{score:.3f}", ha="center", va="center", fontsize=9, color=INK)
+        axis.text(x, y + 0.24, f"{low:.2f}–{high:.2f}", ha="center", va="center", fontsize=6.5, color=INK)
+    axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axis.set_xticks(range(len(columns)), [plain(name) for name in columns], rotation=30, ha="right", fontsize=9)
+    axis.set_yticks(range(len(rows)), [plain(name) for name in rows], fontsize=9)
+    axis.tick_params(length=0)
+    axis.set(xlabel=plain(keys[1]), ylabel=plain(keys[0]))
+
+
+def _frame(column: int, row: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, fill=False, edgecolor=ORANGE, linewidth=2)
+
+
+def draw_parallel(
+    axis: Any, rows: list[dict[str, Any]], keys: list[str], score: str, *, more_is_better: bool, logs: set[str]
+) -> None:
+    """Every row as a line through its settings to its score, the better the more blue and opaque."""
+    names = [*keys, score]
+    places = {name: _places([row[name] for row in rows], log=name in logs) for name in names}
+    rank = np.argsort(np.argsort([row[score] * (1 if more_is_better else -1) for row in rows]))
+    for index in np.argsort(rank):
+        share = rank[index] / max(1, len(rows) - 1)
+        best = index == np.argmax(rank)
+        axis.plot(
+            range(len(names)),
+            [places[name][0][index] for name in names],
+            color=ORANGE if best else BLUE,
+            alpha=1.0 if best else 0.15 + 0.6 * share**2,
+            linewidth=2.4 if best else 1.2,
+        )
+    for place, name in enumerate(names):
+        axis.axvline(place, color=INK, linewidth=0.6)
+        for height, text in places[name][1]:
+            axis.text(place + 0.03, height, plain(text, 14), fontsize=7.5, va="center", color=INK)
+    axis.set_xticks(range(len(names)), [plain(name) for name in names], fontsize=9)
+    axis.set(xlim=(-0.1, len(names) - 0.6), ylim=(-0.05, 1.05), yticks=[])
+    axis.tick_params(length=0)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_visible(False)
+
+
+def _places(values: list[Any], *, log: bool) -> tuple[list[float], list[tuple[float, str]]]:
+    """Heights of 0..1 of the values of one setting, and what is written beside which heights."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        numbers = np.log(values) if log else np.array(values, float)
+        low, high = float(numbers.min()), float(numbers.max())
+        heights = ((numbers - low) / (high - low) if high > low else np.full(len(values), 0.5)).tolist()
+        ends = {heights[index]: f"{values[index]:.3g}" for index in (int(numbers.argmin()), int(numbers.argmax()))}
+        return heights, list(ends.items())
+    kinds = list(dict.fromkeys(map(str, values)))
+    at = {kind: index / max(1, len(kinds) - 1) if len(kinds) > 1 else 0.5 for index, kind in enumerate(kinds)}
+    return [at[str(value)] for value in values], [(height, kind) for kind, height in at.items()]
+
+
+def draw_curves(axis: Any, curves: list[tuple[str, list[float]]], score: str) -> None:
+    """The test score of every epoch of every trial; those with a name are drawn in colours, the others behind them."""
+    shown = 0
+    for name, values in curves:
+        epochs = range(1, len(values) + 1)
+        if name:
+            axis.plot(epochs, values, color=LINES[shown % len(LINES)], label=plain(name, 40), linewidth=1.6, zorder=3)
+            shown += 1
+        else:
+            axis.plot(epochs, values, color="#8a8f96", linewidth=0.7, alpha=0.5)
+    axis.set(xlabel="epoch", ylabel=f"test {score}")
+    if shown:
+        axis.legend(fontsize=7.5)

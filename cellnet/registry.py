@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -71,6 +71,41 @@ class ModelVersion(Frozen):
         return f"{self.name}@{self.number}"
 
 
+class Evidence(Frozen):
+    """A version beside the one that an alias points at, on the same frames that neither was trained on."""
+
+    champion: int
+    """The number of the version that the alias pointed at."""
+    bank: str
+    bank_digest: str
+    split: str
+    unit: Literal["tile", "frame"]
+    score: str
+    n: int
+    groups: int
+    values: tuple[float, float]
+    """The score of the challenger, and of the champion."""
+    difference: float
+    """Above 0 where the challenger is better."""
+    interval: tuple[float, float]
+    """95 % of a paired bootstrap over groups."""
+    same_bank: tuple[bool, bool]
+    """Whether the challenger, and the champion, were trained on this state of the bank."""
+
+    @property
+    def shows_better(self) -> bool:
+        """Whether the challenger is better beyond chance: all of the interval is above 0, of two groups or more."""
+        return self.groups > 1 and self.interval[0] > 0
+
+    def __str__(self) -> str:
+        """In one line for a person."""
+        (new, old), (low, high) = self.values, self.interval
+        return (
+            f"{self.score} {new:.3f} against {old:.3f} per {self.unit} of the {self.split} (n={self.n}, "
+            f"{self.groups} groups), better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
+        )
+
+
 class AliasMove(BaseModel):
     """One entry of an alias's log."""
 
@@ -84,6 +119,8 @@ class AliasMove(BaseModel):
     reason: str
     moved: str
     """UTC, ISO 8601."""
+    evidence: Evidence | None = None
+    """Of a move that was decided by a comparison."""
 
 
 class Registry:
@@ -147,12 +184,17 @@ class Registry:
             for number in sorted(self._numbers(f"{name}/versions/"), reverse=True):
                 yield self.resolve(f"{name}@{number}"), pointing.get(number, [])
 
-    def promote(self, ref: str, alias: str, *, reason: str = "") -> AliasMove:
-        """Point an alias at a version. Raises ConflictError, naming the winner, when another promoter was first."""
+    def promote(self, ref: str, alias: str, *, reason: str = "", evidence: Evidence | None = None) -> AliasMove:
+        """Point an alias at a version, on the `evidence` of a comparison with what it points at.
+
+        Raises ConflictError, naming the winner, when another promoter was first.
+        """
         _check_name(alias)
         version = self.resolve(ref)
         log = self.history(version.name, alias)
         previous = log[-1].number if log else None
+        if evidence and previous is not None and previous != evidence.champion:
+            raise _moved_meanwhile(log[-1])
         if previous == version.number:
             return log[-1]
         move = AliasMove(
@@ -163,13 +205,10 @@ class Registry:
             previous=previous,
             reason=reason,
             moved=datetime.now(UTC).isoformat(timespec="seconds"),
+            evidence=evidence,
         )
         if not self.store.create(_move_key(move), move.model_dump_json(indent=1).encode()):
-            winner = self._alias(version.name, alias)
-            raise ConflictError(
-                f"{version.name}:{alias} was moved to {version.name}@{winner.number} in the meantime; "
-                "look at it, then promote again if you still want to"
-            )
+            raise _moved_meanwhile(self._alias(version.name, alias))
         return move
 
     def rollback(self, name: str, alias: str) -> AliasMove:
@@ -244,6 +283,13 @@ def parse_ref(ref: str) -> tuple[str, int | None, str | None]:
         raise ConfigError(f"{ref!r} is not a reference; write name@7 or name:alias, like classifier:champion")
     name, number, alias = match.groups()
     return name, int(number) if number else None, alias
+
+
+def _moved_meanwhile(winner: AliasMove) -> ConflictError:
+    return ConflictError(
+        f"{winner.name}:{winner.alias} was moved to {winner.name}@{winner.number} in the meantime; "
+        "look at it, then promote again if you still want to"
+    )
 
 
 def _check_name(name: str) -> None:

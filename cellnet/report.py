@@ -78,25 +78,33 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
     """The path of the page. Raises ConfigError when the folder cannot be written."""
     scores = evaluation.scores
     title = f"{scores['model']} on the {scores['split']} split"
-    page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{CSP}"><style>{STYLE}</style></head><body>
-<header><h1>{html.escape(title)}</h1>{_lead(evaluation)}</header>
+    written = page(
+        title,
+        f"""<header><h1>{html.escape(title)}</h1>{_lead(evaluation)}</header>
 {_headline(scores)}{_notes(scores)}
 {_plots(evaluation)}
 {_table_section("Scores", _score_rows(scores))}
 {_per_lineage(scores)}{_by_density(scores)}
 <h2>Frames with the largest error</h2>{_worst(evaluation)}
-{_data(evaluation)}{_configuration(evaluation)}
-</body></html>"""
+{_data(evaluation)}{_configuration(evaluation)}""",
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "scores.json").write_text(json.dumps(scores | {"plotted": plotted(evaluation)}, indent=1))
         path = folder / "report.html"
-        path.write_text(page, encoding="utf-8")
+        path.write_text(written, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the report into {folder}: {error.strerror}") from error
     return path
+
+
+def page(title: str, body: str) -> str:
+    """A page without scripts that holds all that it shows."""
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{CSP}"><style>{STYLE}</style></head><body>
+{body}
+</body></html>"""
 
 
 def plotted(evaluation: Evaluation) -> dict[str, Any]:
@@ -191,12 +199,12 @@ def _plots(evaluation: Evaluation) -> str:
             if classifies
             else (draw_counts, "Predicted against true counts; the grey line is equality, bars are intervals.")
         )
-        found.append(_plot(partial(draw_main, evaluation=evaluation, unit=unit), words))
+        found.append(plot(partial(draw_main, evaluation=evaluation, unit=unit), words))
     if classifies:
         unit = metrics.units(evaluation.scores)[0]
         found += [
-            _plot(partial(draw_roc, evaluation=evaluation, unit=unit), "ROC curve of each lineage against the rest."),
-            _plot(
+            plot(partial(draw_roc, evaluation=evaluation, unit=unit), "ROC curve of each lineage against the rest."),
+            plot(
                 partial(draw_reliability, evaluation=evaluation, unit=unit),
                 "How often the model is right that is so sure; on the grey line it is as right as it is sure.",
             ),
@@ -205,16 +213,17 @@ def _plots(evaluation: Evaluation) -> str:
         for unit in metrics.units(evaluation.scores):
             if len(evaluation.scores[unit].get("by_density", [])) > 1:
                 draw = partial(draw_density, evaluation=evaluation, unit=unit)
-                found.append(_plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
+                found.append(plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
     history = evaluation.card.history if evaluation.card else []
     if history and {"number", "loss", "test"} <= history[0].keys():
         draw = partial(draw_history, history=history, main=MAIN[evaluation.scores["task"]])
         chosen = ", and its score on the test split, which chose the last epoch shown" if history[0]["test"] else ""
-        found.append(_plot(draw, f"The training's loss{chosen}."))
+        found.append(plot(draw, f"The training's loss{chosen}."))
     return f'<h2>At a glance</h2><div class="plots">{"".join(found)}</div>'
 
 
-def _plot(draw: Any, words: str) -> str:
+def plot(draw: Any, words: str) -> str:
+    """What `draw` draws onto axes, as a figure with its words below it."""
     picture = svg(draw).replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)
     return f'<figure class="plot">{picture}<figcaption>{html.escape(words)}</figcaption></figure>'
 
@@ -255,7 +264,7 @@ def _worst(evaluation: Evaluation) -> str:
     told = {row: _told(evaluation, row) for row in worst_rows(evaluation.scores["task"], evaluation.frames)}
     if not evaluation.worst:
         rows = [["image", "true", "predicted"]] + [[_name(evaluation, row), *words] for row, words in told.items()]
-        return _table(rows)
+        return table(rows)
     figures = (
         _worst_figure(picture, _name(evaluation, picture.row), *told[picture.row]) for picture in evaluation.worst
     )
@@ -308,7 +317,7 @@ def _data(evaluation: Evaluation) -> str:
         splits = [split for split in ("train", "test", "holdout") if any(split == of for _, of in held)]
         lineages = list(dict.fromkeys(lineage for lineage, _ in held))
         rows = [[lineage, *(held.get((lineage, split), "–") for split in splits)] for lineage in lineages]
-        parts.append(_table([["lineage: frames (groups)", *splits], *rows]))
+        parts.append(table([["lineage: frames (groups)", *splits], *rows]))
         parts.append(f'<p class="note">The bank’s digest is {html.escape(evaluation.bank_digest)}.</p>')
     for words, lines in (
         ("Frames left out of this evaluation", evaluation.scores["left_out"]),
@@ -344,10 +353,11 @@ def src_of(png: bytes) -> str:
 
 
 def _table_section(title: str, rows: list[list[Any]]) -> str:
-    return f"<h2>{html.escape(title)}</h2>{_table(rows)}"
+    return f"<h2>{html.escape(title)}</h2>{table(rows)}"
 
 
-def _table(rows: list[list[Any]]) -> str:
+def table(rows: list[list[Any]]) -> str:
+    """Rows as a table, the first of them its heads."""
     head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows[1:])
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

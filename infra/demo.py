@@ -105,7 +105,9 @@ def _run() -> None:
 
     clock.step("a small search", "cellnet tune demo/bank --task classify --alias challenger")
     search = TuneConfig(
-        activations=("relu", "tanh"), kernels=("none", "sharpen"), train=classify.model_copy(update={"epochs": 2})
+        space={"model.activation": ("relu", "tanh"), "kernel": ("none", "sharpen")},
+        seeds=1,
+        train=classify.model_copy(update={"epochs": 2}),
     )
     found = tune(places, search, alias="challenger", say=print)
     print(f"the best of {len(found.trials)} short trials is {found.winner.ref}, now classifier:challenger")

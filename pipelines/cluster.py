@@ -114,6 +114,19 @@ def cpus_per_worker(workers: int) -> float:
     return max(0.01, round(min(1.0, max(cpus() - 1, 0.5) / workers), 2))
 
 
+def at_once(gpus: float) -> int:
+    """How many trials to run at once: one on each CPU, or as many as there is room for on the GPUs.
+
+    Raises ConfigError for a cluster without GPUs where trials want some.
+    """
+    if not gpus:
+        return max(1, int(cpus()))
+    there = ray.cluster_resources().get("GPU", 0)
+    if there < gpus:
+        raise ConfigError(f"a trial wants {gpus:g} GPUs, and the cluster has {there:g}; leave gpus out to use CPUs")
+    return max(1, int(there / gpus))
+
+
 def use_gpus(workers: int, *, insist: bool = False) -> bool:
     """Whether the cluster has a GPU for each of so many workers. Raises ConfigError if not and one insists."""
     gpus = ray.cluster_resources().get("GPU", 0)

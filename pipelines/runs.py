@@ -1,4 +1,4 @@
-"""The run of a training: its folder, its checkpoints, and which run `--resume` goes on with.
+"""The run of a training: its folder, its checkpoints, and which run `--resume` goes on with; likewise of a search.
 
     RUNS/TASK-KEY-TIME/run.json                   the recipe: what is trained on what, with every setting
     RUNS/TASK-KEY-TIME/checkpoint_*/              after an epoch; the last one and the best one stay
@@ -15,6 +15,7 @@ import importlib.util
 import json
 import secrets
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +24,16 @@ from typing import Any, Final
 import ray.train
 import safetensors.torch
 
-from cellnet.config import TrainConfig
+from cellnet.bank import Bank
+from cellnet.config import TrainConfig, TuneConfig
 from cellnet.errors import DataError
 from cellnet.predictor import weights_to_bytes
 from cellnet.registry import WEIGHTS
 from cellnet.store import Store
 from cellnet.training import Epoch, TrainState
 
+Config = TrainConfig | TuneConfig
+Say = Callable[[str], None]
 MOMENTS: Final = "optimizer.safetensors"
 STATE: Final = "state.json"
 SNAPSHOT: Final = "checkpoint_manager_snapshot.json"
@@ -57,22 +61,40 @@ class Run:
         self.runs.put(f"{self.name}/{FINISHED}", json.dumps({"model": ref}).encode())
 
 
-def new_run(runs: Store, config: TrainConfig, *, bank_digest: str, model: str) -> Run:
-    """An empty run for a recipe: a resolved configuration, a state of a bank, the name of a model."""
+def find_run(runs: Store, config: Config, *, resume: bool, say: Say, bank: Bank, model: str) -> Run:
+    """With `resume` the unfinished run of the same recipe, if there is one, and else a new one."""
+    left = unfinished_run(runs, config, bank_digest=bank.digest, model=model)
+    if left and resume:
+        return left
+    if left:
+        say(f"note: {left.uri} was left unfinished; --resume would go on with it")
+    elif resume:
+        say(f"nothing to resume: {runs.uri} has no unfinished run of this bank and these settings; a new one starts")
+    return new_run(runs, config, bank_digest=bank.digest, model=model, bank=bank.store.uri)
+
+
+def new_run(runs: Store, config: Config, *, bank_digest: str, model: str, bank: str = "") -> Run:
+    """An empty run for a recipe: a resolved configuration, a state of a bank, the name of a model.
+
+    `bank` says where the bank was, which is kept beside the recipe.
+    """
     time = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = Run(runs, f"{_prefix(config, bank_digest, model)}{time}")
-    runs.put(f"{run.name}/run.json", json.dumps(_recipe(config, bank_digest, model), indent=1).encode())
+    facts = _recipe(config, bank_digest, model) | {"bank": bank}
+    runs.put(f"{run.name}/run.json", json.dumps(facts, indent=1).encode())
     return run
 
 
-def unfinished_run(runs: Store, config: TrainConfig, *, bank_digest: str, model: str) -> Run | None:
-    """The newest run of the recipe that was left with a checkpoint and without a result."""
+def unfinished_run(runs: Store, config: Config, *, bank_digest: str, model: str) -> Run | None:
+    """The newest run of the recipe that was left with something to go on with and without a result."""
     left: dict[str, set[str]] = {}
     for key in runs.keys(_prefix(config, bank_digest, model)):
         name, _, file = key.partition("/")
         left.setdefault(name, set()).add(file)
     for name in sorted(left, reverse=True):
-        if FINISHED not in left[name] and SNAPSHOT in left[name] and _is_json(runs.get(f"{name}/{SNAPSHOT}")):
+        files = left[name]
+        of_search = any(file.startswith("trials/") for file in files)
+        if FINISHED not in files and (of_search or (SNAPSHOT in files and _is_json(runs.get(f"{name}/{SNAPSHOT}")))):
             return Run(runs, name)
     return None
 
@@ -113,13 +135,14 @@ def read_state(checkpoint: ray.train.Checkpoint) -> TrainState:
         )
 
 
-def _recipe(config: TrainConfig, bank_digest: str, model: str) -> dict[str, Any]:
+def _recipe(config: Config, bank_digest: str, model: str) -> dict[str, Any]:
     return {"bank_digest": bank_digest, "model": model, "config": config.model_dump(mode="json")}
 
 
-def _prefix(config: TrainConfig, bank_digest: str, model: str) -> str:
+def _prefix(config: Config, bank_digest: str, model: str) -> str:
     recipe = json.dumps(_recipe(config, bank_digest, model), sort_keys=True)
-    return f"{config.task}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}-"
+    kind = config.task if isinstance(config, TrainConfig) else f"tune-{config.train.task}"
+    return f"{kind}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}-"
 
 
 def _is_json(data: bytes) -> bool:

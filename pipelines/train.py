@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,12 +33,11 @@ from cellnet.models import parameters_n
 from cellnet.parallel import unwrapped
 from cellnet.predictor import fresh_network
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
-from cellnet.store import Store
 from pipelines import cluster
 from pipelines.calibrate import calibrated
 from pipelines.drawn import score_drawn_holdout
 from pipelines.places import Places, filesystem
-from pipelines.runs import Run, new_run, read_state, tensorboard_command, unfinished_run, write_state
+from pipelines.runs import Run, Say, find_run, read_state, tensorboard_command, write_state
 from pipelines.shards import SPLITS, TILES_A_READ, Shards, batches, make_shards, trainable_frames
 
 PACKAGES: Final = ("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors")
@@ -52,7 +51,6 @@ POLL_S: Final = "0.2"
 """How often Ray Train looks for what workers report. A report waits for it, so at Ray's own 2 s short epochs would
 mostly wait."""
 
-Say = Callable[[str], None]
 Workers = int | tuple[int, int]
 """How many, or how few and how many at most."""
 
@@ -92,8 +90,8 @@ def train(
     say(describe_shards(shards))
     config = decided(config, shards)
     check_workers(workers, config, shards)
-    recipe = {"bank_digest": bank.digest, "model": name or DEFAULT_NAMES[config.task]}
-    run = find_run(places.open_runs(), config, resume=resume, say=say, **recipe)
+    model = name or DEFAULT_NAMES[config.task]
+    run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
     try:
@@ -125,18 +123,6 @@ def check_workers(workers: Workers, config: TrainConfig, shards: Shards) -> None
             f"{most} workers cannot share {shards.rows['train']} training tiles in steps of {config.batch_size}; "
             f"take fewer workers, or larger steps, for example --set batch_size={TILES_A_WORKER * most}"
         )
-
-
-def find_run(runs: Store, config: TrainConfig, *, resume: bool, say: Say, bank_digest: str, model: str) -> Run:
-    """With `resume` the unfinished run of the same recipe, if there is one, and else a new one."""
-    left = unfinished_run(runs, config, bank_digest=bank_digest, model=model)
-    if left and resume:
-        return left
-    if left:
-        say(f"note: {left.uri} was left unfinished; --resume would go on with it")
-    elif resume:
-        say(f"nothing to resume: {runs.uri} has no unfinished run of this bank and these settings; a new one starts")
-    return new_run(runs, config, bank_digest=bank_digest, model=model)
 
 
 def decided(config: TrainConfig, shards: Shards) -> TrainConfig:

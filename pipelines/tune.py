@@ -1,70 +1,61 @@
-"""Search activation × kernel with Ray Tune; the winner by the test split is published and promoted.
+"""Search settings of a training with Ray Tune; the winner by the test split is published, and promoted if it is better.
 
 A Ray job, like `cellnet tune`:
 
     python -m pipelines.tune BANK --task classify [--trials 6] [--set train.epochs=5]...
 """
 
-import itertools
 import os
-import tempfile
-import uuid
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
 
 import numpy as np
 import ray
 import ray.tune
+import ray.tune.schedulers
 import torch
 
 from cellnet import training
-from cellnet.config import Activation, Kernel, TrainConfig, TuneConfig
-from cellnet.errors import DataError
+from cellnet.config import DEFAULT_NAMES, Range, Settings, TuneConfig
+from cellnet.errors import ConfigError, DataError
 from cellnet.losses import criterion_of
+from cellnet.models import parameters_n
 from cellnet.predictor import fresh_network
-from cellnet.registry import ModelVersion
-from cellnet.store import Store
+from cellnet.search import Trial, describe, draw
 from pipelines import cluster
 from pipelines.places import Places, filesystem
-from pipelines.runs import write_state
-from pipelines.shards import SPLITS, TILES_A_READ, Shards, batches, make_shards, trainable_frames
-from pipelines.train import (
-    Say,
-    decided,
-    describe_shards,
-    publish,
-    read_checkpoint,
-)
+from pipelines.runs import Say, find_run
+from pipelines.shards import SPLITS, TILES_A_READ, batches, make_shards, trainable_frames
+from pipelines.sweeps import Sweep, keep_best, keep_state, keep_trial, state_of, trial_name, trials_of
+from pipelines.train import decided, describe_shards
+from pipelines.winner import Search, conclude
 
-TRIAL_CPUS = 0.5
-"""Reserved for a trial; the rest of the cluster feeds it. It computes with one thread."""
-
-Choice = tuple[Activation, Kernel]
-
-
-@dataclass(frozen=True)
-class Search:
-    """A finished search: the published winner and every trial, the best first."""
-
-    winner: ModelVersion
-    trials: list[dict[str, Any]]
+TRIAL_CPUS: Final = 0.5
+"""Reserved for a trial, so that the rest of the cluster can feed it, and a second search beside it never waits for
+ever. It computes with one thread."""
+LEADERS: Final = 5
+"""Trials that are listed while a search goes on."""
+TELL_S: Final = 60.0
+"""How often they are, at most."""
 
 
 def tune(
     places: Places,
     config: TuneConfig,
     *,
-    trials: int | None = None,
     alias: str = "champion",
     name: str | None = None,
+    resume: bool = False,
     say: Say = lambda line: None,
 ) -> Search:
-    """Train every chosen activation × kernel, publish the best on the test split and point `alias` at it.
+    """Try settings, train the best again with other seeds, publish the winner, and promote it if it is better.
 
-    A trial that fails is recorded and does not end the search. Raises DataError when the bank has no test split
-    (with fewer than three groups a lineage there is none) or when every trial failed.
+    The test split steers; the winner alone is scored on the holdout. A trial that fails is recorded and does not end
+    the search. With `resume` it goes on with the newest search of the same bank and settings that was left unfinished.
+    Raises DataError when the bank has no test split (with fewer than three groups a lineage there is none) or when
+    every trial failed.
     """
     bank = places.open_bank()
     trainable_frames(bank, config.train.task)
@@ -76,123 +67,228 @@ def tune(
     shards = make_shards(bank, config.train)
     say(describe_shards(shards))
     config = config.model_copy(update={"train": decided(config.train, shards)})
-    choices = choose_trials(config, trials)
-    say(f"{len(choices)} trials of {config.train.epochs} epochs: {', '.join('/'.join(choice) for choice in choices)}")
-    results = _run_trials(shards, config.train, choices, places.open_runs(), say)
-    rows = [_row(result, config.train) for result in results]
-    steering, more_is_better = training.STEERING[config.train.task]
-    ranked = sorted(
-        (pair for pair in zip(rows, results, strict=True) if pair[0]["error"] is None),
-        key=lambda pair: -pair[0][steering] if more_is_better else pair[0][steering],
-    )
-    if not ranked:
-        raise DataError(f"every trial failed; the first said: {rows[0]['error']}")
-    table = [row for row, _ in ranked] + [row for row in rows if row["error"] is not None]
-    best_row, best_result = ranked[0]
-    chosen = with_choice(config.train, (best_row["activation"], best_row["kernel"]))
-    shards = shards.model_copy(update={"preprocess": shards.preprocess.model_copy(update={"kernel": chosen.kernel})})
-    registry = places.open_registry()
-    trained = read_checkpoint(best_result.get_best_checkpoint(steering, "max" if more_is_better else "min"))
-    winner = publish(registry, bank, shards, chosen, trained, name=name, search=table)
-    registry.promote(winner.ref, alias, reason=f"best of {len(table)} trials by test {steering}")
-    return Search(winner, table)
+    model = name or DEFAULT_NAMES[config.train.task]
+    run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
+    say(f"run: {run.uri}")
+    sweep = Sweep(run=run, config=config, shards=shards)
+    try:
+        _search(sweep, say)
+        _train_finalists(sweep, say)
+    except KeyboardInterrupt:
+        say("the same command with --resume goes on; the best so far is published by")
+        say(f"cellnet registry promote --from-sweep {run.uri} {alias} --registry {places.registry}")
+        raise
+    return conclude(sweep, places, bank, alias=alias, model=model, say=say)
 
 
-def choose_trials(config: TuneConfig, trials: int | None) -> list[Choice]:
-    """Every activation × kernel, or a seeded random part of them without repetition."""
-    grid: list[Choice] = list(itertools.product(config.activations, config.kernels))
-    if trials is None or trials >= len(grid):
-        return grid
-    drawn = np.random.default_rng(config.train.seed).choice(len(grid), trials, replace=False)
-    return [grid[i] for i in sorted(drawn)]
+def _search(sweep: Sweep, say: Say) -> None:
+    """Run every trial of the search, with the first seed."""
+    config, seed = sweep.config, sweep.config.train.seed
+    if config.searcher == "random":
+        drawn = draw(config)
+        say(f"{len(drawn)} trials of up to {config.train.epochs} epochs; of the first: {describe(drawn[0])}")
+        _run(sweep, {"settings": ray.tune.grid_search(drawn), "seed": seed}, len(drawn), say, early=config.stop_early)
+        return
+    known = [trial.settings for trial in trials_of(sweep.run) if trial.seed == seed]
+    say(f"{config.trials} trials of up to {config.train.epochs} epochs, each chosen by what the earlier came to (TPE)")
+    space = {key: _domain(values) for key, values in config.space.items()}
+    assert config.trials is not None, "checked with the configuration"
+    _run(sweep, {"settings": space, "seed": seed}, config.trials, say, early=config.stop_early, known=known)
 
 
-def with_choice(config: TrainConfig, choice: Choice) -> TrainConfig:
-    """The training with another activation and kernel."""
-    activation, kernel = choice
-    return config.model_copy(
-        update={"kernel": kernel, "model": config.model.model_copy(update={"activation": activation})}
-    )
+def _train_finalists(sweep: Sweep, say: Say) -> None:
+    """Train the best combinations again with other seeds."""
+    first = sweep.config.train.seed
+    best = [trial for trial in sweep.ranked() if trial.seed == first and trial.whole][: sweep.config.finalists]
+    more = [
+        {"settings": trial.settings, "seed": first + offset}
+        for offset in range(1, sweep.config.seeds)
+        for trial in best
+    ]
+    if more:
+        say(f"the {len(best)} best are trained with {sweep.config.seeds - 1} more seeds each: {len(more)} trials")
+        _run(sweep, {"trial": ray.tune.grid_search(more)}, len(more), say, early=False)
 
 
-def _run_trials(shards: Shards, config: TrainConfig, choices: list[Choice], runs: Store, say: Say) -> list[Any]:
-    files, root = filesystem(runs)
-    steering, more_is_better = training.STEERING[config.task]
-    datasets = {split: shards.dataset(split).materialize() for split in SPLITS}  # shared by all trials
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints boxes even when told to print nothing
-    with cluster.progress(say) as lines:
-        tuner = ray.tune.Tuner(
-            ray.tune.with_resources(
-                ray.tune.with_parameters(_trial, shards=shards, config=config, lines=lines, datasets=datasets),
-                {"CPU": TRIAL_CPUS},
-            ),
-            param_space={"choice": ray.tune.grid_search(choices)},
-            tune_config=ray.tune.TuneConfig(
-                metric=steering,
-                mode="max" if more_is_better else "min",
-                max_concurrent_trials=max(1, int(cluster.cpus())),
-            ),
-            run_config=ray.tune.RunConfig(
-                name=f"tune-{config.task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}",
-                storage_path=root,
-                storage_filesystem=files,
-                verbose=0,
-                checkpoint_config=ray.tune.CheckpointConfig(
-                    num_to_keep=1,
-                    checkpoint_score_attribute=steering,
-                    checkpoint_score_order="max" if more_is_better else "min",
-                ),
-            ),
+def _domain(values: Any) -> Any:
+    if not isinstance(values, Range):
+        return ray.tune.choice(list(values))
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return (ray.tune.lograndint if values.log else ray.tune.randint)(values.low, values.high + 1)
+    return (ray.tune.loguniform if values.log else ray.tune.uniform)(values.low, values.high)
+
+
+def _run(
+    sweep: Sweep, space: dict[str, Any], number: int, say: Say, *, early: bool, known: Sequence[Settings] | None = None
+) -> None:
+    """Run trials on Ray Tune to their end. What they come to is in the sweep's folder."""
+    config = sweep.config
+    files, root = filesystem(sweep.run.runs)
+    metric, mode = sweep.steering[0], "max" if sweep.steering[1] else "min"
+    epochs = int(config.train.epochs)
+    scheduler = None
+    if early:
+        scheduler = ray.tune.schedulers.ASHAScheduler(
+            time_attr="epoch", max_t=epochs, grace_period=min(config.grace, epochs), reduction_factor=config.reduction
         )
-        return list(tuner.fit())
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints boxes even when told to print nothing
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray's swallows the first Ctrl-C
+    data = {split: sweep.shards.dataset(split).materialize() for split in SPLITS}  # shared by all trials
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(
+            ray.tune.with_parameters(_trial, sweep=sweep, data=data), {"CPU": TRIAL_CPUS, "GPU": config.gpus}
+        ),
+        param_space=space,
+        tune_config=ray.tune.TuneConfig(
+            metric=metric,
+            mode=mode,
+            scheduler=scheduler,
+            search_alg=_tpe(known, config.train.seed) if known is not None else None,
+            num_samples=number if known is not None else 1,
+            max_concurrent_trials=cluster.at_once(config.gpus),
+        ),
+        run_config=ray.tune.RunConfig(
+            name="ray",
+            storage_path=f"{root}/{sweep.run.name}",
+            storage_filesystem=files,
+            verbose=0,
+            failure_config=ray.tune.FailureConfig(max_failures=1),  # of a worker; a trial's own errors come again
+            callbacks=[_Teller(sweep, number, say)],
+        ),
+    )
+    tuner.fit()
 
 
-def _trial(space: dict[str, Any], shards: Shards, config: TrainConfig, lines: Any, datasets: dict[str, Any]) -> None:
-    """One training in one process, reported to Tune after every epoch."""
+def _tpe(known: Sequence[Settings], seed: int) -> Any:
+    try:
+        from ray.tune.search.optuna import OptunaSearch
+
+        # Trials that an earlier command began are enqueued first: they tell what they came to at once.
+        points = [{f"settings/{key}": value for key, value in settings.items()} for settings in known]
+        return OptunaSearch(points_to_evaluate=points or None, seed=seed)
+    except (ImportError, AssertionError) as error:
+        raise ConfigError("searcher=tpe needs Optuna: pip install 'cellnet[tpe]', or take searcher=random") from error
+
+
+class _Teller(ray.tune.Callback):  # type: ignore[misc]
+    """Says in the driver how trials end, and now and then which are the best so far."""
+
+    def __init__(self, sweep: Sweep, number: int, say: Say) -> None:
+        self._sweep, self._number, self._say = sweep, number, say
+        self._ended, self._told_s = 0, time.monotonic()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        name, settings, seed = _of_space(trial.config)
+        error = "its process died" if trial.error_file is None else _last_line(trial.error_file)
+        found = [one for one in trials_of(self._sweep.run) if one.name == name]
+        kept = found[0] if found else Trial(name=name, settings=settings, seed=seed)
+        keep_trial(self._sweep.run, kept.model_copy(update={"error": error}))
+        self._tell(trial)
+
+    def _tell(self, trial: Any) -> None:
+        self._ended += 1
+        name = _of_space(trial.config)[0]
+        ranked = self._sweep.ranked()
+        for one in ranked:
+            if one.name == name:
+                self._say(f"trial {self._ended:>3}/{self._number}  {told(one, self._sweep.steering[0])}")
+        if self._ended < self._number and time.monotonic() - self._told_s > TELL_S:
+            self._told_s = time.monotonic()
+            self._say("the best so far:")
+            for place, one in enumerate(ranked[:LEADERS], start=1):
+                self._say(f"  {place}. {told(one, self._sweep.steering[0])}")
+
+
+def told(trial: Trial, steering: str) -> str:
+    """A trial in one line for a person."""
+    what = f"{describe(trial.settings)} (seed {trial.seed})"
+    if trial.error:
+        return f"{what}: failed: {trial.error}"
+    score = "no score yet" if trial.score is None else f"test {steering} {trial.score:.3f}"
+    short = "" if trial.whole else f", stopped after {trial.epochs} of {trial.of_epochs} epochs"
+    return f"{what}: {score}{short}, {trial.seconds:.0f} s"
+
+
+def _last_line(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return ([line.strip() for line in file if line.strip()] or ["it failed without a word"])[-1][:300]
+    except OSError:
+        return "it failed, and its message is lost"
+
+
+def _of_space(space: dict[str, Any]) -> tuple[str, Settings, int]:
+    """The name, settings and seed of a trial, from what Ray Tune gives it."""
+    given = space.get("trial", space)
+    return trial_name(given["settings"], given["seed"]), given["settings"], given["seed"]
+
+
+def _trial(space: dict[str, Any], sweep: Sweep, data: dict[str, Any]) -> None:
+    """One training in one process, told to Ray Tune and kept after every epoch.
+
+    Epochs that were kept by an earlier command are told again at once, so that schedulers and searchers know them.
+    """
     cluster.quiet()
+    name, settings, seed = _of_space(space)
+    config, shards = sweep.chosen(settings, seed), sweep.shards
     torch.set_num_threads(config.threads or 1)
-    chosen = with_choice(config, tuple(space["choice"]))
-    training.seed_everything(chosen.seed)
-    preprocess = shards.preprocess.model_copy(update={"kernel": chosen.kernel})
-    steering = training.STEERING[config.task][0]
+    steering, _ = sweep.steering
+    begun = state_of(sweep.run, name)
+    training.seed_everything(seed)
+    network = fresh_network(config, len(shards.classes), shards.mean_count).to("cuda" if sweep.config.gpus else "cpu")
+    record = Trial(
+        name=name,
+        settings=settings,
+        seed=seed,
+        of_epochs=int(config.epochs),
+        parameters=parameters_n(network),
+    )
+
+    def tell(history: Sequence[training.Epoch]) -> None:
+        best = training.best_epoch(config.task, history)
+        ray.tune.report({"epoch": history[-1].number, steering: best.test[steering], "loss": history[-1].loss})
 
     def on_epoch(state: training.TrainState) -> None:
         epoch, best = state.history[-1], training.best_epoch(config.task, state.history)
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if epoch == best:
-                write_state(Path(folder), state, chosen)
-                checkpoint = ray.tune.Checkpoint.from_directory(folder)
-            metrics = {"epoch": epoch.number, "loss": epoch.loss, "best": best.test[steering], **epoch.test}
-            ray.tune.report(metrics, checkpoint=checkpoint)
-        if training.is_over(chosen, state.history):
-            name = f"{chosen.model.activation}/{chosen.kernel}"
-            ray.get(lines.add.remote(f"trial {name:<22} test {steering} {best.test[steering]:.3f}"))
+        if epoch == best:
+            keep_best(sweep.run, name, state.weights)
+        now = record.model_copy(
+            update={
+                "score": None if best.dead else best.test[steering],
+                "epochs": epoch.number,
+                "of_epochs": epoch.number if training.is_over(config, state.history) else record.of_epochs,
+                "seconds": round(sum(one.seconds for one in state.history), 1),
+                "history": tuple(asdict(one) for one in state.history),
+            }
+        )
+        if best.dead and training.is_over(config, state.history):
+            now = now.model_copy(update={"error": "the counter is dead: it gave every tile the same count"})
+        keep_trial(sweep.run, now)
+        keep_state(sweep.run, name, state)
+        tell(state.history)
 
-    training.fit(
-        fresh_network(chosen, len(shards.classes), shards.mean_count),
-        chosen,
-        preprocess,
-        criterion=criterion_of(chosen, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
-        train_batches=batches(datasets["train"], TILES_A_READ, seed=chosen.seed),
-        test_batches=lambda: batches(datasets["test"], 64, seed=None)(0),
-        tiles=shards.rows["train"],
-        on_epoch=on_epoch,
-    )
-
-
-def _row(result: Any, config: TrainConfig) -> dict[str, Any]:
-    """A trial as a row of the search's table: its choice and the scores of its best epoch."""
-    steering = training.STEERING[config.task][0]
-    activation, kernel = result.config["choice"]
-    row: dict[str, Any] = {"activation": activation, "kernel": kernel, steering: None, "epochs": 0, "error": None}
-    if result.error is not None:
-        row["error"] = str(result.error).strip().splitlines()[-1]
-        return row
-    row[steering] = result.metrics["best"]
-    row["epochs"] = result.metrics["epoch"]
-    row["seconds"] = round(result.metrics["time_total_s"], 1)
-    return row
+    for epochs in range(1, len(begun.history) + 1 if begun else 1):
+        assert begun is not None
+        tell(begun.history[:epochs])
+    try:
+        training.fit(
+            network,
+            config,
+            shards.preprocess.model_copy(update={"kernel": config.kernel}),
+            criterion=criterion_of(config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
+            train_batches=batches(data["train"], TILES_A_READ, seed=seed),
+            test_batches=lambda: batches(data["test"], 64, seed=None)(0),
+            tiles=shards.rows["train"],
+            on_epoch=on_epoch,
+            state=begun,
+        )
+    except DataError as error:  # which would come again if Ray Tune tried again
+        keep_trial(sweep.run, record.model_copy(update={"error": str(error)}))
+        worst = -1.0 if sweep.steering[1] else float(np.finfo(np.float32).max)
+        ray.tune.report({"epoch": int(config.epochs), steering: worst, "loss": float("nan")})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,14 +12,18 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
+import torch
 
 import pipelines.shards
 from cellnet.augment import make_tiles
 from cellnet.bank import Bank
+from cellnet.cli import main
 from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
-from cellnet.errors import DataError, NotFoundError
+from cellnet.errors import ConfigError, DataError, NotBetterError, NotFoundError
 from cellnet.familiarity import FAMILIARITY
-from cellnet.predictor import Predictor
+from cellnet.predictor import Predictor, weights_to_bytes
+from cellnet.registry import WEIGHTS
 from cellnet.report import write_report
 from cellnet.store import open_store
 from pipelines import cluster
@@ -291,22 +296,44 @@ def test_prediction_counts_whole_frames_and_survives_a_bad_image(
     assert second.image.endswith("c.tif#2") and second.count == pytest.approx(good.count, abs=1e-3)
 
 
-def test_a_search_publishes_and_promotes_the_best_trial(sample_bank: Path, tmp_path: Path) -> None:
-    places = Places(bank=str(sample_bank), registry=str(tmp_path / "registry"))
-    search = TuneConfig(activations=("relu", "sigmoid"), kernels=("sharpen",), train=config("count"))
-    found = tune(places, search)
-    assert [{row["activation"] for row in found.trials}, {row["kernel"] for row in found.trials}] == [
-        {"relu", "sigmoid"},
-        {"sharpen"},
-    ]
-    assert found.trials[0]["mae"] <= found.trials[1]["mae"]
-    champion = places.open_registry().resolve("regressor:champion")
-    assert champion.number == found.winner.number == 1
-    assert champion.card.config.model.activation == found.trials[0]["activation"]
-    assert champion.card.preprocess.kernel == "sharpen"
-    assert champion.card.scores["test"]["mae"] == pytest.approx(found.trials[0]["mae"])
-    assert champion.card.search is not None and len(champion.card.search) == 2
-    assert len(list((tmp_path / "runs").glob("tune-*/*/result.json"))) == 2, "Ray Tune ran two trials"
+def test_an_alias_moves_to_what_is_better_on_the_holdout_or_by_force(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = places.open_registry()
+    good = registry.resolve("regressor:champion")
+    files = {role: registry.read(good, role) for role in good.blobs}
+    weights = safetensors.torch.load(files[WEIGHTS])
+    blind = files | {WEIGHTS: weights_to_bytes({name: torch.zeros_like(value) for name, value in weights.items()})}
+    for held in (blind, files, files):
+        registry.publish("rival", held, good.card)
+    elsewhere = replace(places, bank="")  # the bank is the one that the challenger was trained on
+    assert promote("rival@1", "champion", elsewhere).evidence is None, "it pointed at nothing"
+    said: list[str] = []
+    move = promote("rival@2", "champion", elsewhere, say=said.append)
+    assert move.evidence is not None and move.evidence.champion == 1 and move.evidence.interval[0] > 0
+    wanted = [evaluate(f"rival@{number}", places).scores["tile"]["mae"] for number in (2, 1)]
+    assert move.evidence.values == pytest.approx(wanted)
+    assert said == [f"rival@2 beside rival@1: {move.evidence}"]
+    for ref in ("rival@1", "rival@3"):
+        with pytest.raises(NotBetterError, match=rf"{ref} is not shown to be better than rival:champion, rival@2: mae"):
+            promote(ref, "champion", elsewhere)
+    with pytest.raises(ConfigError, match="--force needs a --reason"):
+        promote("rival@3", "champion", elsewhere, force=True, reason=" ")
+    promote("rival@3", "champion", elsewhere, force=True, reason="a plate of its own")
+    assert main(["registry", "history", "rival", "champion", "--registry", places.registry]) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.endswith("rival@1: no reason given")
+    assert second.endswith(f"rival@2 (before: rival@1): {move.evidence}")
+    assert third.endswith("rival@3 (before: rival@2): a plate of its own")
+
+
+def test_a_comparison_without_a_bank_says_so(places: Places) -> None:
+    registry = places.open_registry()
+    champion = registry.resolve("regressor:champion")
+    files = {role: registry.read(champion, role) for role in champion.blobs}
+    gone = registry.publish("regressor", files, champion.card.model_copy(update={"bank": "/nowhere/bank"}))
+    with pytest.raises(ConfigError, match=f"no bank to compare {gone.ref} and {champion.ref} on: .* with --bank"):
+        promote(gone.ref, "champion", replace(places, bank=""))
 
 
 def test_every_job_runs_on_s3(sample_bank: Path, moto: str, credentials: None, tmp_path: Path) -> None:
@@ -315,7 +342,7 @@ def test_every_job_runs_on_s3(sample_bank: Path, moto: str, credentials: None, t
     assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
     counter = train(places, config("count"))
     promote(counter.ref, "champion", places)
-    search = TuneConfig(activations=("relu",), kernels=("none",), train=config("classify"))
+    search = TuneConfig(space={"kernel": ("none",)}, seeds=1, train=config("classify"))
     assert tune(places, search).winner.ref == "classifier@1"
     scores = evaluate("regressor:champion", places, split="test").scores
     assert scores["tile"]["mae"] == pytest.approx(counter.card.scores["test"]["mae"], abs=1e-3)

@@ -61,10 +61,10 @@ def test_a_density_map_does_not_classify() -> None:
 
 
 def test_a_search_over_activations_of_a_network_that_has_its_own_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"resnet18 has a fixed activation; set activations=\[relu\]"):
+    with pytest.raises(ConfigError, match=r"space\.model: resnet18 has a fixed activation, width and depth"):
         load_config(TuneConfig, file=None, sets=["train.model.architecture=resnet18"], **{"train.task": "count"})
-    sets = ["train.model.architecture=resnet18", "activations=[relu]"]
-    assert load_config(TuneConfig, file=None, sets=sets, **{"train.task": "count"}).activations == ("relu",)
+    sets = ["train.model.architecture=resnet18", "space.kernel=[none]"]
+    assert load_config(TuneConfig, file=None, sets=sets, **{"train.task": "count"}).space == {"kernel": ("none",)}
 
 
 def test_a_value_is_no_section() -> None:

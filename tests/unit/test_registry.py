@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
-from cellnet.registry import WEIGHTS, Card, Registry, parse_ref
+from cellnet.registry import WEIGHTS, Card, Evidence, Registry, parse_ref
 from cellnet.store import FolderStore
 
 
@@ -107,6 +107,20 @@ def test_the_loser_of_a_promotion_race_learns_who_won(registry: Registry, publis
     with pytest.raises(ConflictError, match=r"regressor:champion was moved to regressor@2 in the meantime"):
         late.promote("regressor@1", "champion")
     assert registry.resolve("regressor:champion").ref == "regressor@2"
+
+
+def test_evidence_against_a_champion_that_is_no_more_moves_nothing(registry: Registry, publish: Callable) -> None:
+    publish(), publish(), publish()
+    registry.promote("regressor@1", "champion")
+    evidence = Evidence(
+        champion=1, bank="bank", bank_digest="0", split="holdout", unit="tile", score="mae", n=9, groups=3,
+        values=(1.0, 2.0), difference=1.0, interval=(0.5, 1.5), same_bank=(True, True),
+    )  # fmt: skip
+    registry.promote("regressor@2", "champion")
+    with pytest.raises(ConflictError, match=r"regressor:champion was moved to regressor@2 in the meantime"):
+        registry.promote("regressor@3", "champion", evidence=evidence)
+    kept = registry.promote("regressor@3", "champion", evidence=evidence.model_copy(update={"champion": 2}))
+    assert registry.history("regressor", "champion")[-1] == kept and kept.evidence is not None
 
 
 def test_what_is_not_there_is_answered_with_what_is(registry: Registry, publish: Callable) -> None:

@@ -1,0 +1,121 @@
+"""A search as a page that one can look at: which settings win, by how much, and how the trials got there."""
+
+import html
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import yaml
+
+from cellnet.config import Range, TuneConfig
+from cellnet.plots import draw_curves, draw_heat_map, draw_parallel
+from cellnet.report import page, plot, table
+from cellnet.search import Trial, describe
+from cellnet.training import STEERING
+
+NAMED: Final = 4
+"""Trials whose learning curves have a colour."""
+
+
+def search_page(
+    config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any]], score: str, *, bank: str, model: str
+) -> str:
+    """The page of a search that came to `model`, from its trials and the rows of its table."""
+    title = f"Search that found {model}"
+    best = describe(trials_settings(rows[0], config))
+    lead = f"{len(rows)} combinations, {len(trials)} trainings, on {bank}; the winner: {best}"
+    tiles = "".join(
+        f"<div><small>{name}</small><b>{value}</b><small>{note}</small></div>"
+        for name, value, note in _figures(rows, trials, score)
+    )
+    shown = [[*rows[0]], *([_text(value) for value in row.values()] for row in rows)]
+    settings = html.escape(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    return page(
+        title,
+        f"""<header><h1>{html.escape(title)}</h1><p class="soft">{html.escape(lead)}</p></header>
+<div class="tiles">{tiles}</div>
+<p class="note">Scores are of the test split, which chose: they flatter the winner a little. Spans are 95 % bootstrap
+intervals over groups, and over seeds where there are several. Combinations that were stopped early or failed are not
+in the heat map.</p>
+<h2>At a glance</h2><div class="plots">{_plots(config, trials, rows, score)}</div>
+<h2>Combinations</h2>{table(shown)}
+<h2>Configuration</h2><details><summary>Everything that was chosen</summary><pre>{settings}</pre></details>""",
+    )
+
+
+def trials_settings(row: dict[str, Any], config: TuneConfig) -> dict[str, Any]:
+    """The settings of a row of the table, by their dotted keys."""
+    return {key: row[key.rpartition(".")[2]] for key in config.space}
+
+
+def _figures(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str) -> list[tuple[str, str, str]]:
+    best = rows[0]
+    span = "" if best["low"] is None else f"{best['low']:.3f} to {best['high']:.3f}, {best['seeds']} seeds"
+    had, wanted = sum(trial.epochs for trial in trials), sum(trial.of_epochs for trial in trials)
+    failed = sum(trial.error is not None for trial in trials)
+    return [
+        (f"test {score} of the winner", f"{best[score]:.3f}", span),
+        ("trainings", str(len(trials)), f"{failed} failed"),
+        ("epochs", f"{had:,}", f"of {wanted:,} without stopping early" if wanted > had else "none was stopped early"),
+        ("time", f"{sum(trial.seconds for trial in trials) / 60:.0f} min", "all trainings, one after the other"),
+    ]
+
+
+def _plots(config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any]], score: str) -> str:
+    more_is_better = STEERING[config.train.task][1]
+    scored = [row for row in rows if row[score] is not None]
+    found = []
+    keys = heat_keys(config)
+    cells = heat_cells(rows, keys, score) if keys else {}
+    if keys and len(cells) > 1:
+        draw = partial(draw_heat_map, cells=cells, keys=keys, more_is_better=more_is_better)
+        words = f"Best test {score} by {keys[0]} and {keys[1]}, with its 95 % interval; the best is framed."
+        found.append(plot(draw, words))
+    names = [key.rpartition(".")[2] for key in config.space]
+    if len(scored) > 1:
+        logs = {
+            key.rpartition(".")[2] for key, values in config.space.items() if isinstance(values, Range) and values.log
+        }
+        parallel = partial(
+            draw_parallel, rows=scored, keys=names, score=score, more_is_better=more_is_better, logs=logs
+        )
+        found.append(
+            plot(parallel, f"Every combination as a line from its settings to its test {score}; the best in orange.")
+        )
+    sign = -1 if more_is_better else 1
+    ranked = sorted((one for one in trials if one.score is not None), key=lambda one: sign * (one.score or 0))
+    curves = [
+        (
+            f"{describe(one.settings)} (seed {one.seed})" if place < NAMED else "",
+            [epoch["test"][score] for epoch in one.history],
+        )
+        for place, one in enumerate(ranked)
+    ]
+    if any(len(values) > 1 for _, values in curves):
+        found.append(
+            plot(partial(draw_curves, curves=curves, score=score), f"Test {score} after every epoch of every training.")
+        )
+    return "".join(found)
+
+
+def heat_keys(config: TuneConfig) -> tuple[str, str] | None:
+    """The two searched lists that a heat map is drawn of: the first two, by the names that a table gives them."""
+    lists = [key.rpartition(".")[2] for key, values in config.space.items() if not isinstance(values, Range)]
+    return (lists[0], lists[1]) if len(lists) > 1 else None
+
+
+def heat_cells(
+    rows: list[dict[str, Any]], keys: tuple[str, str], score: str
+) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Score, low and high of the best row of each pair of values, by (value, value); in the order of the values."""
+    best: dict[tuple[str, str], tuple[float, float, float]] = {}
+    for row in rows:
+        if row["low"] is not None:  # rows come the best first
+            best.setdefault((str(row[keys[0]]), str(row[keys[1]])), (row[score], row["low"], row["high"]))
+    return best
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,131 @@
+"""The folder of a search: what it is to try, and what every trial came to, so that nothing is done twice.
+
+    RUNS/tune-TASK-KEY-TIME/run.json              the recipe, as of a training
+    RUNS/tune-TASK-KEY-TIME/trials/NAME.json      a trial, after its last epoch so far
+    RUNS/tune-TASK-KEY-TIME/trials/NAME.best      weights of its best epoch, a safetensors file
+    RUNS/tune-TASK-KEY-TIME/trials/NAME.state     all that it needs to go on, a safetensors file
+    RUNS/tune-TASK-KEY-TIME/results.parquet, report.html
+    RUNS/tune-TASK-KEY-TIME/finished.json         the version that came of it
+
+NAME is a digest of a trial's settings and seed. Each file is written whole or not at all, the state last: a trial
+that was killed does at most one epoch again. None is a pickle. Ray Tune's own files are in `ray/` and not read.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+
+from cellnet.config import Settings, TrainConfig, TuneConfig, with_settings
+from cellnet.errors import DataError, NotFoundError
+from cellnet.predictor import weights_to_bytes
+from cellnet.search import Trial
+from cellnet.training import STEERING, Epoch, TrainState
+from pipelines.runs import Run
+from pipelines.shards import Shards
+from pipelines.train import decided
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A search: its folder, what it is to try, and the tiles that all its trials share."""
+
+    run: Run
+    config: TuneConfig
+    shards: Shards
+
+    @property
+    def steering(self) -> tuple[str, bool]:
+        """The score that steers, and whether more is better."""
+        return STEERING[self.config.train.task]
+
+    def chosen(self, settings: Settings, seed: int) -> TrainConfig:
+        """The training of a trial, whole."""
+        return decided(with_settings(self.config.train, {**settings, "seed": seed}), self.shards)
+
+    def ranked(self) -> list[Trial]:
+        """The trials so far: those that went to their end, then others with a score, then those without."""
+        sign = -1 if self.steering[1] else 1
+        return sorted(trials_of(self.run), key=lambda one: (not one.whole, one.score is None, sign * (one.score or 0)))
+
+
+def trial_name(settings: Settings, seed: int) -> str:
+    """The same for the same settings and seed."""
+    return hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def keep_trial(run: Run, trial: Trial) -> None:
+    """Write or replace what a trial came to."""
+    run.runs.put(_key(run, f"{trial.name}.json"), trial.model_dump_json(indent=1).encode())
+
+
+def keep_best(run: Run, name: str, weights: dict[str, torch.Tensor]) -> None:
+    """Write or replace the weights of a trial's best epoch."""
+    run.runs.put(_key(run, f"{name}.best"), weights_to_bytes(weights))
+
+
+def keep_state(run: Run, name: str, state: TrainState) -> None:
+    """Write or replace what a trial needs to go on."""
+    facts = json.dumps({"history": [asdict(epoch) for epoch in state.history], "rates": state.rates}).encode()
+    tensors = {f"weights.{key}": value for key, value in state.weights.items()}
+    tensors |= {f"moments.{key}": value for key, value in state.moments.items()}
+    tensors["facts"] = torch.from_numpy(np.frombuffer(facts, np.uint8).copy())
+    run.runs.put(_key(run, f"{name}.state"), weights_to_bytes(tensors))
+
+
+def trials_of(run: Run) -> Iterator[Trial]:
+    """Every trial that has begun. Raises DataError for a record that is none."""
+    for key in run.runs.keys(_key(run, "")):
+        if key.endswith(".json"):
+            try:
+                yield Trial.model_validate_json(run.runs.get(key))
+            except ValidationError as error:
+                raise DataError(
+                    f"{run.runs.uri}/{key} is not the record of a trial; remove it, then try again"
+                ) from error
+
+
+def best_of(run: Run, name: str) -> bytes:
+    """A safetensors file with the weights of a trial's best epoch. Raises NotFoundError before its first."""
+    return run.runs.get(_key(run, f"{name}.best"))
+
+
+def state_of(run: Run, name: str) -> TrainState | None:
+    """What a trial left to go on with, if it did. Raises DataError for what another version of cellnet left."""
+    try:
+        data = run.runs.get(_key(run, f"{name}.state"))
+    except NotFoundError:
+        return None
+    try:
+        tensors = safetensors.torch.load(data)
+        facts = json.loads(tensors.pop("facts").numpy().tobytes())
+        history = tuple(Epoch(**epoch) for epoch in facts["history"])
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{run.uri}: the trial {name} cannot go on ({error}); search without --resume") from error
+    return TrainState(
+        history=history,
+        weights=_below(tensors, "weights."),
+        moments=_below(tensors, "moments."),
+        rates=facts["rates"],
+    )
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _key(run: Run, file: str) -> str:
+    return f"{run.name}/trials/{file}"
+
+
+def recipe_of(run: Run) -> dict[str, Any]:
+    """The recipe that `new_run` left. Raises NotFoundError for a folder without one."""
+    recipe: dict[str, Any] = json.loads(run.runs.get(f"{run.name}/run.json"))
+    return recipe

@@ -1,0 +1,157 @@
+"""Searches on a real local Ray: their trials, how they are stopped and go on, and what comes of them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from cellnet.config import Augment, ModelSpec, Range, TrainConfig, TuneConfig
+from cellnet.errors import DataError, NotFoundError
+from cellnet.registry import WEIGHTS
+from pipelines.places import Places
+from pipelines.tune import tune
+from pipelines.winner import publish_sweep
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+TINY = ModelSpec(architecture="residual", width=4, depth=2)
+TRAIN = TrainConfig(task="count", model=TINY, augment=Augment(shares=(1.0,), shifts=0), epochs=2)
+ONE_EACH = {"seeds": 1, "stop_early": False}
+
+
+@pytest.fixture
+def places(sample_bank: Path, tmp_path: Path) -> Places:
+    return Places(bank=str(sample_bank), registry=str(tmp_path / "registry"))
+
+
+def records(places: Places) -> dict[str, dict[str, Any]]:
+    """Of every trial of the one search in the runs, by its file."""
+    files = sorted(Path(places.registry).parent.glob("runs/tune-*/trials/*.json"))
+    return {file.name: json.loads(file.read_text()) for file in files}
+
+
+def test_a_search_trains_finalists_again_and_publishes_the_winner_with_all_of_it(places: Places) -> None:
+    said: list[str] = []
+    space = {"model.activation": ("relu", "sigmoid"), "kernel": ("sharpen",), "learning_rate": (2e-3, 1e30)}
+    config = TuneConfig(space=space, finalists=2, seeds=2, stop_early=False, train=TRAIN)
+    found = tune(places, config, say=said.append)
+    champion = places.open_registry().resolve("regressor:champion")
+    assert champion.ref == found.winner.ref == "regressor@1" and found.move is not None
+    best, other, *failed = found.trials
+    assert [best["seeds"], other["seeds"], best["note"]] == [2, 2, "winner"]
+    assert {best["activation"], other["activation"]} == {"relu", "sigmoid"}
+    assert best["low"] <= best["mae"] <= best["high"]
+    assert len(failed) == 2 and all("training diverged" in row["note"] and row["mae"] is None for row in failed)
+    kept = records(places)
+    assert len(kept) == 6, "four combinations, and one more seed of two"
+    mine = [one for one in kept.values() if one["settings"]["model.activation"] == best["activation"] and one["score"]]
+    assert best["mae"] == pytest.approx(sum(one["score"] for one in mine) / 2)
+    luckier = min(mine, key=lambda one: one["score"])
+    assert champion.card.config.seed == luckier["seed"]
+    assert champion.card.scores["test"]["mae"] == luckier["score"]
+    assert (champion.card.preprocess.kernel, champion.card.config.model.activation) == ("sharpen", best["activation"])
+    assert champion.card.search == found.trials
+    folder = Path(found.run.uri)
+    assert pq.read_table(folder / "results.parquet").column("mae").to_pylist() == [row["mae"] for row in found.trials]
+    assert "Search that found regressor@1" in (folder / "report.html").read_text()
+    assert found.holdout.scores["split"] == "holdout" and found.holdout.scores["model"] == "regressor@1"
+    assert sum(line.startswith("trial ") for line in said) == 6
+
+
+def test_trials_that_are_behind_are_stopped_and_a_search_that_finds_nothing_better_moves_no_alias(
+    places: Places,
+) -> None:
+    space = {"learning_rate": (2e-3, 1e-7, 1.1e-7, 1.2e-7)}
+    train = TRAIN.model_copy(update={"epochs": 4})
+    first = tune(places, TuneConfig(space=space, grace=1, reduction=4, seeds=1, train=train))
+    assert first.trials[0]["learning_rate"] == 2e-3 and first.trials[0]["epochs"] == 4
+    assert any(re.fullmatch("stopped after [123] of 4 epochs", row["note"]) for row in first.trials)
+    worse = TuneConfig(space={"learning_rate": (1e-7,)}, **ONE_EACH, train=TRAIN)
+    said: list[str] = []
+    second = tune(places, worse, say=said.append)
+    assert second.move is None and places.open_registry().resolve("regressor:champion").ref == first.winner.ref
+    assert any(line.startswith("note: regressor@2 is not shown to be better than regressor:champion") for line in said)
+
+
+def test_tpe_draws_trials_one_after_the_other(places: Places) -> None:
+    space = {"learning_rate": Range(low=1e-4, high=1e-2, log=True), "kernel": ("none", "edge")}
+    found = tune(places, TuneConfig(space=space, searcher="tpe", trials=3, **ONE_EACH, train=TRAIN))
+    rates = [row["learning_rate"] for row in found.trials]
+    assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
+
+
+def command(places: Places, *options: str) -> list[str]:
+    sets = ["epochs=3", "model.width=4", "model.depth=2", "augment.shares=[1.0]", "augment.shifts=0", "seeds=1"]
+    sets += ["model.architecture=residual", "space.kernel=[none,sharpen,edge]", "stop_early=false"]
+    words = [sys.executable, "-m", "cellnet.cli", "tune", places.bank, "--task", "count", "--registry", places.registry]
+    return [*words, *(word for one in sets for word in ("--set", one)), *options]
+
+
+def stopped(how: signal.Signals, words: list[str]) -> tuple[int, list[str]]:
+    """Send a signal after the first trial's end, and give the status and what was said."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line.rstrip())
+            if line.startswith("trial   1/3"):
+                process.send_signal(how)
+    return process.returncode, said
+
+
+def test_a_search_that_was_killed_goes_on_and_loses_no_trial(places: Places) -> None:
+    status, said = stopped(signal.SIGKILL, command(places))
+    assert status == -signal.SIGKILL, said
+    ended = {name: one for name, one in records(places).items() if one["epochs"] == 3}
+    assert ended
+    done = subprocess.run(command(places, "--resume"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kept = records(places)
+    assert len(kept) == 3 and all(one["epochs"] == 3 for one in kept.values())
+    assert {name: kept[name] for name in ended} == ended, "seconds and all"
+    assert done.stdout.splitlines()[-1] == "regressor@1"
+    assert len(list(Path(places.registry).parent.glob("runs/tune-*"))) == 1
+
+
+def test_ctrl_c_leaves_the_best_so_far_to_be_published(places: Places) -> None:
+    status, said = stopped(signal.SIGINT, command(places))
+    assert (status, said[-1]) == (130, "cellnet: stopped"), said
+    told = next(line for line in said if "--from-sweep" in line)
+    done = subprocess.run([sys.executable, "-m", "cellnet.cli", *told.split()[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    best = places.open_registry().resolve("regressor:champion")
+    scores = [one["score"] for one in records(places).values() if one["epochs"] == 3]
+    assert best.card.scores["test"]["mae"] == min(scores)
+    assert places.open_registry().read(best, WEIGHTS)
+
+
+def test_what_is_no_search_or_came_to_nothing_is_said(places: Places, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="is not the folder of a search; cellnet tune names it when it starts"):
+        publish_sweep(str(tmp_path), places, alias="champion")
+    with pytest.raises(DataError, match=r"every trial failed; the first said: .* training diverged"):
+        tune(places, TuneConfig(space={"learning_rate": (1e30,)}, **ONE_EACH, train=TRAIN))
+    assert list(places.open_registry().versions()) == []
+
+
+def test_two_searches_at_once_on_two_cpus_both_end(places: Places, own_cluster: Callable[..., Any]) -> None:
+    cluster = own_cluster(RAY_AUTH_MODE="disabled")
+    port = cluster.free_port()
+    cluster.start("--head", "--num-cpus=2", "--include-dashboard=false", f"--port={port}")
+    environment = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+    searches = [
+        subprocess.Popen(command(places, "--name", name), env=environment, stderr=subprocess.PIPE, text=True)
+        for name in ("one", "other")
+    ]
+    for search in searches:
+        _, said = search.communicate(timeout=240)
+        assert search.returncode == 0, said
+    assert {version.name for version, _ in places.open_registry().versions()} == {"one", "other"}
