@@ -12,6 +12,8 @@ from cellnet.evaluation import Evaluation
 
 INK: Final = "#0a0b0c"
 """Stands for the colour of the page's text, which is another in dark mode."""
+PAPER: Final = "#fefdfc"
+"""Likewise for what is behind a plot."""
 BLUE: Final = "#2f7fc1"
 ORANGE: Final = "#d9730d"
 """With blue, told apart by all kinds of colour vision, and readable on black and on white."""
@@ -38,7 +40,7 @@ def svg(draw: Callable[[Any], None], *, width: float = 5.2, height: float = 4.2)
         draw(figure.subplots())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, dpi=110, metadata={"Date": None})
-    text = buffer.getvalue().replace(INK, "currentColor")
+    text = buffer.getvalue().replace(INK, "currentColor").replace(PAPER, "var(--card, #fff)")
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     return re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"|(<svg )', r"\1\2", text[text.index("<svg") :], count=1)
@@ -170,10 +172,17 @@ def draw_history(axis: Any, history: list[dict[str, Any]], main: str) -> None:
 
 
 def draw_heat_map(
-    axis: Any, cells: dict[tuple[str, str], tuple[float, float, float]], keys: tuple[str, str], *, more_is_better: bool
+    axis: Any,
+    cells: dict[tuple[str, str], tuple[float, float, float]],
+    sides: dict[str, list[str]],
+    *,
+    more_is_better: bool,
 ) -> None:
-    """Scores by two settings, each with its interval: (score, low, high) by (row, column). The best is framed."""
-    rows, columns = (list(dict.fromkeys(cell[axis_n] for cell in cells)) for axis_n in (0, 1))
+    """Scores with their intervals, (score, low, high) by (row, column); the best is framed.
+
+    `sides` are the names of the two settings with their values: first the rows, then the columns.
+    """
+    rows, columns = sides.values()
     scores = [score for score, _, _ in cells.values()]
     worst, best = (min(scores), max(scores)) if more_is_better else (max(scores), min(scores))
     for (row, column), (score, low, high) in cells.items():
@@ -188,7 +197,7 @@ def draw_heat_map(
     axis.set_xticks(range(len(columns)), [plain(name) for name in columns], rotation=30, ha="right", fontsize=9)
     axis.set_yticks(range(len(rows)), [plain(name) for name in rows], fontsize=9)
     axis.tick_params(length=0)
-    axis.set(xlabel=plain(keys[1]), ylabel=plain(keys[0]))
+    axis.set(**dict(zip(("ylabel", "xlabel"), map(plain, sides), strict=True)))
 
 
 def _frame(column: int, row: int) -> Any:
@@ -217,7 +226,8 @@ def draw_parallel(
     for place, name in enumerate(names):
         axis.axvline(place, color=INK, linewidth=0.6)
         for height, text in places[name][1]:
-            axis.text(place + 0.03, height, plain(text, 14), fontsize=7.5, va="center", color=INK)
+            behind = dict(facecolor=(PAPER, 0.8), edgecolor="none", boxstyle="round,pad=0.1")
+            axis.text(place + 0.03, height, plain(text, 14), fontsize=8, va="center", color=INK, bbox=behind, zorder=4)
     axis.set_xticks(range(len(names)), [plain(name) for name in names], fontsize=9)
     axis.set(xlim=(-0.1, len(names) - 0.6), ylim=(-0.05, 1.05), yticks=[])
     axis.tick_params(length=0)
@@ -244,7 +254,7 @@ def draw_curves(axis: Any, curves: list[tuple[str, list[float]]], score: str) ->
     for name, values in curves:
         epochs = range(1, len(values) + 1)
         if name:
-            axis.plot(epochs, values, color=LINES[shown % len(LINES)], label=plain(name, 40), linewidth=1.6, zorder=3)
+            axis.plot(epochs, values, color=LINES[shown % len(LINES)], label=plain(name, 48), linewidth=1.6, zorder=3)
             shown += 1
         else:
             axis.plot(epochs, values, color="#8a8f96", linewidth=0.7, alpha=0.5)

@@ -50,7 +50,11 @@ def trials_settings(row: dict[str, Any], config: TuneConfig) -> dict[str, Any]:
 
 def _figures(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str) -> list[tuple[str, str, str]]:
     best = rows[0]
-    span = "" if best["low"] is None else f"{best['low']:.3f} to {best['high']:.3f}, {best['seeds']} seeds"
+    span = (
+        ""
+        if best["low"] is None
+        else f"{best['low']:.3f} to {best['high']:.3f}, {best['seeds']} seed{'s' * (best['seeds'] != 1)}"
+    )
     had, wanted = sum(trial.epochs for trial in trials), sum(trial.of_epochs for trial in trials)
     failed = sum(trial.error is not None for trial in trials)
     return [
@@ -65,11 +69,11 @@ def _plots(config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any
     more_is_better = STEERING[config.train.task][1]
     scored = [row for row in rows if row[score] is not None]
     found = []
-    keys = heat_keys(config)
-    cells = heat_cells(rows, keys, score) if keys else {}
-    if keys and len(cells) > 1:
-        draw = partial(draw_heat_map, cells=cells, keys=keys, more_is_better=more_is_better)
-        words = f"Best test {score} by {keys[0]} and {keys[1]}, with its 95 % interval; the best is framed."
+    sides = heat_sides(config)
+    cells = heat_cells(rows, list(sides), score) if len(sides) == 2 else {}
+    if len(cells) > 1:
+        draw = partial(draw_heat_map, cells=cells, sides=sides, more_is_better=more_is_better)
+        words = f"Best test {score} by {' and '.join(sides)}, with its 95 % interval; the best is framed."
         found.append(plot(draw, words))
     names = [key.rpartition(".")[2] for key in config.space]
     if len(scored) > 1:
@@ -85,10 +89,7 @@ def _plots(config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any
     sign = -1 if more_is_better else 1
     ranked = sorted((one for one in trials if one.score is not None), key=lambda one: sign * (one.score or 0))
     curves = [
-        (
-            f"{describe(one.settings)} (seed {one.seed})" if place < NAMED else "",
-            [epoch["test"][score] for epoch in one.history],
-        )
+        (_curve_name(one) if place < NAMED else "", [epoch["test"][score] for epoch in one.history])
         for place, one in enumerate(ranked)
     ]
     if any(len(values) > 1 for _, values in curves):
@@ -98,16 +99,20 @@ def _plots(config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any
     return "".join(found)
 
 
-def heat_keys(config: TuneConfig) -> tuple[str, str] | None:
-    """The two searched lists that a heat map is drawn of: the first two, by the names that a table gives them."""
-    lists = [key.rpartition(".")[2] for key, values in config.space.items() if not isinstance(values, Range)]
-    return (lists[0], lists[1]) if len(lists) > 1 else None
+def _curve_name(trial: Trial) -> str:
+    return f"{', '.join(map(_text, trial.settings.values()))} (seed {trial.seed})"
+
+
+def heat_sides(config: TuneConfig) -> dict[str, list[str]]:
+    """The first two searched lists, by the names that a table gives them: a heat map is drawn of these."""
+    lists = {key: values for key, values in config.space.items() if not isinstance(values, Range)}
+    return {key.rpartition(".")[2]: list(map(str, values)) for key, values in list(lists.items())[:2]}
 
 
 def heat_cells(
-    rows: list[dict[str, Any]], keys: tuple[str, str], score: str
+    rows: list[dict[str, Any]], keys: list[str], score: str
 ) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """Score, low and high of the best row of each pair of values, by (value, value); in the order of the values."""
+    """Score, low and high of the best row of each pair of values, by (value, value)."""
     best: dict[tuple[str, str], tuple[float, float, float]] = {}
     for row in rows:
         if row["low"] is not None:  # rows come the best first
