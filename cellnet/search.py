@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from cellnet.config import Frozen, Range, Settings, Task, TuneConfig
 
@@ -20,7 +21,8 @@ MOST_TRIES: Final = 1000
 class Trial(Frozen):
     """One training of a search."""
 
-    name: str
+    name: str = Field(pattern="^[0-9a-z]{1,40}$")
+    """A digest of its settings and seed, which its files are called after."""
     settings: Settings
     seed: int
     score: float | None = None
