@@ -193,6 +193,7 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bank", metavar="BANK")
     _add_config(parser)
     parser.add_argument("--trials", type=_positive, metavar="N", help="how many to try (every combination)")
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="of each trial (%(default)s)")
     parser.add_argument("--alias", default="champion", help="alias that the winner gets if it is better (%(default)s)")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the newest unfinished search of the same bank and settings"
@@ -426,7 +427,13 @@ def _tune(arguments: argparse.Namespace) -> None:
     fixed = {"train.task": arguments.task} | ({"trials": arguments.trials} if arguments.trials else {})
     config = load_config(TuneConfig, file=arguments.config, sets=sets, **fixed)
     search = tune(
-        _places(arguments), config, alias=arguments.alias, name=arguments.name, resume=arguments.resume, say=say
+        _places(arguments),
+        config,
+        alias=arguments.alias,
+        name=arguments.name,
+        workers=arguments.workers,
+        resume=arguments.resume,
+        say=say,
     )
     _print_search(search, arguments)
 

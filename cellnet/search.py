@@ -76,6 +76,12 @@ def combinations(config: TuneConfig) -> list[Settings] | None:
     return [dict(zip(config.space, chosen, strict=True)) for chosen in itertools.product(*lists)]
 
 
+def smallest_batch(config: TuneConfig) -> int:
+    """Tiles of a step, at least, of any trial."""
+    sizes = config.space.get("batch_size", (config.train.batch_size,))
+    return int(sizes.low if isinstance(sizes, Range) else min(sizes))
+
+
 def draw(config: TuneConfig) -> list[Settings]:
     """The settings of a search's trials: all combinations, or so many at random, none twice, the same for a seed."""
     every = combinations(config)

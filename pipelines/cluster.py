@@ -114,17 +114,17 @@ def cpus_per_worker(workers: int) -> float:
     return max(0.01, round(min(1.0, max(cpus() - 1, 0.5) / workers), 2))
 
 
-def at_once(gpus: float) -> int:
-    """How many trials to run at once: one on each CPU, or as many as there is room for on the GPUs.
+def at_once(gpus: float, workers: int = 1) -> int:
+    """How many trials of so many workers to run at once: a worker on each CPU, or as many as the GPUs have room for.
 
-    Raises ConfigError for a cluster without GPUs where trials want some.
+    `gpus` are for each worker. Raises ConfigError for a cluster that has not as many as one trial wants.
     """
     if not gpus:
-        return max(1, int(cpus()))
-    there = ray.cluster_resources().get("GPU", 0)
-    if there < gpus:
-        raise ConfigError(f"a trial wants {gpus:g} GPUs, and the cluster has {there:g}; leave gpus out to use CPUs")
-    return max(1, int(there / gpus))
+        return max(1, int(cpus() / workers))
+    there, wanted = ray.cluster_resources().get("GPU", 0), gpus * workers
+    if there < wanted:
+        raise ConfigError(f"a trial wants {wanted:g} GPUs, and the cluster has {there:g}; leave gpus out to use CPUs")
+    return max(1, int(there / wanted))
 
 
 def use_gpus(workers: int, *, insist: bool = False) -> bool:

@@ -40,6 +40,8 @@ class Sweep:
     run: Run
     config: TuneConfig
     shards: Shards
+    workers: int = 1
+    """Of each trial."""
 
     @property
     def steering(self) -> tuple[str, bool]:
@@ -49,6 +51,11 @@ class Sweep:
     def chosen(self, settings: Settings, seed: int) -> TrainConfig:
         """The training of a trial, whole."""
         return decided(with_settings(self.config.train, {**settings, "seed": seed}), self.shards)
+
+    def shards_of(self, config: TrainConfig) -> Shards:
+        """The tiles as a trial of this training sees them: its kernel is put on when they are used."""
+        preprocess = self.shards.preprocess.model_copy(update={"kernel": config.kernel})
+        return self.shards.model_copy(update={"preprocess": preprocess})
 
     def ranked(self) -> list[Trial]:
         """The trials so far: those that went to their end, then others with a score, then those without."""

@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,35 +151,62 @@ def run_training(
     parts = at_most(workers) * (1 if isinstance(workers, int) else PARTS_A_WORKER)
     # Read once into the object store: executing a read anew for every epoch costs seconds each time.
     data = {split: read_tiles(shards, split, parts) for split in SPLITS}
-    files, root = filesystem(run.runs)
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    with cluster.own_address(), cluster.progress(say) as lines, _stopped_by_ctrl_c():
-        loop = {"config": config, "shards": shards, "run": run, "lines": lines, "data": data}
-        trainer = ray.train.torch.TorchTrainer(
+    with cluster.progress(say) as lines, _stopped_by_ctrl_c():
+        result = run_workers(
             _worker,
-            train_loop_config={"loop": ray.put(loop)},  # a reference: Ray Train's controller would import all of it
-            scaling_config=ray.train.ScalingConfig(
+            {"config": config, "shards": shards, "run": run, "lines": lines, "data": data},
+            ray.train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": cluster.cpus_per_worker(workers) if isinstance(workers, int) else 1},
             ),
+            run=run,
+            # The last checkpoint stays in any case.
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="chosen"),
+        )
+    if isinstance(result.return_value, DataError):
+        raise result.return_value
+    history = [asdict(epoch) for epoch in read_state(result.checkpoint).history]
+    return replace(read_checkpoint(result.best_checkpoints[-1][0]), history=history)
+
+
+def run_workers(
+    worker: Callable[[dict[str, Any]], Any],
+    loop: dict[str, Any],
+    scaling: ray.train.ScalingConfig,
+    *,
+    run: Run,
+    **settings: Any,
+) -> ray.train.Result:
+    """What comes of Ray Train's workers, each of which gets `loop` by `given_to`; they are started again if they die.
+
+    `settings` are further ones of Ray Train's RunConfig. Raises cellnet's own error where one ended the workers.
+    """
+    files, root = filesystem(run.runs)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
+    with cluster.own_address():
+        trainer = ray.train.torch.TorchTrainer(
+            worker,
+            train_loop_config={"loop": ray.put(loop)},  # a reference: Ray Train's controller would import all of it
+            scaling_config=scaling,
             run_config=ray.train.RunConfig(
                 name=run.name,
                 storage_path=root,
                 storage_filesystem=files,
                 failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-                # The last checkpoint stays in any case.
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="chosen"),
+                **settings,
             ),
         )
         try:
-            result = trainer.fit()
+            return trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _own_error(error) from error
-    if isinstance(result.return_value, DataError):
-        raise result.return_value
-    history = [asdict(epoch) for epoch in read_state(result.checkpoint).history]
-    return replace(read_checkpoint(result.best_checkpoints[-1][0]), history=history)
+
+
+def given_to(config: dict[str, Any]) -> dict[str, Any]:
+    """In a worker: what `run_workers` was given for it."""
+    loop: dict[str, Any] = ray.get(config["loop"])
+    return loop
 
 
 def read_checkpoint(checkpoint: ray.train.Checkpoint) -> Trained:
@@ -255,7 +282,7 @@ def epoch_line(epoch: training.Epoch, epochs: object, *, best: bool) -> str:
 
 def _worker(given: dict[str, Any]) -> DataError | None:
     """What every Ray Train worker runs; gives back an error that would come again if Ray Train tried again."""
-    loop: dict[str, Any] = ray.get(given["loop"])
+    loop = given_to(given)
     config: TrainConfig = loop["config"]
     shards: Shards = loop["shards"]
     context = ray.train.get_context()
@@ -263,40 +290,56 @@ def _worker(given: dict[str, Any]) -> DataError | None:
     cluster.quiet()
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     checkpoint = ray.train.get_checkpoint()
-    parts = {split: loop["data"][split][rank::workers] for split in SPLITS}
-    train_part, test_part = (_united(parts[split]) for split in SPLITS)
     try:
         state = read_state(checkpoint) if checkpoint else None
-        network = _network(config, shards)
+        network = shared_network(config, shards)
         if rank == 0:
             what = f"{config.model.architecture} network, {parameters_n(unwrapped(network)):,} parameters"
             done = f", going on after epoch {state.history[-1].number}" if state else ""
             _say(loop, f"{what}, {workers} worker{'s' * (workers != 1)}{done}")
-        training.fit(
-            network,
-            config,
-            shards.preprocess,
-            criterion=criterion_of(config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
-            train_batches=batches(train_part, TILES_A_READ, seed=config.seed),
-            test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part is not None else None,
-            tiles=sum(part.count() for part in parts["train"]),  # known of parts, and a task of what they are united to
-            on_epoch=lambda state: _report(loop, state, rank),
-            rank=rank,
-            state=state,
+        data = {split: parts[rank::workers] for split, parts in loop["data"].items()}
+        fit_part(
+            network, config, shards, data, on_epoch=lambda state: _report(loop, state, rank), rank=rank, state=state
         )
     except DataError as error:
         return error
     return None
 
 
-def _network(config: TrainConfig, shards: Shards) -> torch.nn.Module:
-    """A fresh network on this worker's device, the same on every worker."""
+def shared_network(config: TrainConfig, shards: Shards) -> torch.nn.Module:
+    """In a Ray Train worker: a fresh network on its device, the same on every worker."""
     training.seed_everything(config.seed)
     network = fresh_network(config, len(shards.classes), shards.mean_count)
     # Buffers need no broadcast in every step: `cellnet.training` brings their statistics together once an epoch.
     buckets = {"forward_sync_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
     prepared: torch.nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=buckets)
     return prepared
+
+
+def fit_part(
+    network: torch.nn.Module,
+    config: TrainConfig,
+    shards: Shards,
+    data: dict[Split, list[ray.data.Dataset]],
+    *,
+    on_epoch: Callable[[training.TrainState], None],
+    rank: int = 0,
+    state: training.TrainState | None = None,
+) -> None:
+    """Train on one worker's parts of the tiles, as its share of a training or alone: of `train` and `tune` alike."""
+    train_part, test_part = (_united(data[split]) for split in SPLITS)
+    training.fit(
+        network,
+        config,
+        shards.preprocess,
+        criterion=criterion_of(config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
+        train_batches=batches(train_part, TILES_A_READ, seed=config.seed),
+        test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part is not None else None,
+        tiles=sum(part.count() for part in data["train"]),  # known of parts, and a task of what they are united to
+        on_epoch=on_epoch,
+        rank=rank,
+        state=state,
+    )
 
 
 def _united(parts: list[ray.data.Dataset]) -> Any:

@@ -8,33 +8,23 @@ A Ray job, like `cellnet tune`:
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
-import numpy as np
-import ray
 import ray.tune
 import ray.tune.schedulers
-import torch
 
-from cellnet import training
 from cellnet.config import DEFAULT_NAMES, Range, Settings, TuneConfig
 from cellnet.errors import ConfigError, DataError
-from cellnet.losses import criterion_of
-from cellnet.models import parameters_n
-from cellnet.predictor import fresh_network
-from cellnet.search import Trial, describe, draw
+from cellnet.search import Trial, describe, draw, smallest_batch
 from pipelines import cluster
 from pipelines.places import Places, filesystem
 from pipelines.runs import Say, find_run
-from pipelines.shards import SPLITS, TILES_A_READ, batches, make_shards, trainable_frames
-from pipelines.sweeps import Sweep, keep_best, keep_state, keep_trial, state_of, trial_name, trials_of
-from pipelines.train import decided, describe_shards
+from pipelines.shards import SPLITS, make_shards, trainable_frames
+from pipelines.sweeps import Sweep, keep_trial, trials_of
+from pipelines.train import check_workers, decided, describe_shards, read_tiles
+from pipelines.trials import of_space, trainable
 from pipelines.winner import Search, conclude
 
-TRIAL_CPUS: Final = 0.5
-"""Reserved for a trial, so that the rest of the cluster can feed it, and a second search beside it never waits for
-ever. It computes with one thread."""
 LEADERS: Final = 5
 """Trials that are listed while a search goes on."""
 TELL_S: Final = 60.0
@@ -47,15 +37,16 @@ def tune(
     *,
     alias: str = "champion",
     name: str | None = None,
+    workers: int = 1,
     resume: bool = False,
     say: Say = lambda line: None,
 ) -> Search:
     """Try settings, train the best again with other seeds, publish the winner, and promote it if it is better.
 
-    The test split steers; the winner alone is scored on the holdout. A trial that fails is recorded and does not end
-    the search. With `resume` it goes on with the newest search of the same bank and settings that was left unfinished.
-    Raises DataError when the bank has no test split (with fewer than three groups a lineage there is none) or when
-    every trial failed.
+    The test split steers; the winner alone is scored on the holdout. Each trial has so many workers. A trial that
+    fails is recorded and does not end the search. With `resume` it goes on with the newest search of the same bank and
+    settings that was left unfinished. Raises DataError when the bank has no test split (with fewer than three groups a
+    lineage there is none) or when every trial failed, ConfigError for workers or GPUs that are not to be had.
     """
     bank = places.open_bank()
     trainable_frames(bank, config.train.task)
@@ -67,10 +58,11 @@ def tune(
     shards = make_shards(bank, config.train)
     say(describe_shards(shards))
     config = config.model_copy(update={"train": decided(config.train, shards)})
+    check_workers(workers, config.train.model_copy(update={"batch_size": smallest_batch(config)}), shards)
     model = name or DEFAULT_NAMES[config.train.task]
     run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
-    sweep = Sweep(run=run, config=config, shards=shards)
+    sweep = Sweep(run=run, config=config, shards=shards, workers=workers)
     try:
         _search(sweep, say)
         _train_finalists(sweep, say)
@@ -133,11 +125,9 @@ def _run(
         )
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints boxes even when told to print nothing
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray's swallows the first Ctrl-C
-    data = {split: sweep.shards.dataset(split).materialize() for split in SPLITS}  # shared by all trials
+    data = {split: read_tiles(sweep.shards, split, sweep.workers) for split in SPLITS}  # shared by all trials
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(
-            ray.tune.with_parameters(_trial, sweep=sweep, data=data), {"CPU": TRIAL_CPUS, "GPU": config.gpus}
-        ),
+        trainable(sweep, data),
         param_space=space,
         tune_config=ray.tune.TuneConfig(
             metric=metric,
@@ -145,7 +135,7 @@ def _run(
             scheduler=scheduler,
             search_alg=_tpe(known, config.train.seed) if known is not None else None,
             num_samples=number if known is not None else 1,
-            max_concurrent_trials=cluster.at_once(config.gpus),
+            max_concurrent_trials=cluster.at_once(config.gpus, sweep.workers),
         ),
         run_config=ray.tune.RunConfig(
             name="ray",
@@ -153,6 +143,7 @@ def _run(
             storage_filesystem=files,
             verbose=0,
             failure_config=ray.tune.FailureConfig(max_failures=1),  # of a worker; a trial's own errors come again
+            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own
             callbacks=[_Teller(sweep, number, say)],
         ),
     )
@@ -181,7 +172,7 @@ class _Teller(ray.tune.Callback):  # type: ignore[misc]
         self._tell(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        name, settings, seed = _of_space(trial.config)
+        name, settings, seed = of_space(trial.config)
         error = "its process died" if trial.error_file is None else _last_line(trial.error_file)
         found = [one for one in trials_of(self._sweep.run) if one.name == name]
         kept = found[0] if found else Trial(name=name, settings=settings, seed=seed)
@@ -190,7 +181,7 @@ class _Teller(ray.tune.Callback):  # type: ignore[misc]
 
     def _tell(self, trial: Any) -> None:
         self._ended += 1
-        name = _of_space(trial.config)[0]
+        name = of_space(trial.config)[0]
         ranked = self._sweep.ranked()
         for one in ranked:
             if one.name == name:
@@ -218,77 +209,6 @@ def _last_line(path: str) -> str:
             return ([line.strip() for line in file if line.strip()] or ["it failed without a word"])[-1][:300]
     except OSError:
         return "it failed, and its message is lost"
-
-
-def _of_space(space: dict[str, Any]) -> tuple[str, Settings, int]:
-    """The name, settings and seed of a trial, from what Ray Tune gives it."""
-    given = space.get("trial", space)
-    return trial_name(given["settings"], given["seed"]), given["settings"], given["seed"]
-
-
-def _trial(space: dict[str, Any], sweep: Sweep, data: dict[str, Any]) -> None:
-    """One training in one process, told to Ray Tune and kept after every epoch.
-
-    Epochs that were kept by an earlier command are told again at once, so that schedulers and searchers know them.
-    """
-    cluster.quiet()
-    name, settings, seed = _of_space(space)
-    config, shards = sweep.chosen(settings, seed), sweep.shards
-    torch.set_num_threads(config.threads or 1)
-    steering, _ = sweep.steering
-    begun = state_of(sweep.run, name)
-    training.seed_everything(seed)
-    network = fresh_network(config, len(shards.classes), shards.mean_count).to("cuda" if sweep.config.gpus else "cpu")
-    record = Trial(
-        name=name,
-        settings=settings,
-        seed=seed,
-        of_epochs=int(config.epochs),
-        parameters=parameters_n(network),
-    )
-
-    def tell(history: Sequence[training.Epoch]) -> None:
-        best = training.best_epoch(config.task, history)
-        ray.tune.report({"epoch": history[-1].number, steering: best.test[steering], "loss": history[-1].loss})
-
-    def on_epoch(state: training.TrainState) -> None:
-        epoch, best = state.history[-1], training.best_epoch(config.task, state.history)
-        if epoch == best:
-            keep_best(sweep.run, name, state.weights)
-        now = record.model_copy(
-            update={
-                "score": None if best.dead else best.test[steering],
-                "epochs": epoch.number,
-                "of_epochs": epoch.number if training.is_over(config, state.history) else record.of_epochs,
-                "seconds": round(sum(one.seconds for one in state.history), 1),
-                "history": tuple(asdict(one) for one in state.history),
-            }
-        )
-        if best.dead and training.is_over(config, state.history):
-            now = now.model_copy(update={"error": "the counter is dead: it gave every tile the same count"})
-        keep_trial(sweep.run, now)
-        keep_state(sweep.run, name, state)
-        tell(state.history)
-
-    for epochs in range(1, len(begun.history) + 1 if begun else 1):
-        assert begun is not None
-        tell(begun.history[:epochs])
-    try:
-        training.fit(
-            network,
-            config,
-            shards.preprocess.model_copy(update={"kernel": config.kernel}),
-            criterion=criterion_of(config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
-            train_batches=batches(data["train"], TILES_A_READ, seed=seed),
-            test_batches=lambda: batches(data["test"], 64, seed=None)(0),
-            tiles=shards.rows["train"],
-            on_epoch=on_epoch,
-            state=begun,
-        )
-    except DataError as error:  # which would come again if Ray Tune tried again
-        keep_trial(sweep.run, record.model_copy(update={"error": str(error)}))
-        worst = -1.0 if sweep.steering[1] else float(np.finfo(np.float32).max)
-        ray.tune.report({"epoch": int(config.epochs), steering: worst, "loss": float("nan")})
 
 
 if __name__ == "__main__":

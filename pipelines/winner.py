@@ -86,11 +86,9 @@ def conclude(sweep: Sweep, places: Places, bank: Bank, *, alias: str, model: str
     say(f"winner: {describe(trial.settings)}; {_because(sides)}")
     rows = table(sides, steering)
     config = sweep.chosen(trial.settings, trial.seed)
-    preprocess = sweep.shards.preprocess.model_copy(update={"kernel": config.kernel})
-    shards = sweep.shards.model_copy(update={"preprocess": preprocess})
     scores = next(epoch["test"] for epoch in trial.history if epoch["test"].get(steering) == trial.score)
     trained = Trained(weights=best_of(sweep.run, trial.name), scores=scores, history=list(trial.history))
-    winner = publish(places.open_registry(), bank, shards, config, trained, name=model, search=rows)
+    winner = publish(places.open_registry(), bank, sweep.shards_of(config), config, trained, name=model, search=rows)
     files = {
         "results.parquet": _parquet(rows),
         "report.html": search_page(
@@ -152,11 +150,11 @@ def _scored(sweep: Sweep, trials: list[Trial], tiles: ray.data.Dataset, groups: 
 
 def _good(sweep: Sweep, trial: Trial, tiles: ray.data.Dataset) -> NDArray[np.float64]:
     """How good a trial's best weights are on each test tile."""
-    config, shards = sweep.chosen(trial.settings, trial.seed), sweep.shards
+    config = sweep.chosen(trial.settings, trial.seed)
+    shards = sweep.shards_of(config)
     network = fresh_network(config, len(shards.classes), shards.mean_count)
     network.load_state_dict(safetensors.torch.load(best_of(sweep.run, trial.name)))
-    preprocess = shards.preprocess.model_copy(update={"kernel": config.kernel})
-    truth_N, output = training.outputs_of(network, config.task, preprocess, batches(tiles, 64, seed=None)(0))
+    truth_N, output = training.outputs_of(network, config.task, shards.preprocess, batches(tiles, 64, seed=None)(0))
     return goodness(config.task, truth_N, output)
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cellnet.config import Augment, ModelSpec, Range, TrainConfig, TuneConfig
-from cellnet.errors import DataError, NotFoundError
+from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.registry import WEIGHTS
 from pipelines.places import Places
 from pipelines.tune import tune
@@ -79,6 +79,21 @@ def test_trials_that_are_behind_are_stopped_and_a_search_that_finds_nothing_bett
     second = tune(places, worse, say=said.append)
     assert second.move is None and places.open_registry().resolve("regressor:champion").ref == first.winner.ref
     assert any(line.startswith("note: regressor@2 is not shown to be better than regressor:champion") for line in said)
+
+
+def test_trials_of_two_workers_are_stopped_and_come_to_what_one_worker_does(places: Places) -> None:
+    space = {"learning_rate": (1e-2, 1e-7, 1e30)}
+    config = TuneConfig(space=space, grace=2, reduction=4, seeds=1, train=TRAIN.model_copy(update={"epochs": 4}))
+    best, slow, failed = tune(places, config, workers=2).trials
+    assert (best["learning_rate"], best["note"], best["seeds"]) == (1e-2, "winner", 1)
+    assert slow["note"] == "stopped after 2 of 4 epochs"
+    assert "training diverged" in failed["note"]
+    [alone] = tune(places, config.model_copy(update={"space": {"learning_rate": (1e-2,)}}), name="alone").trials
+    assert best["mae"] == pytest.approx(alone["mae"], rel=0.15)
+    kept = records(places).values()
+    assert len({epoch["tiles"] for one in kept for epoch in one["history"]}) == 1, "no tile is lost"
+    with pytest.raises(ConfigError, match=r"2 workers cannot share .* in steps of 4; take fewer workers"):
+        tune(places, TuneConfig(space={"batch_size": (16, 4)}, train=TRAIN), workers=2)
 
 
 def test_tpe_draws_trials_one_after_the_other(places: Places) -> None:
