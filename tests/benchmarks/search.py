@@ -15,7 +15,7 @@ from typing import Any, Final
 import matplotlib.figure
 import numpy as np
 
-from cellnet.config import BankSettings, Task, TrainConfig, TuneConfig
+from cellnet.config import Augment, BankSettings, Task, TrainConfig, TuneConfig
 from cellnet.plots import draw_heat_map
 from cellnet.sample import write_sample
 from cellnet.search_report import heat_cells, heat_sides
@@ -26,8 +26,10 @@ from pipelines.sweeps import trials_of
 from pipelines.tune import tune
 from pipelines.winner import Search, publish_sweep
 
-SETS: Final[dict[str, tuple[Task, int]]] = {"drawn-lineages": ("classify", 12), "living-dead": ("count", 20)}
+SETS: Final[dict[str, tuple[Task, int]]] = {"drawn-lineages": ("classify", 24), "living-dead": ("count", 20)}
 """The task, and how many epochs a trial has."""
+AUGMENT: Final = Augment(shifts=0)
+"""Fewer tiles an epoch than the default, so that a trial of half an hour's search has epochs enough to be stopped."""
 SPACE: Final[dict[str, Any]] = {
     "model.activation": ("relu", "leaky_relu", "tanh", "sigmoid"),
     "kernel": ("none", "sharpen", "edge", "emboss"),
@@ -67,7 +69,9 @@ def searched(out: Path, name: str, task: Task, epochs: int, *, early: bool) -> S
     for finished in (out / f"{name}-{kind}").glob("runs/tune-*/finished.json"):
         return publish_sweep(str(finished.parent), places, alias="champion")
     seeds = 1 if early else 3
-    config = TuneConfig(space=SPACE, stop_early=early, seeds=seeds, train=TrainConfig(task=task, epochs=epochs))
+    config = TuneConfig(
+        space=SPACE, stop_early=early, seeds=seeds, train=TrainConfig(task=task, epochs=epochs, augment=AUGMENT)
+    )
     return tune(places, config, resume=True, say=lambda line: print(f"{name} {kind}: {line}", file=sys.stderr))
 
 

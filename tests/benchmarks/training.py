@@ -1,6 +1,6 @@
 """`cellnet train` beside hand-written PyTorch loops over tensors in memory, and one worker beside two.
 
-    python tests/benchmarks/training.py [OUT]      about a quarter of an hour on two cores
+    python tests/benchmarks/training.py [OUT]      about twenty minutes on two cores
 
 OUT (or this folder) gets `training.md`. A counter with the default network is trained on drawn tiles. What is
 compared takes turns, so that a busy machine slows all sides; ratios are medians of the turns. Ray runs already, with
@@ -11,6 +11,9 @@ without scoring and checkpoints, which the loops have not. All sides draw varian
     naive         NCHW, float32, the loss read after every step
 
 Start-up is from the command to the first step, with shards made and Ray running.
+
+Then the same training, of the same total batch, is done with one, two and four workers, by several seeds each: the
+scores of the number of workers differ no more than those of the seeds.
 """
 
 import argparse
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
@@ -45,6 +49,9 @@ from pipelines.shards import Shards, batches, make_shards
 CPUS: Final = 2
 TURNS: Final = 3
 EPOCHS: Final = 3
+SEEDS: Final = 3
+LONGER: Final = 10
+"""Epochs of the trainings whose scores are compared."""
 CONFIG: Final = TrainConfig(task="count", epochs=EPOCHS, augment=Augment(shares=(1.0,), shifts=3))
 
 
@@ -55,6 +62,8 @@ class Seen(NamedTuple):
     waiting: float
     """Share of the time."""
     start_s: float
+    mae: float
+    """Of the best epoch, on the test split."""
 
 
 def main() -> None:
@@ -65,7 +74,9 @@ def main() -> None:
     lines = [f"{CPUS} of {os.cpu_count()} cores; load average at the start {os.getloadavg()[0]:.1f}.", ""]
     start_ray()
     with tempfile.TemporaryDirectory(prefix="training-", dir=out) as folder:
-        lines += measure(Path(folder))
+        bank, shards = drawn(Path(folder))
+        lines += measure(Path(folder), bank, shards)
+        lines += agreement(Path(folder), bank)
     (out / "training.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
@@ -78,11 +89,33 @@ def start_ray() -> None:
     cluster.quiet()
 
 
-def measure(folder: Path) -> list[str]:
-    """The table, from turns of all sides on one drawn bank."""
+def drawn(folder: Path) -> tuple[Bank, Shards]:
+    """A bank of drawn frames, and their tiles."""
     manifest = write_sample(folder / "images", wells_per_lineage=8)
     bank = ingest(manifest, Places(bank=str(folder / "bank")))[0]
-    shards = make_shards(bank, CONFIG)
+    return bank, make_shards(bank, CONFIG)
+
+
+def agreement(folder: Path, bank: Bank) -> list[str]:
+    """The table of scores by number of workers and seed."""
+    lines = [
+        "",
+        f"Test MAE after {LONGER} epochs, by seed:",
+        "",
+        f"| workers | {' | '.join(f'seed {seed}' for seed in range(SEEDS))} | mean |",
+        "|---" * (SEEDS + 2) + "|",
+    ]
+    for workers in (1, 2, 4):
+        found = [
+            train(folder, bank, workers=workers, sets=[f"epochs={LONGER}", f"seed={seed}"]).mae for seed in range(SEEDS)
+        ]
+        lines.append(f"| {workers} | {' | '.join(f'{mae:.3f}' for mae in found)} | {statistics.mean(found):.3f} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
+def measure(folder: Path, bank: Bank, shards: Shards) -> list[str]:
+    """The table of speeds, from turns of all sides."""
     tiles = tiles_of(shards)
     torch.set_num_threads(CPUS)
     alone, both, tricks, naive = [], [], [], []
@@ -121,10 +154,10 @@ def middle(side: list[Seen], what: str) -> float:
     return statistics.median(getattr(seen, what) for seen in side)
 
 
-def train(folder: Path, bank: Bank, *, workers: int) -> Seen:
+def train(folder: Path, bank: Bank, *, workers: int, sets: Sequence[str] = (f"epochs={EPOCHS}",)) -> Seen:
     """Run `cellnet train` with all threads shared out, and see how it went."""
     registry = folder / f"registry-{secrets.token_hex(4)}"
-    sets = [f"epochs={EPOCHS}", "augment.shares=[1.0]", "augment.shifts=3", f"threads={CPUS // workers}"]
+    sets = [*sets, "augment.shares=[1.0]", "augment.shifts=3", f"threads={max(1, CPUS // workers)}"]
     words = [sys.executable, "-m", "cellnet.cli", "train", bank.store.uri, "--task", "count"]
     words += [
         "--registry",
@@ -143,14 +176,16 @@ def train(folder: Path, bank: Bank, *, workers: int) -> Seen:
         said = []
         for line in process.stderr:
             said.append(line)
-            if line.startswith(f"epoch   1/{EPOCHS}"):
+            if line.startswith("epoch   1/"):
                 first_epoch_s = time.perf_counter() - start_s
     assert process.returncode == 0, "".join(said)
-    history = Registry.open(str(registry)).resolve("regressor@1").card.history
+    card = Registry.open(str(registry)).resolve("regressor@1").card
+    history = card.history
     return Seen(
         tiles_per_s=statistics.median(epoch["tiles_per_s"] for epoch in history[1:]),
         waiting=statistics.median(epoch["waiting"] for epoch in history[1:]),
         start_s=first_epoch_s - history[0]["seconds"],
+        mae=card.scores["test"]["mae"],
     )
 
 

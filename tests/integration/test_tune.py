@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +19,7 @@ from cellnet.config import Augment, ModelSpec, Range, TrainConfig, TuneConfig
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.registry import WEIGHTS
 from pipelines.places import Places
+from pipelines.sweeps import trials_of
 from pipelines.tune import tune
 from pipelines.winner import publish_sweep
 
@@ -135,6 +138,28 @@ def test_a_search_that_was_killed_goes_on_and_loses_no_trial(places: Places) -> 
     assert {name: kept[name] for name in ended} == ended, "seconds and all"
     assert done.stdout.splitlines()[-1] == "regressor@1"
     assert len(list(Path(places.registry).parent.glob("runs/tune-*"))) == 1
+
+
+def test_a_search_on_s3_that_died_goes_on_and_loses_no_trial(places: Places, moto: str, credentials: None) -> None:
+    places = replace(places, registry="s3://lab/search/registry", endpoint_url=moto)
+    config = TuneConfig(space={"kernel": ("none", "sharpen", "edge")}, **ONE_EACH, train=TRAIN)
+    first = tune(places, config)
+    kept = {trial.name: trial for trial in trials_of(first.run)}
+    assert len(kept) == 3
+    lost, half, whole = kept
+    client = boto3.client("s3", endpoint_url=moto, region_name="us-east-1")
+    gone = [f"trials/{lost}.json", f"trials/{lost}.state", f"trials/{lost}.best", f"trials/{half}.state"]
+    for file in ("finished.json", *gone):  # as if it had died before it wrote them
+        there = {"Bucket": "lab", "Key": f"search/runs/{first.run.name}/{file}"}
+        client.head_object(**there)
+        client.delete_object(**there)
+    said: list[str] = []
+    again = tune(places, config, resume=True, say=said.append)
+    assert again.run.name == first.run.name
+    after = {trial.name: trial for trial in trials_of(again.run)}
+    assert after.keys() == kept.keys() and after[whole] == kept[whole], "seconds and all"
+    assert {name: trial.score for name, trial in after.items()} == {name: trial.score for name, trial in kept.items()}
+    assert again.winner.ref == "regressor@2" and again.winner.card.scores == first.winner.card.scores
 
 
 def test_ctrl_c_leaves_the_best_so_far_to_be_published(places: Places) -> None:
