@@ -120,14 +120,17 @@ class _Judge:
 
     def __init__(self) -> None:
         self._told: asyncio.Queue[Told | None] = asyncio.Queue()
+        self._last = 0
         self._goes_on: dict[int, asyncio.Future[bool]] = {}
         self._stopped = False
 
-    async def hear(self, told: Told) -> bool:
-        """Whether to go on after an epoch; each worker asks, and the first is listened to."""
+    async def hear(self, told: Told, rank: int) -> bool:
+        """Whether to go on after an epoch; each worker asks, and what the first tells is passed on, once."""
         epoch = told["epoch"]
         if epoch not in self._goes_on:
             self._goes_on[epoch] = asyncio.get_running_loop().create_future()
+        if rank == 0 and epoch > self._last:
+            self._last = epoch
             await self._told.put(told)
         return not self._stopped and await self._goes_on[epoch]
 
@@ -163,7 +166,7 @@ def _shared_worker(given: dict[str, Any]) -> None:
     cluster.quiet()
     data = {split: parts[rank::workers] for split, parts in loop["data"].items()}
     network = shared_network(sweep.chosen(settings, seed), sweep.shards)
-    _train(network, sweep, settings, seed, data, lambda told: bool(ray.get(judge.hear.remote(told))), rank=rank)
+    _train(network, sweep, settings, seed, data, lambda told: bool(ray.get(judge.hear.remote(told, rank))), rank=rank)
 
 
 def _train(
