@@ -259,5 +259,6 @@ def draw_curves(axis: Any, curves: list[tuple[str, list[float]]], score: str) ->
         else:
             axis.plot(epochs, values, color="#8a8f96", linewidth=0.7, alpha=0.5)
     axis.set(xlabel="epoch", ylabel=f"test {score}")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     if shown:
         axis.legend(fontsize=7.5)

@@ -28,7 +28,8 @@ def search_page(
         f"<div><small>{name}</small><b>{value}</b><small>{note}</small></div>"
         for name, value, note in _figures(rows, trials, score)
     )
-    shown = [[*rows[0]], *([_text(value) for value in row.values()] for row in rows)]
+    scores = (score, "low", "high")
+    shown = [[*rows[0]], *([_text(value, exact=key not in scores) for key, value in row.items()] for row in rows)]
     settings = html.escape(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     return page(
         title,
@@ -120,7 +121,7 @@ def heat_cells(
     return best
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, *, exact: bool = True) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:{'.4g' if exact else '.3f'}}" if isinstance(value, float) else str(value)

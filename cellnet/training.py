@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -147,10 +148,12 @@ def fit(
     """
     trainer = _Trainer(network, config, preprocess, criterion, tiles=tiles, rank=rank)
     history = trainer.restore(state) if state else ()
+    coming: Iterable[Batch] | None = None
     while not is_over(config, history):
         start_s = time.perf_counter()
         number = len(history) + 1
-        trained = trainer.train(train_batches(number), number)
+        trained = trainer.train(coming or train_batches(number), number)
+        coming = begun(train_batches(number + 1)) if number < int(config.epochs) else None  # while the test is scored
         truth, output = outputs_of(network, config.task, preprocess, test_batches() if test_batches else ())
         shown = output if len(output) else outputs_of(network, config.task, preprocess, [trained.last_batch])[1]
         epoch = Epoch(
@@ -280,6 +283,21 @@ class _Trainer:
 
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def begun(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches, the first of which is fetched in the background from now on."""
+    iterator = iter(batches)
+    pool = ThreadPoolExecutor(1)
+    first = pool.submit(next, iterator, None)
+    pool.shutdown(wait=False)
+
+    def all_of_them() -> Iterator[Batch]:
+        if (batch := first.result()) is not None:
+            yield batch
+            yield from iterator
+
+    return all_of_them()
 
 
 def _timed(batches: Iterable[Batch], waits_s: list[float]) -> Iterator[Batch]:

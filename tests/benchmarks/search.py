@@ -1,6 +1,6 @@
 """The paper's claim, tested: every activation × kernel, in full and with early stopping, on drawn and on real frames.
 
-    python tests/benchmarks/search.py OUT DATA      about an hour and a half on two cores; goes on where it stopped
+    python tests/benchmarks/search.py OUT DATA      about 40 minutes on two cores; goes on where it stopped
 
 DATA holds the folder `living-dead` with its manifest.csv; the other set is drawn. For each set the whole grid of four
 activations × four kernels is trained with one seed, the three best with two more, and then the grid is searched again

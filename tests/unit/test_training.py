@@ -1,6 +1,8 @@
 """Training in memory: networks that learn what they are shown, and say so when they do not."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from cellnet.training import (
     Batch,
     Epoch,
     TrainState,
+    begun,
     best_epoch,
     evenly,
     fit,
@@ -180,6 +183,25 @@ def test_patience_ends_a_training_and_by_default_nothing_does_before_its_last_ep
     assert is_over(TrainConfig(task="count", epochs=9, patience=2), worse)
     assert not is_over(TrainConfig(task="count", epochs=9, patience=3), worse)
     assert not is_over(TrainConfig(task="count", epochs=9, patience=1), epochs_of(None, None))
+
+
+def test_the_first_batch_is_fetched_before_it_is_asked_for_and_an_error_comes_where_it_is_read() -> None:
+    fetched = threading.Event()
+
+    def numbers() -> Iterator[Any]:
+        fetched.set()
+        yield from (1, 2, 3)
+
+    def broken() -> Iterator[Any]:
+        raise DataError("the tiles are gone")
+        yield
+
+    batches = begun(numbers())
+    assert fetched.wait(30) and list(batches) == [1, 2, 3]
+    assert list(begun(())) == []
+    lost = begun(broken())
+    with pytest.raises(DataError, match="the tiles are gone"):
+        next(lost)
 
 
 @pytest.mark.parametrize(("tiles", "steps"), [(17, 2), (10, 3), (7, 7), (300, 19)])
