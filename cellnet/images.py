@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from cellnet.config import NETWORK_PX, Intensity, Kernel, Preprocess
 from cellnet.errors import DataError
 
+# CLAHE is not among them: on the living-dead crops (ReLU, 20 epochs, three seeds) it counted no better than no kernel,
+# 0.508 cells off against 0.505.
 KERNELS: Final[dict[Kernel, tuple[tuple[float, ...], ...] | None]] = {
     "none": None,
     "sharpen": ((0, -1, 0), (-1, 5, -1), (0, -1, 0)),

@@ -190,16 +190,16 @@ class _Teller(ray.tune.Callback):  # type: ignore[misc]
             self._told_s = time.monotonic()
             self._say("the best so far:")
             for place, one in enumerate(ranked[:LEADERS], start=1):
-                self._say(f"  {place}. {told(one, self._sweep.steering[0])}")
+                self._say(f"  {place}. {told(one, self._sweep.steering[0], ended=False)}")
 
 
-def told(trial: Trial, steering: str) -> str:
-    """A trial in one line for a person."""
+def told(trial: Trial, steering: str, *, ended: bool = True) -> str:
+    """A trial in one line for a person; one that has not `ended` for sure may still be trained."""
     what = f"{describe(trial.settings)} (seed {trial.seed})"
     if trial.error:
         return f"{what}: failed: {trial.error}"
     score = "no score yet" if trial.score is None else f"test {steering} {trial.score:.3f}"
-    short = "" if trial.whole else f", stopped after {trial.epochs} of {trial.of_epochs} epochs"
+    short = "" if trial.whole else f", {'stopped ' * ended}after {trial.epochs} of {trial.of_epochs} epochs"
     return f"{what}: {score}{short}, {trial.seconds:.0f} s"
 
 
