@@ -182,7 +182,7 @@ def progress(say: Callable[[str], None]) -> Iterator[ray.actor.ActorHandle]:
     def watch() -> None:
         done = False
         while not done:
-            done = finished.wait(0.1)
+            done = finished.wait(0.5)
             for line in ray.get(lines.take.remote()):
                 say(line)
 

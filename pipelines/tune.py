@@ -125,6 +125,8 @@ def _run(
         )
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints boxes even when told to print nothing
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray's swallows the first Ctrl-C
+    # Ray's loggers repeat what the trials keep, and that for TensorBoard may hang for ever at the end, after Ctrl-C.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     data = {split: read_tiles(sweep.shards, split, sweep.workers) for split in SPLITS}  # shared by all trials
     tuner = ray.tune.Tuner(
         trainable(sweep, data),

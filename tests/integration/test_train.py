@@ -69,18 +69,21 @@ def run_until(line: str, act: Callable[[subprocess.Popen[str]], object], *words:
     with subprocess.Popen(words, env=kept | environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said: list[str] = []
-        for text in process.stderr:
-            said.append(text.rstrip())
-            if text.startswith(line) and not any(earlier.startswith(line) for earlier in said[:-1]):
-                act(process)
-    return process.returncode, said
+        try:
+            for text in process.stderr:
+                said.append(text.rstrip())
+                if text.startswith(line) and not any(earlier.startswith(line) for earlier in said[:-1]):
+                    act(process)
+            return process.wait(timeout=60), said
+        finally:
+            process.kill()  # if it hangs
 
 
 def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_does(
     undisturbed: Places, tmp_path: Path
 ) -> None:
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
-    status, said = run_until("epoch   1/12", lambda it: it.send_signal(signal.SIGINT), *command(places))
+    status, said = run_until("epoch   2/12", lambda it: it.send_signal(signal.SIGINT), *command(places))
     assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on" in said[-2]
     status, said = run_until("epoch ", subprocess.Popen.kill, *command(places, "--resume"))
     assert status == -signal.SIGKILL
@@ -149,7 +152,7 @@ def test_an_elastic_training_goes_on_without_a_machine_that_is_gone(
     first, second = (line for line in said if "parameters" in line)
     assert first.endswith("parameters, 2 workers")
     going_on = re.search(r"parameters, 1 worker, going on after epoch (\d+)$", second)
-    assert going_on and 2 <= int(going_on[1]) < 12, said
+    assert going_on and 1 <= int(going_on[1]) < 12, said  # the second may have been said before it was kept
     history = places.open_registry().resolve("regressor@1").card.history
     assert {epoch["tiles"] for epoch in history} == {
         undisturbed.open_registry().resolve("regressor@1").card.history[0]["tiles"]
