@@ -297,9 +297,15 @@ def _worker(given: dict[str, Any]) -> DataError | None:
             what = f"{config.model.architecture} network, {parameters_n(unwrapped(network)):,} parameters"
             done = f", going on after epoch {state.history[-1].number}" if state else ""
             _say(loop, f"{what}, {workers} worker{'s' * (workers != 1)}{done}")
-        data = {split: parts[rank::workers] for split, parts in loop["data"].items()}
         fit_part(
-            network, config, shards, data, on_epoch=lambda state: _report(loop, state, rank), rank=rank, state=state
+            network,
+            config,
+            shards,
+            loop["data"],
+            on_epoch=lambda state: _report(loop, state, rank),
+            rank=rank,
+            workers=workers,
+            state=state,
         )
     except DataError as error:
         return error
@@ -324,10 +330,12 @@ def fit_part(
     *,
     on_epoch: Callable[[training.TrainState], None],
     rank: int = 0,
+    workers: int = 1,
     state: training.TrainState | None = None,
 ) -> None:
-    """Train on one worker's parts of the tiles, as its share of a training or alone: of `train` and `tune` alike."""
-    train_part, test_part = (_united(data[split]) for split in SPLITS)
+    """Train on the parts of the tiles that fall to one of so many workers: of `train` and `tune` alike."""
+    parts = {split: data[split][rank::workers] for split in SPLITS}
+    train_part, test_part = (_united(parts[split]) for split in SPLITS)
     training.fit(
         network,
         config,
@@ -335,7 +343,7 @@ def fit_part(
         criterion=criterion_of(config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
         train_batches=batches(train_part, TILES_A_READ, seed=config.seed),
         test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part is not None else None,
-        tiles=sum(part.count() for part in data["train"]),  # known of parts, and a task of what they are united to
+        tiles=sum(part.count() for part in parts["train"]),  # known of parts, and a task of what they are united to
         on_epoch=on_epoch,
         rank=rank,
         state=state,

@@ -161,10 +161,9 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 def _shared_worker(given: dict[str, Any]) -> None:
     """What every worker of a shared trial runs."""
     loop, context = given_to(given), ray.train.get_context()
-    sweep, settings, seed, judge = (loop[name] for name in ("sweep", "settings", "seed", "judge"))
-    workers, rank = context.get_world_size(), context.get_world_rank()
+    sweep, settings, seed, data, judge = (loop[name] for name in ("sweep", "settings", "seed", "data", "judge"))
+    rank = context.get_world_rank()
     cluster.quiet()
-    data = {split: parts[rank::workers] for split, parts in loop["data"].items()}
     network = shared_network(sweep.chosen(settings, seed), sweep.shards)
     _train(network, sweep, settings, seed, data, lambda told: bool(ray.get(judge.hear.remote(told, rank))), rank=rank)
 
@@ -210,7 +209,8 @@ def _train(
         for epochs in range(1, len(begun.history) + 1 if begun else 1):
             assert begun is not None
             tell_epoch(begun.history[:epochs])
-        fit_part(network, config, sweep.shards_of(config), data, on_epoch=on_epoch, rank=rank, state=begun)
+        shards = sweep.shards_of(config)
+        fit_part(network, config, shards, data, on_epoch=on_epoch, rank=rank, workers=sweep.workers, state=begun)
     except _Stopped:
         return
     except DataError as error:  # which would come again if Ray tried again

@@ -12,8 +12,8 @@ without scoring and checkpoints, which the loops have not. All sides draw varian
 
 Start-up is from the command to the first step, with shards made and Ray running.
 
-Then the same training, of the same total batch, is done with one, two and four workers, by several seeds each: the
-scores of the number of workers differ no more than those of the seeds.
+Then the same training, of the same total batch, is done with one, two and four workers, by several seeds each, so that
+what the number of workers changes stands beside what the seed does.
 """
 
 import argparse
