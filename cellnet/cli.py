@@ -11,17 +11,18 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellnet.answers import Prediction
 from cellnet.config import BankSettings, TrainConfig, TuneConfig, load_config
-from cellnet.errors import CellnetError, ConfigError
+from cellnet.errors import CellnetError, ConfigError, IntegrityError
 from cellnet.readers import Options
 
 if TYPE_CHECKING:
     from cellnet.bank import Bank, Frame
+    from cellnet.registry import Listed
     from pipelines.places import Places
     from pipelines.winner import Search
 
@@ -74,7 +75,8 @@ def _places(arguments: argparse.Namespace) -> "Places":
     """The places that the command line names, made absolute."""
     from pipelines.places import Places, absolute
 
-    named = {key: getattr(arguments, key, None) for key in ("bank", "registry", "runs")}
+    keys = ("bank", "registry", "runs", "trusted_keys", "signing_key")
+    named = {key: getattr(arguments, key, None) for key in keys}
     return Places(**{key: absolute(uri) for key, uri in named.items() if uri}, endpoint_url=arguments.endpoint_url)
 
 
@@ -90,19 +92,32 @@ def _parser() -> argparse.ArgumentParser:
     _add_tune(verbs.add_parser("tune", help="search activation × kernel, publish and promote the winner"))
     _add_calibrate(verbs.add_parser("calibrate", help="fit probabilities, intervals and the flag of a model anew"))
     _add_evaluate(verbs.add_parser("evaluate", help="score a model on a split of a bank"))
-    _add_registry(verbs.add_parser("registry", help="list, show, promote, roll back and verify models"))
+    _add_registry(verbs.add_parser("registry", help="list, show, promote, verify, export and import models"))
     _add_predict(verbs.add_parser("predict", help="name and count what images show"))
     _add_serve(verbs.add_parser("serve", help="answer over HTTP with the champions of a registry"))
     return parser
 
 
-def _add_places(parser: argparse.ArgumentParser, *, registry: bool) -> None:
+def _add_places(parser: argparse.ArgumentParser, *, registry: bool, publishes: bool = False) -> None:
     if registry:
         parser.add_argument(
             "--registry",
             metavar="URI",
             default=os.environ.get("CELLNET_REGISTRY", "registry"),
             help="folder or s3://bucket/prefix of the models (CELLNET_REGISTRY, else ./registry)",
+        )
+        parser.add_argument(
+            "--trusted-keys",
+            metavar="FILE",
+            default=os.environ.get("CELLNET_TRUSTED_KEYS"),
+            help="public keys; refuse models that none of them signed (CELLNET_TRUSTED_KEYS)",
+        )
+    if publishes:
+        parser.add_argument(
+            "--signing-key",
+            metavar="FILE",
+            default=os.environ.get("CELLNET_SIGNING_KEY"),
+            help="private key that signs what is published (CELLNET_SIGNING_KEY); see cellnet registry keygen",
         )
     parser.add_argument("--endpoint-url", metavar="URL", help="another S3 server (or AWS_ENDPOINT_URL_S3)")
 
@@ -181,7 +196,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--summary", action="store_true", help="print the network's layers and sizes; train nothing")
     parser.add_argument("--json", action="store_true")
-    _add_places(parser, registry=True)
+    _add_places(parser, registry=True, publishes=True)
     parser.set_defaults(run=_train)
 
 
@@ -199,7 +214,7 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="go on with the newest unfinished search of the same bank and settings"
     )
     parser.add_argument("--json", action="store_true")
-    _add_places(parser, registry=True)
+    _add_places(parser, registry=True, publishes=True)
     parser.set_defaults(run=_tune)
 
 
@@ -211,7 +226,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF")
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--json", action="store_true")
-    _add_places(parser, registry=True)
+    _add_places(parser, registry=True, publishes=True)
     parser.set_defaults(run=_calibrate)
 
 
@@ -227,12 +242,21 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_registry(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    listing = verbs.add_parser("list", help="every version with its aliases and scores")
+    listing = verbs.add_parser("list", help="versions with their aliases and scores, the newest first")
+    listing.add_argument("name", metavar="NAME", nargs="?", help="of one model (all)")
+    listing.add_argument("--newest", type=_positive, default=20, metavar="N", help="of each model (%(default)s)")
+    listing.add_argument("--all", action="store_true", help="all versions")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=_registry_list)
-    show = verbs.add_parser("show", help="a version, whole, as JSON")
+    show = verbs.add_parser("show", help="a version as a model card")
     show.add_argument("ref", metavar="REF")
+    show.add_argument("--json", action="store_true", help="its whole record")
     show.set_defaults(run=_registry_show)
+    tag = verbs.add_parser("tag", help="give a version a name that stays with it, like an alias that never moves")
+    tag.add_argument("ref", metavar="REF")
+    tag.add_argument("tag", metavar="TAG")
+    tag.add_argument("--reason", default="", metavar="TEXT", help="kept with the tag")
+    tag.set_defaults(run=_registry_tag)
     promote = verbs.add_parser("promote", help="point an alias at a version that is better than the one it points at")
     promote.description = (
         "Point an alias at a version. Where it points at another one already, both are scored on the holdout of one "
@@ -254,11 +278,47 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
     rollback = verbs.add_parser("rollback", help="point an alias back at what it pointed at before")
     rollback.add_argument("name", metavar="NAME")
     rollback.add_argument("alias", metavar="ALIAS")
+    rollback.add_argument("--reason", default="", metavar="TEXT", help="kept in the alias's history")
     rollback.set_defaults(run=_registry_rollback)
-    verify = verbs.add_parser("verify", help="check the sha256 of everything stored")
+    verify = verbs.add_parser("verify", help="check all records, logs and bytes (and, with --trusted-keys, signatures)")
+    verify.add_argument("name", metavar="NAME", nargs="?", help="of one model (all)")
+    verify.add_argument("--json", action="store_true")
     verify.set_defaults(run=_registry_verify)
-    for verb in (listing, show, promote, history, rollback, verify):
+    gc = verbs.add_parser("gc", help="clear away what no version needs")
+    gc.description = (
+        "Put files that no version names into the registry's trash, and remove for good what has been there for some "
+        "days. Safe beside people who publish."
+    )
+    gc.add_argument("--keep-days", type=float, default=7.0, metavar="N", help="days in the trash (%(default)g)")
+    gc.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    gc.add_argument("--json", action="store_true")
+    gc.set_defaults(run=_registry_gc)
+    _add_registry_copies(verbs)
+    for verb in (listing, show, tag, history, rollback, verify, gc):
         _add_places(verb, registry=True)
+    _add_places(promote, registry=True, publishes=True)  # --from-sweep publishes
+
+
+def _add_registry_copies(verbs: Any) -> None:
+    """The verbs that bring versions out and in, and make keys."""
+    export = verbs.add_parser("export", help="write a version's files, or a BioImage Model Zoo package")
+    export.add_argument("ref", metavar="REF")
+    export.add_argument("destination", type=Path, metavar="DEST", help="new folder; with --bioimageio a new .zip")
+    export.add_argument("--bioimageio", action="store_true", help="a package for the BioImage Model Zoo")
+    export.add_argument("--author", action="append", default=[], metavar="NAME", help="of the package; may be repeated")
+    export.add_argument("--license", default="MIT", metavar="SPDX", help="of the package, like CC-BY-4.0 (%(default)s)")
+    export.set_defaults(run=_registry_export)
+    importer = verbs.add_parser("import", help="copy a version of another registry into this one, as its next version")
+    importer.add_argument("ref", metavar="REF", help="there")
+    importer.add_argument("--from", dest="source", required=True, metavar="URI", help="the other registry")
+    importer.add_argument("--from-endpoint-url", metavar="URL", help="its S3 server (--endpoint-url)")
+    importer.add_argument("--name", metavar="NAME", help="of the model here (the same)")
+    importer.set_defaults(run=_registry_import)
+    keygen = verbs.add_parser("keygen", help="make a private key to sign with, and FILE.pub for those who verify")
+    keygen.add_argument("file", type=Path, metavar="FILE")
+    keygen.set_defaults(run=_registry_keygen)
+    _add_places(export, registry=True)
+    _add_places(importer, registry=True, publishes=True)
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -457,7 +517,7 @@ def _print_search(search: "Search", arguments: argparse.Namespace) -> None:
 def _calibrate(arguments: argparse.Namespace) -> None:
     from pipelines.calibrate import recalibrate
 
-    version = recalibrate(arguments.ref, _places(arguments))
+    version = recalibrate(arguments.ref, _places(arguments), say=say)
     calibration = version.card.calibration
     assert calibration is not None
     if arguments.json:
@@ -525,36 +585,56 @@ def print_scores(scores: dict[str, Any]) -> None:
         )
 
 
-def _registry(arguments: argparse.Namespace) -> Any:
-    return _places(arguments).open_registry()
-
-
 def _registry_list(arguments: argparse.Namespace) -> None:
-    registry = _registry(arguments)
-    rows = [
-        {
-            "model": version.ref,
-            "aliases": ",".join(aliases),
-            "task": version.card.task,
-            "network": version.card.config.model.architecture,
-            "activation": version.card.config.model.activation,
-            "kernel": version.card.preprocess.kernel,
-            "test": (_scores_line(version.card.scores.get("test", {})) or "-")
-            + (" (leaks)" if version.card.config.protocol == "paper" else ""),
-            "created": version.card.created,
-        }
-        for version, aliases in registry.versions()
-    ]
+    registry = _places(arguments).open_registry()
+    if arguments.name and arguments.name not in registry.names():
+        registry.resolve(f"{arguments.name}@1")  # says what there is
+    found = list(registry.versions(arguments.name, newest=None if arguments.all else arguments.newest))
+    rows = [_listed(one) for one in found]
     if arguments.json:
         print(json.dumps(rows))
     elif rows:
         _print_table(rows)
+        older = {one.ref.rpartition("@")[0] for one in found if one.ref.endswith("@1")}
+        if older != {one.ref.rpartition("@")[0] for one in found}:
+            say("older versions are not shown; --all, or --newest N, shows them")
     else:
         say(f"{registry.store.uri} holds no models; publish one with cellnet train")
 
 
+def _listed(one: "Listed") -> dict[str, Any]:
+    """A row of the list; of a version that cannot be used, why."""
+    version = one.version
+    if version is None:
+        return {"model": one.ref, "aliases": ",".join(one.aliases), "task": None, "test": f"NOT USABLE: {one.problem}"}
+    card = version.card
+    scores = _scores_line(card.scores.get("test", {})) or "-"
+    return {
+        "model": one.ref,
+        "aliases": ",".join(one.aliases),
+        "task": card.task,
+        "network": card.config.model.architecture,
+        "activation": card.config.model.activation,
+        "kernel": card.preprocess.kernel,
+        "created": card.created,
+        "test": scores + (" (leaks)" if card.config.protocol == "paper" else ""),
+    }
+
+
 def _registry_show(arguments: argparse.Namespace) -> None:
-    print(_registry(arguments).resolve(arguments.ref).model_dump_json(indent=2))
+    registry = _places(arguments).open_registry()
+    version = registry.resolve(arguments.ref)
+    if arguments.json:
+        print(version.model_dump_json(indent=2))
+        return
+    from cellnet.card import model_card
+
+    print(model_card(version, aliases=registry.aliases_of(version), signature=registry.signature(version)))
+
+
+def _registry_tag(arguments: argparse.Namespace) -> None:
+    move = _places(arguments).open_registry().tag(arguments.ref, arguments.tag, reason=arguments.reason)
+    print(f"{move.name}:{move.alias} is {move.name}@{move.number}")
 
 
 def _registry_promote(arguments: argparse.Namespace) -> None:
@@ -578,9 +658,10 @@ def _registry_promote(arguments: argparse.Namespace) -> None:
 
 
 def _registry_history(arguments: argparse.Namespace) -> None:
-    moves = _registry(arguments).history(arguments.name, arguments.alias)
+    registry = _places(arguments).open_registry()
+    moves = registry.history(arguments.name, arguments.alias)
     if not moves:
-        _registry(arguments).resolve(f"{arguments.name}:{arguments.alias}")  # says what there is
+        registry.resolve(f"{arguments.name}:{arguments.alias}")  # says what there is
     if arguments.json:
         print(json.dumps([move.model_dump(mode="json") for move in moves]))
         return
@@ -591,7 +672,8 @@ def _registry_history(arguments: argparse.Namespace) -> None:
 
 
 def _registry_rollback(arguments: argparse.Namespace) -> None:
-    _print_move(_registry(arguments).rollback(arguments.name, arguments.alias))
+    registry = _places(arguments).open_registry()
+    _print_move(registry.rollback(arguments.name, arguments.alias, reason=arguments.reason))
 
 
 def _print_move(move: Any) -> None:
@@ -600,14 +682,68 @@ def _print_move(move: Any) -> None:
 
 
 def _registry_verify(arguments: argparse.Namespace) -> None:
-    from cellnet.errors import IntegrityError
+    from cellnet.upkeep import verify
 
-    wrong = 0
-    for version, problem in _registry(arguments).verify():
-        print(f"{version.ref}: {problem or 'ok'}")
-        wrong += problem is not None
+    found = []
+    for finding in verify(_places(arguments).open_registry(), arguments.name):
+        found.append(finding)
+        if not arguments.json:
+            print(f"{finding.what}: {finding.problem or 'ok'}", flush=True)
+    if arguments.json:
+        print(json.dumps([finding._asdict() for finding in found]))
+    wrong = sum(finding.problem is not None for finding in found)
     if wrong:
-        raise IntegrityError(f"{wrong} damaged; publish those versions again, or restore their blobs from a copy")
+        raise IntegrityError(f"{wrong} of {len(found)} are not whole; publish them again, or restore them from a copy")
+
+
+def _registry_gc(arguments: argparse.Namespace) -> None:
+    from cellnet.card import size
+    from cellnet.upkeep import gc
+
+    registry = _places(arguments).open_registry()
+    cleared = gc(registry, keep_days=arguments.keep_days, dry_run=arguments.dry_run, say=say)
+    if arguments.json:
+        print(json.dumps(asdict(cleared)))
+        return
+    would = "would be " if arguments.dry_run else ""
+    print(f"{counted(cleared.trashed, 'file')} {would}put into the trash, {cleared.restored} taken out of it")
+    print(f"{counted(cleared.removed, 'file')} {would}removed from the trash, {size(cleared.removed_bytes)}")
+    if cleared.unfinished:
+        print(f"{counted(cleared.unfinished, 'unfinished write')} removed")
+
+
+def _registry_export(arguments: argparse.Namespace) -> None:
+    from cellnet.upkeep import export_version
+
+    registry, destination = _places(arguments).open_registry(), arguments.destination
+    if not arguments.bioimageio:
+        print(export_version(registry, arguments.ref, destination))
+        return
+    from cellnet.bioimageio import write_bioimageio
+
+    version = registry.resolve(arguments.ref)
+    files = {role: registry.read(version, role) for role in version.blobs}
+    print(write_bioimageio(destination, version, files, authors=arguments.author, license=arguments.license))
+
+
+def _registry_import(arguments: argparse.Namespace) -> None:
+    from cellnet.upkeep import import_version
+    from pipelines.places import absolute
+
+    places = _places(arguments)
+    endpoint_url = arguments.from_endpoint_url or arguments.endpoint_url
+    source = replace(places, registry=absolute(arguments.source), endpoint_url=endpoint_url, signing_key=None)
+    version = import_version(places.open_registry(), source.open_registry(), arguments.ref, name=arguments.name)
+    say(f"{version.ref} is {arguments.ref} of {arguments.source}")
+    print(version.ref)
+
+
+def _registry_keygen(arguments: argparse.Namespace) -> None:
+    from cellnet.signing import make_keys
+
+    public = make_keys(arguments.file)
+    say(f"{arguments.file} signs (--signing-key) and is to be kept secret; {public} verifies (--trusted-keys)")
+    print(public)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -674,7 +810,13 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     chosen = {role: ref for role in ("classifier", "regressor") if (ref := getattr(arguments, role))}
     places = _places(arguments)
-    args = ServeArgs(registry=places.registry, endpoint_url=places.endpoint_url, replicas=arguments.replicas, **chosen)
+    args = ServeArgs(
+        registry=places.registry,
+        endpoint_url=places.endpoint_url,
+        trusted_keys=places.trusted_keys,
+        replicas=arguments.replicas,
+        **chosen,
+    )
     serve_forever(
         args,
         host=arguments.host,

@@ -7,7 +7,9 @@
         ├── NotFoundError    nothing of that name                                  (HTTP 404)
         ├── ConflictError    somebody else was first                               (HTTP 409)
         ├── NotBetterError   an alias stays, since the challenger did not beat it
-        └── IntegrityError   stored bytes are not what their sha256 promises
+        ├── IntegrityError   stored bytes are not what their sha256 promises
+        ├── UntrustedError   a version is not signed by a key that is trusted
+        └── UnavailableError a store does not answer, for now                      (HTTP 503)
 
 Each takes one finished message, so that it survives the pickling between Ray processes. The message gives
 the value seen, the value wanted and the next step, on one line.
@@ -22,6 +24,8 @@ __all__ = [
     "NotBetterError",
     "NotFoundError",
     "RegistryError",
+    "UnavailableError",
+    "UntrustedError",
 ]
 
 
@@ -55,3 +59,11 @@ class NotBetterError(RegistryError):
 
 class IntegrityError(RegistryError):
     """Stored bytes do not match the sha256 that they are known by."""
+
+
+class UntrustedError(RegistryError):
+    """A model version is not signed by a key that is trusted."""
+
+
+class UnavailableError(RegistryError):
+    """An object store does not answer, or asks to be left alone for a while."""

@@ -13,13 +13,13 @@ from typing import Final, Self
 
 import cv2
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cellnet.calibration import conformal_quantile
 from cellnet.errors import IntegrityError
+from cellnet.untrusted import check_safetensors
 
 FAMILIARITY: Final = "familiarity.safetensors"
 """The role of the blob in the registry."""
@@ -59,6 +59,7 @@ class Familiarity:
     @classmethod
     def from_bytes(cls, data: bytes, ref: str) -> Self:
         """What `to_bytes` gave of the model `ref`. Raises IntegrityError for anything else."""
+        check_safetensors(data, f"{FAMILIARITY} of {ref}")
         try:
             arrays = safetensors.numpy.load(data)
             mean_D, precision_DD, (threshold,) = arrays["mean"], arrays["precision"], arrays["threshold"]
@@ -66,7 +67,7 @@ class Familiarity:
             good = (
                 good and len(mean_D) <= MOST_FEATURES and np.isfinite(precision_DD).all() and np.isfinite(mean_D).all()
             )
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise IntegrityError(f"{FAMILIARITY} of {ref} is not one: {str(error).splitlines()[0]}") from error
         if not good:
             raise IntegrityError(f"{FAMILIARITY} of {ref} holds a mean of shape {mean_D.shape} that nothing fits")
@@ -125,13 +126,13 @@ def _distances(
 
 
 @contextlib.contextmanager
-def watched(network: nn.Module) -> Iterator[list[NDArray[np.float32]]]:
+def watched(network: nn.Module) -> Iterator[list[Tensor]]:
     """A list that gets what the last layer `out` sees in every forward pass (B, C): its mean over places."""
-    seen: list[NDArray[np.float32]] = []
+    seen: list[Tensor] = []
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         features = inputs[0].detach().float()
-        seen.append((features.mean(dim=(2, 3)) if features.dim() == 4 else features).cpu().numpy())
+        seen.append(features.mean(dim=(2, 3)) if features.dim() == 4 else features)
 
     handle = network.get_submodule("out").register_forward_pre_hook(keep)
     try:

@@ -311,8 +311,13 @@ def apply_kernel(image_HW: NDArray[np.uint8], name: Kernel) -> NDArray[np.uint8]
     return np.asarray(filtered, np.uint8)
 
 
+def scale_and_shift(preprocess: Preprocess) -> tuple[float, float]:
+    """By what grey values 0..255 are multiplied, and what is then subtracted, to be what a network takes."""
+    return 1 / (255 * preprocess.std), preprocess.mean / preprocess.std
+
+
 def normalise(tiles_BHW: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
     """Network input (B, 1, H, W) from 200×200 tiles: the model's kernel, then (grey/255 - mean) / std."""
     filtered_BHW = np.stack([apply_kernel(tile_HW, preprocess.kernel) for tile_HW in tiles_BHW])
-    scale, shift = 1 / (255 * preprocess.std), preprocess.mean / preprocess.std
+    scale, shift = scale_and_shift(preprocess)
     return (filtered_BHW[:, None].astype(np.float32) * scale - shift).astype(np.float32, copy=False)

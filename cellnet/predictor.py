@@ -1,11 +1,10 @@
 """A published model, ready to answer: prepare (cut, resize, kernel) and forward, the same as in training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -21,8 +20,20 @@ from cellnet.familiarity import FALSE_RATE, FAMILIARITY, Familiarity, grey_featu
 from cellnet.images import Box, cut, normalise, to_network_size
 from cellnet.inputs import views_of
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
+from cellnet.untrusted import check_safetensors
 
 BATCH = 64
+
+
+class Cut(NamedTuple):
+    """A frame in tiles."""
+
+    tiles: list[NDArray[np.uint8]]
+    """Of 200×200 pixels."""
+    boxes: list[Box]
+    """Their places, in pixels of the frame as the network sees it."""
+    factor: float
+    """By how much the frame was resized before it was cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +93,9 @@ class Predictor:
     def load(cls, registry: Registry, ref: str) -> Self:
         """The model that a reference means. Raises NotFoundError or IntegrityError."""
         version = registry.resolve(ref)
-        return cls(version.ref, version.card, _network(registry, version), _familiarity(registry, version))
+        weights = weights_from_bytes(registry.read(version, WEIGHTS), version.ref)
+        network = _network_of(version.ref, version.card, weights)
+        return cls(version.ref, version.card, network, _familiarity(registry, version))
 
     @property
     def task(self) -> Task:
@@ -111,19 +124,16 @@ class Predictor:
         The frame is brought to the training frames' magnification when both pixel sizes are known. Raises
         DataError for a frame smaller than a tile, or of a magnification too far from the training frames'.
         """
-        preprocess = self.card.preprocess
-        grey_HW, factor = frame_at_scale(image_HW, pixel_um, preprocess)
-        boxes = cut(grey_HW.shape[0], grey_HW.shape[1], preprocess.tile_px)
-        tiles = [to_network_size(box.pixels(grey_HW)) for box in boxes]
+        tiles, boxes, factor = self.cut(image_HW, pixel_um)
         batches = [tiles[start : start + BATCH] for start in range(0, len(tiles), BATCH)]
         features_ND = None
         if with_features or self.familiarity:
             with watched(self.network) as seen:
                 outputs = [self.forward(batch) for batch in batches]
-            features_ND = np.hstack([np.concatenate(seen[:: self.views]), grey_features(tiles)])
+            features_ND = np.hstack([torch.cat(seen[:: self.views]).cpu().numpy(), grey_features(tiles)])
         else:
             outputs = [self.forward(batch) for batch in batches]
-        known = pixel_um is not None and preprocess.pixel_um is not None
+        known = pixel_um is not None and self.card.preprocess.pixel_um is not None
         return FramePrediction(
             magnification="assumed" if not known else "matched" if factor == 1 else "rescaled",
             boxes=boxes,
@@ -134,6 +144,20 @@ class Predictor:
                 self.familiarity.strangeness(features_ND) if self.familiarity and features_ND is not None else None
             ),
         )
+
+    def cut(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Cut:
+        """A frame as the 200×200 tiles that the network sees of it. Raises as `predict` does."""
+        preprocess = self.card.preprocess
+        grey_HW, factor = frame_at_scale(image_HW, pixel_um, preprocess)
+        boxes = cut(grey_HW.shape[0], grey_HW.shape[1], preprocess.tile_px)
+        return Cut([to_network_size(box.pixels(grey_HW)) for box in boxes], boxes, factor)
+
+    def calibrated(self, raw: FramePrediction) -> FramePrediction:
+        """What the same network said before it was calibrated, with the tiles' features, as it says it now."""
+        strangeness_N = None
+        if self.familiarity and raw.features_ND is not None:
+            strangeness_N = self.familiarity.strangeness(raw.features_ND)
+        return replace(raw, tile_outputs=self._tempered(raw.tile_outputs), strangeness_N=strangeness_N)
 
     def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], *, pixel_um: float | None = None) -> Answer:
         """What the model says of a whole frame, for people and programs. Raises as `predict` does."""
@@ -171,10 +195,12 @@ class Predictor:
         input_B1HW = torch.from_numpy(normalise(np.stack(tiles), self.card.preprocess))
         input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
         outputs = [training.forward(self.network, view, self.task) for view in views_of(input_B1HW, self.views)]
-        mean: NDArray[np.float32] = np.mean(outputs, axis=0)
+        return self._tempered(np.mean(outputs, axis=0))
+
+    def _tempered(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.task == "classify" and self.calibration.temperature != 1:
-            return temper(mean, self.calibration.temperature).astype(np.float32)
-        return mean
+            return temper(output, self.calibration.temperature).astype(np.float32)
+        return output
 
 
 def resolve_models(registry: Registry, classifier: str | None, regressor: str | None) -> dict[str, str]:
@@ -211,11 +237,17 @@ def weights_to_bytes(weights: dict[str, torch.Tensor]) -> bytes:
     return data
 
 
-def predictor_of(ref: str, card: Card, weights: dict[str, torch.Tensor]) -> Predictor:
-    """A predictor of weights that are not published yet."""
-    network = fresh_network(card.config, len(card.classes))
-    network.load_state_dict(weights)
-    return Predictor(ref, card, network)
+def weights_from_bytes(data: bytes, ref: str) -> dict[str, torch.Tensor]:
+    """What `weights_to_bytes` gave of the model `ref`. Raises IntegrityError for anything but a safetensors file."""
+    check_safetensors(data, f"{WEIGHTS} of {ref}")
+    return dict(safetensors.torch.load(data))
+
+
+def predictor_of(
+    ref: str, card: Card, weights: dict[str, torch.Tensor], familiarity: Familiarity | None = None
+) -> Predictor:
+    """A predictor of weights that need not be published. Raises IntegrityError where they do not fit the card."""
+    return Predictor(ref, card, _network_of(ref, card, weights), familiarity)
 
 
 def _reason(said: FramePrediction) -> str:
@@ -233,12 +265,19 @@ def _familiarity(registry: Registry, version: ModelVersion) -> Familiarity | Non
     return Familiarity.from_bytes(registry.read(version, FAMILIARITY), version.ref)
 
 
-def _network(registry: Registry, version: ModelVersion) -> nn.Module:
-    data = registry.read(version, WEIGHTS)
-    try:
-        network = fresh_network(version.card.config, len(version.card.classes))
-        network.load_state_dict(safetensors.torch.load(data))
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise IntegrityError(f"the weights of {version.ref} do not fit its architecture: {reason}") from error
-    return network
+def _network_of(ref: str, card: Card, weights: dict[str, torch.Tensor]) -> nn.Module:
+    """The network of a card with these weights, which takes no memory before they are known to fit."""
+    with torch.device("meta"):
+        network = models.create(card.config.model, card.task, classes=len(card.classes))
+    wanted = {name: (value.dtype, tuple(value.shape)) for name, value in network.state_dict().items()}
+    held = {name: (value.dtype, tuple(value.shape)) for name, value in weights.items()}
+    for name in wanted | held:
+        if held.get(name) != wanted.get(name):
+            seen, due = (_said(of.get(name)) for of in (held, wanted))
+            raise IntegrityError(f"the weights of {ref} do not fit its architecture: {name} is {seen}, not {due}")
+    network.load_state_dict(weights, assign=True)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _said(tensor: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
+    return "missing" if tensor is None else f"{tensor[0]} of {'×'.join(map(str, tensor[1])) or 'one number'}"

@@ -1,27 +1,64 @@
 """The model registry: objects only, in a folder or in S3.
 
-    NAME/blobs/SHA256                          weights: written first, addressed by content
+    NAME/blobs/SHA256                          weights, exports, report: written first, addressed by content
     NAME/versions/000007.json                  the commit point: created only if absent
     NAME/aliases/champion/000012.json          an append-only log: created only if absent; the newest is the alias
+    NAME/trash/SHA256/TOKEN                    blobs that no version needed when `cellnet.upkeep.gc` last looked
 
-A crash leaves unreferenced blobs at worst. A reference is `name@7` or `name:alias`.
+A crash leaves unreferenced blobs at worst. A reference is `name@7` or `name:alias`; a tag is an alias that does not
+move. A record of a version may be signed (`cellnet.signing`), and then covers its blobs by their sha256.
 """
 
+import contextlib
+import functools
 import hashlib
+import itertools
+import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cellnet import signing
+from cellnet.cache import Cache
 from cellnet.calibration import Calibration
 from cellnet.config import Frozen, Preprocess, Task, TrainConfig
-from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError
-from cellnet.store import Store, open_store
+from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError, UnavailableError
+from cellnet.store import MOST_BYTES, THREADS, Store, open_store
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Record = TypeVar("Record", bound=BaseModel)
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PAGE: Final = 1000
+"""Keys that S3 lists in one request."""
+RECORD_BYTES: Final = 64 * 2**20
+"""Of a version or a move; more is not read."""
+PUBLISH_S: Final = 1800
+"""A publisher who takes longer looks after the blobs once more before the commit, since `gc` may have moved them."""
 WEIGHTS: Final = "weights.safetensors"
+ONNX: Final = "model.onnx"
+REPORT: Final = "report.html"
+
+
+class OnnxCheck(Frozen):
+    """What was compared when a model was exported: its outputs in ONNX Runtime beside those in torch."""
+
+    opset: int
+    """Version of ONNX's operators."""
+    tiles: int
+    """Tiles compared."""
+    max_difference: float
+    """Largest difference of a probability, or of a count as a share of it (of 1 where it is below)."""
 
 
 class Card(Frozen):
@@ -48,13 +85,28 @@ class Card(Frozen):
     """The trials of the search that chose this model, if one did."""
     calibration: Calibration | None = None
     """Temperature and intervals; None of models published before there were any."""
+    onnx: OnnxCheck | None = None
+    """What the ONNX export was compared by; None of models published before there was one."""
+    parent: str | None = None
+    """The version that this one was made from, `name@number`, if one was."""
+    sweep: str | None = None
+    """Place of the search that chose this model, if one did."""
 
 
 class Blob(Frozen):
     """Stored bytes."""
 
-    sha256: str
-    size: int
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0, le=MOST_BYTES)]
+
+
+class Origin(Frozen):
+    """Where a version was imported from."""
+
+    registry: str
+    ref: str
+    record_sha256: str
+    """Of its record there."""
 
 
 class ModelVersion(Frozen):
@@ -63,7 +115,10 @@ class ModelVersion(Frozen):
     name: str
     number: int
     blobs: dict[str, Blob]
+    """By role: `weights.safetensors`, `model.onnx`, and so on."""
     card: Card
+    origin: Origin | None = None
+    """Of a version that was imported."""
 
     @property
     def ref(self) -> str:
@@ -121,53 +176,121 @@ class AliasMove(BaseModel):
     """UTC, ISO 8601."""
     evidence: Evidence | None = None
     """Of a move that was decided by a comparison."""
+    fixed: bool = False
+    """Whether this is a tag, which does not move."""
+
+
+class Listed(NamedTuple):
+    """A row of a list of versions."""
+
+    ref: str
+    version: ModelVersion | None
+    """None where its record cannot be used."""
+    problem: str | None
+    """Why."""
+    aliases: list[str]
+    """Those that point at it, tags among them."""
 
 
 class Registry:
     """Models by name, their versions and aliases."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        trusted: Iterable[str] = (),
+        signer: "CryptoSigner | None" = None,
+        cache: Cache | None = None,
+    ) -> None:
         self.store = store
+        self.trusted = list(trusted)
+        """Public keys in PEM; where there are any, versions that none of them signed are refused."""
+        self.signer = signer
+        self.cache = cache
+        self._last: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "signer": None}  # private keys do not travel between processes
 
     @classmethod
-    def open(cls, uri: str, *, endpoint_url: str | None = None) -> Self:
+    def open(
+        cls,
+        uri: str,
+        *,
+        endpoint_url: str | None = None,
+        trusted: Iterable[str] = (),
+        signer: "CryptoSigner | None" = None,
+    ) -> Self:
         """The registry at a folder or `s3://bucket/prefix`; an empty place is an empty registry."""
-        return cls(open_store(uri, endpoint_url=endpoint_url))
+        store = open_store(uri, endpoint_url=endpoint_url)
+        return cls(store, trusted=trusted, signer=signer, cache=Cache.of(store))
 
-    def publish(self, name: str, files: dict[str, bytes], card: Card) -> ModelVersion:
-        """Store the blobs, then commit the next version; readers see all of it or none."""
-        _check_name(name)
-        blobs = {role: self._put_blob(name, data) for role, data in files.items()}
-        while True:
-            number = max(self._numbers(f"{name}/versions/"), default=0) + 1
-            version = ModelVersion(name=name, number=number, blobs=blobs, card=card)
-            if self.store.create(_version_key(name, number), version.model_dump_json(indent=1).encode()):
+    def publish(self, name: str, files: dict[str, bytes], card: Card, *, origin: Origin | None = None) -> ModelVersion:
+        """Store the blobs, then commit the next version; readers see all of it or none.
+
+        Raises ConfigError for a name that cannot be, and where signatures are required and it cannot sign.
+        """
+        self.check_publish(name)
+        blobs, stored = self._put_blobs(name, files), time.time()
+        for number in itertools.count(self._newest(f"{name}/versions/") + 1):
+            if time.time() - stored > PUBLISH_S:
+                blobs, stored = self._put_blobs(name, files), time.time()
+            version = ModelVersion(name=name, number=number, blobs=blobs, card=card, origin=origin)
+            record = version.model_dump_json(indent=1).encode()
+            data = signing.sign(record, self.signer) if self.signer else record
+            if self.store.create(_version_key(name, number), data):
                 return version
+        raise AssertionError("numbers do not end")
+
+    def check_publish(self, name: str) -> None:
+        """Raise ConfigError where nothing can be published under a name: to be asked before the work, too."""
+        _check_name(name)
+        if self.trusted and not self.signer:
+            raise ConfigError("only signed versions are trusted here (--trusted-keys), so give --signing-key too")
+        if self.trusted and self.signer and not signing.trusts(self.trusted, self.signer):
+            raise ConfigError("the signing key is not among the trusted keys, so nobody here could use what it signs")
 
     def resolve(self, ref: str) -> ModelVersion:
-        """The version that `name@7` or `name:alias` means. Raises NotFoundError, naming what there is."""
+        """The version that `name@7` or `name:alias` means; of a store that is down, as it was when last asked.
+
+        Raises NotFoundError, naming what there is, IntegrityError and UntrustedError.
+        """
         name, number, alias = parse_ref(ref)
         if alias is not None:
-            number = self._alias(name, alias).number
+            newest = functools.partial(self._newest_move, name, alias)
+            move = _parsed(AliasMove, self._answered(f"{name}/aliases/{alias}", newest), ref)
+            if (move.name, move.alias) != (name, alias):
+                raise IntegrityError(f"the last move of {ref} in {self.store.uri} is one of {move.name}:{move.alias}")
+            number = move.number
         assert number is not None
-        try:
-            data = self.store.get(_version_key(name, number))
-        except NotFoundError as error:
-            raise NotFoundError(f"the registry {self.store.uri} has no {ref}; {self._offer(name)}") from error
-        try:
-            version = ModelVersion.model_validate_json(data)
-        except ValidationError as error:
-            raise IntegrityError(f"{name}@{number} in {self.store.uri} is not a model version") from error
-        if (version.name, version.number) != (name, number):
-            raise IntegrityError(f"{name}@{number} in {self.store.uri} says it is {version.ref}")
-        return version
+        return self._version(name, number)
+
+    def record(self, version: ModelVersion) -> bytes:
+        """The record of a version as it is stored, in its envelope if it is signed."""
+        return self.store.get(_version_key(version.name, version.number), limit=RECORD_BYTES)
+
+    def signature(self, version: ModelVersion) -> str | None:
+        """The id of the key that signed, None where none did; whether it is trusted was asked on resolving."""
+        _, envelope = signing.opened(self.record(version), version.ref)
+        return next(iter(envelope.signatures), None) if envelope else None
 
     def read(self, version: ModelVersion, role: str) -> bytes:
         """The bytes of one of a version's blobs. Raises IntegrityError unless their sha256 is right."""
         blob = version.blobs.get(role)
-        if blob is None or not re.fullmatch(r"[0-9a-f]{64}", blob.sha256):
-            raise IntegrityError(f"{version.ref} holds no proper {role}")
-        data = self.store.get(f"{version.name}/blobs/{blob.sha256}")
+        if blob is None:
+            raise IntegrityError(f"{version.ref} holds no {role}; it holds {', '.join(version.blobs) or 'nothing'}")
+        data = self.cache.blob(blob.sha256) if self.cache else None
+        if data is None:
+            data = self.fetch(version, role)
+            if self.cache:
+                self.cache.keep_blob(blob.sha256, data)
+        return data
+
+    def fetch(self, version: ModelVersion, role: str) -> bytes:
+        """The same, from the store itself."""
+        blob = version.blobs[role]
+        data = self._blob(version.name, blob)
         if len(data) != blob.size or hashlib.sha256(data).hexdigest() != blob.sha256:
             raise IntegrityError(
                 f"{role} of {version.ref} is damaged: its sha256 is not {blob.sha256[:12]}…; "
@@ -175,101 +298,242 @@ class Registry:
             )
         return data
 
-    def versions(self) -> Iterator[tuple[ModelVersion, list[str]]]:
-        """Every version, with the aliases that point at it; by name, the newest first."""
-        for name in self._names():
-            pointing: dict[int, list[str]] = {}
-            for alias in self._aliases(name):
-                pointing.setdefault(self._alias(name, alias).number, []).append(alias)
-            for number in sorted(self._numbers(f"{name}/versions/"), reverse=True):
-                yield self.resolve(f"{name}@{number}"), pointing.get(number, [])
+    def from_trash(self, name: str, sha256: str, *, limit: int = MOST_BYTES) -> bytes:
+        """A blob that `upkeep.gc` put away. Raises NotFoundError."""
+        for key in self.store.keys(f"{name}/trash/{sha256}/"):
+            with contextlib.suppress(NotFoundError):  # removed meanwhile
+                return self.store.get(key, limit=limit)
+        raise NotFoundError(f"{self.store.uri} has no {name}/trash/{sha256}")
+
+    def names(self) -> list[str]:
+        """The models."""
+        return [name for name in self.store.folders("") if NAME.fullmatch(name) and self._newest(f"{name}/versions/")]
+
+    def aliases(self, name: str) -> list[str]:
+        """A model's aliases, tags among them."""
+        return [alias for alias in self.store.folders(f"{name}/aliases/") if NAME.fullmatch(alias)]
+
+    def aliases_of(self, version: ModelVersion) -> list[str]:
+        """Those that point at a version."""
+        return self._pointing(version.name).get(version.number, [])
+
+    def versions(self, name: str | None = None, *, newest: int | None = None) -> Iterator[Listed]:
+        """The versions of a model, or of all, with the aliases that point at them; by name, the newest first.
+
+        `newest`: so many of each model, whatever the number of all; the requests are bounded by it.
+        """
+        for model in [name] if name else self.names():
+            pointing = self._pointing(model)
+            last = self._newest(f"{model}/versions/")
+            numbers = range(last, max(last - newest, 0) if newest else 0, -1)
+            for number, (version, problem) in zip(numbers, together(self._looked_at(model), numbers), strict=True):
+                yield Listed(f"{model}@{number}", version, problem, pointing.get(number, []))
 
     def promote(self, ref: str, alias: str, *, reason: str = "", evidence: Evidence | None = None) -> AliasMove:
         """Point an alias at a version, on the `evidence` of a comparison with what it points at.
 
-        Raises ConflictError, naming the winner, when another promoter was first.
+        Raises ConflictError, naming the winner, when another promoter was first, and ConfigError for a tag.
         """
         _check_name(alias)
         version = self.resolve(ref)
-        log = self.history(version.name, alias)
-        previous = log[-1].number if log else None
-        if evidence and previous is not None and previous != evidence.champion:
-            raise _moved_meanwhile(log[-1])
-        if previous == version.number:
-            return log[-1]
-        move = AliasMove(
-            name=version.name,
-            alias=alias,
-            entry=log[-1].entry + 1 if log else 1,
-            number=version.number,
-            previous=previous,
-            reason=reason,
-            moved=datetime.now(UTC).isoformat(timespec="seconds"),
-            evidence=evidence,
-        )
-        if not self.store.create(_move_key(move), move.model_dump_json(indent=1).encode()):
-            raise _moved_meanwhile(self._alias(version.name, alias))
-        return move
+        last = self.pointing(version.name, alias)
+        if last and last.fixed:
+            raise ConfigError(f"{last.name}:{alias} is a tag of {last.name}@{last.number}, and does not move")
+        if evidence and last and last.number != evidence.champion:
+            raise _moved_meanwhile(last)
+        if last and last.number == version.number:
+            return last
+        return self._move(version, alias, last, reason=reason, evidence=evidence)
 
-    def rollback(self, name: str, alias: str) -> AliasMove:
+    def tag(self, ref: str, tag: str, *, reason: str = "") -> AliasMove:
+        """Give a version a name that stays with it. Raises ConflictError where another version has it."""
+        _check_name(tag)
+        version = self.resolve(ref)
+        last = self.pointing(version.name, tag)
+        if last is None:
+            return self._move(version, tag, None, reason=reason, fixed=True)
+        if not last.fixed or last.number != version.number:
+            kind = "a tag" if last.fixed else "an alias"
+            raise ConflictError(f"{last.name}:{tag} is {kind} of {last.name}@{last.number}; choose another name")
+        return last
+
+    def rollback(self, name: str, alias: str, *, reason: str = "") -> AliasMove:
         """Point an alias back at the version that it pointed at before its last move."""
-        last = self._alias(name, alias)
+        last = self.pointing(name, alias)
+        if last is None:
+            raise self._no_alias(name, alias)
         if last.previous is None:
             raise ConfigError(f"{name}:{alias} has pointed at nothing but {name}@{last.number}; nothing to go back to")
-        return self.promote(f"{name}@{last.previous}", alias, reason=f"rollback from {name}@{last.number}")
+        because = f"rollback from {name}@{last.number}" + (f": {reason}" if reason else "")
+        return self.promote(f"{name}@{last.previous}", alias, reason=because)
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of an alias, the oldest first."""
-        return [self._move(key) for key in self.store.keys(f"{name}/aliases/{alias}/")]
+        return list(together(self._read_move, self.store.keys(f"{name}/aliases/{alias}/")))
 
-    def verify(self) -> Iterator[tuple[ModelVersion, str | None]]:
-        """Every version, with what is wrong with its blobs, or None."""
-        for version, _ in self.versions():
-            try:
-                for role in version.blobs:
-                    self.read(version, role)
-            except (IntegrityError, NotFoundError) as error:
-                yield version, str(error)
-            else:
-                yield version, None
+    def pointing(self, name: str, alias: str) -> AliasMove | None:
+        """The last move of an alias; None of one that points at nothing."""
+        number = self._newest(f"{name}/aliases/{alias}/")
+        return self._read_move(_move_key(name, alias, number)) if number else None
 
-    def _put_blob(self, name: str, data: bytes) -> Blob:
-        blob = Blob(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-        self.store.create(f"{name}/blobs/{blob.sha256}", data)
-        return blob
+    def check_trust(self, data: bytes, ref: str) -> bytes:
+        """The record in these bytes. Raises UntrustedError where signatures are required and no trusted key signed."""
+        record, envelope = signing.opened(data, ref)
+        if self.trusted:
+            signing.signed_by(envelope, self.trusted, ref)
+        return record
 
-    def _alias(self, name: str, alias: str) -> AliasMove:
-        keys = list(self.store.keys(f"{name}/aliases/{alias}/"))
-        if not keys:
-            raise NotFoundError(f"the registry {self.store.uri} has no {name}:{alias}; {self._offer(name)}")
-        return self._move(keys[-1])
-
-    def _move(self, key: str) -> AliasMove:
+    def _version(self, name: str, number: int) -> ModelVersion:
+        ref, key = f"{name}@{number}", _version_key(name, number)
         try:
-            return AliasMove.model_validate_json(self.store.get(key))
-        except ValidationError as error:
-            raise IntegrityError(f"{key} in {self.store.uri} is not an alias's move") from error
+            data = self._answered(key, lambda: self.store.get(key, limit=RECORD_BYTES))
+        except NotFoundError as error:
+            raise NotFoundError(f"the registry {self.store.uri} has no {ref}; {self._offer(name)}") from error
+        version = _parsed(ModelVersion, self.check_trust(data, ref), f"{ref} in {self.store.uri}")
+        if version.ref != ref:
+            raise IntegrityError(f"{ref} in {self.store.uri} says it is {version.ref}")
+        return version
+
+    def _looked_at(self, name: str) -> Callable[[int], tuple[ModelVersion | None, str | None]]:
+        """How to get a version of a model by its number, or what is wrong with it."""
+
+        def look(number: int) -> tuple[ModelVersion | None, str | None]:
+            try:
+                return self._version(name, number), None
+            except UnavailableError:
+                raise
+            except RegistryError as error:
+                return None, str(error)
+
+        return look
+
+    def _answered(self, key: str, ask: Callable[[], bytes]) -> bytes:
+        """What the store answers, or what it last did where it is down."""
+        try:
+            data = ask()
+        except UnavailableError as error:
+            kept = self.cache.answer(key) if self.cache else None
+            if kept is None:
+                raise
+            log.warning("%s; going on with what %s was when last asked", error, key)
+            return kept
+        if self.cache:
+            self.cache.keep_answer(key, data)
+        return data
+
+    def _blob(self, name: str, blob: Blob) -> bytes:
+        try:
+            return self.store.get(f"{name}/blobs/{blob.sha256}", limit=blob.size)
+        except NotFoundError as error:
+            try:
+                return self.from_trash(name, blob.sha256, limit=blob.size)
+            except NotFoundError:
+                raise error from None
+
+    def _put_blobs(self, name: str, files: dict[str, bytes]) -> dict[str, Blob]:
+        blobs = {role: Blob(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for role, data in files.items()}
+        for role, data in files.items():
+            self.store.create(f"{name}/blobs/{blobs[role].sha256}", data)
+        return blobs
+
+    def _move(
+        self,
+        version: ModelVersion,
+        alias: str,
+        last: AliasMove | None,
+        *,
+        reason: str,
+        evidence: Evidence | None = None,
+        fixed: bool = False,
+    ) -> AliasMove:
+        move = AliasMove(
+            name=version.name,
+            alias=alias,
+            entry=last.entry + 1 if last else 1,
+            number=version.number,
+            previous=last.number if last else None,
+            reason=reason,
+            moved=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            evidence=evidence,
+            fixed=fixed,
+        )
+        if not self.store.create(_move_key(move.name, alias, move.entry), move.model_dump_json(indent=1).encode()):
+            winner = self.pointing(version.name, alias)
+            assert winner is not None
+            raise _moved_meanwhile(winner)
+        return move
+
+    def _pointing(self, name: str) -> dict[int, list[str]]:
+        """The aliases of a model by the number that they point at."""
+        aliases, pointing = self.aliases(name), dict[int, list[str]]()
+        for alias, move in zip(aliases, together(functools.partial(self._move_now, name), aliases), strict=True):
+            pointing.setdefault(move.number if move else 0, []).append(alias)
+        return pointing
+
+    def _move_now(self, name: str, alias: str) -> AliasMove | None:
+        """The last move of an alias, None also of one whose log is damaged, which `upkeep.verify` tells."""
+        try:
+            return self.pointing(name, alias)
+        except (IntegrityError, NotFoundError):
+            return None
+
+    def _newest_move(self, name: str, alias: str) -> bytes:
+        number = self._newest(f"{name}/aliases/{alias}/")
+        if not number:
+            raise self._no_alias(name, alias)
+        return self.store.get(_move_key(name, alias, number), limit=RECORD_BYTES)
+
+    def _read_move(self, key: str) -> AliasMove:
+        move = _parsed(AliasMove, self.store.get(key, limit=RECORD_BYTES), f"{key} in {self.store.uri}")
+        if _move_key(move.name, move.alias, move.entry) != key:
+            raise IntegrityError(f"{key} in {self.store.uri} says it is another move")
+        return move
+
+    def _newest(self, prefix: str) -> int:
+        """The highest number below a prefix, 0 where there is none.
+
+        In leaps that double while there is more and halve when there is not: of 10,000 in ten requests, of a million in
+        twenty, and from where it was last seen on in one.
+        """
+        last, leap, growing = self._last.get(prefix, 0), 0, True
+        while True:
+            after = f"{prefix}{last + leap:06d}.json"
+            page = list(itertools.islice(self._numbers(prefix, after=after), PAGE))
+            if page:
+                last = page[-1]
+                leap = max(2 * leap, PAGE) if growing else leap // 2
+            growing = growing and bool(page)
+            if len(page) < PAGE and (page or not leap):
+                self._last[prefix] = last
+                return last
+            if not page:
+                leap = leap // 2 if leap >= 2 * PAGE else 0
+
+    def _numbers(self, prefix: str, *, after: str) -> Iterator[int]:
+        stems = (key.removeprefix(prefix).removesuffix(".json") for key in self.store.keys(prefix, after=after))
+        return (int(stem) for stem in stems if stem.isdecimal())
+
+    def _no_alias(self, name: str, alias: str) -> NotFoundError:
+        return NotFoundError(f"the registry {self.store.uri} has no {name}:{alias}; {self._offer(name)}")
 
     def _offer(self, name: str) -> str:
         """What the registry does have, for the reader of an error."""
-        numbers = self._numbers(f"{name}/versions/")
-        if numbers:
-            aliases = self._aliases(name)
-            return f"it has {name}@1…{max(numbers)}" + (f" and {name}:{', '.join(aliases)}" if aliases else "")
-        names = self._names()
+        last = self._newest(f"{name}/versions/")
+        if last:
+            aliases = self.aliases(name)
+            return f"it has {name}@1…{last}" + (f" and {name}:{', '.join(aliases)}" if aliases else "")
+        names = self.names()
         if names:
             return f"it has the models {', '.join(names)}"
         return "it is empty; publish a model with cellnet train"
 
-    def _names(self) -> list[str]:
-        return sorted({key.split("/")[0] for key in self.store.keys("") if "/versions/" in key})
 
-    def _aliases(self, name: str) -> list[str]:
-        return sorted({key.split("/")[2] for key in self.store.keys(f"{name}/aliases/")})
-
-    def _numbers(self, prefix: str) -> list[int]:
-        stems = (key.removeprefix(prefix).removesuffix(".json") for key in self.store.keys(prefix))
-        return [int(stem) for stem in stems if stem.isdigit()]
+def together(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map` with several at a time, in order; what is asked ahead is bounded."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        rest = iter(items)
+        while batch := list(itertools.islice(rest, 16 * THREADS)):
+            yield from pool.map(function, batch)
 
 
 def parse_ref(ref: str) -> tuple[str, int | None, str | None]:
@@ -283,6 +547,15 @@ def parse_ref(ref: str) -> tuple[str, int | None, str | None]:
         raise ConfigError(f"{ref!r} is not a reference; write name@7 or name:alias, like classifier:champion")
     name, number, alias = match.groups()
     return name, int(number) if number else None, alias
+
+
+def _parsed(kind: type[Record], data: bytes, what: str) -> Record:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise IntegrityError(f"{what} is damaged: {where + ': ' if where else ''}{first['msg']}") from error
 
 
 def _moved_meanwhile(winner: AliasMove) -> ConflictError:
@@ -301,5 +574,5 @@ def _version_key(name: str, number: int) -> str:
     return f"{name}/versions/{number:06d}.json"
 
 
-def _move_key(move: AliasMove) -> str:
-    return f"{move.name}/aliases/{move.alias}/{move.entry:06d}.json"
+def _move_key(name: str, alias: str, entry: int) -> str:
+    return f"{name}/aliases/{alias}/{entry:06d}.json"

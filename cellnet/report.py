@@ -76,9 +76,21 @@ CSP: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def write_report(folder: Path, evaluation: Evaluation) -> Path:
     """The path of the page. Raises ConfigError when the folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scores.json").write_text(json.dumps(evaluation.scores | {"plotted": plotted(evaluation)}, indent=1))
+        path = folder / "report.html"
+        path.write_text(report_page(evaluation), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the report into {folder}: {error.strerror}") from error
+    return path
+
+
+def report_page(evaluation: Evaluation) -> str:
+    """The report, as HTML that holds all that it shows."""
     scores = evaluation.scores
     title = f"{scores['model']} on the {scores['split']} split"
-    written = page(
+    return page(
         title,
         f"""<header><h1>{html.escape(title)}</h1>{_lead(evaluation)}</header>
 {_headline(scores)}{_notes(scores)}
@@ -88,14 +100,6 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
 <h2>Frames with the largest error</h2>{_worst(evaluation)}
 {_data(evaluation)}{_configuration(evaluation)}""",
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scores.json").write_text(json.dumps(scores | {"plotted": plotted(evaluation)}, indent=1))
-        path = folder / "report.html"
-        path.write_text(written, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write the report into {folder}: {error.strerror}") from error
-    return path
 
 
 def page(title: str, body: str) -> str:
@@ -172,6 +176,10 @@ def _span(interval: list[float]) -> str:
 def _notes(scores: dict[str, Any]) -> str:
     """What a reader must know to read the figures rightly."""
     notes = ["Spans are 95 % bootstrap intervals over groups; of few groups they say little."]
+    if scores["split"] == "test":
+        notes.append("The test split chose the epoch and calibrated the model, so it flatters a little.")
+    if scores.get("of_frames", 0) > (seen := scores["frame"]["n"] + len(scores["left_out"])):
+        notes.append(f"These are {seen} of the split’s {scores['of_frames']:,} frames, drawn at random.")
     calibration = scores.get("calibration")
     if not calibration or not calibration["tiles"]:
         notes.append("The model is not calibrated: there were no test frames, or it was published before there was.")

@@ -1,19 +1,48 @@
 """Objects by key, in a folder or in S3: the one place where cellnet touches storage.
 
-Four methods. `create` writes only if nothing has that key, atomically, and so decides every race; on S3 it
-rests on `If-None-Match: *`, which some servers accept and ignore, so that is probed before the first write.
+`create` writes only if nothing has that key, atomically, and so decides every race; on S3 it rests on
+`If-None-Match: *`, which some servers accept and ignore, so that is probed before the first write.
+
+What S3 is asked for how long: 5 s to connect, 20 s for the next byte, four attempts with growing, random pauses
+(botocore's standard mode); then UnavailableError.
 """
 
 import contextlib
+import io
 import os
+import random
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from cellnet.errors import ConfigError, NotFoundError, RegistryError
+from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 
-PROBE_KEY = ".cellnet-probe"
+PROBE_KEY: Final = ".cellnet-probe"
+MOST_BYTES: Final = 2**32
+"""Of an object; more is not read."""
+PART_BYTES: Final = 32 * 2**20
+"""Objects larger than two of these are sent to S3 in such parts."""
+ATTEMPTS: Final = 4
+CONNECT_S: Final = 5
+READ_S: Final = 20
+THREADS: Final = 16
+"""Connections that one S3 client keeps."""
+TEMPORARY: Final = ".tmp-"
+MISSING: Final = ("NoSuchKey", "404")
+TAKEN: Final = ("PreconditionFailed", "412")
+CONTENDED: Final = ("ConditionalRequestConflict", "OperationAborted", "409")
+
+
+class Entry(NamedTuple):
+    """What a listing says of an object."""
+
+    key: str
+    size: int
+    modified: float
+    """Seconds since 1970, by the store's clock."""
 
 
 class Store(Protocol):
@@ -22,8 +51,8 @@ class Store(Protocol):
     uri: str
     endpoint_url: str | None
 
-    def get(self, key: str) -> bytes:
-        """The bytes of a key. Raises NotFoundError."""
+    def get(self, key: str, *, limit: int = MOST_BYTES) -> bytes:
+        """The bytes of a key. Raises NotFoundError, and IntegrityError where they are more than `limit`, unread."""
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace; readers see the old bytes or the new."""
@@ -31,8 +60,21 @@ class Store(Protocol):
     def create(self, key: str, data: bytes) -> bool:
         """Write if the key is free, and say whether it was."""
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Every key that starts with the prefix, in order."""
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is gone already is fine."""
+
+    def entries(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """Every object whose key starts with the prefix and comes after another key, in order, page by page."""
+
+    def folders(self, prefix: str) -> list[str]:
+        """What stands between the prefix and the next slash, each once, in order."""
+
+    def sweep(self, before: float) -> int:
+        """Remove what was left of writes that began before a time and never ended, and say how many."""
+
+    def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        """The keys of `entries`."""
+        return (entry.key for entry in self.entries(prefix, after=after))
 
 
 def open_store(uri: str | Path, *, endpoint_url: str | None = None) -> Store:
@@ -47,7 +89,7 @@ def open_store(uri: str | Path, *, endpoint_url: str | None = None) -> Store:
     return FolderStore(Path(text))
 
 
-class FolderStore:
+class FolderStore(Store):
     """Objects as files below a folder."""
 
     endpoint_url: str | None = None
@@ -56,9 +98,11 @@ class FolderStore:
         self.folder = folder.absolute()
         self.uri = str(self.folder)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, limit: int = MOST_BYTES) -> bytes:
         try:
-            return self._path(key).read_bytes()
+            with self._path(key).open("rb") as file:
+                _check_size(os.fstat(file.fileno()).st_size, limit, f"{key} in {self.uri}")
+                return file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise NotFoundError(f"{self.uri} has no {key}") from error
         except OSError as error:
@@ -78,14 +122,48 @@ class FolderStore:
                 return False
         return True
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        start = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self.folder
-        found = (
-            path.relative_to(self.folder).as_posix()
-            for path in start.rglob("*")
-            if path.is_file() and not path.name.startswith(".tmp-")
-        )
-        yield from sorted(key for key in found if key.startswith(prefix))
+    def delete(self, key: str) -> None:
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise RegistryError(f"cannot remove {key} in {self.uri}: {error.strerror}") from error
+
+    def entries(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        above = self._path(prefix.rpartition("/")[0])
+        found = (path[len(self.uri.rstrip("/")) + 1 :] for path in self._files(above))
+        for key in sorted(key for key in found if key.startswith(prefix) and key > after):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                status = os.stat(self.folder / key)
+                yield Entry(key, status.st_size, status.st_mtime)
+
+    def folders(self, prefix: str) -> list[str]:
+        above, _, start = prefix.rpartition("/")
+        try:
+            with os.scandir(self._path(above)) as found:
+                return sorted(item.name for item in found if item.is_dir() and item.name.startswith(start))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise RegistryError(f"cannot list {prefix or 'everything'} in {self.uri}: {error.strerror}") from error
+
+    def sweep(self, before: float) -> int:
+        swept = 0
+        for path in self._files(self.folder, unfinished=True):
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_mtime < before:
+                    os.unlink(path)
+                    swept += 1
+        return swept
+
+    def _files(self, folder: Path, *, unfinished: bool = False) -> Iterator[str]:
+        """The paths of what was written below a folder, or of what is not finished."""
+
+        def fail(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise RegistryError(f"cannot list {error.filename}: {error.strerror}") from error
+
+        for above, _, names in os.walk(folder, onerror=fail):
+            yield from (os.path.join(above, name) for name in names if name.startswith(TEMPORARY) == unfinished)
 
     def _path(self, key: str) -> Path:
         path = self.folder / key
@@ -100,7 +178,7 @@ class FolderStore:
         try:
             parent = self._path(key).parent
             parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".tmp-", dir=parent)
+            handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=parent)
             temporary = Path(name)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -108,6 +186,7 @@ class FolderStore:
                 os.fsync(file.fileno())
             temporary.chmod(0o644)
             yield temporary
+            _sync(parent)
         except OSError as error:
             raise RegistryError(f"cannot write {key} in {self.uri}: {error.strerror}") from error
         finally:
@@ -115,8 +194,8 @@ class FolderStore:
                 temporary.unlink(missing_ok=True)
 
 
-class S3Store:
-    """Objects below a prefix of a bucket, through boto3 (its own credential and region chain)."""
+class S3Store(Store):
+    """Objects below a prefix of a bucket, through boto3: its chain gives credentials, region and addressing style."""
 
     def __init__(self, uri: str, *, endpoint_url: str | None = None) -> None:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -126,35 +205,66 @@ class S3Store:
         self.bucket = bucket
         self.prefix = prefix.strip("/")
         self.endpoint_url = endpoint_url
+        self.encryption = _encryption(os.environ.get("CELLNET_S3_SSE", ""))
         self._client: Any = None
         self._probed = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None}  # clients do not travel between processes
 
-    def get(self, key: str) -> bytes:
-        with self._translated(f"read {key}"):
-            body: bytes = self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-            return body
+    def get(self, key: str, *, limit: int = MOST_BYTES) -> bytes:
+        for attempt in range(1, ATTEMPTS + 1):
+            with self._translated(f"read {key}"):
+                answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
+                _check_size(answer["ContentLength"], limit, f"{key} in {self.uri}")
+                try:
+                    data: bytes = answer["Body"].read()
+                    return data
+                except _broken():  # in the middle of an answer, where botocore does not ask again
+                    if attempt == ATTEMPTS:
+                        raise
+            _pause(attempt)
+        raise AssertionError("unreachable")
 
     def put(self, key: str, data: bytes) -> None:
         with self._translated(f"write {key}"):
-            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+            self._send(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
         if not self._probed:
             self._probe()
         return self._create(key, data)
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def delete(self, key: str) -> None:
+        with self._translated(f"remove {key}"):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def entries(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         cut = len(self.prefix) + 1 if self.prefix else 0
-        with self._translated(f"list {prefix or 'everything'}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    key = item["Key"][cut:]
-                    if key != PROBE_KEY and not item["Key"].endswith("/"):  # those are other programs' folder marks
-                        yield key
+        for page in self._pages(prefix, **({"StartAfter": self._key(after)} if after else {})):
+            for item in page.get("Contents", ()):
+                key = item["Key"][cut:]
+                if key != PROBE_KEY and not item["Key"].endswith("/"):  # those are other programs' folder marks
+                    yield Entry(key, item["Size"], item["LastModified"].timestamp())
+
+    def folders(self, prefix: str) -> list[str]:
+        found = [
+            item["Prefix"] for page in self._pages(prefix, Delimiter="/") for item in page.get("CommonPrefixes", ())
+        ]
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
+    def sweep(self, before: float) -> int:
+        swept = 0
+        with self._translated("list unfinished uploads"):
+            pages = self.client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key("")):
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"].timestamp() < before:
+                        self.client.abort_multipart_upload(
+                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        swept += 1
+        return swept
 
     @property
     def client(self) -> Any:
@@ -163,32 +273,66 @@ class S3Store:
             import boto3
             from botocore.config import Config
 
-            retries = {"mode": "standard", "total_max_attempts": 4}
-            settings = Config(retries=retries, connect_timeout=5, read_timeout=60)  # type: ignore[arg-type]
-            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+            settings = Config(
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                connect_timeout=CONNECT_S,
+                read_timeout=READ_S,
+                max_pool_connections=THREADS,
+            )
             with self._translated("start"):
-                self._client = boto3.Session().client(  # a session each, since making clients is not thread-safe
-                    "s3", endpoint_url=self.endpoint_url, config=settings, region_name=region
+                session = boto3.Session()  # one each, since making clients is not thread-safe
+                self._client = session.client(
+                    "s3", endpoint_url=self.endpoint_url, config=settings, region_name=region_of(session)
                 )
         return self._client
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
+    def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
+        with self._translated(f"list {prefix or 'everything'}"):
+            pages = self.client.get_paginator("list_objects_v2")
+            yield from pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix), **more)
+
+    def _send(self, key: str, data: bytes, **condition: str) -> None:
+        """Write in one request, or in parts; visible as a whole or not at all."""
+        place = {"Bucket": self.bucket, "Key": self._key(key)}
+        if len(data) <= 2 * PART_BYTES:
+            self.client.put_object(**place, Body=data, **self.encryption, **condition)
+            return
+        upload = place | {"UploadId": self.client.create_multipart_upload(**place, **self.encryption)["UploadId"]}
+
+        def send(number: int) -> dict[str, Any]:
+            part = memoryview(data)[(number - 1) * PART_BYTES : number * PART_BYTES]
+            sent = self.client.upload_part(**upload, PartNumber=number, Body=io.BytesIO(part))
+            return {"PartNumber": number, "ETag": sent["ETag"]}
+
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                parts = list(pool.map(send, range(1, -(-len(data) // PART_BYTES) + 1)))
+            self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
+        except BaseException:
+            with contextlib.suppress(Exception):  # `sweep` removes what stays
+                self.client.abort_multipart_upload(**upload)
+            raise
+
     def _create(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
 
-        for _ in range(10):
+        for attempt in range(1, 3 * ATTEMPTS):
             with self._translated(f"create {key}"):
                 try:
-                    self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+                    self._send(key, data, IfNoneMatch="*")
                     return True
                 except ClientError as error:
                     code = error.response["Error"]["Code"]
-                    if code in ("PreconditionFailed", "412"):
-                        return False
-                    if code not in ("ConditionalRequestConflict", "409"):  # a race in flight: ask again
+                    if code in TAKEN or code == "NoSuchUpload":
+                        tried_again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+                        # Then it may be an attempt of ours, whose answer was lost, that has the key.
+                        return tried_again and self.get(key) == data
+                    if code not in CONTENDED:
                         raise
+            _pause(attempt)
         raise RegistryError(f"{self.uri}: {key} is contended; try again in a moment")
 
     def _probe(self) -> None:
@@ -204,19 +348,75 @@ class S3Store:
     def _translated(self, action: str) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+        unfinished = "" if action.startswith(("read", "list", "start")) else "; whether it was done is not known"
         try:
             yield
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code in ("NoSuchKey", "404"):
-                raise NotFoundError(f"cannot {action} in {self.uri}: there is no such object") from error
-            if code == "NoSuchBucket":
-                raise NotFoundError(f"{self.uri}: there is no bucket {self.bucket!r}; make it first") from error
-            message = error.response["Error"].get("Message", "")
-            raise RegistryError(f"cannot {action} in {self.uri}: {code} {message}".strip()) from error
+            raise self._said_no(action, error, unfinished) from error
         except NoCredentialsError as error:
             raise ConfigError(
                 f"{self.uri}: no S3 credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             ) from error
+        except _broken() as error:
+            raise UnavailableError(f"cannot {action} in {self.uri}: {error}{unfinished}; try again later") from error
         except (BotoCoreError, ValueError) as error:
             raise RegistryError(f"cannot {action} in {self.uri}: {error}") from error
+
+    def _said_no(self, action: str, error: Any, unfinished: str) -> RegistryError:
+        """What an answer that is an error means."""
+        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        if code in MISSING:
+            return NotFoundError(f"cannot {action} in {self.uri}: there is no such object")
+        if code == "NoSuchBucket":
+            return NotFoundError(f"{self.uri}: there is no bucket {self.bucket!r}; make it first")
+        said = f"cannot {action} in {self.uri}: {code} {error.response['Error'].get('Message', '')}".strip()
+        if status == 501:
+            return RegistryError(f"{said}; use a folder, or an S3 server that honours conditional writes")
+        if status >= 500 or status == 429 or code in ("SlowDown", "RequestTimeout", "Throttling"):
+            return UnavailableError(f"{said}{unfinished}; try again later")
+        return RegistryError(said)
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """The errors of a connection."""
+    from botocore.exceptions import ConnectionError, HTTPClientError, IncompleteReadError
+
+    return ConnectionError, HTTPClientError, IncompleteReadError
+
+
+def region_of(session: Any) -> str:
+    """The region of a boto3 session: AWS_REGION, else what boto3's chain says, else the one that other servers take."""
+    return str(os.environ.get("AWS_REGION") or session.region_name or "us-east-1")
+
+
+def _encryption(text: str) -> dict[str, str]:
+    """What to ask of S3 by CELLNET_S3_SSE: `AES256`, `aws:kms`, or `aws:kms:KEY`; empty leaves it to the bucket.
+
+    >>> _encryption("aws:kms:alias/lab")
+    {'ServerSideEncryption': 'aws:kms', 'SSEKMSKeyId': 'alias/lab'}
+    """
+    if text in ("", "AES256", "aws:kms"):
+        return {"ServerSideEncryption": text} if text else {}
+    key = text.removeprefix("aws:kms:")
+    if key in ("", text):
+        raise ConfigError(f"CELLNET_S3_SSE is AES256, aws:kms or aws:kms:KEY, not {text!r}")
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
+
+
+def _check_size(size: int, limit: int, what: str) -> None:
+    if size > limit:
+        raise IntegrityError(f"{what} has {size} bytes, and at most {limit} are expected; it was not read")
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _pause(attempt: int) -> None:
+    """Wait a random time that grows with the attempts, up to five seconds."""
+    time.sleep(random.uniform(0, min(0.1 * 2**attempt, 5)))

@@ -1,6 +1,7 @@
 """What the Ray jobs share: a connection, models kept in workers, and lines of progress."""
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -152,6 +153,16 @@ def load_once(registry: "Registry", ref: str) -> "Predictor":
         torch.set_num_threads(1)
         _models[key] = Predictor.load(registry, ref)
     return _models[key]
+
+
+@functools.lru_cache(maxsize=1)
+def fetch_once(model: "ray.ObjectRef[Predictor]") -> "Predictor":
+    """A model from the object store, kept in this worker process until it is another's turn; on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    predictor: Predictor = ray.get(model)
+    return predictor
 
 
 @ray.remote(num_cpus=0)

@@ -6,23 +6,23 @@ A Ray job, like `cellnet evaluate`:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import ray
 import ray.data
 import torch
-from numpy.typing import NDArray
 
 from cellnet import metrics
-from cellnet.augment import count_inside, frame_at_scale
-from cellnet.bank import Frame, read_pixels
+from cellnet.augment import count_inside
+from cellnet.bank import Bank, Frame, read_pixels
 from cellnet.calibration import Calibration, count_interval, uncalibrated
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation import Evaluation, Picture, worst_rows
-from cellnet.images import normalise, to_network_size
+from cellnet.images import normalise
 from cellnet.predictor import FramePrediction, Predictor
-from cellnet.registry import Card, Registry
+from cellnet.registry import Card
 from cellnet.saliency import grad_cam
 from cellnet.store import Store
 from pipelines import cluster
@@ -41,9 +41,8 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout", pict
     when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
     """
     bank = places.open_bank()
-    registry = places.open_registry()
-    version = registry.resolve(ref)
-    card = version.card
+    predictor = Predictor.load(places.open_registry(), ref)
+    card = predictor.card
     frames = [frame for frame in labelled_frames(bank, card.task) if split in ("all", frame.split)]
     if not frames:
         raise DataError(f"{places.bank} has no frames in its {split} split; try --split holdout or --split all")
@@ -51,33 +50,87 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout", pict
     if unknown:
         names = ", ".join(sorted(map(str, unknown)))
         raise DataError(
-            f"{version.ref} knows {', '.join(card.classes)}, but {places.bank} holds {names}; "
+            f"{predictor.ref} knows {', '.join(card.classes)}, but {places.bank} holds {names}; "
             "evaluate a model that was trained on these lineages"
         )
     cluster.connect()
+    said, left_out = say_all(predictor, frames, bank.store)
+    if not said:
+        raise DataError(f"no frame of {places.bank} can be used; the first of {len(frames)}, {left_out[0].line}")
+    return evaluation_of(predictor, said, bank, split=split, left_out=left_out, pictures=pictures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """A frame, and what the model says of it."""
+
+    frame: Frame
+    prediction: FramePrediction
+    interval: tuple[float, float] | None
+    """Of the frame's count, of a counter that gives one."""
+    tile_counts: list[float]
+    """The true ones."""
+
+    def calibrated_by(self, predictor: Predictor) -> "Said":
+        """What the same network says once it is calibrated."""
+        prediction = predictor.calibrated(self.prediction)
+        interval = predictor.interval(prediction) if predictor.task == "count" else None
+        return replace(self, prediction=prediction, interval=interval)
+
+
+class LeftOut(NamedTuple):
+    """A frame that cannot be used."""
+
+    frame: Frame
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """For a person."""
+        return f"{self.frame.source}: {self.reason.removeprefix(f'{self.frame.source}: ')}"
+
+
+def say_all(
+    predictor: Predictor, frames: list[Frame], store: Store, *, with_features: bool = False
+) -> tuple[list[Said], list[LeftOut]]:
+    """What a model, published or not, says of frames, by Ray Data; and the frames that cannot be used."""
     rows = (
         ray.data.from_items([{"frame": frame} for frame in frames], override_num_blocks=cluster.blocks(len(frames)))
         .map_batches(
             _say_batch,
-            fn_kwargs={"registry": registry, "ref": version.ref, "store": bank.store},
+            # In a list: Ray would put the model itself into every task.
+            fn_kwargs={"model": [ray.put(predictor)], "store": store, "with_features": with_features},
             batch_size=8,
             batch_format="numpy",
         )
         .take_all()
     )
-    said = [Said(**row) for row in rows if not row["left_out"]]
-    left_out = [f"{row['frame'].source}: {row['left_out']}" for row in rows if row["left_out"]]
-    if not said:
-        raise DataError(f"no frame of {places.bank} can be used; the first of {len(rows)}, {left_out[0]}")
+    results = [row["result"] for row in rows]
+    return [one for one in results if isinstance(one, Said)], [one for one in results if isinstance(one, LeftOut)]
+
+
+def evaluation_of(
+    predictor: Predictor,
+    said: list[Said],
+    bank: Bank,
+    *,
+    split: EvaluateSplit,
+    left_out: list[LeftOut],
+    of_frames: int | None = None,
+    pictures: bool = False,
+) -> Evaluation:
+    """The scores of what a model said; `of_frames` are those of the split, where only some of them were drawn."""
+    card = predictor.card
     tiles = _of_tiles(said, card)
     whole = _of_frames(said, card, tiles)
     scores = {
         "task": card.task,
-        "model": version.ref,
+        "model": predictor.ref,
         "split": split,
+        "of_frames": of_frames or len(said) + len(left_out),
         "same_bank": card.bank_digest == bank.digest,
         "protocol": card.config.protocol,
-        "left_out": left_out,
+        "left_out": [one.line for one in left_out],
         "calibration": card.calibration.model_dump() if card.calibration else None,
         "tile": metrics.score(card.task, tiles, card.classes),
         "frame": metrics.score(card.task, whole, card.classes),
@@ -91,48 +144,32 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout", pict
         bank_digest=bank.digest,
         held=_held(bank.frames),
         set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
-        worst=_worst(said, whole, Predictor.load(registry, version.ref), bank.store) if pictures else [],
+        worst=_worst(said, whole, predictor, bank.store) if pictures else [],
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """A frame, and what the model says of it."""
-
-    frame: Frame
-    prediction: FramePrediction
-    interval: tuple[float, float] | None
-    """Of the frame's count, of a counter that gives one."""
-    tile_counts: list[float]
-    """The true ones."""
-    left_out: str = ""
-
-
-def _say_batch(batch: dict[str, Any], registry: Registry, ref: str, store: Store) -> Iterator[dict[str, Any]]:
-    predictor = cluster.load_once(registry, ref)
+def _say_batch(batch: dict[str, Any], model: list[Any], store: Store, with_features: bool) -> Iterator[dict[str, Any]]:
+    predictor = cluster.fetch_once(model[0])
     for frame in batch["frame"]:
-        yield {key: _cell(value) for key, value in _say(predictor, frame, store).items()}
+        cell = np.empty(1, object)
+        try:
+            cell[0] = _say(predictor, frame, store, with_features=with_features)
+        except (DataError, NotFoundError) as error:
+            cell[:] = [LeftOut(frame, str(error))]
+        yield {"result": cell}
 
 
-def _say(predictor: Predictor, frame: Frame, store: Store) -> dict[str, Any]:
-    """The fields of `Said`; `left_out` says why the others are None."""
-    try:
-        prediction = predictor.predict(read_pixels(store, frame), pixel_um=frame.pixel_um)
-    except (DataError, NotFoundError) as error:
-        reason = str(error).removeprefix(f"{frame.source}: ")
-        return {"frame": frame, "prediction": None, "interval": None, "tile_counts": None, "left_out": reason}
+def _say(predictor: Predictor, frame: Frame, store: Store, *, with_features: bool) -> Said:
+    image_HW = read_pixels(store, frame)
+    prediction = predictor.predict(image_HW, pixel_um=frame.pixel_um, with_features=with_features)
     boxes = prediction.boxes
     size = (max(box.bottom for box in boxes), max(box.right for box in boxes))
-    counts = [count_inside(frame, box, size, prediction.factor) for box in boxes]
-    interval = predictor.interval(prediction) if predictor.task == "count" else None
-    return {"frame": frame, "prediction": prediction, "interval": interval, "tile_counts": counts, "left_out": ""}
-
-
-def _cell(value: Any) -> NDArray[Any]:
-    """Any object as a column of one row."""
-    cell = np.empty(1, object)
-    cell[0] = value
-    return cell
+    return Said(
+        frame=frame,
+        prediction=prediction,
+        interval=predictor.interval(prediction) if predictor.task == "count" else None,
+        tile_counts=[count_inside(frame, box, size, prediction.factor) for box in boxes],
+    )
 
 
 def _of_tiles(said: list[Said], card: Card) -> metrics.Rows:
@@ -185,9 +222,7 @@ def _worst(said: list[Said], frames: metrics.Rows, predictor: Predictor, store: 
         outputs = one.prediction.tile_outputs
         label = int(truth) if predictor.task == "classify" else None
         error_N = -outputs[:, label] if label is not None else np.abs(outputs - np.nan_to_num(one.tile_counts))
-        box = one.prediction.boxes[int(error_N.argmax())]
-        grey_HW, _ = frame_at_scale(read_pixels(store, one.frame), one.frame.pixel_um, predictor.card.preprocess)
-        tile_HW = to_network_size(box.pixels(grey_HW))
+        tile_HW = predictor.cut(read_pixels(store, one.frame), one.frame.pixel_um).tiles[int(error_N.argmax())]
         input_1HW = torch.from_numpy(normalise(tile_HW[None], predictor.card.preprocess)[0])
         shown = int(frames.output[row].argmax()) if label is not None else None
         pictures.append(Picture(row=row, tile_HW=tile_HW, cam_HW=grad_cam(predictor.network, input_1HW, shown)))

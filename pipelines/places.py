@@ -4,13 +4,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pyarrow.fs
 
+from cellnet import signing
 from cellnet.bank import Bank
 from cellnet.config import BankSettings
 from cellnet.errors import ConfigError
 from cellnet.registry import Registry
-from cellnet.store import FolderStore, S3Store, Store, open_store
+from cellnet.store import FolderStore, S3Store, Store, open_store, region_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,10 @@ class Places:
     """Where Ray Train and Ray Tune keep checkpoints; None: `runs` beside the registry."""
     endpoint_url: str | None = None
     """Another S3 server than Amazon's."""
+    trusted_keys: str | None = None
+    """A file of public keys; where there is one, the registry's versions must be signed by one of them."""
+    signing_key: str | None = None
+    """A file with the private key that signs what is published."""
 
     def open_bank(self) -> Bank:
         """The bank. Raises NotFoundError where there is none."""
@@ -33,8 +39,13 @@ class Places:
         return Bank.create(self.bank, settings, endpoint_url=self.endpoint_url)
 
     def open_registry(self) -> Registry:
-        """The registry; an empty place is an empty registry."""
-        return Registry.open(self.registry, endpoint_url=self.endpoint_url)
+        """The registry; an empty place is an empty registry. Raises ConfigError for keys that cannot be read."""
+        return Registry.open(
+            self.registry,
+            endpoint_url=self.endpoint_url,
+            trusted=signing.load_trusted(Path(self.trusted_keys)) if self.trusted_keys else (),
+            signer=signing.load_signer(Path(self.signing_key)) if self.signing_key else None,
+        )
 
     def open_runs(self) -> Store:
         """The store of the runs; a folder is made."""
@@ -73,7 +84,7 @@ def filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem, str]:
     if not isinstance(store, S3Store):
         return pyarrow.fs.LocalFileSystem(), store.uri
     endpoint = store.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    region = region_of(boto3.Session())
     if endpoint is None:
         return pyarrow.fs.S3FileSystem(region=region), store.uri.removeprefix("s3://")
     scheme, _, address = endpoint.rpartition("://")

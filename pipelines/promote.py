@@ -35,17 +35,18 @@ def promote(
         raise ConfigError("--force needs a --reason, which is kept in the alias's history")
     registry = places.open_registry()
     challenger = registry.resolve(ref)
-    log = registry.history(challenger.name, alias)
-    if not log or force or log[-1].number == challenger.number:
+    last = registry.pointing(challenger.name, alias)
+    if last is None or last.fixed or force or last.number == challenger.number:
         return registry.promote(challenger.ref, alias, reason=reason)
-    evidence = weigh(challenger.ref, f"{challenger.name}@{log[-1].number}", places)
-    say(f"{challenger.ref} beside {challenger.name}@{log[-1].number}: {evidence}")
+    champion = f"{challenger.name}@{last.number}"
+    evidence = weigh(challenger.ref, champion, places)
+    say(f"{challenger.ref} beside {champion}: {evidence}")
     if not evidence.same_bank[1]:
         say("note: the champion was trained on another bank or state of it, and may have seen some of these frames")
     if not evidence.shows_better:
         raise NotBetterError(
-            f"{challenger.ref} is not shown to be better than {challenger.name}:{alias}, {challenger.name}@"
-            f"{log[-1].number}: {evidence}; the alias stays (--force --reason TEXT moves it all the same)"
+            f"{challenger.ref} is not shown to be better than {challenger.name}:{alias}, {champion}: {evidence}; "
+            "the alias stays (--force --reason TEXT moves it all the same)"
         )
     return registry.promote(challenger.ref, alias, reason=reason, evidence=evidence)
 

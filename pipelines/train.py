@@ -34,13 +34,16 @@ from cellnet.parallel import unwrapped
 from cellnet.predictor import fresh_network
 from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
 from pipelines import cluster
-from pipelines.calibrate import calibrated
 from pipelines.drawn import score_drawn_holdout
 from pipelines.places import Places, filesystem
+from pipelines.publishing import finished
 from pipelines.runs import Run, Say, find_run, read_state, tensorboard_command, write_state
 from pipelines.shards import SPLITS, TILES_A_READ, Shards, batches, make_shards, trainable_frames
 
-PACKAGES: Final = ("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors")
+PACKAGES: Final = (
+    *("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors"),
+    *("onnx", "onnxscript", "onnxruntime"),
+)
 MAX_FAILURES: Final = 3
 """How often a training whose workers died goes on from its last checkpoint."""
 PARTS_A_WORKER: Final = 4
@@ -83,6 +86,7 @@ def train(
     workers that the cluster or the bank cannot keep busy, and with `gpu` where there are too few GPUs.
     """
     bank = places.open_bank()
+    places.open_registry().check_publish(name or DEFAULT_NAMES[config.task])
     trainable_frames(bank, config.task)
     cluster.connect()
     use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
@@ -100,7 +104,7 @@ def train(
         say("the same command with --resume goes on after the last epoch that was kept")
         raise
     more = score_drawn_holdout(bank, shards, config, trained.weights) if config.protocol == "paper" else {}
-    version = publish(places.open_registry(), bank, shards, config, trained, name=name, more=more)
+    version = publish(places.open_registry(), bank, shards, config, trained, name=name, more=more, say=say)
     run.finish(version.ref)
     return version
 
@@ -244,11 +248,14 @@ def publish(
     *,
     name: str | None = None,
     search: list[dict[str, Any]] | None = None,
+    sweep: str | None = None,
     more: dict[str, Any] | None = None,
+    say: Say = lambda line: None,
 ) -> ModelVersion:
-    """The trained network in the registry, calibrated by the test split, with its card.
+    """The trained network in the registry, calibrated by the test split, with its card, its ONNX export and report.
 
-    `more` are scores over other rows than the test tiles.
+    `search` and `sweep` are the table and the place of the search that chose it; `more` are scores over other rows
+    than the test tiles.
     """
     frames = [frame for frame in trainable_frames(bank, config.task) if frame.split == "train"]
     card = Card(
@@ -268,9 +275,11 @@ def publish(
         packages={package: importlib.metadata.version(package) for package in PACKAGES},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         search=search,
+        sweep=sweep,
     )
-    card, files = calibrated(bank, card, trained.weights)
-    return registry.publish(name or DEFAULT_NAMES[config.task], files, card)
+    model = name or DEFAULT_NAMES[config.task]
+    card, files = finished(model, bank, card, trained.weights, say=say)
+    return registry.publish(model, files, card)
 
 
 def epoch_line(epoch: training.Epoch, epochs: object, *, best: bool) -> str:

@@ -49,6 +49,8 @@ def tune(
     lineage there is none) or when every trial failed, ConfigError for workers or GPUs that are not to be had.
     """
     bank = places.open_bank()
+    model = name or DEFAULT_NAMES[config.train.task]
+    places.open_registry().check_publish(model)
     trainable_frames(bank, config.train.task)
     if not bank.split("test"):
         raise DataError(
@@ -59,7 +61,6 @@ def tune(
     say(describe_shards(shards))
     config = config.model_copy(update={"train": decided(config.train, shards)})
     check_workers(workers, config.train.model_copy(update={"batch_size": smallest_batch(config)}), shards)
-    model = name or DEFAULT_NAMES[config.train.task]
     run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
     sweep = Sweep(run=run, config=config, shards=shards, workers=workers)

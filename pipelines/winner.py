@@ -88,7 +88,17 @@ def conclude(sweep: Sweep, places: Places, bank: Bank, *, alias: str, model: str
     config = sweep.chosen(trial.settings, trial.seed)
     scores = next(epoch["test"] for epoch in trial.history if epoch["test"].get(steering) == trial.score)
     trained = Trained(weights=best_of(sweep.run, trial.name), scores=scores, history=list(trial.history))
-    winner = publish(places.open_registry(), bank, sweep.shards_of(config), config, trained, name=model, search=rows)
+    winner = publish(
+        places.open_registry(),
+        bank,
+        sweep.shards_of(config),
+        config,
+        trained,
+        name=model,
+        search=rows,
+        sweep=sweep.run.uri,
+        say=say,
+    )
     files = {
         "results.parquet": _parquet(rows),
         "report.html": search_page(

@@ -17,6 +17,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from pydantic import Field
@@ -27,6 +28,7 @@ from cellnet.config import DEFAULT_NAMES, Frozen
 from cellnet.errors import ConfigError
 from cellnet.predictor import Predictor, resolve_models
 from cellnet.registry import Registry
+from cellnet.signing import load_trusted
 from serve.gateway import Api
 from serve.replica import Replica
 from serve.uploads import Limits
@@ -46,6 +48,8 @@ class ServeArgs(Frozen):
     """A folder or `s3://bucket/prefix`."""
     endpoint_url: str | None = None
     """Another S3 server than Amazon's."""
+    trusted_keys: str | None = Field(default_factory=lambda: os.environ.get("CELLNET_TRUSTED_KEYS") or None)
+    """A file of public keys; where there is one, only versions that one of them signed are served."""
     classifier: str | None = None
     """`name@7` or `name:alias`; left out, classifier:champion if there is one."""
     regressor: str | None = None
@@ -62,9 +66,11 @@ def build(args: ServeArgs) -> Application:
     """The application over the models that the registry holds: both, or the one that is there.
 
     The models are loaded once here, so that a wrong reference or damaged weights stop it before anything is
-    deployed, and every replica serves the same version. Raises NotFoundError, ConfigError or IntegrityError.
+    deployed, and every replica serves the same version. Raises NotFoundError, ConfigError, IntegrityError or
+    UntrustedError.
     """
-    registry = Registry.open(args.registry, endpoint_url=args.endpoint_url)
+    trusted = load_trusted(Path(args.trusted_keys)) if args.trusted_keys else ()
+    registry = Registry.open(args.registry, endpoint_url=args.endpoint_url, trusted=trusted)
     refs = _refs(registry, args)
     limits = Limits(request_mb=args.max_request_mb, images=args.max_images)
     small = {"num_cpus": CPUS}
@@ -72,10 +78,7 @@ def build(args: ServeArgs) -> Application:
         num_replicas=args.replicas, max_ongoing_requests=QUEUE, ray_actor_options=small
     )
     models = [
-        replica.options(name=role).bind(
-            registry=registry.store.uri, endpoint_url=args.endpoint_url, ref=ref, threads=args.threads
-        )
-        for role, ref in refs.items()
+        replica.options(name=role).bind(registry=registry, ref=ref, threads=args.threads) for role, ref in refs.items()
     ]
     ingress = serve.deployment(serve.ingress()(Api), name="Api")
     return ingress.options(max_ongoing_requests=QUEUE, ray_actor_options=small).bind(models, limits)

@@ -16,10 +16,10 @@ from serve.schemas import ModelInfo
 class Replica:
     """One model version in a process of its own."""
 
-    def __init__(self, *, registry: str, endpoint_url: str | None, ref: str, threads: int) -> None:
+    def __init__(self, *, registry: Registry, ref: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self.turn = threading.Lock()  # Serve calls from several threads; each forward pass uses all of `threads`
-        self.predictor = Predictor.load(Registry.open(registry, endpoint_url=endpoint_url), ref)
+        self.predictor = Predictor.load(registry, ref)
         self.predictor.predict(np.zeros(self.predictor.card.preprocess.tile_px, np.uint8))  # the first is slow
 
     def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Answer | DataError:

@@ -1,4 +1,4 @@
-"""One contract for folders and S3: the same tests over both, with a real S3 server (moto) on loopback."""
+"""One contract for folders and S3: the same tests over a folder, moto and ministack, both on loopback."""
 
 import itertools
 import threading
@@ -15,19 +15,32 @@ from cellnet.bank import Bank, prepare
 from cellnet.errors import CellnetError, ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
 from cellnet.images import encode_png
 from cellnet.readers import SourceFrame
-from cellnet.registry import WEIGHTS, Card, Registry
+from cellnet.registry import WEIGHTS, AliasMove, Card, Registry
 from cellnet.store import PROBE_KEY, FolderStore, S3Store, Store, open_store
+from cellnet.upkeep import verify
+
+from .servers import IgnoringServer, PersistentServer, use_virtual_hosts
 
 pytestmark = pytest.mark.usefixtures("credentials")
 
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(params=["folder", "bucket", "prefix"])
+@pytest.fixture(scope="module")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a persistent S3 server."""
+    with PersistentServer(tmp_path_factory.mktemp("ministack")) as server:
+        yield server.address
+
+
+@pytest.fixture(params=["folder", "bucket", "prefix", "ministack"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty place of each kind, found through AWS_ENDPOINT_URL_S3 where it is a bucket."""
     if request.param == "folder":
         return str(tmp_path / "store")
+    if request.param == "ministack":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", request.getfixturevalue("ministack"))
+        return f"s3://lab/plates #1/{next(NUMBERS)}"
     address = request.getfixturevalue("moto")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
     if request.param == "prefix":
@@ -117,6 +130,67 @@ def test_keys_are_listed_in_order_by_prefix(store: Store) -> None:
     assert list(store.keys("c/")) == []
 
 
+def test_keys_are_listed_from_one_on(store: Store) -> None:
+    for key in ("a/1", "a/2", "a/3", "b/1"):
+        store.put(key, b"x")
+    assert list(store.keys("a/", after="a/1")) == ["a/2", "a/3"]
+    assert list(store.keys("a/", after="a/25")) == ["a/3"]
+    assert list(store.keys("a/", after="a/3")) == []
+
+
+def test_what_is_listed_has_its_size_and_time(store: Store) -> None:
+    before = time.time()
+    store.put("a/1", b"123")
+    (entry,) = store.entries("a/")
+    assert entry.size == 3 and before - 2 <= entry.modified <= time.time() + 2
+
+
+def test_folders_are_what_is_directly_below(store: Store) -> None:
+    for key in ("a", "b/1", "b/c/2", "bb/1", "d/e/f/3"):
+        store.put(key, b"x")
+    assert store.folders("") == ["b", "bb", "d"]
+    assert store.folders("b/") == ["c"]
+    assert store.folders("b") == ["b", "bb"]
+    assert store.folders("nowhere/") == []
+
+
+def test_what_is_deleted_is_gone_and_its_key_is_free(store: Store) -> None:
+    store.create("a/b", b"x")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert list(store.keys("")) == [] and store.create("a/b", b"y")
+
+
+def test_more_than_was_expected_is_not_read(store: Store) -> None:
+    store.put("a/b", b"x" * 100)
+    assert store.get("a/b", limit=100) == b"x" * 100
+    assert "has 100 bytes, and at most 99 are expected" in refusal(IntegrityError, lambda: store.get("a/b", limit=99))
+
+
+def test_large_objects_are_sent_in_parts_that_are_seen_as_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellnet.store.PART_BYTES", 5 * 2**20)  # the least that S3 takes
+    data, other = np.random.default_rng(0).bytes(12 * 2**20), b"y" * (11 * 2**20)
+    assert store.create("blobs/large", data)
+    assert not store.create("blobs/large", other)
+    assert store.get("blobs/large") == data
+    store.put("blobs/large", other)
+    assert store.get("blobs/large") == other
+    assert store.sweep(time.time() + 60) == 0
+
+
+def test_an_upload_that_was_never_completed_is_not_seen_and_can_be_swept(ministack: str) -> None:
+    store = S3Store("s3://lab/unfinished", endpoint_url=ministack)
+    store.put("whole", b"x")
+    place = {"Bucket": "lab", "Key": "unfinished/half"}
+    upload = store.client.create_multipart_upload(**place)["UploadId"]
+    store.client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"x")
+    store.client.create_multipart_upload(Bucket="lab", Key="elsewhere/half")
+    assert list(store.keys("")) == ["whole"]
+    assert store.sweep(time.time() - 3600) == 0
+    assert store.sweep(time.time() + 3600) == 1
+    assert [one["Key"] for one in store.client.list_multipart_uploads(Bucket="lab")["Uploads"]] == ["elsewhere/half"]
+
+
 def test_of_eight_who_create_a_key_at_once_one_wins(store: Store, place: str) -> None:
     writers = [open_store(place) for _ in range(8)]
     for round_ in range(3):
@@ -151,14 +225,15 @@ def test_a_place_without_a_bank_says_so(place: str) -> None:
 
 def test_a_registry_lives_in_either(place: str, card: Callable[..., Card]) -> None:
     registry = Registry.open(place)
-    assert list(registry.versions()) == []
+    assert list(registry.versions()) == [] and registry.names() == []
     with ThreadPoolExecutor(4) as pool:
         refs = list(pool.map(lambda n: registry.publish("regressor", {WEIGHTS: b"%d" % n}, card()).ref, range(4)))
     assert sorted(refs) == [f"regressor@{n}" for n in range(1, 5)]
     registry.promote(refs[0], "champion")
     assert registry.read(registry.resolve("regressor:champion"), WEIGHTS) == b"0"
-    registry.store.put(next(iter(registry.store.keys("regressor/blobs/"))), b"rotten")
-    assert sum(problem is not None for _, problem in registry.verify()) == 1
+    damaged = next(iter(registry.store.keys("regressor/blobs/")))
+    registry.store.put(damaged, b"rotten")
+    assert sum(damaged in (one.problem or "") for one in verify(registry)) == 1  # of 6 bytes where there should be 1
     assert "has no regressor@9; it has regressor@1…4" in refusal(NotFoundError, lambda: registry.resolve("regressor@9"))
 
 
@@ -166,15 +241,18 @@ def test_a_promotion_race_has_a_winner_that_the_losers_can_name(place: str, card
     registry = Registry.open(place)
     for n in range(4):
         registry.publish("regressor", {WEIGHTS: b"%d" % n}, card())
-    history = registry.history
+    pointing = registry.pointing
     start = threading.Barrier(4)
+    first = threading.local()
 
-    def read_together(name: str, alias: str) -> list:
-        moves = history(name, alias)
-        start.wait()  # everybody has seen the alias as it was
-        return moves
+    def read_together(name: str, alias: str) -> AliasMove | None:
+        move = pointing(name, alias)
+        if not hasattr(first, "done"):
+            first.done = True
+            start.wait()  # everybody has seen the alias as it was
+        return move
 
-    registry.history = read_together
+    registry.pointing = read_together
 
     def promote(number: int) -> str:
         try:
@@ -194,6 +272,56 @@ def test_a_server_that_ignores_if_none_match_is_refused_before_anything_is_writt
     message = refusal(RegistryError, lambda: store.create("classifier/versions/000001.json", b"{}"))
     assert "ignores If-None-Match" in message and "use a folder" in message
     assert refusing.asked == [("PUT", f"/lab/prefix/{PROBE_KEY}")] * 2
+
+
+def test_a_real_server_that_ignores_it_is_refused_too(tmp_path: Path, card: Callable[..., Card]) -> None:
+    with IgnoringServer(tmp_path) as server:
+        registry = Registry.open("s3://lab/prefix", endpoint_url=server.address)
+        message = refusal(RegistryError, lambda: registry.publish("regressor", {WEIGHTS: b"x"}, card()))
+        assert "ignores If-None-Match" in message
+        assert list(registry.store.keys("")) == [] and registry.names() == []
+
+
+def test_a_bucket_can_be_a_host_of_its_own(moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path_style = S3Store("s3://lab/hosts", endpoint_url=moto)
+    path_style.create("a", b"x")
+    store = S3Store("s3://lab/hosts", endpoint_url=use_virtual_hosts(monkeypatch, moto, tmp_path))
+    hosts = []
+    store.client.meta.events.register("before-send", lambda request, **_: hosts.append(request.url.split("/")[2]))
+    assert store.get("a") == b"x" and not store.create("a", b"y") and list(store.keys("")) == ["a"]
+    assert {host.partition(":")[0] for host in hosts} == {"lab.s3.test"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"), [("AES256", ("AES256", None)), ("aws:kms:alias/lab", ("aws:kms", "alias/lab")), ("", None)]
+)
+def test_objects_are_encrypted_as_the_environment_says(
+    moto: str, monkeypatch: pytest.MonkeyPatch, wanted: str, told: tuple[str, str | None] | None
+) -> None:
+    monkeypatch.setenv("CELLNET_S3_SSE", wanted)
+    monkeypatch.setattr("cellnet.store.PART_BYTES", 5 * 2**20)
+    store = S3Store(f"s3://lab/encrypted{wanted[:3]}", endpoint_url=moto)
+    store.put("put", b"x"), store.create("created", b"x"), store.create("large", b"x" * (11 * 2**20))
+    for key in store.keys(""):
+        head = store.client.head_object(Bucket="lab", Key=f"{store.prefix}/{key}")
+        if told:
+            assert (head["ServerSideEncryption"], head.get("SSEKMSKeyId")) == told
+
+
+def test_an_encryption_that_s3_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLNET_S3_SSE", "rot13")
+    assert "is AES256, aws:kms or aws:kms:KEY" in refusal(ConfigError, lambda: S3Store("s3://lab/x"))
+
+
+def test_the_region_is_that_of_the_users_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert S3Store("s3://lab/x").client.meta.region_name == "us-east-1"
+    (tmp_path / "config").write_text("[default]\nregion = eu-central-1\n[profile far]\nregion = sa-east-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert S3Store("s3://lab/x").client.meta.region_name == "eu-central-1"
+    monkeypatch.setenv("AWS_PROFILE", "far")
+    assert S3Store("s3://lab/x").client.meta.region_name == "sa-east-1"
+    monkeypatch.setenv("AWS_REGION", "ap-south-1")
+    assert S3Store("s3://lab/x").client.meta.region_name == "ap-south-1"
 
 
 def test_a_prefix_sees_nothing_of_its_neighbours(moto: str) -> None:
@@ -262,8 +390,10 @@ def test_a_server_that_fails_is_asked_again_and_then_named(refusing: Callable) -
 def test_a_damaged_blob_in_a_bucket_is_noticed(place: str, card: Callable[..., Card]) -> None:
     registry = Registry.open(place)
     version = registry.publish("regressor", {WEIGHTS: b"weights"}, card())
-    registry.store.put(f"regressor/blobs/{version.blobs[WEIGHTS].sha256}", b"weightz")
-    assert "damaged" in refusal(IntegrityError, lambda: registry.read(version, WEIGHTS))
+    key = f"regressor/blobs/{version.blobs[WEIGHTS].sha256}"
+    for bytes_, said in ((b"weightz", "damaged"), (b"weight", "damaged"), (b"", "damaged"), (b"weights!", "not read")):
+        registry.store.put(key, bytes_)
+        assert said in refusal(IntegrityError, lambda: registry.read(version, WEIGHTS))
 
 
 def test_folders_and_buckets_are_told_apart_by_the_place(place: str, store: Store) -> None:

@@ -48,6 +48,7 @@ def test_a_search_trains_finalists_again_and_publishes_the_winner_with_all_of_it
     found = tune(places, config, say=said.append)
     champion = places.open_registry().resolve("regressor:champion")
     assert champion.ref == found.winner.ref == "regressor@1" and found.move is not None
+    assert found.winner.card.sweep == found.run.uri
     best, other, *failed = found.trials
     assert [best["seeds"], other["seeds"], best["note"]] == [2, 2, "winner"]
     assert {best["activation"], other["activation"]} == {"relu", "sigmoid"}

@@ -1,6 +1,7 @@
 """Prediction: frames of every size through networks whose answers are known, and weights through the registry."""
 
 import pickle
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cellnet.config import ModelSpec
 from cellnet.errors import DataError, IntegrityError, NotFoundError
 from cellnet.predictor import Predictor, fresh_network, predictor_of, resolve_models, weights_to_bytes
 from cellnet.registry import WEIGHTS, Card, Registry
@@ -190,29 +192,47 @@ def test_a_pickle_in_place_of_weights_is_refused_and_never_unpickled(
     with (tmp_path / "weights").open("wb") as file:
         save(Bomb(tmp_path / "exploded"), file)
     registry.publish("regressor", {WEIGHTS: (tmp_path / "weights").read_bytes()}, card())
-    with pytest.raises(IntegrityError, match="the weights of regressor@1 do not fit"):
+    with pytest.raises(IntegrityError, match=r"weights.safetensors of regressor@1 is a (pickle|zip archive).*, not"):
         Predictor.load(registry, "regressor@1")
     assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize(
-    "weights",
+    ("weights", "why"),
     [
-        b"",
-        b"\xff" * 64,
-        safetensors.torch.save({}),
-        safetensors.torch.save({"out.weight": torch.zeros(3)}),
-        safetensors.torch.save({"out.weight": torch.zeros(3)}).replace(b'"F32"', b'"F99"'),
+        (b"", "weights.safetensors of regressor@1 is damaged, not safetensors"),
+        (b"\xff" * 64, "weights.safetensors of regressor@1 is damaged, not safetensors"),
+        (safetensors.torch.save({}), "do not fit its architecture: .* is missing"),
+        (safetensors.torch.save({"out.weight": torch.zeros(3)}), "do not fit its architecture: "),
+        (safetensors.torch.save({"out.weight": torch.zeros(3)}).replace(b'"F32"', b'"F99"'), "is damaged"),
     ],
     ids=["empty", "noise", "no tensors", "another network's", "an unknown type"],
 )
 def test_weights_that_do_not_fit_are_an_integrity_error_in_one_line(
-    registry: Registry, card: Callable, weights: bytes
+    registry: Registry, card: Callable, weights: bytes, why: str
 ) -> None:
     registry.publish("regressor", {WEIGHTS: weights}, card())
-    with pytest.raises(IntegrityError, match="do not fit its architecture") as caught:
+    with pytest.raises(IntegrityError, match=why) as caught:
         Predictor.load(registry, "regressor@1")
     assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_type_do_not_fit(card: Callable) -> None:
+    weights = fresh_network(card().config, 0).state_dict()
+    weights["out.bias"] = weights["out.bias"].double()
+    with pytest.raises(IntegrityError, match=r"out.bias is torch.float64 of 1, not torch.float32 of 1"):
+        predictor_of("x@1", card(), weights)
+
+
+def test_a_card_that_claims_a_gigantic_network_takes_no_memory_before_it_is_refused(card: Callable) -> None:
+    """Its network has 2.7 billion weights."""
+    made = card()
+    model = ModelSpec(architecture="residual", width=512, depth=5)
+    claiming = made.model_copy(update={"config": made.config.model_copy(update={"model": model})})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(IntegrityError, match=r"body.0.0.weight is torch.float32 of 4×1×5×5, not .* of 512×1×5×5"):
+        predictor_of("x@1", claiming, fresh_network(made.config, 0).state_dict())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 def test_models_are_resolved_to_versions_and_a_missing_champion_is_left_out(registry: Registry, card: Callable) -> None:

@@ -1,13 +1,14 @@
 """The registry in a folder: numbers, aliases, races, crashes and damage."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
-from cellnet.registry import WEIGHTS, Card, Evidence, Registry, parse_ref
+from cellnet.registry import ONNX, PUBLISH_S, WEIGHTS, Card, Evidence, Registry, parse_ref
 from cellnet.store import FolderStore
 
 
@@ -158,20 +159,9 @@ def test_versions_are_listed_newest_first_with_their_aliases(registry: Registry,
     publish(name="classifier")
     registry.promote("regressor@2", "champion")
     registry.promote("regressor@2", "steady")
-    listed = [(version.ref, aliases) for version, aliases in registry.versions()]
+    listed = [(one.ref, one.aliases) for one in registry.versions()]
     assert [ref for ref, _ in listed] == ["classifier@1", *(f"regressor@{n}" for n in range(11, 0, -1))]
     assert [(ref, aliases) for ref, aliases in listed if aliases] == [("regressor@2", ["champion", "steady"])]
-
-
-def test_verification_tells_the_damaged_version_from_the_whole_one(registry: Registry, publish: Callable) -> None:
-    whole, damaged, missing = publish(b"whole"), publish(b"damaged"), publish(b"missing")
-    keys = {ref: f"regressor/blobs/{registry.resolve(ref).blobs[WEIGHTS].sha256}" for ref in (damaged, missing)}
-    registry.store.put(keys[damaged], b"damagee")
-    (Path(registry.store.uri) / keys[missing]).unlink()
-    found = {version.ref: problem for version, problem in registry.verify()}
-    assert found[whole] is None
-    assert "its sha256 is not" in found[damaged]
-    assert "has no regressor/blobs/" in found[missing]
 
 
 @pytest.mark.parametrize(
@@ -192,10 +182,100 @@ def test_a_damaged_record_is_an_integrity_error(
         registry.resolve("regressor:champion")
 
 
-def test_a_blob_address_that_leads_elsewhere_is_not_followed(registry: Registry, publish: Callable) -> None:
+@pytest.mark.parametrize("address", ["../versions/000001.json", "/etc/passwd", "AB" * 32, "", "ab" * 32 + "\\n"])
+def test_a_blob_address_that_leads_elsewhere_is_not_followed(
+    registry: Registry, publish: Callable, address: str
+) -> None:
     publish()
     key = "regressor/versions/000001.json"
     sha256 = registry.resolve("regressor@1").blobs[WEIGHTS].sha256
-    registry.store.put(key, registry.store.get(key).replace(sha256.encode(), b"../versions/000001.json"))
-    with pytest.raises(IntegrityError, match="no proper weights"):
-        registry.read(registry.resolve("regressor@1"), WEIGHTS)
+    registry.store.put(key, registry.store.get(key).replace(sha256.encode(), address.encode()))
+    with pytest.raises(IntegrityError, match=r"regressor@1 in .* is damaged: blobs.weights.safetensors.sha256"):
+        registry.resolve("regressor@1")
+
+
+@pytest.mark.parametrize("size", [-1, 2**40, 10.5, "many"])
+def test_a_size_that_no_blob_has_is_refused(registry: Registry, publish: Callable, size: object) -> None:
+    publish()
+    key = "regressor/versions/000001.json"
+    registry.store.put(key, registry.store.get(key).replace(b'"size": 7', f'"size": {size!r}'.encode()))
+    with pytest.raises(IntegrityError, match=r"is damaged: "):
+        registry.resolve("regressor@1")
+
+
+def test_a_blob_that_has_grown_is_not_read(registry: Registry, publish: Callable) -> None:
+    version = registry.resolve(publish())
+    registry.store.put(f"regressor/blobs/{version.blobs[WEIGHTS].sha256}", b"x" * 1000)
+    with pytest.raises(IntegrityError, match="has 1000 bytes, and at most 7 are expected; it was not read"):
+        registry.read(version, WEIGHTS)
+
+
+def test_what_a_version_does_not_hold_is_answered_with_what_it_does(registry: Registry, publish: Callable) -> None:
+    with pytest.raises(IntegrityError, match=r"regressor@1 holds no model.onnx; it holds weights.safetensors"):
+        registry.read(registry.resolve(publish()), ONNX)
+
+
+def test_a_damaged_version_is_listed_with_the_others(registry: Registry, publish: Callable) -> None:
+    publish(), publish(), publish()
+    registry.promote("regressor@2", "champion")
+    registry.store.put("regressor/versions/000002.json", b'{"name": "regressor"')
+    found = {one.ref: one for one in registry.versions()}
+    assert [ref for ref, one in found.items() if one.version] == ["regressor@3", "regressor@1"]
+    assert "is damaged" in (found["regressor@2"].problem or "") and found["regressor@2"].aliases == ["champion"]
+
+
+def test_the_newest_of_each_model_are_listed(registry: Registry, publish: Callable) -> None:
+    for _ in range(5):
+        publish()
+    publish(name="classifier")
+    listed = [one.ref for one in registry.versions(newest=2)]
+    assert listed == ["classifier@1", "regressor@5", "regressor@4"]
+    assert [one.ref for one in registry.versions("regressor", newest=1)] == ["regressor@5"]
+
+
+@pytest.mark.parametrize("last", [0, 1, 999, 1000, 1001, 2000, 3000, 3001, 9999, 10_000, 12_345, 250_000])
+def test_the_last_of_many_versions_is_found_in_few_requests(last: int) -> None:
+    class Many:
+        asked = 0
+
+        def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
+            self.asked += 1
+            start = int(after.removeprefix(prefix).removesuffix(".json")) + 1
+            return (f"{prefix}{number:06d}.json" for number in range(start, last + 1))
+
+    registry = Registry(Many())  # type: ignore[arg-type]
+    assert registry._newest("regressor/versions/") == last
+    assert registry.store.asked <= max(1, 2 + 2 * (last // 1000).bit_length())
+    registry.store.asked = 0
+    assert registry._newest("regressor/versions/") == last and registry.store.asked == 1
+
+
+def test_a_tag_stays_with_its_version(registry: Registry, publish: Callable) -> None:
+    publish(), publish()
+    assert registry.tag("regressor@1", "paper-2026", reason="figure 3").fixed
+    assert registry.resolve("regressor:paper-2026").ref == "regressor@1"
+    assert registry.tag("regressor@1", "paper-2026").reason == "figure 3"  # again, and nothing happens
+    with pytest.raises(ConflictError, match=r"regressor:paper-2026 is a tag of regressor@1; choose another name"):
+        registry.tag("regressor@2", "paper-2026")
+    with pytest.raises(ConfigError, match=r"regressor:paper-2026 is a tag of regressor@1, and does not move"):
+        registry.promote("regressor@2", "paper-2026")
+    registry.promote("regressor@2", "champion")
+    with pytest.raises(ConflictError, match=r"regressor:champion is an alias of regressor@2"):
+        registry.tag("regressor@2", "champion")
+    assert len(registry.history("regressor", "paper-2026")) == 1
+
+
+def test_a_publisher_who_was_asleep_looks_after_its_blobs_again(
+    tmp_path: Path, card: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asleep(FolderStore):
+        def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
+            now = time.time()
+            monkeypatch.setattr("time.time", lambda: now + PUBLISH_S + 1)
+            for key in list(super().keys("regressor/blobs/")):  # as a gc in between could do
+                self.delete(key)
+            return super().keys(prefix, after=after)
+
+    registry = Registry(Asleep(tmp_path))
+    version = registry.publish("regressor", {WEIGHTS: b"x"}, card())
+    assert Registry(FolderStore(tmp_path)).read(version, WEIGHTS) == b"x"

@@ -1,0 +1,228 @@
+"""Looking after a registry: check all that it holds, clear away what no version needs, bring versions in."""
+
+import contextlib
+import hashlib
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cellnet.card import model_card
+from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
+from cellnet.registry import PUBLISH_S, ModelVersion, Origin, Registry
+from cellnet.store import Entry
+
+DAY_S: Final = 86_400
+KEEP_DAYS: Final = 7.0
+LEAST_KEEP_DAYS: Final = 4 * PUBLISH_S / DAY_S
+"""No publisher may still be at work on a blob that has been in the trash for so long."""
+
+
+class Finding(NamedTuple):
+    """What was checked, a version or an alias, and what is wrong with it, if anything."""
+
+    what: str
+    problem: str | None
+
+
+@dataclass(kw_only=True)
+class Cleared:
+    """What `gc` did, or would do."""
+
+    trashed: int = 0
+    """Blobs put into the trash, since no version names them."""
+    restored: int = 0
+    """Blobs taken out of it, since one does again."""
+    removed: int = 0
+    """Blobs removed for good."""
+    removed_bytes: int = 0
+    unfinished: int = 0
+    """Left of writes that never ended."""
+
+
+def verify(registry: Registry, name: str | None = None) -> Iterator[Finding]:
+    """Every version and alias of a model, or of all: records, numbers, signatures, and every byte of every blob.
+
+    Versions are signed where the registry was opened with trusted keys. Reads the store itself, never the cache.
+    """
+    for model in [name] if name else registry.names():
+        numbers = set()
+        for listed in registry.versions(model):
+            problem = listed.problem or (_problem(registry, listed.version) if listed.version else None)
+            if problem is None:
+                numbers.add(listed.ref)
+            yield Finding(listed.ref, problem)
+        for alias in registry.aliases(model):
+            yield Finding(f"{model}:{alias}", _alias_problem(registry, model, alias, numbers))
+
+
+def gc(
+    registry: Registry,
+    *,
+    keep_days: float = KEEP_DAYS,
+    dry_run: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Cleared:
+    """Put blobs that no version names into the trash, and remove what has been there for `keep_days`.
+
+    A publisher may find a blob in its place, and name it just after it was trashed: readers look for it in the trash
+    too, and the next gc puts it back. What is removed for good has been there for longer than any publishing takes.
+    Models with a version whose record is damaged are left alone. Raises ConfigError for days that are too few.
+    """
+    if not keep_days >= LEAST_KEEP_DAYS:
+        raise ConfigError(f"the trash is kept for {LEAST_KEEP_DAYS:.2g} days at least, not for {keep_days:g}")
+    cleared = Cleared()
+    before = time.time() - keep_days * DAY_S
+    for name in _folders_with_blobs(registry):
+        try:
+            _clear(registry, name, before, cleared, dry_run=dry_run)
+        except IntegrityError as error:
+            say(f"{name} is left alone: {error}")
+    if not dry_run:
+        cleared.unfinished = registry.store.sweep(before)
+    return cleared
+
+
+def import_version(registry: Registry, source: Registry, ref: str, *, name: str | None = None) -> ModelVersion:
+    """The version of another registry as the next one of this; if it is the newest here already, that one.
+
+    Everything is read and checked before anything is written. A signature counts where it was made: the copy is signed
+    with this registry's key, if it was opened with one. Raises what reading and publishing raise.
+    """
+    version = source.resolve(ref)
+    origin = Origin(
+        registry=source.store.uri, ref=version.ref, record_sha256=hashlib.sha256(source.record(version)).hexdigest()
+    )
+    files = {role: source.read(version, role) for role in version.blobs}
+    for role, data in files.items():
+        check_content(role, data, version.ref)
+    model = name or version.name
+    newest = next(registry.versions(model, newest=1), None)
+    if newest and newest.version and newest.version.origin == origin:
+        return newest.version
+    return registry.publish(model, files, version.card, origin=origin)
+
+
+def export_version(registry: Registry, ref: str, folder: Path) -> Path:
+    """A new folder with a version's files, its record as `version.json`, and `README.md`, its model card.
+
+    Raises ConfigError where the folder is there already; what does not succeed leaves none.
+    """
+    version = registry.resolve(ref)
+    aliases, signature = registry.aliases_of(version), registry.signature(version)
+    files = {role: registry.read(version, role) for role in version.blobs}
+    files["version.json"] = registry.record(version)
+    files["README.md"] = (model_card(version, aliases=aliases, signature=signature) + "\n").encode()
+    with new_folder(folder) as inside:
+        for role, data in files.items():
+            (inside / Path(role).name).write_bytes(data)
+    return folder
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name when it is whole. Raises ConfigError."""
+    if folder.exists():
+        raise ConfigError(f"{folder} is there already; name a new one")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as temporary:
+            inside = Path(temporary) / "whole"
+            inside.mkdir()
+            yield inside
+            inside.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def check_content(role: str, data: bytes, ref: str) -> None:
+    """Raise IntegrityError where a blob is not of the kind that its role says."""
+    from cellnet.untrusted import check_onnx, check_safetensors  # slow to import
+
+    if role.endswith(".safetensors"):
+        check_safetensors(data, f"{role} of {ref}")
+    if role.endswith(".onnx"):
+        check_onnx(data, f"{role} of {ref}")
+
+
+def _problem(registry: Registry, version: ModelVersion) -> str | None:
+    try:
+        for role in version.blobs:
+            check_content(role, registry.fetch(version, role), version.ref)
+    except UnavailableError:
+        raise
+    except RegistryError as error:
+        return str(error)
+    return None
+
+
+def _alias_problem(registry: Registry, name: str, alias: str, whole: set[str]) -> str | None:
+    try:
+        log = registry.history(name, alias)
+    except UnavailableError:
+        raise
+    except RegistryError as error:
+        return str(error)
+    if [move.entry for move in log] != list(range(1, len(log) + 1)):
+        return f"moves are missing from its log: it has {', '.join(str(move.entry) for move in log)}"
+    if f"{name}@{log[-1].number}" not in whole:
+        return f"it points at {name}@{log[-1].number}, which is not whole"
+    return None
+
+
+def _folders_with_blobs(registry: Registry) -> list[str]:
+    """Models, and what a publisher who never came to a first version left."""
+    store = registry.store
+    return [name for name in store.folders("") if {"blobs", "trash"} & set(store.folders(f"{name}/"))]
+
+
+def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dry_run: bool) -> None:
+    store = registry.store
+    blobs = {entry.key.rpartition("/")[2] for entry in store.entries(f"{name}/blobs/")}  # listed before the versions
+    trash = list(store.entries(f"{name}/trash/"))
+    trashed = blobs - _needed(registry, name)
+    cleared.trashed += len(trashed)
+    if not trashed and not trash:
+        return
+    if not dry_run:
+        for sha256 in sorted(trashed):
+            _to_trash(registry, name, sha256)
+    missing = _needed(registry, name) - (blobs - trashed)  # by versions of meanwhile too
+    cleared.restored += len(missing & {_sha256(entry) for entry in trash})
+    for sha256 in sorted(missing) if not dry_run else ():
+        with contextlib.suppress(NotFoundError):  # damaged, as `verify` tells, or stored anew meanwhile
+            store.create(f"{name}/blobs/{sha256}", registry.from_trash(name, sha256))
+    for entry in trash:
+        if entry.modified < before and _sha256(entry) not in missing:
+            cleared.removed += 1
+            cleared.removed_bytes += entry.size
+            if not dry_run:
+                store.delete(entry.key)
+
+
+def _to_trash(registry: Registry, name: str, sha256: str) -> None:
+    """Copy, then remove. A copy of its own each time: who removes an old one by its listing must not hit a new one."""
+    try:
+        data = registry.store.get(f"{name}/blobs/{sha256}")
+    except NotFoundError:  # another gc was faster
+        return
+    registry.store.put(f"{name}/trash/{sha256}/{secrets.token_hex(8)}", data)
+    registry.store.delete(f"{name}/blobs/{sha256}")
+
+
+def _sha256(entry: Entry) -> str:
+    """Of a copy in the trash."""
+    return entry.key.split("/")[2]
+
+
+def _needed(registry: Registry, name: str) -> set[str]:
+    """What the versions of a model name. Raises IntegrityError if one cannot be read."""
+    needed: set[str] = set()
+    for listed in registry.versions(name):
+        if listed.version is None:
+            raise IntegrityError(f"{listed.problem}; what it needs is not known")
+        needed |= {blob.sha256 for blob in listed.version.blobs.values()}
+    return needed

@@ -1,0 +1,138 @@
+"""What is done to trained weights before they are published: calibrated, exported to ONNX, and reported on."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellnet.bank import Bank, Frame, read_pixels
+from cellnet.calibration import Calibration, calibrate_classifier, calibrate_counter
+from cellnet.config import Split
+from cellnet.errors import DataError
+from cellnet.export import compare, to_onnx
+from cellnet.familiarity import FAMILIARITY, Familiarity, fit_familiarity
+from cellnet.predictor import Predictor, predictor_of, weights_from_bytes
+from cellnet.registry import ONNX, REPORT, WEIGHTS, Card
+from cellnet.report import report_page
+from pipelines.evaluate import LeftOut, Said, evaluation_of, say_all
+from pipelines.runs import Say
+from pipelines.shards import labelled_frames
+
+MOST_FRAMES: Final = 400
+"""Of a split: enough to learn what its tiles look like."""
+COMPARED: Final = 8
+"""Tiles on which the ONNX export is compared with torch."""
+
+
+def finished(name: str, bank: Bank, card: Card, weights: bytes, *, say: Say) -> tuple[Card, dict[str, bytes]]:
+    """The card and all files of a version of `name`: weights, familiarity, ONNX, and where it can be made the report.
+
+    Raises DataError where no training frame can be used, and IntegrityError where the export gives other answers.
+    """
+    fitted = _fitted(f"{name} (this version)", bank, card, weights)
+    predictor, familiarity = fitted.predictor, fitted.familiarity
+    onnx = to_onnx(predictor)
+    check = compare(predictor, onnx, _compared_tiles(predictor, bank, fitted.frames))
+    predictor.card = predictor.card.model_copy(update={"onnx": check})
+    files = {WEIGHTS: weights, FAMILIARITY: familiarity.to_bytes(), ONNX: onnx}
+    if fitted.test:
+        files[REPORT] = _report(fitted, bank)
+    elif card.config.protocol == "paper":
+        say("published without a report: under protocol=paper it was trained on frames of the test split")
+    else:
+        say("published without a report: the bank has no test frames that can be used")
+    return predictor.card, files
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """A model that knows how sure it may be, and what it says of the frames that this was learnt from."""
+
+    predictor: Predictor
+    familiarity: Familiarity
+    frames: list[Frame]
+    """Those that can be used, of training and test."""
+    test: list[Said]
+    """What the calibrated model says of test frames."""
+    left_out: list[LeftOut]
+    """Test frames that cannot be used."""
+    test_frames: int
+    """Of the whole split."""
+
+
+def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
+    """Without a test split nothing is calibrated."""
+    tensors = weights_from_bytes(weights, ref)
+    raw = predictor_of(ref, card.model_copy(update={"calibration": None}), tensors)
+    train, test = (_labelled(bank, card, split) for split in ("train", "test"))
+    drawn = [frame for frames in (train, test) for frame in _drawn(frames, seed=card.config.seed)]
+    said, left_out = say_all(raw, drawn, bank.store, with_features=True)
+    known, unseen = ([one for one in said if one.frame.split == split] for split in ("train", "test"))
+    if not known:
+        raise DataError(f"no training frame of {bank.store.uri} can be used")
+    familiarity = fit_familiarity(_features(known), _features(unseen))
+    done = card.model_copy(update={"calibration": _calibration(card, unseen)})
+    predictor = predictor_of(ref, done, tensors, familiarity)
+    return _Fitted(
+        predictor=predictor,
+        familiarity=familiarity,
+        frames=[one.frame for one in said],
+        test=[one.calibrated_by(predictor) for one in unseen],
+        left_out=[one for one in left_out if one.frame.split == "test"],
+        test_frames=len(test),
+    )
+
+
+def _labelled(bank: Bank, card: Card, split: Split) -> list[Frame]:
+    """The frames of a split that the model has an answer to, and was not trained on if they are for testing."""
+    if split == "test" and card.config.protocol == "paper":
+        return []
+    frames = [frame for frame in labelled_frames(bank, card.task) if frame.split == split]
+    return frames if card.task == "count" else [frame for frame in frames if frame.lineage in card.classes]
+
+
+def _drawn(frames: list[Frame], *, seed: int) -> list[Frame]:
+    """All, or so many at random."""
+    order = np.random.default_rng(seed).permutation(len(frames))[:MOST_FRAMES]
+    return [frames[i] for i in sorted(order)]
+
+
+def _features(said: list[Said]) -> list[NDArray[np.float32]]:
+    return [one.prediction.features_ND for one in said if one.prediction.features_ND is not None]
+
+
+def _calibration(card: Card, test: list[Said]) -> Calibration:
+    if not test:
+        return Calibration(tiles=0, frames=0)
+    outputs = [one.prediction.tile_outputs.astype(np.float64) for one in test]
+    if card.task == "classify":
+        labels = [np.full(len(one.tile_counts), card.classes.index(str(one.frame.lineage))) for one in test]
+        return calibrate_classifier(np.concatenate(labels), np.concatenate(outputs), frames=len(test))
+    return calibrate_counter(
+        [(np.array(one.tile_counts), output_N) for one, output_N in zip(test, outputs, strict=True)],
+        np.array([one.frame.count for one in test], np.float64),
+        np.array([one.prediction.count for one in test]),
+    )
+
+
+def _compared_tiles(predictor: Predictor, bank: Bank, frames: list[Frame]) -> list[NDArray[np.uint8]]:
+    """Tiles of frames from all over the bank; turned ones too, where there are few."""
+    chosen = [frames[i] for i in sorted(set(np.linspace(0, len(frames) - 1, COMPARED).astype(int)))]
+    tiles = [tile for frame in chosen for tile in predictor.cut(read_pixels(bank.store, frame), frame.pixel_um).tiles]
+    varied = [np.rot90(tile_HW, quarter) for quarter in range(4) for tile_HW in tiles]
+    varied = tiles if len(tiles) >= COMPARED else varied
+    return [varied[i] for i in sorted(set(np.linspace(0, len(varied) - 1, COMPARED).astype(int)))]
+
+
+def _report(fitted: _Fitted, bank: Bank) -> bytes:
+    evaluation = evaluation_of(
+        fitted.predictor,
+        fitted.test,
+        bank,
+        split="test",
+        left_out=fitted.left_out,
+        of_frames=fitted.test_frames,
+        pictures=True,
+    )
+    return report_page(evaluation).encode()

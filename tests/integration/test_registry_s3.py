@@ -1,0 +1,413 @@
+"""The registry where things go wrong: many at once, killed, servers that fail, restart, or are not there."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from cellnet.cache import Cache
+from cellnet.errors import IntegrityError, NotFoundError, UnavailableError
+from cellnet.registry import WEIGHTS, Card, Registry
+from cellnet.store import ATTEMPTS, S3Store
+from cellnet.upkeep import gc, import_version, verify
+
+from . import hammer
+from .servers import FaultyProxy, PersistentServer
+
+pytestmark = pytest.mark.usefixtures("credentials")
+
+
+def weights(number: int) -> bytes:
+    """A safetensors file of its own."""
+    data: bytes = safetensors.numpy.save({"w": np.full(4, number, np.float32)})
+    return data
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[PersistentServer]:
+    with PersistentServer(tmp_path / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: PersistentServer) -> Iterator[FaultyProxy]:
+    with FaultyProxy(server.address, slow_s=0.3) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer is given up after seconds."""
+    monkeypatch.setattr("cellnet.store.READ_S", 1)
+    monkeypatch.setattr("cellnet.store.CONNECT_S", 1)
+
+
+@pytest.fixture
+def files() -> dict[str, bytes]:
+    return {WEIGHTS: weights(1), "notes.txt": b"one"}
+
+
+def _opener(address: str) -> Callable[..., Registry]:
+    """A registry opened anew each time, but for the connections, since making a client takes long."""
+    client = S3Store("s3://lab", endpoint_url=address).client
+
+    def open_(prefix: str = "registry") -> Registry:
+        registry = Registry.open(f"s3://lab/{prefix}", endpoint_url=address)
+        registry.store._client = client  # type: ignore[attr-defined]
+        return registry
+
+    return open_
+
+
+@pytest.fixture
+def behind(proxy: FaultyProxy) -> Callable[..., Registry]:
+    """A fresh registry, as a new process would open it, behind the proxy."""
+    return _opener(proxy.address)
+
+
+@pytest.fixture
+def straight(server: PersistentServer) -> Callable[..., Registry]:
+    """The same, past the proxy."""
+    return _opener(server.address)
+
+
+def _whole(registry: Registry) -> list[str]:
+    """What is there; all of it is sound."""
+    found = list(verify(registry))
+    assert [finding for finding in found if finding.problem] == []
+    return [finding.what for finding in found]
+
+
+@pytest.mark.parametrize("place", ["folder", "server"])
+def test_what_sixteen_processes_are_told_is_there(
+    place: str, tmp_path: Path, server: PersistentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.address)
+    uri, operations = {"folder": (str(tmp_path / "registry"), 200), "server": ("s3://lab/registry", 40)}[place]
+    said = hammer.said_by(hammer.start(uri, 16, operations))
+    found = hammer.outcome(Registry.open(uri), said)
+    assert found.wrong == []
+    assert found.said["publish"] == found.versions > 16 * operations / 3 and found.moves > operations / 4
+
+
+@pytest.mark.parametrize("place", ["folder", "server"])
+def test_what_was_told_is_there_after_processes_and_server_were_killed(
+    place: str, tmp_path: Path, server: PersistentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.address)
+    uri = {"folder": str(tmp_path / "registry"), "server": "s3://lab/registry"}[place]
+    rng = random.Random(place)
+    processes = hammer.start(uri, 6, 100_000)
+    registry = Registry.open(uri)
+    end = time.monotonic() + 60
+    while not registry.names() and time.monotonic() < end:
+        time.sleep(0.2)
+    for process in processes[:-2]:
+        time.sleep(rng.uniform(0.1, 0.6))
+        process.kill()
+    if place == "server":
+        server.kill()  # while two are at it, who go on if it is back in time
+        server.start()
+    time.sleep(0.5)
+    for process in processes[-2:]:
+        process.kill()
+    said = hammer.said_by(processes, killed=True)
+    found = hammer.outcome(registry, said, killed=True)
+    assert found.wrong == [] and found.said["publish"] > 6
+    assert found.versions - found.said["publish"] <= 6  # each was killed in at most one publishing
+    cleared = gc(registry)
+    assert cleared.trashed <= 6
+    assert hammer.outcome(registry, said, killed=True).wrong == []
+
+
+def test_a_server_that_restarts_in_the_middle_has_everything(
+    server: PersistentServer, files: dict[str, bytes], card: Callable[..., Card]
+) -> None:
+    registry = Registry(S3Store("s3://lab/registry", endpoint_url=server.address))
+    for number in range(3):
+        assert registry.publish("regressor", {WEIGHTS: weights(number)}, card()).number == number + 1
+        registry.promote(f"regressor@{number + 1}", "champion")
+        (server.kill if number % 2 else server.stop)()
+        with pytest.raises(UnavailableError, match=r"Could not connect .*; try again later"):
+            registry.publish("regressor", files, card())
+        server.start()
+        assert registry.resolve("regressor:champion").number == number + 1
+    assert _whole(registry) == ["regressor@3", "regressor@2", "regressor@1", "regressor:champion"]
+
+
+STEPS: dict[str, Callable[[Registry, dict[str, bytes], Card], object]] = {
+    "publish": lambda registry, files, card: registry.publish("regressor", files, card).ref,
+    "promote": lambda registry, files, card: registry.promote("regressor@1", "champion").entry,
+    "resolve": lambda registry, files, card: registry.resolve("regressor:champion").ref,
+    "read": lambda registry, files, card: registry.read(registry.resolve("regressor@2"), WEIGHTS),
+    "list": lambda registry, files, card: [one.ref for one in registry.versions()],
+    "gc": lambda registry, files, card: gc(registry).trashed,
+    "import": lambda registry, files, card: import_version(registry, registry, "regressor@2", name="copy").ref,
+}
+AGAIN = ("drop", "lose", "503", "500", "cut", "slow")
+"""Faults that a second request mends."""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_one_fault_at_any_request_changes_nothing(
+    step: str,
+    proxy: FaultyProxy,
+    behind: Callable[..., Registry],
+    straight: Callable[..., Registry],
+    files: dict[str, bytes],
+    card: Callable[..., Card],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    monkeypatch.setenv("CELLNET_CACHE", "")
+
+    def prepare(prefix: str) -> Registry:
+        registry = straight(prefix)
+        for number in (1, 2):
+            registry.publish("regressor", {WEIGHTS: weights(number)}, card())
+            registry.promote(f"regressor@{number}", "champion")
+        registry._put_blobs("regressor", {"left": b"left"})
+        return behind(prefix)
+
+    undisturbed = prepare("undisturbed")
+    wanted, requests = STEPS[step](undisturbed, files, card()), len(proxy.asked)
+    state = _whole(straight("undisturbed"))
+    for fault in AGAIN:
+        for number in range(requests):
+            registry = prepare(f"{fault}-{number}")
+            proxy.asked.clear()
+            proxy.plan = lambda asked, *_, number=number, fault=fault: fault if asked == number else None
+            assert STEPS[step](registry, files, card()) == wanted, (fault, number)
+            assert _whole(straight(f"{fault}-{number}")) == state, (fault, number)
+
+
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        *((step, fault) for step in STEPS for fault in AGAIN if fault != "slow"),
+        ("publish", "slow"),
+        ("resolve", "slow"),
+    ],
+)
+def test_faults_that_do_not_end_are_told_in_one_line_and_leave_no_half_state(
+    step: str,
+    fault: str,
+    quick: None,
+    proxy: FaultyProxy,
+    behind: Callable[[], Registry],
+    straight: Callable[[], Registry],
+    files: dict[str, bytes],
+    card: Callable[..., Card],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    monkeypatch.setenv("CELLNET_CACHE", "")
+    for number in (1, 2):
+        straight().publish("regressor", {WEIGHTS: weights(number)}, card())
+        straight().promote(f"regressor@{number}", "champion")
+    proxy.slow_s = 1.3
+    proxy.plan = lambda *_: fault
+    start_s = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"; try again later$") as caught:
+        STEPS[step](behind(), files, card())
+    assert time.monotonic() - start_s < 30 and len(proxy.asked) <= ATTEMPTS * (
+        1 + (fault == "cut")
+    )  # what is cut was done
+    assert "\n" not in str(caught.value)
+    proxy.plan = lambda *_: None
+    assert set(_whole(straight())) >= {"regressor@2", "regressor@1", "regressor:champion"}
+    STEPS[step](behind(), files, card())
+
+
+def test_retries_wait_longer_each_time_and_at_random(
+    proxy: FaultyProxy, behind: Callable[[], Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("botocore.endpoint.time.sleep", waited.append)
+    proxy.plan = lambda *_: "503"
+    for _ in range(6):
+        with pytest.raises(UnavailableError):
+            behind().resolve("regressor@1")
+    assert len(waited) == 6 * (ATTEMPTS - 1) and len(set(waited)) == len(waited)
+    assert max(waited[::3]) <= 1 and max(waited[1::3]) <= 2 and max(waited[2::3]) <= 4
+
+
+def test_what_was_resolved_is_there_while_the_store_is_not(
+    server: PersistentServer,
+    proxy: FaultyProxy,
+    behind: Callable[[], Registry],
+    card: Callable[..., Card],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for number in (1, 2):
+        behind().publish("regressor", {WEIGHTS: weights(number)}, card())
+        behind().promote(f"regressor@{number}", "champion")
+    seen = behind().resolve("regressor:champion")
+    assert behind().read(seen, WEIGHTS) == weights(2)
+    behind().publish("regressor", {WEIGHTS: weights(3)}, card())
+    proxy.down()
+    with caplog.at_level(logging.WARNING):
+        kept = behind().resolve("regressor:champion")
+    assert kept == seen and behind().read(kept, WEIGHTS) == weights(2)
+    assert "going on with what regressor/aliases/champion was when last asked" in caplog.text
+    for use in (
+        lambda: behind().resolve("regressor@3"),  # which nobody here has ever read
+        lambda: behind().promote("regressor@2", "challenger"),
+        lambda: behind().rollback("regressor", "champion"),
+        lambda: behind().publish("regressor", {WEIGHTS: b"x"}, card()),
+    ):
+        with pytest.raises(UnavailableError):
+            use()
+    proxy.up()
+    behind().promote("regressor@1", "champion")
+    assert behind().resolve("regressor:champion").number == 1
+
+
+def test_a_store_that_answers_is_believed_over_the_cache(
+    server: PersistentServer, behind: Callable[[], Registry], card: Callable[..., Card]
+) -> None:
+    behind().publish("regressor", {WEIGHTS: weights(1)}, card())
+    behind().promote("regressor@1", "champion")
+    assert behind().read(behind().resolve("regressor:champion"), WEIGHTS) == weights(1)
+    for key in list(behind().store.keys("")):  # somebody begins anew at the same place
+        behind().store.delete(key)
+    with pytest.raises(NotFoundError, match="it is empty"):
+        behind().resolve("regressor:champion")
+    behind().publish("regressor", {WEIGHTS: weights(5)}, card())
+    assert behind().read(behind().resolve("regressor@1"), WEIGHTS) == weights(5)
+
+
+def test_a_blob_that_was_read_is_not_asked_for_again(
+    proxy: FaultyProxy, behind: Callable[[], Registry], tmp_path: Path, card: Callable[..., Card]
+) -> None:
+    version = behind().publish("regressor", {WEIGHTS: weights(1)}, card())
+    behind().read(version, WEIGHTS)
+    proxy.asked.clear()
+    assert behind().read(version, WEIGHTS) == weights(1) and proxy.asked == []
+    (kept,) = (tmp_path / "cache/blobs").iterdir()
+    assert kept.parent.parent.stat().st_mode & 0o777 == 0o700
+    kept.write_bytes(b"rotten")
+    assert behind().read(version, WEIGHTS) == weights(1) and len(proxy.asked) == 1
+    assert kept.read_bytes() == weights(1)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    behind: Callable[[], Registry], tmp_path: Path, card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CELLNET_CACHE", str(tmp_path / "file"))
+    version = behind().publish("regressor", {WEIGHTS: weights(1)}, card())
+    assert behind().read(behind().resolve(version.ref), WEIGHTS) == weights(1)
+
+
+def test_the_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    import hashlib
+    import os
+
+    cache = Cache(tmp_path, "registry", most_bytes=25)
+    blobs = {hashlib.sha256(data).hexdigest(): data for data in (b"0" * 10, b"1" * 10, b"2" * 10)}
+    for age, (sha256, data) in enumerate(blobs.items()):
+        cache.keep_blob(sha256, data)
+        os.utime(tmp_path / f"blobs/{sha256}", (time.time() - 100 + age,) * 2) if age < 2 else None
+    assert [cache.blob(sha256) is not None for sha256 in blobs] == [False, True, True]
+
+
+def test_requests_are_few_and_do_not_grow(
+    server: PersistentServer, proxy: FaultyProxy, behind: Callable[[], Registry], card: Callable[..., Card]
+) -> None:
+    def asked(use: Callable[[Registry], object]) -> int:
+        registry = behind()
+        proxy.asked.clear()
+        use(registry)
+        return len(proxy.asked)
+
+    behind().publish("regressor", {"notes.txt": b"first"}, card())
+    behind().promote("regressor@1", "champion")
+    four = {WEIGHTS: weights(1), "notes.txt": b"1", "report.html": b"<p>", "model.onnx": b"2"}
+    for _ in range(2):
+        assert asked(lambda registry: registry.publish("regressor", four, card())) == len(four) + 3
+        assert asked(lambda registry: registry.resolve("regressor:champion")) == 3
+        assert asked(lambda registry: registry.resolve("regressor@1")) == 1
+        listed = asked(lambda registry: list(registry.versions(newest=2)))
+        record = behind().store.get("regressor/versions/000001.json")
+        for number in range(len(list(behind().store.keys("regressor/versions/"))) + 1, 900):
+            version = record.replace(b'"number": 1', b'"number": %d' % number)
+            behind().store.put(f"regressor/versions/{number:06d}.json", version)
+    assert listed == 8  # models; newest version, twice; aliases, the newest move and what it says; two versions
+
+
+CORRUPTIONS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "a flipped byte of a blob": ("blob", lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:]),
+    "a truncated blob": ("blob", lambda data: data[:-1]),
+    "an empty blob": ("blob", lambda data: b""),
+    "a longer blob": ("blob", lambda data: data + b"\0"),
+    "a pickle": ("blob", lambda data: b"\x80\x04N."),
+    "a truncated record": ("version", lambda data: data[:-20]),
+    "an empty record": ("version", lambda data: b""),
+    "a record that is no object": ("version", lambda data: b"[]"),
+    "a record of bytes": ("version", lambda data: bytes(range(256))),
+    "a deep record": ("version", lambda data: b"[" * 100_000),
+    "an unknown key": ("version", lambda data: data.replace(b'"name"', b'"nom"', 1)),
+    "another number": ("version", lambda data: data.replace(b'"number": 1', b'"number": 2')),
+    "another name": ("version", lambda data: data.replace(b'"name": "regressor"', b'"name": "../../etc"')),
+    "a path": ("version", lambda data: data.replace(b'"sha256": "', b'"sha256": "../../', 1)),
+    "an absolute path": ("version", lambda data: data.replace(b'"sha256": "', b'"sha256": "/', 1)),
+    "a negative size": ("version", lambda data: data.replace(b'"size": ', b'"size": -', 1)),
+    "a size of terabytes": ("version", lambda data: data.replace(b'"size": ', b'"size": 9999999999', 1)),
+    "a size a little off": ("version", lambda data: data.replace(b'"size": ', b'"size": 1', 1)),
+    "a move to nowhere": ("move", lambda data: data.replace(b'"number": 1', b'"number": 9')),
+    "a move that is no number": ("move", lambda data: data.replace(b'"number": 1', b'"number": "../1"')),
+    "a move of another alias": ("move", lambda data: data.replace(b'"champion"', b'"challenger"')),
+    "an empty move": ("move", lambda data: b""),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_what_was_tampered_with_is_refused(
+    name: str, behind: Callable[[], Registry], card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLNET_CACHE", "")
+    version = behind().publish("regressor", {WEIGHTS: weights(1)}, card())
+    behind().publish("regressor", {WEIGHTS: weights(2)}, card())
+    behind().promote("regressor@1", "champion")
+    where, change = CORRUPTIONS[name]
+    key = {
+        "blob": f"regressor/blobs/{version.blobs[WEIGHTS].sha256}",
+        "version": "regressor/versions/000001.json",
+        "move": "regressor/aliases/champion/000001.json",
+    }[where]
+    before = behind().store.get(key)
+    assert change(before) != before
+    behind().store.put(key, change(before))
+    with pytest.raises((IntegrityError, NotFoundError)) as caught:
+        behind().read(behind().resolve("regressor:champion"), WEIGHTS)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert any(finding.problem for finding in verify(behind()))
+    assert behind().read(behind().resolve("regressor@2"), WEIGHTS) == weights(2)
+
+
+def test_blobs_that_changed_places_are_refused(behind: Callable[[], Registry], card: Callable[..., Card]) -> None:
+    one, two = (behind().publish("regressor", {WEIGHTS: weights(number)}, card()) for number in (1, 2))
+    keys = [f"regressor/blobs/{version.blobs[WEIGHTS].sha256}" for version in (one, two)]
+    data = [behind().store.get(key) for key in keys]
+    for key, other in zip(keys, reversed(data), strict=True):
+        behind().store.put(key, other)
+    for version in (one, two):
+        with pytest.raises(IntegrityError, match="is damaged"):
+            behind().read(version, WEIGHTS)
+
+
+def test_a_version_goes_from_a_folder_into_a_bucket(
+    tmp_path: Path, behind: Callable[[], Registry], card: Callable[..., Card]
+) -> None:
+    folder = Registry.open(str(tmp_path / "registry"))
+    folder.publish("regressor", {WEIGHTS: weights(7)}, card())
+    copy = import_version(behind(), folder, "regressor@1")
+    assert behind().read(behind().resolve(copy.ref), WEIGHTS) == weights(7)
+    back = import_version(Registry.open(str(tmp_path / "other")), behind(), copy.ref, name="back")
+    assert back.ref == "back@1" and back.origin is not None and back.origin.registry == "s3://lab/registry"

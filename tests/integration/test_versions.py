@@ -1,0 +1,115 @@
+"""What a published version holds besides its weights, and that others can use it without cellnet."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from cellnet.bank import Bank
+from cellnet.bioimageio import write_bioimageio
+from cellnet.config import Augment, ModelSpec, TrainConfig
+from cellnet.errors import IntegrityError
+from cellnet.export import compare, to_onnx
+from cellnet.familiarity import FAMILIARITY, watched
+from cellnet.predictor import Predictor, fresh_network, predictor_of
+from cellnet.registry import ONNX, REPORT, WEIGHTS, Registry
+from cellnet.report import report_page
+from cellnet.untrusted import check_onnx
+from pipelines.calibrate import recalibrate
+from pipelines.evaluate import evaluate
+from pipelines.places import Places
+from pipelines.train import train
+
+pytestmark = pytest.mark.ray
+
+ROLES = {WEIGHTS, FAMILIARITY, ONNX, REPORT}
+
+
+def config(task: str, **changes: object) -> TrainConfig:
+    model = ModelSpec(width=4, depth=2)
+    return TrainConfig(task=task, model=model, augment=Augment(shares=(1.0,), shifts=0), epochs=2, **changes)
+
+
+@pytest.fixture(scope="module")
+def places(sample_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """The sample's bank, and a registry with a trained model of each task."""
+    places = Places(bank=str(sample_bank), registry=str(tmp_path_factory.mktemp("versions")))
+    train(places, config("classify", kernel="sharpen"))
+    train(places, config("count"))
+    return places
+
+
+@pytest.mark.parametrize("ref", ["classifier@1", "regressor@1"])
+def test_the_onnx_file_of_a_version_answers_as_its_predictor_does(places: Places, ref: str) -> None:
+    registry, bank = places.open_registry(), Bank.open(places.bank)
+    version, predictor = registry.resolve(ref), Predictor.load(registry, ref)
+    assert version.blobs.keys() == ROLES
+    assert version.card.onnx.tiles == 8 and version.card.onnx.max_difference < 1e-4
+    data = registry.read(version, ONNX)
+    check_onnx(data, ONNX)
+    tiles = [tile for frame in bank.frames for tile in predictor.cut(bank.pixels(frame), frame.pixel_um).tiles]
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    output, features = session.run(["output", "features"], {"tiles": np.stack(tiles)[:, None].astype(np.float32)})
+    with watched(predictor.network) as seen:
+        wanted = predictor.forward(tiles)
+    assert len(tiles) == 24 * 4
+    assert output == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    assert features == pytest.approx(seen[0].numpy(), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("ref", ["classifier@1", "regressor@1"])
+def test_the_report_of_a_version_is_that_of_its_test_split(places: Places, ref: str) -> None:
+    registry = places.open_registry()
+    page = registry.read(registry.resolve(ref), REPORT).decode()
+    evaluation = evaluate(ref, places, split="test", pictures=True)
+    name = f"{ref.partition('@')[0]} (this version)"
+    assert page == report_page(replace(evaluation, scores=evaluation.scores | {"model": name}))
+    assert f"<h1>{name} on the test split</h1>" in page and "flatters a little" in page
+    assert len(page) < 1.5e6
+
+
+def test_calibrating_again_publishes_the_same_weights_as_a_child_of_the_version(places: Places) -> None:
+    registry = places.open_registry()
+    before, after = registry.resolve("regressor@1"), recalibrate("regressor@1", places)
+    assert after.card.parent == "regressor@1" and before.card.parent is None
+    assert after.card.calibration == before.card.calibration
+    same = (WEIGHTS, FAMILIARITY, ONNX)
+    assert [after.blobs[role] for role in same] == [before.blobs[role] for role in same]
+    assert REPORT in after.blobs
+
+
+def test_weights_that_are_a_pickle_are_not_calibrated(places: Places, tmp_path: Path) -> None:
+    registry = Registry.open(str(tmp_path))
+    card = places.open_registry().resolve("regressor@1").card
+    registry.publish("regressor", {WEIGHTS: b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}"}, card)
+    with pytest.raises(IntegrityError, match="is a pickle, not safetensors"):
+        recalibrate("regressor@1", replace(places, registry=str(tmp_path)))
+
+
+def test_a_trained_version_passes_the_tests_of_the_model_zoo(places: Places, tmp_path: Path) -> None:
+    registry = places.open_registry()
+    version = registry.resolve("classifier@1")
+    files = {role: registry.read(version, role) for role in version.blobs}
+    package = write_bioimageio(tmp_path / "classifier.zip", version, files)
+    command = [str(Path(sys.executable).parent / "bioimageio"), "test", str(package)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "architecture", "views"),
+    [("classify", "resnet18", 1), ("count", "convnext_tiny", 1), ("count", "paper", 8)],
+)
+def test_large_networks_are_exported_too(places: Places, task: str, architecture: str, views: int) -> None:
+    card = places.open_registry().resolve("classifier@1" if task == "classify" else "regressor@1").card
+    wanted = card.config.model_copy(update={"model": ModelSpec(architecture=architecture, views=views)})
+    network = fresh_network(wanted, len(card.classes), mean_count=20)
+    predictor = predictor_of("x", card.model_copy(update={"config": wanted}), network.state_dict())
+    data = to_onnx(predictor)
+    tiles = list(np.random.default_rng(0).integers(0, 256, (2, 200, 200), np.uint8))
+    assert compare(predictor, data, tiles).max_difference < 1e-4
+    check_onnx(data, ONNX)
