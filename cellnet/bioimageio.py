@@ -219,5 +219,6 @@ def _documentation(version: ModelVersion) -> Iterator[str]:
     yield "\n## Limits\n"
     yield (
         "It answers whatever it is shown: of other cell lines, microscopes and magnifications, or of images without "
-        "cells, its answer means nothing. Validate it on frames of your own whose truth you know; it is no medical device.\n"
+        "cells, its answer means nothing. Validate it on frames of your own whose truth you know; it is no medical "
+        "device.\n"
     )
