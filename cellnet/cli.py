@@ -587,8 +587,8 @@ def print_scores(scores: dict[str, Any]) -> None:
 
 def _registry_list(arguments: argparse.Namespace) -> None:
     registry = _places(arguments).open_registry()
-    if arguments.name and arguments.name not in registry.names():
-        registry.resolve(f"{arguments.name}@1")  # says what there is
+    if arguments.name:
+        registry.check_there(arguments.name)
     found = list(registry.versions(arguments.name, newest=None if arguments.all else arguments.newest))
     rows = [_listed(one) for one in found]
     if arguments.json:

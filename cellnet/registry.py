@@ -309,6 +309,11 @@ class Registry:
         """The models."""
         return [name for name in self.store.folders("") if NAME.fullmatch(name) and self._newest(f"{name}/versions/")]
 
+    def check_there(self, name: str) -> None:
+        """Raise NotFoundError, naming what there is, for a model that has no version."""
+        if not self._newest(f"{name}/versions/"):
+            raise NotFoundError(f"the registry {self.store.uri} has no {name}; {self._offer(name)}")
+
     def aliases(self, name: str) -> list[str]:
         """A model's aliases, tags among them."""
         return [alias for alias in self.store.folders(f"{name}/aliases/") if NAME.fullmatch(alias)]

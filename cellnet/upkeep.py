@@ -47,7 +47,10 @@ def verify(registry: Registry, name: str | None = None) -> Iterator[Finding]:
     """Every version and alias of a model, or of all: records, numbers, signatures, and every byte of every blob.
 
     Versions are signed where the registry was opened with trusted keys. Reads the store itself, never the cache.
+    Raises NotFoundError for a model that is not there.
     """
+    if name:
+        registry.check_there(name)
     for model in [name] if name else registry.names():
         numbers = set()
         for listed in registry.versions(model):

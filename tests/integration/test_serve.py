@@ -11,10 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from ray import serve
 
+from cellnet import signing
 from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
-from cellnet.errors import ConfigError, NotFoundError
+from cellnet.errors import ConfigError, NotFoundError, UntrustedError
 from cellnet.predictor import Predictor, fresh_network, weights_to_bytes
 from cellnet.registry import WEIGHTS, Card, Registry
+from cellnet.upkeep import import_version
 from serve.app import ServeArgs, build, serve_forever
 
 pytestmark = pytest.mark.ray
@@ -246,3 +248,20 @@ def test_references_that_mean_nothing_stop_it_before_anything_starts(registry: R
         build(ServeArgs(registry=registry.store.uri, classifier="clasifier:champion"))
     with pytest.raises(ConfigError, match="to count, not to classify"):
         build(ServeArgs(registry=registry.store.uri, classifier="regressor:champion"))
+
+
+def test_a_server_that_requires_signatures_serves_signed_versions_alone(
+    service: httpx.Client, registry: Registry, tmp_path: Path
+) -> None:
+    public = signing.make_keys(tmp_path / "lab")
+    with pytest.raises(UntrustedError, match="is not signed, and only signed versions are trusted here"):
+        build(ServeArgs(registry=registry.store.uri, trusted_keys=str(public)))
+    signed = Registry.open(str(tmp_path / "signed"), signer=signing.load_signer(tmp_path / "lab"))
+    import_version(signed, registry, "regressor@1")
+    signed.promote("regressor@1", "champion")
+    serve.run(build(ServeArgs(registry=signed.store.uri, trusted_keys=str(public))), name="signed", route_prefix="/s")
+    try:
+        [prediction] = service.post("/s/v1/predict", content=encode(frame(200, 200))).json()["predictions"]
+    finally:
+        serve.delete("signed")
+    assert prediction["models"] == {"classifier": None, "regressor": "regressor@1"}

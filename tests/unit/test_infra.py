@@ -64,3 +64,10 @@ def test_the_s3_policy_lets_nothing_be_deleted_but_checkpoints() -> None:
     }
     deleting = [statement for statement in policy["Statement"] if "s3:DeleteObject" in statement["Action"]]
     assert [statement["Resource"] for statement in deleting] == ["arn:aws:s3:::my-bucket/runs/*"]
+
+
+def test_gc_may_delete_only_where_it_clears() -> None:
+    policy = json.loads((INFRA / "s3-gc-policy.json").read_text(encoding="utf-8"))
+    deleting = [statement for statement in policy["Statement"] if "s3:DeleteObject" in statement["Action"]]
+    below = "arn:aws:s3:::my-bucket/registry/*"
+    assert [statement["Resource"] for statement in deleting] == [[f"{below}/blobs/*", f"{below}/trash/*"]]

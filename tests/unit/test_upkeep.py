@@ -122,7 +122,8 @@ def test_verification_tells_what_is_whole_from_what_is_not(registry: Registry, p
     assert f"{WEIGHTS} of {sneaked} is a pickle" in (found[sneaked] or "")
     assert record == "regressor@5" and "is damaged" in (found[record] or "")
     assert found["regressor:challenger"] == f"it points at {missing}, which is not whole"
-    assert [finding.what for finding in verify(registry, "other")] == []
+    with pytest.raises(NotFoundError, match="has no other; it has the models regressor"):
+        list(verify(registry, "other"))
 
 
 def test_verification_finds_holes(registry: Registry, publish: Callable) -> None:
