@@ -86,13 +86,13 @@ def descendants() -> Callable[[int, str], list[int]]:
 
 @pytest.fixture(scope="session")
 def ray_started() -> Iterator[None]:
-    """A local Ray of two CPUs, whose workers have the keys of the tests' S3 server."""
+    """A local Ray of two CPUs, whose workers have the keys of the tests' S3 server, and no cache in the user's home."""
     import ray
 
     from pipelines import cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
+        for name, value in (*KEYS.items(), ("CELLNET_CACHE", "")):
             patch.setenv(name, value)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     cluster.quiet()

@@ -1,7 +1,10 @@
 """The registry where things go wrong: many at once, killed, servers that fail, restart, or are not there."""
 
+import json
 import logging
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +126,20 @@ def test_what_was_told_is_there_after_processes_and_server_were_killed(
     cleared = gc(registry)
     assert cleared.trashed <= 6
     assert hammer.outcome(registry, said, killed=True).wrong == []
+
+
+@pytest.mark.parametrize("place", ["folder", "server"])
+def test_a_process_may_die_at_any_call(
+    place: str, tmp_path: Path, server: PersistentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.address)
+    uri = {"folder": str(tmp_path / "registry"), "server": "s3://lab/registry"}[place]
+    command = [sys.executable, "-m", "tests.integration.dies", uri]
+    done = subprocess.run(command, cwd=hammer.ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["wrong"] == []
+    assert sum(outcome["points"].values()) > 40 and outcome["points"]["gc"] > 10
 
 
 def test_a_server_that_restarts_in_the_middle_has_everything(
