@@ -100,6 +100,9 @@ class Blob(Frozen):
     size: Annotated[int, Field(ge=0, le=MOST_BYTES)]
 
 
+Role = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+
+
 class Origin(Frozen):
     """Where a version was imported from."""
 
@@ -114,7 +117,7 @@ class ModelVersion(Frozen):
 
     name: str
     number: int
-    blobs: dict[str, Blob]
+    blobs: dict[Role, Blob]
     """By role: `weights.safetensors`, `model.onnx`, and so on."""
     card: Card
     origin: Origin | None = None
@@ -264,7 +267,8 @@ class Registry:
                 raise IntegrityError(f"the last move of {ref} in {self.store.uri} is one of {move.name}:{move.alias}")
             number = move.number
         assert number is not None
-        return self._version(name, number)
+        key = _version_key(name, number)
+        return self._version(name, number, self._answered(key, functools.partial(self._stored, name, number)))
 
     def record(self, version: ModelVersion) -> bytes:
         """The record of a version as it is stored, in its envelope if it is signed."""
@@ -363,14 +367,17 @@ class Registry:
         return last
 
     def rollback(self, name: str, alias: str, *, reason: str = "") -> AliasMove:
-        """Point an alias back at the version that it pointed at before its last move."""
+        """Point an alias back at the version that it pointed at before its last move.
+
+        Raises ConfigError where there is none, and ConflictError when it was moved meanwhile.
+        """
         last = self.pointing(name, alias)
         if last is None:
             raise self._no_alias(name, alias)
         if last.previous is None:
             raise ConfigError(f"{name}:{alias} has pointed at nothing but {name}@{last.number}; nothing to go back to")
         because = f"rollback from {name}@{last.number}" + (f": {reason}" if reason else "")
-        return self.promote(f"{name}@{last.previous}", alias, reason=because)
+        return self._move(self.resolve(f"{name}@{last.previous}"), alias, last, reason=because)
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of an alias, the oldest first."""
@@ -388,12 +395,15 @@ class Registry:
             signing.signed_by(envelope, self.trusted, ref)
         return record
 
-    def _version(self, name: str, number: int) -> ModelVersion:
-        ref, key = f"{name}@{number}", _version_key(name, number)
+    def _stored(self, name: str, number: int) -> bytes:
         try:
-            data = self._answered(key, lambda: self.store.get(key, limit=RECORD_BYTES))
+            return self.store.get(_version_key(name, number), limit=RECORD_BYTES)
         except NotFoundError as error:
+            ref = f"{name}@{number}"
             raise NotFoundError(f"the registry {self.store.uri} has no {ref}; {self._offer(name)}") from error
+
+    def _version(self, name: str, number: int, data: bytes) -> ModelVersion:
+        ref = f"{name}@{number}"
         version = _parsed(ModelVersion, self.check_trust(data, ref), f"{ref} in {self.store.uri}")
         if version.ref != ref:
             raise IntegrityError(f"{ref} in {self.store.uri} says it is {version.ref}")
@@ -404,7 +414,7 @@ class Registry:
 
         def look(number: int) -> tuple[ModelVersion | None, str | None]:
             try:
-                return self._version(name, number), None
+                return self._version(name, number, self._stored(name, number)), None
             except UnavailableError:
                 raise
             except RegistryError as error:
@@ -535,10 +545,12 @@ class Registry:
 
 def together(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`map` with several at a time, in order; what is asked ahead is bounded."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        rest = iter(items)
+    pool, rest = ThreadPoolExecutor(THREADS), iter(items)
+    try:
         while batch := list(itertools.islice(rest, 16 * THREADS)):
             yield from pool.map(function, batch)
+    finally:
+        pool.shutdown(cancel_futures=True)  # of a store that is down, nothing more is asked
 
 
 def parse_ref(ref: str) -> tuple[str, int | None, str | None]:
@@ -559,8 +571,8 @@ def _parsed(kind: type[Record], data: bytes, what: str) -> Record:
         return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise IntegrityError(f"{what} is damaged: {where + ': ' if where else ''}{first['msg']}") from error
+        where = ".".join(map(str, first["loc"]))[:200]
+        raise IntegrityError(f"{what} is damaged: {where + ': ' if where else ''}{first['msg']:.200}") from error
 
 
 def _moved_meanwhile(winner: AliasMove) -> ConflictError:

@@ -73,13 +73,13 @@ def gc(
 
     A publisher may find a blob in its place, and name it just after it was trashed: readers look for it in the trash
     too, and the next gc puts it back. What is removed for good has been there for longer than any publishing takes.
-    Models with a version whose record is damaged are left alone. Raises ConfigError for days that are too few.
+    Models without a version, or with one whose record is damaged, are left alone. Raises ConfigError for too few days.
     """
     if not keep_days >= LEAST_KEEP_DAYS:
         raise ConfigError(f"the trash is kept for {LEAST_KEEP_DAYS:.2g} days at least, not for {keep_days:g}")
     cleared = Cleared()
     before = time.time() - keep_days * DAY_S
-    for name in _folders_with_blobs(registry):
+    for name in registry.names():  # only there: a folder without versions may be somebody else's
         try:
             _clear(registry, name, before, cleared, dry_run=dry_run)
         except IntegrityError as error:
@@ -121,7 +121,7 @@ def export_version(registry: Registry, ref: str, folder: Path) -> Path:
     files["README.md"] = (model_card(version, aliases=aliases, signature=signature) + "\n").encode()
     with new_folder(folder) as inside:
         for role, data in files.items():
-            (inside / Path(role).name).write_bytes(data)
+            (inside / role).write_bytes(data)
     return folder
 
 
@@ -174,12 +174,6 @@ def _alias_problem(registry: Registry, name: str, alias: str, whole: set[str]) -
     if f"{name}@{log[-1].number}" not in whole:
         return f"it points at {name}@{log[-1].number}, which is not whole"
     return None
-
-
-def _folders_with_blobs(registry: Registry) -> list[str]:
-    """Models, and what a publisher who never came to a first version left."""
-    store = registry.store
-    return [name for name in store.folders("") if {"blobs", "trash"} & set(store.folders(f"{name}/"))]
 
 
 def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dry_run: bool) -> None:

@@ -110,6 +110,18 @@ def test_the_loser_of_a_promotion_race_learns_who_won(registry: Registry, publis
     assert registry.resolve("regressor:champion").ref == "regressor@2"
 
 
+def test_a_rollback_does_not_undo_the_move_of_somebody_else(
+    registry: Registry, publish: Callable, tmp_path: Path
+) -> None:
+    publish(), publish(), publish()
+    registry.promote("regressor@1", "champion")
+    registry.promote("regressor@2", "champion")
+    late = Registry(Interrupted(tmp_path, "/aliases/", lambda: registry.promote("regressor@3", "champion")))
+    with pytest.raises(ConflictError, match=r"regressor:champion was moved to regressor@3 in the meantime"):
+        late.rollback("regressor", "champion")
+    assert registry.resolve("regressor:champion").ref == "regressor@3"
+
+
 def test_evidence_against_a_champion_that_is_no_more_moves_nothing(registry: Registry, publish: Callable) -> None:
     publish(), publish(), publish()
     registry.promote("regressor@1", "champion")
@@ -200,6 +212,15 @@ def test_a_size_that_no_blob_has_is_refused(registry: Registry, publish: Callabl
     key = "regressor/versions/000001.json"
     registry.store.put(key, registry.store.get(key).replace(b'"size": 7', f'"size": {size!r}'.encode()))
     with pytest.raises(IntegrityError, match=r"is damaged: "):
+        registry.resolve("regressor@1")
+
+
+@pytest.mark.parametrize("role", ["..", "../out", "/etc/passwd", "a/b", ""])
+def test_a_role_that_is_a_path_is_refused(registry: Registry, publish: Callable, role: str) -> None:
+    publish()
+    key = "regressor/versions/000001.json"
+    registry.store.put(key, registry.store.get(key).replace(WEIGHTS.encode(), role.encode()))
+    with pytest.raises(IntegrityError, match=r"is damaged: blobs"):
         registry.resolve("regressor@1")
 
 
