@@ -4,6 +4,7 @@ Any program that runs the zoo's ONNX models runs it; `bioimageio test FILE.zip` 
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -57,13 +58,25 @@ def write_bioimageio(
     except ImportError as error:
         raise ConfigError("packages for bioimage.io need: pip install 'cellnet[bioimageio]'") from error
     onnx = _onnx(version, files)
-    with tempfile.TemporaryDirectory() as folder, ValidationContext(perform_io_checks=False, log_warnings=False):
-        _write_parts(Path(folder), version, onnx)
-        described = _described(Path(folder), version, authors, license)
-        try:
-            return Path(save_bioimageio_package(described, output_path=Path(path)))
-        except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    path = Path(path)
+    try:
+        if os.path.lexists(path):
+            raise ConfigError(f"{path} is there already; name a new file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as folder,
+            ValidationContext(perform_io_checks=False, log_warnings=False),
+        ):
+            parts = Path(folder, "parts")
+            parts.mkdir()
+            _write_parts(parts, version, onnx)
+            whole = save_bioimageio_package(
+                _described(parts, version, authors, license), output_path=Path(folder, "whole.zip")
+            )
+            Path(whole).rename(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def _onnx(version: ModelVersion, files: Mapping[str, bytes]) -> bytes:

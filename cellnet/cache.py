@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Final, Self
 
@@ -23,27 +24,26 @@ MOST_BYTES: Final = 10 * 2**30
 class Cache:
     """The part of the cache that one registry uses. Where it cannot be read or written, it is as if empty."""
 
-    def __init__(self, folder: Path, registry: str, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, folder: Path, store: S3Store, *, most_bytes: int = MOST_BYTES) -> None:
         self.files = FolderStore(folder)
+        self.store = store
         self.most_bytes = most_bytes
-        self.answers = f"registries/{hashlib.sha256(registry.encode()).hexdigest()[:32]}"
 
     @classmethod
     def of(cls, store: Store) -> Self | None:
         """For a registry on S3; a folder needs none."""
         default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cellnet"
         folder = os.environ.get("CELLNET_CACHE", str(default))
-        if not isinstance(store, S3Store) or not folder:
-            return None
-        return cls(Path(folder), f"{store.endpoint_url or os.environ.get('AWS_ENDPOINT_URL_S3')} {store.uri}")
+        return cls(Path(folder), store) if isinstance(store, S3Store) and folder else None
 
     def blob(self, sha256: str) -> bytes | None:
         """The bytes of this content; a copy that is damaged is removed."""
         key = f"blobs/{sha256}"
-        with contextlib.suppress(RegistryError, OSError):
+        with contextlib.suppress(RegistryError):
             data = self.files.get(key)
             if hashlib.sha256(data).hexdigest() == sha256:
-                os.utime(self.files.folder / key)
+                with contextlib.suppress(OSError):  # of somebody else, who lets us read
+                    os.utime(self.files.folder / key)
                 return data
             self.files.delete(key)
         return None
@@ -58,17 +58,23 @@ class Cache:
                 if over > 0:
                     self.files.delete(entry.key)
                     over -= entry.size
+            self.files.sweep("blobs/", time.time() - 86_400)
 
     def answer(self, key: str) -> bytes | None:
         """What the registry last said of a key."""
         with contextlib.suppress(RegistryError):
-            return self.files.get(f"{self.answers}/{key}")
+            return self.files.get(self._place(key))
         return None
 
     def keep_answer(self, key: str, data: bytes) -> None:
         """Remember what it says now."""
         if self.answer(key) != data:
-            self._keep(f"{self.answers}/{key}", data)
+            self._keep(self._place(key), data)
+
+    def _place(self, key: str) -> str:
+        """Where the answers of this registry are: of the server that boto3's chain leads to."""
+        registry = f"{self.store.client.meta.endpoint_url} {self.store.uri}"
+        return f"registries/{hashlib.sha256(registry.encode()).hexdigest()[:32]}/{key}"
 
     def _keep(self, key: str, data: bytes) -> None:
         try:

@@ -7,7 +7,7 @@ from cellnet.registry import Card, ModelVersion
 SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
-def model_card(version: ModelVersion, *, aliases: list[str], signature: str | None) -> str:
+def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> str:
     """What a person should know of a version before using it: what it does, how well, on what, and what it is of."""
     parts = {
         "How well": [
@@ -88,7 +88,7 @@ def _provenance(version: ModelVersion) -> Iterator[str]:
         yield "with " + ", ".join(f"{name} {number}" for name, number in card.packages.items())
 
 
-def _files(version: ModelVersion, signature: str | None) -> Iterator[str]:
+def _files(version: ModelVersion, signature: str) -> Iterator[str]:
     for role, blob in version.blobs.items():
         yield f"{role}, {size(blob.size)}, sha256 {blob.sha256[:12]}…"
     if check := version.card.onnx:
@@ -96,4 +96,4 @@ def _files(version: ModelVersion, signature: str | None) -> Iterator[str]:
             f"model.onnx (opset {check.opset}) gave what torch gives on {check.tiles} tiles, "
             f"within {check.max_difference:.1g}"
         )
-    yield f"signed by key {signature[:12]}…" if signature else "not signed"
+    yield signature

@@ -5,6 +5,7 @@ The one module that calls into pipelines and serve, and only when a command need
 
 import argparse
 import csv
+import io
 import json
 import logging
 import os
@@ -50,6 +51,9 @@ CSV_COLUMNS = [
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no × shows a ?
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
@@ -313,6 +317,9 @@ def _add_registry_copies(verbs: Any) -> None:
     importer.add_argument("--from", dest="source", required=True, metavar="URI", help="the other registry")
     importer.add_argument("--from-endpoint-url", metavar="URL", help="its S3 server (--endpoint-url)")
     importer.add_argument("--name", metavar="NAME", help="of the model here (the same)")
+    importer.add_argument(
+        "--accept-unsigned", action="store_true", help="do not ask for a signature there; it is signed here"
+    )
     importer.set_defaults(run=_registry_import)
     keygen = verbs.add_parser("keygen", help="make a private key to sign with, and FILE.pub for those who verify")
     keygen.add_argument("file", type=Path, metavar="FILE")
@@ -733,6 +740,8 @@ def _registry_import(arguments: argparse.Namespace) -> None:
     places = _places(arguments)
     endpoint_url = arguments.from_endpoint_url or arguments.endpoint_url
     source = replace(places, registry=absolute(arguments.source), endpoint_url=endpoint_url, signing_key=None)
+    if arguments.accept_unsigned:
+        source = replace(source, trusted_keys=None)
     version = import_version(places.open_registry(), source.open_registry(), arguments.ref, name=arguments.name)
     say(f"{version.ref} is {arguments.ref} of {arguments.source}")
     print(version.ref)
@@ -827,7 +836,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _scores_line(scores: dict[str, Any]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in scores.items())
+    return " ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

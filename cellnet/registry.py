@@ -3,7 +3,7 @@
     NAME/blobs/SHA256                          weights, exports, report: written first, addressed by content
     NAME/versions/000007.json                  the commit point: created only if absent
     NAME/aliases/champion/000012.json          an append-only log: created only if absent; the newest is the alias
-    NAME/trash/SHA256/TOKEN                    blobs that no version needed when `cellnet.upkeep.gc` last looked
+    NAME/trash/SHA256.TOKEN                    blobs that no version needed when `cellnet.upkeep.gc` last looked
 
 A crash leaves unreferenced blobs at worst. A reference is `name@7` or `name:alias`; a tag is an alias that does not
 move. A record of a version may be signed (`cellnet.signing`), and then covers its blobs by their sha256.
@@ -16,6 +16,7 @@ import itertools
 import logging
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -43,7 +44,9 @@ PAGE: Final = 1000
 """Keys that S3 lists in one request."""
 RECORD_BYTES: Final = 64 * 2**20
 """Of a version or a move; more is not read."""
-PUBLISH_S: Final = 1800
+LAST: Final = 999_999
+"""Number of a model's versions, and of an alias's moves: six digits keep keys in order."""
+PUBLISH_S: Final = 21_600
 """A publisher who takes longer looks after the blobs once more before the commit, since `gc` may have moved them."""
 WEIGHTS: Final = "weights.safetensors"
 ONNX: Final = "model.onnx"
@@ -73,7 +76,7 @@ class Card(Frozen):
     """Median height and width of the training frames, in pixels."""
     bank: str
     bank_digest: str
-    scores: dict[str, Any]
+    scores: dict[str, dict[str, Any]]
     """By split; `test` chose this model, `holdout` is its report."""
     history: list[dict[str, Any]]
     """One row an epoch: loss and test scores."""
@@ -122,6 +125,8 @@ class ModelVersion(Frozen):
     card: Card
     origin: Origin | None = None
     """Of a version that was imported."""
+    id: str = ""
+    """Of this publishing alone, so that its record is like no other's."""
 
     @property
     def ref(self) -> str:
@@ -181,6 +186,8 @@ class AliasMove(BaseModel):
     """Of a move that was decided by a comparison."""
     fixed: bool = False
     """Whether this is a tag, which does not move."""
+    id: str = ""
+    """Of this move alone, so that its record is like no other's."""
 
 
 class Listed(NamedTuple):
@@ -235,16 +242,16 @@ class Registry:
         Raises ConfigError for a name that cannot be, and where signatures are required and it cannot sign.
         """
         self.check_publish(name)
-        blobs, stored = self._put_blobs(name, files), time.time()
-        for number in itertools.count(self._newest(f"{name}/versions/") + 1):
-            if time.time() - stored > PUBLISH_S:
-                blobs, stored = self._put_blobs(name, files), time.time()
-            version = ModelVersion(name=name, number=number, blobs=blobs, card=card, origin=origin)
+        started, blobs = time.time(), self._put_blobs(name, files)
+        for number in range(self._newest(f"{name}/versions/") + 1, LAST + 1):
+            while time.time() - started > PUBLISH_S:
+                started, blobs = time.time(), self._put_blobs(name, files)
+            version = ModelVersion(name=name, number=number, blobs=blobs, card=card, origin=origin, id=_new_id())
             record = version.model_dump_json(indent=1).encode()
             data = signing.sign(record, self.signer) if self.signer else record
             if self.store.create(_version_key(name, number), data):
                 return version
-        raise AssertionError("numbers do not end")
+        raise RegistryError(f"{name} has {LAST:,} versions, and no number is left; publish under another name")
 
     def check_publish(self, name: str) -> None:
         """Raise ConfigError where nothing can be published under a name: to be asked before the work, too."""
@@ -261,23 +268,35 @@ class Registry:
         """
         name, number, alias = parse_ref(ref)
         if alias is not None:
-            newest = functools.partial(self._newest_move, name, alias)
-            move = _parsed(AliasMove, self._answered(f"{name}/aliases/{alias}", newest), ref)
-            if (move.name, move.alias) != (name, alias):
-                raise IntegrityError(f"the last move of {ref} in {self.store.uri} is one of {move.name}:{move.alias}")
-            number = move.number
+            number = self._kept(
+                f"{name}/aliases/{alias}",
+                lambda: self._newest_move(name, alias),
+                lambda data: self._move_of(name, alias, data).number,
+            )
         assert number is not None
-        key = _version_key(name, number)
-        return self._version(name, number, self._answered(key, functools.partial(self._stored, name, number)))
+        wanted = number
+        return self._kept(
+            _version_key(name, number),
+            lambda: self._stored(name, wanted),
+            lambda data: self._version(name, wanted, data),
+        )
 
     def record(self, version: ModelVersion) -> bytes:
         """The record of a version as it is stored, in its envelope if it is signed."""
         return self.store.get(_version_key(version.name, version.number), limit=RECORD_BYTES)
 
-    def signature(self, version: ModelVersion) -> str | None:
-        """The id of the key that signed, None where none did; whether it is trusted was asked on resolving."""
-        _, envelope = signing.opened(self.record(version), version.ref)
-        return next(iter(envelope.signatures), None) if envelope else None
+    def signature(self, version: ModelVersion) -> str:
+        """Who signed a version, and whether that was checked, for a person."""
+        data = self.record(version)
+        _, envelope = signing.opened(data, version.ref)
+        if self._version(version.name, version.number, data) != version:
+            raise IntegrityError(f"{version.ref} in {self.store.uri} was changed while it was read")
+        if envelope is None:
+            return "not signed"
+        if self.trusted:
+            return f"signed by key {signing.signed_by(envelope, self.trusted, version.ref)[:12]}…, which is trusted"
+        keys = " and ".join(f"{key[:12]}…" for key in envelope.signatures) or "nobody"
+        return f"says that it is signed by key {keys}; --trusted-keys checks it"
 
     def read(self, version: ModelVersion, role: str) -> bytes:
         """The bytes of one of a version's blobs. Raises IntegrityError unless their sha256 is right."""
@@ -292,21 +311,30 @@ class Registry:
         return data
 
     def fetch(self, version: ModelVersion, role: str) -> bytes:
-        """The same, from the store itself."""
-        blob = version.blobs[role]
-        data = self._blob(version.name, blob)
-        if len(data) != blob.size or hashlib.sha256(data).hexdigest() != blob.sha256:
-            raise IntegrityError(
+        """The same, from the store itself, or from its trash."""
+        blob, key = version.blobs[role], f"{version.name}/blobs/{version.blobs[role].sha256}"
+        try:
+            data = self.store.get(key, limit=blob.size)
+            if len(data) == blob.size and _is_of(data, blob.sha256):
+                return data
+            problem: RegistryError = IntegrityError(
                 f"{role} of {version.ref} is damaged: its sha256 is not {blob.sha256[:12]}…; "
-                f"serve another version, or publish it again"
+                "publish the same files again, or serve another version"
             )
-        return data
+        except (IntegrityError, NotFoundError) as error:
+            problem = error
+        try:
+            return self.from_trash(version.name, blob.sha256, limit=blob.size)
+        except NotFoundError:
+            raise problem from None
 
     def from_trash(self, name: str, sha256: str, *, limit: int = MOST_BYTES) -> bytes:
-        """A blob that `upkeep.gc` put away. Raises NotFoundError."""
-        for key in self.store.keys(f"{name}/trash/{sha256}/"):
-            with contextlib.suppress(NotFoundError):  # removed meanwhile
-                return self.store.get(key, limit=limit)
+        """A blob that `upkeep.gc` put away. Raises NotFoundError where no copy is whole."""
+        for entry in self.store.entries(f"{name}/trash/{sha256}."):
+            with contextlib.suppress(NotFoundError, IntegrityError):  # removed meanwhile, or too large
+                data = self.store.get(entry.key, limit=limit)
+                if _is_of(data, sha256):
+                    return data
         raise NotFoundError(f"{self.store.uri} has no {name}/trash/{sha256}")
 
     def names(self) -> list[str]:
@@ -338,17 +366,20 @@ class Registry:
             for number, (version, problem) in zip(numbers, together(self._looked_at(model), numbers), strict=True):
                 yield Listed(f"{model}@{number}", version, problem, pointing.get(number, []))
 
-    def promote(self, ref: str, alias: str, *, reason: str = "", evidence: Evidence | None = None) -> AliasMove:
+    def promote(
+        self, ref: str, alias: str, *, reason: str = "", evidence: Evidence | None = None, after: int | None = None
+    ) -> AliasMove:
         """Point an alias at a version, on the `evidence` of a comparison with what it points at.
 
-        Raises ConflictError, naming the winner, when another promoter was first, and ConfigError for a tag.
+        `after`: only if this is still its last move, 0 for none. Raises ConflictError, naming the winner, when another
+        promoter was first, and ConfigError for a tag.
         """
         _check_name(alias)
         version = self.resolve(ref)
         last = self.pointing(version.name, alias)
         if last and last.fixed:
             raise ConfigError(f"{last.name}:{alias} is a tag of {last.name}@{last.number}, and does not move")
-        if evidence and last and last.number != evidence.champion:
+        if last and (last.entry != after if after is not None else evidence and last.number != evidence.champion):
             raise _moved_meanwhile(last)
         if last and last.number == version.number:
             return last
@@ -381,7 +412,8 @@ class Registry:
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of an alias, the oldest first."""
-        return list(together(self._read_move, self.store.keys(f"{name}/aliases/{alias}/")))
+        numbers = self._numbers(f"{name}/aliases/{alias}/")
+        return list(together(self._read_move, (_move_key(name, alias, number) for number in numbers)))
 
     def pointing(self, name: str, alias: str) -> AliasMove | None:
         """The last move of an alias; None of one that points at nothing."""
@@ -422,8 +454,8 @@ class Registry:
 
         return look
 
-    def _answered(self, key: str, ask: Callable[[], bytes]) -> bytes:
-        """What the store answers, or what it last did where it is down."""
+    def _kept(self, key: str, ask: Callable[[], bytes], read: Callable[[bytes], Result]) -> Result:
+        """What the store's answer means; where it is down, what its last good one did."""
         try:
             data = ask()
         except UnavailableError as error:
@@ -431,25 +463,32 @@ class Registry:
             if kept is None:
                 raise
             log.warning("%s; going on with what %s was when last asked", error, key)
-            return kept
+            return read(kept)
+        result = read(data)
         if self.cache:
             self.cache.keep_answer(key, data)
-        return data
+        return result
 
-    def _blob(self, name: str, blob: Blob) -> bytes:
-        try:
-            return self.store.get(f"{name}/blobs/{blob.sha256}", limit=blob.size)
-        except NotFoundError as error:
-            try:
-                return self.from_trash(name, blob.sha256, limit=blob.size)
-            except NotFoundError:
-                raise error from None
+    def _move_of(self, name: str, alias: str, data: bytes) -> AliasMove:
+        ref = f"{name}:{alias}"
+        move = _parsed(AliasMove, data, f"the last move of {ref} in {self.store.uri}")
+        if (move.name, move.alias) != (name, alias):
+            raise IntegrityError(f"the last move of {ref} in {self.store.uri} is one of {move.name}:{move.alias}")
+        return move
 
     def _put_blobs(self, name: str, files: dict[str, bytes]) -> dict[str, Blob]:
         blobs = {role: Blob(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for role, data in files.items()}
         for role, data in files.items():
-            self.store.create(f"{name}/blobs/{blobs[role].sha256}", data)
+            key = f"{name}/blobs/{blobs[role].sha256}"
+            if not self.store.create(key, data) and not self._is_whole(key, data):
+                self.store.put(key, data)  # the same content as ever, so that it cannot be wrong
         return blobs
+
+    def _is_whole(self, key: str, data: bytes) -> bool:
+        try:
+            return self.store.get(key, limit=len(data)) == data
+        except (IntegrityError, NotFoundError):
+            return False
 
     def _move(
         self,
@@ -471,7 +510,10 @@ class Registry:
             moved=datetime.now(UTC).isoformat(timespec="milliseconds"),
             evidence=evidence,
             fixed=fixed,
+            id=_new_id(),
         )
+        if move.entry > LAST:
+            raise RegistryError(f"{move.name}:{alias} has moved {LAST:,} times, and no number is left; take another")
         if not self.store.create(_move_key(move.name, alias, move.entry), move.model_dump_json(indent=1).encode()):
             winner = self.pointing(version.name, alias)
             assert winner is not None
@@ -512,7 +554,7 @@ class Registry:
         """
         last, leap, growing = self._last.get(prefix, 0), 0, True
         while True:
-            after = f"{prefix}{last + leap:06d}.json"
+            after = f"{prefix}{min(last + leap, LAST):06d}.json"
             page = list(itertools.islice(self._numbers(prefix, after=after), PAGE))
             if page:
                 last = page[-1]
@@ -524,9 +566,10 @@ class Registry:
             if not page:
                 leap = leap // 2 if leap >= 2 * PAGE else 0
 
-    def _numbers(self, prefix: str, *, after: str) -> Iterator[int]:
-        stems = (key.removeprefix(prefix).removesuffix(".json") for key in self.store.keys(prefix, after=after))
-        return (int(stem) for stem in stems if stem.isdecimal())
+    def _numbers(self, prefix: str, *, after: str = "") -> Iterator[int]:
+        """Of the records below a prefix, in order; what else lies there is nobody's."""
+        stems = (key.removeprefix(prefix) for key in self.store.keys(prefix, after=after))
+        return (int(found[1]) for stem in stems if (found := re.fullmatch(r"([0-9]{6})\.json", stem)))
 
     def _no_alias(self, name: str, alias: str) -> NotFoundError:
         return NotFoundError(f"the registry {self.store.uri} has no {name}:{alias}; {self._offer(name)}")
@@ -580,6 +623,14 @@ def _moved_meanwhile(winner: AliasMove) -> ConflictError:
         f"{winner.name}:{winner.alias} was moved to {winner.name}@{winner.number} in the meantime; "
         "look at it, then promote again if you still want to"
     )
+
+
+def _is_of(data: bytes, sha256: str) -> bool:
+    return hashlib.sha256(data).hexdigest() == sha256
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
 
 
 def _check_name(name: str) -> None:

@@ -24,14 +24,21 @@ def make_keys(path: Path) -> Path:
     """A new private key at a path, readable by its owner alone, and `PATH.pub` beside it, which is given back."""
     from securesystemslib.signer import CryptoSigner
 
-    signer = CryptoSigner.generate_ed25519()
+    if not path.name:
+        raise ConfigError(f"{path} is no name for a key; give one like lab")
     public = path.with_name(f"{path.name}.pub")
-    try:
-        for place, data, mode in ((path, signer.private_bytes, 0o600), (public, _public_pem(signer), 0o644)):
+    for place in (path, public):
+        if os.path.lexists(place):
+            raise ConfigError(f"{place} is there already; name a new one")
+    signer = CryptoSigner.generate_ed25519()
+    for place, data, mode in ((path, signer.private_bytes, 0o600), (public, _public_pem(signer), 0o644)):
+        try:
             with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(data)
-    except OSError as error:
-        raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from error
+        except OSError as error:
+            if place == public:
+                path.unlink(missing_ok=True)
+            raise ConfigError(f"cannot write {place}: {error.strerror}") from error
     return public
 
 
@@ -49,9 +56,9 @@ def load_signer(path: Path) -> "CryptoSigner":
 def load_trusted(path: Path) -> list[str]:
     """The public keys of a PEM file, one or more, each as PEM. Raises ConfigError."""
     end = "-----END PUBLIC KEY-----"
-    keys = [f"{part}{end}\n" for part in _read(path).decode(errors="replace").split(end)[:-1]]
+    *keys, rest = (f"{part}{end}\n" for part in _read(path).decode(errors="replace").split(end))
     try:
-        if [_public_key(pem) for pem in keys]:
+        if [_public_key(pem) for pem in keys] and "BEGIN" not in rest:
             return keys
     except ValueError:
         pass

@@ -8,9 +8,11 @@ What S3 is asked for how long: 5 s to connect, 20 s for the next byte, four atte
 """
 
 import contextlib
+import functools
 import io
 import os
 import random
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
@@ -69,8 +71,8 @@ class Store(Protocol):
     def folders(self, prefix: str) -> list[str]:
         """What stands between the prefix and the next slash, each once, in order."""
 
-    def sweep(self, before: float) -> int:
-        """Remove what was left of writes that began before a time and never ended, and say how many."""
+    def sweep(self, prefix: str, before: float) -> int:
+        """Remove what was left below a folder by writes that began before a time and never ended; say how many."""
 
     def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
         """The keys of `entries`."""
@@ -86,6 +88,8 @@ def open_store(uri: str | Path, *, endpoint_url: str | None = None) -> Store:
         raise ConfigError(f"{text!r} is not a place cellnet knows; give a folder or s3://bucket/prefix")
     if not text:
         raise ConfigError("the place is empty; give a folder or s3://bucket/prefix")
+    if os.path.isfile(text):
+        raise ConfigError(f"{text} is a file; give a folder or s3://bucket/prefix")
     return FolderStore(Path(text))
 
 
@@ -139,20 +143,24 @@ class FolderStore(Store):
     def folders(self, prefix: str) -> list[str]:
         above, _, start = prefix.rpartition("/")
         try:
-            with os.scandir(self._path(above)) as found:
-                return sorted(item.name for item in found if item.is_dir() and item.name.startswith(start))
+            names = [name for name in os.listdir(self._path(above)) if name.startswith(start)]
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise RegistryError(f"cannot list {prefix or 'everything'} in {self.uri}: {error.strerror}") from error
+        return sorted(name for name in names if self._holds_files(f"{above}/{name}" if above else name))
 
-    def sweep(self, before: float) -> int:
+    def sweep(self, prefix: str, before: float) -> int:
         swept = 0
-        for path in self._files(self.folder, unfinished=True):
-            with contextlib.suppress(FileNotFoundError):
+        for path in self._files(self._path(prefix), unfinished=True):
+            try:
                 if os.stat(path).st_mtime < before:
                     os.unlink(path)
                     swept += 1
+            except FileNotFoundError:  # it ended meanwhile
+                pass
+            except OSError as error:
+                raise RegistryError(f"cannot remove {path}: {error.strerror}") from error
         return swept
 
     def _files(self, folder: Path, *, unfinished: bool = False) -> Iterator[str]:
@@ -165,9 +173,20 @@ class FolderStore(Store):
         for above, _, names in os.walk(folder, onerror=fail):
             yield from (os.path.join(above, name) for name in names if name.startswith(TEMPORARY) == unfinished)
 
+    def _holds_files(self, key: str) -> bool:
+        """Whether it is a folder as S3 knows them: one with an object in it. Links that lead out are none."""
+        with contextlib.suppress(RegistryError):
+            path = self._path(key)
+            return path.is_dir() and any(self._files(path))
+        return False
+
     def _path(self, key: str) -> Path:
         path = self.folder / key
-        if not path.resolve().is_relative_to(self.folder.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(self.folder.resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name with a NUL
+            raise RegistryError(f"{key!r} in {self.uri} cannot be used: {error}") from error
+        if not inside:
             raise RegistryError(f"the key {key!r} leads out of {self.uri}")
         return path
 
@@ -177,14 +196,14 @@ class FolderStore(Store):
         temporary = None
         try:
             parent = self._path(key).parent
-            parent.mkdir(parents=True, exist_ok=True)
+            _make(parent)
             handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=parent)
             temporary = Path(name)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
+            temporary.chmod(0o666 & ~_umask())
             yield temporary
             _sync(parent)
         except OSError as error:
@@ -216,9 +235,10 @@ class S3Store(Store):
         for attempt in range(1, ATTEMPTS + 1):
             with self._translated(f"read {key}"):
                 answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
-                _check_size(answer["ContentLength"], limit, f"{key} in {self.uri}")
+                _check_size(answer.get("ContentLength", 0), limit, f"{key} in {self.uri}")
                 try:
-                    data: bytes = answer["Body"].read()
+                    data: bytes = answer["Body"].read() if "ContentLength" in answer else answer["Body"].read(limit + 1)
+                    _check_size(len(data), limit, f"{key} in {self.uri}")
                     return data
                 except _broken():  # in the middle of an answer, where botocore does not ask again
                     if attempt == ATTEMPTS:
@@ -253,17 +273,18 @@ class S3Store(Store):
         ]
         return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
 
-    def sweep(self, before: float) -> int:
+    def sweep(self, prefix: str, before: float) -> int:
         swept = 0
-        with self._translated("list unfinished uploads"):
+        with self._translated("find unfinished uploads"):
             pages = self.client.get_paginator("list_multipart_uploads")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key("")):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix)):
                 for upload in page.get("Uploads", ()):
                     if upload["Initiated"].timestamp() < before:
-                        self.client.abort_multipart_upload(
-                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
-                        swept += 1
+                        with contextlib.suppress(self.client.exceptions.NoSuchUpload):  # somebody else was faster
+                            self.client.abort_multipart_upload(
+                                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                            )
+                            swept += 1
         return swept
 
     @property
@@ -326,18 +347,21 @@ class S3Store(Store):
                     return True
                 except ClientError as error:
                     code = error.response["Error"]["Code"]
-                    if code in TAKEN or code == "NoSuchUpload":
-                        tried_again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
-                        # Then it may be an attempt of ours, whose answer was lost, that has the key.
-                        return tried_again and self.get(key) == data
-                    if code not in CONTENDED:
+                    # An attempt whose answer was lost may have written it, and this error be of the next one.
+                    again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+                    if code in TAKEN:
+                        return again and self.get(key) == data
+                    if code == "NoSuchUpload":  # completed by such an attempt, or dropped by the server
+                        with contextlib.suppress(NotFoundError):
+                            return self.get(key) == data
+                    elif code not in CONTENDED:
                         raise
             _pause(attempt)
-        raise RegistryError(f"{self.uri}: {key} is contended; try again in a moment")
+        raise UnavailableError(f"{self.uri}: {key} is contended; try again in a moment")
 
     def _probe(self) -> None:
         """Refuse a server that takes the same new key twice, since it would lose one of two publishers."""
-        if self._create(PROBE_KEY, b"") and self._create(PROBE_KEY, b""):
+        if self._create(PROBE_KEY, secrets.token_bytes(16)) and self._create(PROBE_KEY, secrets.token_bytes(16)):
             raise RegistryError(
                 f"the server of {self.uri} ignores If-None-Match, so two writers could overwrite each other; "
                 "use a folder, or an S3 server that honours conditional writes"
@@ -346,9 +370,11 @@ class S3Store(Store):
 
     @contextlib.contextmanager
     def _translated(self, action: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+        from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
 
-        unfinished = "" if action.startswith(("read", "list", "start")) else "; whether it was done is not known"
+        unfinished = (
+            "" if action.startswith(("read", "list", "start", "find")) else "; whether it was done is not known"
+        )
         try:
             yield
         except ClientError as error:
@@ -359,7 +385,9 @@ class S3Store(Store):
             ) from error
         except _broken() as error:
             raise UnavailableError(f"cannot {action} in {self.uri}: {error}{unfinished}; try again later") from error
-        except (BotoCoreError, ValueError) as error:
+        except CredentialRetrievalError as error:  # whose words may be those of the user's own program, with secrets
+            raise ConfigError(f"{self.uri}: S3 credentials could not be had from where ~/.aws says") from error
+        except (BotoCoreError, ValueError, RuntimeError) as error:  # RuntimeError: of credentials that have expired
             raise RegistryError(f"cannot {action} in {self.uri}: {error}") from error
 
     def _said_no(self, action: str, error: Any, unfinished: str) -> RegistryError:
@@ -370,9 +398,9 @@ class S3Store(Store):
         if code == "NoSuchBucket":
             return NotFoundError(f"{self.uri}: there is no bucket {self.bucket!r}; make it first")
         said = f"cannot {action} in {self.uri}: {code} {error.response['Error'].get('Message', '')}".strip()
-        if status == 501:
+        if status == 501 and action.startswith("create"):
             return RegistryError(f"{said}; use a folder, or an S3 server that honours conditional writes")
-        if status >= 500 or status == 429 or code in ("SlowDown", "RequestTimeout", "Throttling"):
+        if (status >= 500 and status != 501) or status == 429 or code in ("SlowDown", "RequestTimeout", "Throttling"):
             return UnavailableError(f"{said}{unfinished}; try again later")
         return RegistryError(said)
 
@@ -406,6 +434,22 @@ def _encryption(text: str) -> dict[str, str]:
 def _check_size(size: int, limit: int, what: str) -> None:
     if size > limit:
         raise IntegrityError(f"{what} has {size} bytes, and at most {limit} are expected; it was not read")
+
+
+def _make(folder: Path) -> None:
+    """A folder, and those above it, that last through a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync(path.parent)
+
+
+@functools.cache
+def _umask() -> int:
+    """The rights that the user keeps from others; only setting them tells them."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _sync(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Files of models as they come from elsewhere: refused with one line, or known to be what they say before use.
 
 An ONNX file is read in a process of its own, whose memory and time are limited: libraries that parse such files were
-made for friendly ones. `python -m cellnet.untrusted` is that process.
+made for friendly ones.
 """
 
 import itertools
@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,6 +38,15 @@ MEMORY_A_BYTE: Final = 6
 SECONDS: Final = 60
 REFUSED: Final = 3
 """Exit status of the process that reads an ONNX file and refuses it; on stdout is why."""
+FINE: Final = "it is what it says"
+"""What that process prints of others; any other end of it is no praise."""
+READER: Final = """
+import sys
+sys.path.append(sys.argv[1])
+from cellnet.untrusted import read_here
+sys.exit(read_here())
+"""
+"""That process: isolated, so that nothing of the folder or the environment that it is started in takes part."""
 FOREIGN: Final = {
     b"\x80": "a pickle",
     b"PK": "a zip archive, as torch.save writes one",
@@ -70,17 +80,18 @@ def check_onnx(data: bytes, what: str) -> None:
         raise IntegrityError(f"{what} has {len(data):,} bytes; an ONNX file of cellnet has at most {LARGEST:,}")
     if foreign := _foreign(data):
         raise IntegrityError(f"{what} is {foreign}, not ONNX")
-    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONUTF8": "1"}
     memory = MEMORY_BYTES + MEMORY_A_BYTE * len(data)
-    command = [sys.executable, "-m", "cellnet.untrusted", str(memory)]
+    command = [sys.executable, "-I", "-c", READER, str(Path(__file__).parents[1]), str(memory)]
+    environment = {"PATH": os.environ.get("PATH", ""), "OPENBLAS_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=SECONDS, env=environment)
+        with tempfile.TemporaryDirectory() as empty:
+            done = subprocess.run(command, input=data, capture_output=True, timeout=SECONDS, env=environment, cwd=empty)
     except subprocess.TimeoutExpired as error:
         raise IntegrityError(f"{what} cannot be checked within {SECONDS} s, so it is not used") from error
+    said = done.stdout.decode(errors="replace")
     if done.returncode == REFUSED:
-        raise IntegrityError(f"{what} {done.stdout.decode(errors='replace')}")
-    if done.returncode != 0:
+        raise IntegrityError(f"{what} {said}")
+    if (done.returncode, said) != (0, FINE):
         raise IntegrityError(
             f"{what} cannot be checked, so it is not used: its reader, limited to {memory >> 20:,} MiB of memory, "
             f"ended with status {done.returncode}"
@@ -229,18 +240,15 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _main() -> int:
+def read_here() -> int:
+    """What the process of `check_onnx` does; its exit status."""
     import resource
 
-    memory = int(sys.argv[1])
+    memory = int(sys.argv[2])
     if sys.platform != "darwin":  # which refuses to limit it
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     why = refusal(sys.stdin.buffer.read())
-    sys.stdout.write(why or "")
+    sys.stdout.buffer.write((why or FINE).encode())
     return REFUSED if why else 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import os
+import re
 import secrets
 import tempfile
 import time
@@ -18,7 +20,8 @@ from cellnet.store import Entry
 DAY_S: Final = 86_400
 KEEP_DAYS: Final = 7.0
 LEAST_KEEP_DAYS: Final = 4 * PUBLISH_S / DAY_S
-"""No publisher may still be at work on a blob that has been in the trash for so long."""
+"""Nobody may still be at work on a blob that has been in the trash for so long."""
+SHA256: Final = "[0-9a-f]{64}"
 
 
 class Finding(NamedTuple):
@@ -84,8 +87,8 @@ def gc(
             _clear(registry, name, before, cleared, dry_run=dry_run)
         except IntegrityError as error:
             say(f"{name} is left alone: {error}")
-    if not dry_run:
-        cleared.unfinished = registry.store.sweep(before)
+        if not dry_run:
+            _sweep(registry, name, before, cleared, say)
     return cleared
 
 
@@ -115,10 +118,9 @@ def export_version(registry: Registry, ref: str, folder: Path) -> Path:
     Raises ConfigError where the folder is there already; what does not succeed leaves none.
     """
     version = registry.resolve(ref)
-    aliases, signature = registry.aliases_of(version), registry.signature(version)
+    card = model_card(version, aliases=registry.aliases_of(version), signature=registry.signature(version))
     files = {role: registry.read(version, role) for role in version.blobs}
-    files["version.json"] = registry.record(version)
-    files["README.md"] = (model_card(version, aliases=aliases, signature=signature) + "\n").encode()
+    files |= {"version.json": registry.record(version), "README.md": f"{card}\n".encode()}
     with new_folder(folder) as inside:
         for role, data in files.items():
             (inside / role).write_bytes(data)
@@ -128,9 +130,9 @@ def export_version(registry: Registry, ref: str, folder: Path) -> Path:
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which gets its name when it is whole. Raises ConfigError."""
-    if folder.exists():
-        raise ConfigError(f"{folder} is there already; name a new one")
     try:
+        if os.path.lexists(folder):
+            raise ConfigError(f"{folder} is there already; name a new one")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as temporary:
             inside = Path(temporary) / "whole"
@@ -169,6 +171,8 @@ def _alias_problem(registry: Registry, name: str, alias: str, whole: set[str]) -
         raise
     except RegistryError as error:
         return str(error)
+    if not log:
+        return "it has no moves that can be read"
     if [move.entry for move in log] != list(range(1, len(log) + 1)):
         return f"moves are missing from its log: it has {', '.join(str(move.entry) for move in log)}"
     if f"{name}@{log[-1].number}" not in whole:
@@ -178,8 +182,9 @@ def _alias_problem(registry: Registry, name: str, alias: str, whole: set[str]) -
 
 def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dry_run: bool) -> None:
     store = registry.store
-    blobs = {entry.key.rpartition("/")[2] for entry in store.entries(f"{name}/blobs/")}  # listed before the versions
-    trash = list(store.entries(f"{name}/trash/"))
+    blobs = {entry.key for entry in store.entries(f"{name}/blobs/")}  # listed before the versions that name them
+    blobs = {found[1] for key in blobs if (found := re.fullmatch(rf"{re.escape(name)}/blobs/({SHA256})", key))}
+    trash = [entry for entry in store.entries(f"{name}/trash/") if re.fullmatch(rf"{SHA256}\.\w+", _last(entry))]
     trashed = blobs - _needed(registry, name)
     cleared.trashed += len(trashed)
     if not trashed and not trash:
@@ -188,12 +193,12 @@ def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dr
         for sha256 in sorted(trashed):
             _to_trash(registry, name, sha256)
     missing = _needed(registry, name) - (blobs - trashed)  # by versions of meanwhile too
-    cleared.restored += len(missing & {_sha256(entry) for entry in trash})
+    cleared.restored += len(missing & {_last(entry).partition(".")[0] for entry in trash})
     for sha256 in sorted(missing) if not dry_run else ():
         with contextlib.suppress(NotFoundError):  # damaged, as `verify` tells, or stored anew meanwhile
             store.create(f"{name}/blobs/{sha256}", registry.from_trash(name, sha256))
     for entry in trash:
-        if entry.modified < before and _sha256(entry) not in missing:
+        if entry.modified < before and _last(entry).partition(".")[0] not in missing:
             cleared.removed += 1
             cleared.removed_bytes += entry.size
             if not dry_run:
@@ -201,18 +206,31 @@ def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dr
 
 
 def _to_trash(registry: Registry, name: str, sha256: str) -> None:
-    """Copy, then remove. A copy of its own each time: who removes an old one by its listing must not hit a new one."""
+    """Copy, then remove. A copy of its own each time: who removes an old one by its listing must not hit a new one.
+
+    One who was asleep in between does not remove: the copy may be gone by now.
+    """
+    started = time.time()
     try:
         data = registry.store.get(f"{name}/blobs/{sha256}")
     except NotFoundError:  # another gc was faster
         return
-    registry.store.put(f"{name}/trash/{sha256}/{secrets.token_hex(8)}", data)
-    registry.store.delete(f"{name}/blobs/{sha256}")
+    registry.store.put(f"{name}/trash/{sha256}.{secrets.token_hex(8)}", data)
+    if time.time() - started < PUBLISH_S:
+        registry.store.delete(f"{name}/blobs/{sha256}")
 
 
-def _sha256(entry: Entry) -> str:
-    """Of a copy in the trash."""
-    return entry.key.split("/")[2]
+def _sweep(registry: Registry, name: str, before: float, cleared: Cleared, say: Callable[[str], None]) -> None:
+    try:
+        cleared.unfinished += registry.store.sweep(f"{name}/", before)
+    except UnavailableError:
+        raise
+    except RegistryError as error:  # rights that others need not have, or a server that knows no uploads
+        say(f"{name}: unfinished writes stay: {error}")
+
+
+def _last(entry: Entry) -> str:
+    return entry.key.rpartition("/")[2]
 
 
 def _needed(registry: Registry, name: str) -> set[str]:

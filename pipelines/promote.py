@@ -36,8 +36,9 @@ def promote(
     registry = places.open_registry()
     challenger = registry.resolve(ref)
     last = registry.pointing(challenger.name, alias)
+    seen = last.entry if last else 0
     if last is None or last.fixed or force or last.number == challenger.number:
-        return registry.promote(challenger.ref, alias, reason=reason)
+        return registry.promote(challenger.ref, alias, reason=reason, after=seen)
     champion = f"{challenger.name}@{last.number}"
     evidence = weigh(challenger.ref, champion, places)
     say(f"{challenger.ref} beside {champion}: {evidence}")
@@ -48,7 +49,7 @@ def promote(
             f"{challenger.ref} is not shown to be better than {challenger.name}:{alias}, {champion}: {evidence}; "
             "the alias stays (--force --reason TEXT moves it all the same)"
         )
-    return registry.promote(challenger.ref, alias, reason=reason, evidence=evidence)
+    return registry.promote(challenger.ref, alias, reason=reason, evidence=evidence, after=seen)
 
 
 def weigh(challenger: str, champion: str, places: Places) -> Evidence:

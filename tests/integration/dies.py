@@ -80,7 +80,7 @@ def prepared(place: str) -> Registry:
         registry.promote(f"regressor@{number}", "champion")
     registry._put_blobs("regressor", {"left": b"left"})
     needed = registry.resolve("regressor@1").blobs["notes.txt"].sha256
-    registry.store.put(f"regressor/trash/{needed}/1", b"1")
+    registry.store.put(f"regressor/trash/{needed}.1", b"1")
     registry.store.delete(f"regressor/blobs/{needed}")
     return registry
 

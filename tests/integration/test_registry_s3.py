@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from cellnet.cache import Cache
-from cellnet.errors import IntegrityError, NotFoundError, UnavailableError
+from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 from cellnet.registry import WEIGHTS, Card, Registry
 from cellnet.store import ATTEMPTS, S3Store
 from cellnet.upkeep import gc, import_version, verify
@@ -91,7 +91,7 @@ def test_what_sixteen_processes_are_told_is_there(
     place: str, tmp_path: Path, server: PersistentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.address)
-    uri, operations = {"folder": (str(tmp_path / "registry"), 200), "server": ("s3://lab/registry", 40)}[place]
+    uri, operations = {"folder": (str(tmp_path / "registry"), 200), "server": ("s3://lab/registry", 200)}[place]
     said = hammer.said_by(hammer.start(uri, 16, operations))
     found = hammer.outcome(Registry.open(uri), said)
     assert found.wrong == []
@@ -326,7 +326,7 @@ def test_the_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
     import hashlib
     import os
 
-    cache = Cache(tmp_path, "registry", most_bytes=25)
+    cache = Cache(tmp_path, S3Store("s3://lab/x"), most_bytes=25)
     blobs = {hashlib.sha256(data).hexdigest(): data for data in (b"0" * 10, b"1" * 10, b"2" * 10)}
     for age, (sha256, data) in enumerate(blobs.items()):
         cache.keep_blob(sha256, data)
@@ -428,3 +428,80 @@ def test_a_version_goes_from_a_folder_into_a_bucket(
     assert behind().read(behind().resolve(copy.ref), WEIGHTS) == weights(7)
     back = import_version(Registry.open(str(tmp_path / "other")), behind(), copy.ref, name="back")
     assert back.ref == "back@1" and back.origin is not None and back.origin.registry == "s3://lab/registry"
+
+
+@pytest.mark.parametrize("fault", AGAIN)
+def test_a_first_publishing_that_meets_a_fault_is_published_once(
+    fault: str,
+    proxy: FaultyProxy,
+    behind: Callable[..., Registry],
+    straight: Callable[..., Registry],
+    files: dict[str, bytes],
+    card: Callable[..., Card],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    for number in range(6):  # two probes, two blobs, the listing, the record
+        proxy.asked.clear()
+        proxy.plan = lambda asked, *_, number=number: fault if asked == number else None
+        assert behind(f"{fault}-{number}").publish("regressor", files, card()).number == 1
+        assert _whole(straight(f"{fault}-{number}")) == ["regressor@1"]
+
+
+def test_a_server_that_forgets_half_an_upload_gets_it_again(
+    server: PersistentServer, straight: Callable[..., Registry], card: Callable[..., Card],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("cellnet.store.PART_BYTES", 5 * 2**20)
+    registry = straight()
+    restarts = iter([server.kill, server.start])
+
+    def restart(**_: object) -> None:
+        for do in restarts:
+            do()
+
+    registry.store.client.meta.events.register("before-call.s3.UploadPart", restart)
+    data = np.random.default_rng(0).bytes(11 * 2**20)
+    version = registry.publish("regressor", {"large.bin": data}, card())
+    assert next(restarts, None) is None
+    assert straight().fetch(version, "large.bin") == data
+
+
+def test_the_last_good_answer_is_kept_when_a_damaged_one_comes(
+    proxy: FaultyProxy, behind: Callable[..., Registry], card: Callable[..., Card]
+) -> None:
+    behind().publish("regressor", {WEIGHTS: weights(1)}, card())
+    behind().promote("regressor@1", "champion")
+    good = behind().resolve("regressor:champion")
+    behind().store.put("regressor/versions/000001.json", b"{}")
+    with pytest.raises(IntegrityError):
+        behind().resolve("regressor:champion")
+    proxy.down()
+    assert behind().resolve("regressor:champion") == good
+
+
+def test_servers_of_one_name_share_no_answers(
+    behind: Callable[..., Registry], card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind().publish("regressor", {WEIGHTS: weights(1)}, card())
+    behind().resolve("regressor@1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(UnavailableError):
+        Registry.open("s3://lab/registry").resolve("regressor@1")
+
+
+def test_credentials_that_cannot_be_had_are_told_without_what_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto: str
+) -> None:
+    (tmp_path / "config").write_text("[default]\ncredential_process = sh -c 'echo SECRETX >&2; exit 1'\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(ConfigError, match="S3 credentials could not be had") as caught:
+        Registry.open("s3://lab/registry", endpoint_url=moto).resolve("regressor@1")
+    assert "SECRETX" not in str(caught.value)
+    expired = {"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c"}
+    (tmp_path / "expired").write_text(json.dumps(expired | {"Expiration": "2020-01-01T00:00:00Z"}))
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path / 'expired'}\n")
+    with pytest.raises(RegistryError, match="refreshed credentials are still expired"):
+        Registry.open("s3://lab/registry", endpoint_url=moto).resolve("regressor@1")

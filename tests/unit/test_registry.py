@@ -10,6 +10,7 @@ import pytest
 from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
 from cellnet.registry import ONNX, PUBLISH_S, WEIGHTS, Card, Evidence, Registry, parse_ref
 from cellnet.store import FolderStore
+from cellnet.upkeep import verify
 
 
 class Interrupted(FolderStore):
@@ -300,3 +301,50 @@ def test_a_publisher_who_was_asleep_looks_after_its_blobs_again(
     registry = Registry(Asleep(tmp_path))
     version = registry.publish("regressor", {WEIGHTS: b"x"}, card())
     assert Registry(FolderStore(tmp_path)).read(version, WEIGHTS) == b"x"
+
+
+def test_publishing_over_a_damaged_blob_mends_it(registry: Registry, publish: Callable) -> None:
+    publish()
+    key = f"regressor/blobs/{registry.resolve('regressor@1').blobs[WEIGHTS].sha256}"
+    for damage in (b"rotten", b"", b"longer than it was"):
+        registry.store.put(key, damage)
+        ref = publish()
+        assert registry.read(registry.resolve(ref), WEIGHTS) == b"weights"
+
+
+def test_a_promotion_that_was_decided_on_an_older_move_is_a_conflict(registry: Registry, publish: Callable) -> None:
+    publish(), publish()
+    registry.promote("regressor@1", "champion", after=0)
+    for after in (0, 2):
+        with pytest.raises(ConflictError, match=r"regressor:champion was moved to regressor@1 in the meantime"):
+            registry.promote("regressor@2", "champion", after=after)
+    assert registry.promote("regressor@2", "champion", after=1).entry == 2
+
+
+def test_what_others_leave_in_a_folder_is_nobodys(registry: Registry, publish: Callable, tmp_path: Path) -> None:
+    publish()
+    registry.promote("regressor@1", "champion")
+    for name in (".DS_Store", "regressor/versions/.DS_Store", "regressor/aliases/champion/Thumbs.db",
+                 "regressor/versions/1000000.json", "regressor/versions/000002.json~"):  # fmt: skip
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "regressor/aliases/empty").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "out").symlink_to("/etc")
+    assert [one.ref for one in registry.versions()] == ["regressor@1"] and registry.aliases("regressor") == ["champion"]
+    assert len(registry.history("regressor", "champion")) == 1
+    assert [finding.what for finding in verify(registry)] == ["regressor@1", "regressor:champion"]
+    assert publish() == "regressor@2"
+
+
+def test_the_last_number_is_the_last(registry: Registry, publish: Callable) -> None:
+    publish()
+    record = registry.store.get("regressor/versions/000001.json").replace(b'"number": 1', b'"number": 999999')
+    registry.store.put("regressor/versions/999999.json", record)
+    with pytest.raises(RegistryError, match=r"regressor has 999,999 versions, and no number is left"):
+        publish()
+
+
+def test_a_registry_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="file is a file; give a folder"):
+        Registry.open(str(tmp_path / "file"))

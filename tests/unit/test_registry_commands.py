@@ -22,7 +22,7 @@ def registry(tmp_path: Path, card: Callable[..., Card], monkeypatch: pytest.Monk
     monkeypatch.setenv("CELLNET_REGISTRY", str(tmp_path / "registry"))
     registry = Registry.open(str(tmp_path / "registry"))
     for number in range(3):
-        scored = card().model_copy(update={"scores": {"test": {"mae": 0.5 - number / 10, "r2": 0.9}}})
+        scored = card().model_copy(update={"scores": {"test": {"mae": 0.5 - number / 10, "r2": 0.9, "r": None}}})
         registry.publish("regressor", {WEIGHTS: _weights(number)}, scored)
     registry.publish("classifier", {WEIGHTS: _weights(9)}, card("classify", classes=("A549", "THP1")))
     return registry
@@ -151,12 +151,12 @@ def test_keys_sign_and_verify(
 ) -> None:
     key = tmp_path / "lab"
     assert run("keygen", key) == f"{key}.pub\n"
-    assert "File exists" in refused("keygen", key)
+    assert "is there already" in refused("keygen", key)
     source, there = ("--from", tmp_path / "registry"), ("--registry", tmp_path / "other")
     trusted = ("--trusted-keys", f"{key}.pub")
     assert "regressor@1 is not signed" in refused("import", "regressor@1", *source, *there, *trusted)
-    run("import", "regressor@1", *source, *there, "--signing-key", key)
-    assert "- signed by key " in run("show", "regressor@1", *there, *trusted)
+    run("import", "regressor@1", *source, *there, *trusted, "--signing-key", key, "--accept-unsigned")
+    assert "…, which is trusted" in run("show", "regressor@1", *there, *trusted)
     monkeypatch.setenv("CELLNET_TRUSTED_KEYS", f"{key}.pub")
     assert "regressor@1 is not signed" in refused("show", "regressor@1")
     run("import", "regressor@1", "--from", tmp_path / "other", *there, "--name", "signed", "--signing-key", key)

@@ -40,16 +40,25 @@ def test_what_is_published_with_a_key_is_verified_with_its_public_key(lab: Lab, 
     trusting = lab.open(trusts=True)
     assert trusting.resolve("regressor@1") == version
     assert trusting.read(version, WEIGHTS) == b"weights"
-    assert trusting.signature(version) == signing.key_id(signing.load_signer(lab.private))
+    key = signing.key_id(signing.load_signer(lab.private))[:12]
+    assert trusting.signature(version) == f"signed by key {key}…, which is trusted"
+    assert lab.open().signature(version) == f"says that it is signed by key {key}…; --trusted-keys checks it"
     assert lab.open().resolve("regressor@1") == version  # nobody has to verify
 
 
 def test_the_private_key_is_its_owners_alone_and_is_never_overwritten(lab: Lab) -> None:
     assert lab.private.stat().st_mode & 0o777 == 0o600
     before = lab.private.read_bytes()
-    with pytest.raises(ConfigError, match=r"cannot write .*lab: File exists"):
+    with pytest.raises(ConfigError, match=r"lab is there already; name a new one"):
         signing.make_keys(lab.private)
     assert lab.private.read_bytes() == before
+    (lab.private.parent / "other.pub").write_text("somebody's")
+    with pytest.raises(ConfigError, match=r"other.pub is there already"):
+        signing.make_keys(lab.private.parent / "other")
+    assert not (lab.private.parent / "other").exists()
+    for path in (Path("/"), Path("."), lab.private.parent / "none" / "key"):
+        with pytest.raises(ConfigError):
+            signing.make_keys(path)
 
 
 def test_the_private_key_does_not_travel_to_other_processes(lab: Lab) -> None:

@@ -93,3 +93,17 @@ def test_stores_travel_between_processes(tmp_path: Path) -> None:
     assert bucket.client is bucket.client
     copy = pickle.loads(pickle.dumps(bucket))
     assert (copy.uri, copy.endpoint_url, copy._client) == (bucket.uri, bucket.endpoint_url, None)
+
+
+def test_files_have_the_rights_that_the_user_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellnet.store._umask", lambda: 0o077)
+    FolderStore(tmp_path).put("private", b"x")
+    monkeypatch.setattr("cellnet.store._umask", lambda: 0o022)
+    FolderStore(tmp_path).put("public", b"x")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("private", "public")] == [0o600, 0o644]
+
+
+def test_folders_without_an_object_are_none_as_in_s3(tmp_path: Path) -> None:
+    FolderStore(tmp_path).put("a/b/c", b"x")
+    (tmp_path / "empty/below").mkdir(parents=True)
+    assert FolderStore(tmp_path).folders("") == ["a"]

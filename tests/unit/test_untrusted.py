@@ -5,6 +5,7 @@ import pickle
 import resource
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -209,3 +210,22 @@ def test_a_hostile_safetensors_file_is_refused_in_one_line(data: bytes, why: str
     with pytest.raises(IntegrityError, match=why) as caught:
         check_safetensors(data, "weights.safetensors of x@1")
     assert "\n" not in str(caught.value)
+
+
+def test_the_reader_sees_neither_the_folder_nor_the_secrets_that_it_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnx", "json", "cellnet"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close(); raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(IntegrityError, match=r"x is not ONNX"):
+        check_onnx(b"this is not ONNX at all", "x")
+    check_onnx(network().SerializeToString(), "x")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_reader_that_ends_without_a_word_praises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted, "READER", "import sys; sys.stdin.buffer.read()")
+    with pytest.raises(IntegrityError, match="x cannot be checked, so it is not used"):
+        check_onnx(network().SerializeToString(), "x")
