@@ -67,7 +67,7 @@ def model(out: Path, name: str) -> Predictor:
     """The newest version of a set's model, which can tell."""
     places = Places(bank=str((out / f"bank-{name}").absolute()), registry=str((out / "registry").absolute()))
     registry = places.open_registry()
-    version = next(version for version, _ in registry.versions() if version.name == name)
+    version = registry.resolve(f"{name}@1")
     if FAMILIARITY not in version.blobs:
         version = recalibrate(version.ref, places)
     return Predictor.load(registry, version.ref)

@@ -293,7 +293,8 @@ def test_a_bucket_can_be_a_host_of_its_own(moto: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"), [("AES256", ("AES256", None)), ("aws:kms:alias/lab", ("aws:kms", "alias/lab")), ("", (None, None))]
+    ("wanted", "told"),
+    [("AES256", ("AES256", None)), ("aws:kms:alias/lab", ("aws:kms", "alias/lab")), ("", (None, None))],
 )
 def test_objects_are_encrypted_as_the_environment_says(
     moto: str, monkeypatch: pytest.MonkeyPatch, wanted: str, told: tuple[str | None, str | None]

@@ -198,4 +198,4 @@ def test_two_searches_at_once_on_two_cpus_both_end(places: Places, own_cluster: 
     for search in searches:
         _, said = search.communicate(timeout=240)
         assert search.returncode == 0, said
-    assert {version.name for version, _ in places.open_registry().versions()} == {"one", "other"}
+    assert places.open_registry().names() == ["one", "other"]
