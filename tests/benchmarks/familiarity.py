@@ -67,7 +67,8 @@ def model(out: Path, name: str) -> Predictor:
     """The newest version of a set's model, which can tell."""
     places = Places(bank=str((out / f"bank-{name}").absolute()), registry=str((out / "registry").absolute()))
     registry = places.open_registry()
-    version = registry.resolve(f"{name}@1")
+    (newest,) = registry.versions(name, newest=1)
+    version = registry.resolve(newest.ref)
     if FAMILIARITY not in version.blobs:
         version = recalibrate(version.ref, places)
     return Predictor.load(registry, version.ref)

@@ -17,7 +17,7 @@ from cellnet import untrusted
 from cellnet.errors import IntegrityError
 from cellnet.untrusted import check_onnx, check_safetensors, refusal
 
-MB_MORE = 2500
+MB_MORE = 1500
 """Below what hostile files claim, and above what the process that reads them may take."""
 
 
