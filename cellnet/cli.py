@@ -256,6 +256,9 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
     show.add_argument("ref", metavar="REF")
     show.add_argument("--json", action="store_true", help="its whole record")
     show.set_defaults(run=_registry_show)
+    resolve = verbs.add_parser("resolve", help="the version, NAME@NUMBER, that a reference means now")
+    resolve.add_argument("ref", metavar="REF")
+    resolve.set_defaults(run=_registry_resolve)
     tag = verbs.add_parser("tag", help="give a version a name that stays with it, like an alias that never moves")
     tag.add_argument("ref", metavar="REF")
     tag.add_argument("tag", metavar="TAG")
@@ -298,7 +301,7 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
     gc.add_argument("--json", action="store_true")
     gc.set_defaults(run=_registry_gc)
     _add_registry_copies(verbs)
-    for verb in (listing, show, tag, history, rollback, verify, gc):
+    for verb in (listing, show, resolve, tag, history, rollback, verify, gc):
         _add_places(verb, registry=True)
     _add_places(promote, registry=True, publishes=True)  # --from-sweep publishes
 
@@ -321,11 +324,16 @@ def _add_registry_copies(verbs: Any) -> None:
         "--accept-unsigned", action="store_true", help="do not ask for a signature there; it is signed here"
     )
     importer.set_defaults(run=_registry_import)
+    publish = verbs.add_parser("publish", help="what export wrote, as the next version (cellnet train publishes too)")
+    publish.add_argument("folder", type=Path, metavar="FOLDER")
+    publish.add_argument("--name", metavar="NAME", help="of the model here (the same)")
+    publish.set_defaults(run=_registry_publish)
     keygen = verbs.add_parser("keygen", help="make a private key to sign with, and FILE.pub for those who verify")
     keygen.add_argument("file", type=Path, metavar="FILE")
     keygen.set_defaults(run=_registry_keygen)
     _add_places(export, registry=True)
-    _add_places(importer, registry=True, publishes=True)
+    for verb in (importer, publish):
+        _add_places(verb, registry=True, publishes=True)
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -639,6 +647,10 @@ def _registry_show(arguments: argparse.Namespace) -> None:
     print(model_card(version, aliases=registry.aliases_of(version), signature=registry.signature(version)))
 
 
+def _registry_resolve(arguments: argparse.Namespace) -> None:
+    print(_places(arguments).open_registry().resolve(arguments.ref).ref)
+
+
 def _registry_tag(arguments: argparse.Namespace) -> None:
     move = _places(arguments).open_registry().tag(arguments.ref, arguments.tag, reason=arguments.reason)
     print(f"{move.name}:{move.alias} is {move.name}@{move.number}")
@@ -745,6 +757,12 @@ def _registry_import(arguments: argparse.Namespace) -> None:
     version = import_version(places.open_registry(), source.open_registry(), arguments.ref, name=arguments.name)
     say(f"{version.ref} is {arguments.ref} of {arguments.source}")
     print(version.ref)
+
+
+def _registry_publish(arguments: argparse.Namespace) -> None:
+    from cellnet.upkeep import publish_folder
+
+    print(publish_folder(_places(arguments).open_registry(), arguments.folder, name=arguments.name).ref)
 
 
 def _registry_keygen(arguments: argparse.Namespace) -> None:

@@ -420,12 +420,13 @@ class Registry:
         number = self._newest(f"{name}/aliases/{alias}/")
         return self._read_move(_move_key(name, alias, number)) if number else None
 
-    def check_trust(self, data: bytes, ref: str) -> bytes:
-        """The record in these bytes. Raises UntrustedError where signatures are required and no trusted key signed."""
-        record, envelope = signing.opened(data, ref)
+    def parse(self, data: bytes, what: str) -> ModelVersion:
+        """The version of a record, which may be signed. Raises IntegrityError; and UntrustedError where signatures are
+        required and no trusted key signed."""
+        record, envelope = signing.opened(data, what)
         if self.trusted:
-            signing.signed_by(envelope, self.trusted, ref)
-        return record
+            signing.signed_by(envelope, self.trusted, what)
+        return _parsed(ModelVersion, record, what)
 
     def _stored(self, name: str, number: int) -> bytes:
         try:
@@ -436,7 +437,7 @@ class Registry:
 
     def _version(self, name: str, number: int, data: bytes) -> ModelVersion:
         ref = f"{name}@{number}"
-        version = _parsed(ModelVersion, self.check_trust(data, ref), f"{ref} in {self.store.uri}")
+        version = self.parse(data, f"{ref} in {self.store.uri}")
         if version.ref != ref:
             raise IntegrityError(f"{ref} in {self.store.uri} says it is {version.ref}")
         return version

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from cellnet.card import model_card
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
-from cellnet.registry import PUBLISH_S, ModelVersion, Origin, Registry
+from cellnet.registry import PUBLISH_S, RECORD_BYTES, ModelVersion, Origin, Registry
 from cellnet.store import Entry
 
 DAY_S: Final = 86_400
@@ -22,6 +22,8 @@ KEEP_DAYS: Final = 7.0
 LEAST_KEEP_DAYS: Final = 4 * PUBLISH_S / DAY_S
 """Nobody may still be at work on a blob that has been in the trash for so long."""
 SHA256: Final = "[0-9a-f]{64}"
+RECORD: Final = "version.json"
+"""Of an exported version."""
 
 
 class Finding(NamedTuple):
@@ -99,10 +101,34 @@ def import_version(registry: Registry, source: Registry, ref: str, *, name: str 
     with this registry's key, if it was opened with one. Raises what reading and publishing raise.
     """
     version = source.resolve(ref)
-    origin = Origin(
-        registry=source.store.uri, ref=version.ref, record_sha256=hashlib.sha256(source.record(version)).hexdigest()
-    )
+    origin = _origin(source.store.uri, version, source.record(version))
     files = {role: source.read(version, role) for role in version.blobs}
+    return _brought_in(registry, version, files, origin, name)
+
+
+def publish_folder(registry: Registry, folder: Path, *, name: str | None = None) -> ModelVersion:
+    """What `export_version` wrote, as the next version; if it is the newest already, that one.
+
+    Everything is checked first, the signature too where the registry was opened with trusted keys. Raises ConfigError
+    for a folder that holds no version, IntegrityError and UntrustedError.
+    """
+    record = _read(folder / RECORD, RECORD_BYTES)
+    version = registry.parse(record, str(folder / RECORD))
+    files = {}
+    for role, blob in version.blobs.items():
+        files[role] = _read(folder / role, blob.size)
+        if hashlib.sha256(files[role]).hexdigest() != blob.sha256:
+            raise IntegrityError(f"{folder / role} is not what {RECORD} says: its sha256 is another; export it again")
+    return _brought_in(registry, version, files, _origin(str(folder), version, record), name)
+
+
+def _origin(place: str, version: ModelVersion, record: bytes) -> Origin:
+    return Origin(registry=place, ref=version.ref, record_sha256=hashlib.sha256(record).hexdigest())
+
+
+def _brought_in(
+    registry: Registry, version: ModelVersion, files: dict[str, bytes], origin: Origin, name: str | None
+) -> ModelVersion:
     for role, data in files.items():
         check_content(role, data, version.ref)
     model = name or version.name
@@ -110,6 +136,17 @@ def import_version(registry: Registry, source: Registry, ref: str, *, name: str 
     if newest and newest.version and newest.version.origin == origin:
         return newest.version
     return registry.publish(model, files, version.card, origin=origin)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; give a folder of cellnet registry export") from error
+    if len(data) > limit:
+        raise IntegrityError(f"{path} has more than the {limit} bytes that are expected; export it again")
+    return data
 
 
 def export_version(registry: Registry, ref: str, folder: Path) -> Path:
@@ -120,7 +157,7 @@ def export_version(registry: Registry, ref: str, folder: Path) -> Path:
     version = registry.resolve(ref)
     card = model_card(version, aliases=registry.aliases_of(version), signature=registry.signature(version))
     files = {role: registry.read(version, role) for role in version.blobs}
-    files |= {"version.json": registry.record(version), "README.md": f"{card}\n".encode()}
+    files |= {RECORD: registry.record(version), "README.md": f"{card}\n".encode()}
     with new_folder(folder) as inside:
         for role, data in files.items():
             (inside / role).write_bytes(data)
@@ -192,17 +229,31 @@ def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dr
     if not dry_run:
         for sha256 in sorted(trashed):
             _to_trash(registry, name, sha256)
-    missing = _needed(registry, name) - (blobs - trashed)  # by versions of meanwhile too
+    needed = _needed(registry, name)  # by versions of meanwhile too
+    missing = needed - (blobs - trashed)
     cleared.restored += len(missing & {_last(entry).partition(".")[0] for entry in trash})
     for sha256 in sorted(missing) if not dry_run else ():
         with contextlib.suppress(NotFoundError):  # damaged, as `verify` tells, or stored anew meanwhile
             store.create(f"{name}/blobs/{sha256}", registry.from_trash(name, sha256))
     for entry in trash:
-        if entry.modified < before and _last(entry).partition(".")[0] not in missing:
+        sha256 = _last(entry).partition(".")[0]
+        if (
+            entry.modified < before
+            and sha256 not in missing
+            and (sha256 not in needed or _whole(registry, name, sha256))
+        ):
             cleared.removed += 1
             cleared.removed_bytes += entry.size
             if not dry_run:
                 store.delete(entry.key)
+
+
+def _whole(registry: Registry, name: str, sha256: str) -> bool:
+    """Whether a blob is in its place and undamaged, so that its copy in the trash can go."""
+    try:
+        return hashlib.sha256(registry.store.get(f"{name}/blobs/{sha256}")).hexdigest() == sha256
+    except NotFoundError:
+        return False
 
 
 def _to_trash(registry: Registry, name: str, sha256: str) -> None:

@@ -53,6 +53,7 @@ does on cells.
 Go on from here:
 
     .venv/bin/cellnet registry list --registry demo/registry
+    .venv/bin/cellnet registry show classifier:champion --registry demo/registry
     .venv/bin/cellnet predict demo/images/images --registry demo/registry --csv
     .venv/bin/cellnet serve --registry demo/registry
 

@@ -27,10 +27,10 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a persistent S3 server."""
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PersistentServer]:
+    """A persistent S3 server."""
     with PersistentServer(tmp_path_factory.mktemp("ministack")) as server:
-        yield server.address
+        yield server
 
 
 @pytest.fixture(params=["folder", "bucket", "prefix", "ministack"])
@@ -39,7 +39,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "folder":
         return str(tmp_path / "store")
     if request.param == "ministack":
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", request.getfixturevalue("ministack"))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", request.getfixturevalue("ministack").address)
         return f"s3://lab/plates #1/{next(NUMBERS)}"
     address = request.getfixturevalue("moto")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
@@ -51,8 +51,20 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def store(place: str) -> Store:
-    return open_store(place)
+def store(place: str, request: pytest.FixtureRequest) -> Store:
+    """A store at the place; the server that keeps what it has is killed and started again in the middle of a test."""
+    store = open_store(place)
+    if request.node.callspec.params["place"] == "ministack":
+        server, asked, alone = request.getfixturevalue("ministack"), itertools.count(1), threading.Lock()
+
+        def restart(**_: object) -> None:
+            with alone:
+                if next(asked) in (3, 6):
+                    server.kill()
+                    server.start()
+
+        store.client.meta.events.register("before-call.s3", restart)
+    return store
 
 
 @pytest.fixture
@@ -178,8 +190,8 @@ def test_large_objects_are_sent_in_parts_that_are_seen_as_one(store: Store, monk
     assert store.sweep("", time.time() + 60) == 0
 
 
-def test_an_upload_that_was_never_completed_is_not_seen_and_can_be_swept(ministack: str) -> None:
-    store = S3Store("s3://lab/unfinished", endpoint_url=ministack)
+def test_an_upload_that_was_never_completed_is_not_seen_and_can_be_swept(ministack: PersistentServer) -> None:
+    store = S3Store("s3://lab/unfinished", endpoint_url=ministack.address)
     store.put("whole", b"x")
     place = {"Bucket": "lab", "Key": "unfinished/half"}
     upload = store.client.create_multipart_upload(**place)["UploadId"]

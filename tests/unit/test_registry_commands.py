@@ -146,6 +146,39 @@ def test_a_version_is_exported_and_brought_into_another_registry(run: Run, refus
     assert "it is empty" in refused("import", "regressor@3", "--from", tmp_path / "nowhere", *there)
 
 
+def test_a_reference_is_resolved_for_programs(run: Run) -> None:
+    run("promote", "regressor@2", "champion")
+    assert run("resolve", "regressor:champion") == "regressor@2\n"
+
+
+def test_an_exported_folder_is_published_elsewhere(run: Run, refused: Run, tmp_path: Path) -> None:
+    folder, there = tmp_path / "out", ("--registry", tmp_path / "other")
+    run("export", "regressor@3", folder)
+    assert run("publish", folder, *there) == run("publish", folder, *there) == "regressor@1\n"
+    assert run("publish", folder, *there, "--name", "counter") == "counter@1\n"
+    assert f"- imported from regressor@3 of {folder}" in run("show", "counter@1", *there)
+    assert "cannot read" in refused("publish", tmp_path / "nothing", *there)
+    (folder / WEIGHTS).write_bytes(_weights(5))
+    assert "is not what version.json says" in refused("publish", folder, *there)
+    (folder / WEIGHTS).write_bytes(_weights(5) * 2)
+    assert "has more than the" in refused("publish", folder, *there)
+    (folder / WEIGHTS).unlink()
+    assert "cannot read" in refused("publish", folder, *there)
+    (folder / "version.json").write_text("{}")
+    assert "version.json is damaged" in refused("publish", folder, *there)
+
+
+def test_a_folder_whose_signature_is_not_trusted_is_not_published(run: Run, refused: Run, tmp_path: Path) -> None:
+    folder, key = tmp_path / "out", tmp_path / "lab"
+    run("export", "regressor@3", folder)
+    run("keygen", key)
+    signed = ("--signing-key", key, "--trusted-keys", f"{key}.pub", "--registry", tmp_path / "other")
+    assert "version.json is not signed" in refused("publish", folder, *signed)
+    run("import", "regressor@3", "--from", tmp_path / "registry", *signed, "--accept-unsigned")
+    run("export", "regressor@1", tmp_path / "signed", "--registry", tmp_path / "other")
+    assert run("publish", tmp_path / "signed", *signed) == "regressor@2\n"
+
+
 def test_keys_sign_and_verify(
     run: Run, refused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry
 ) -> None:
@@ -154,11 +187,11 @@ def test_keys_sign_and_verify(
     assert "is there already" in refused("keygen", key)
     source, there = ("--from", tmp_path / "registry"), ("--registry", tmp_path / "other")
     trusted = ("--trusted-keys", f"{key}.pub")
-    assert "regressor@1 is not signed" in refused("import", "regressor@1", *source, *there, *trusted)
+    assert " is not signed, and only signed" in refused("import", "regressor@1", *source, *there, *trusted)
     run("import", "regressor@1", *source, *there, *trusted, "--signing-key", key, "--accept-unsigned")
     assert "…, which is trusted" in run("show", "regressor@1", *there, *trusted)
     monkeypatch.setenv("CELLNET_TRUSTED_KEYS", f"{key}.pub")
-    assert "regressor@1 is not signed" in refused("show", "regressor@1")
+    assert " is not signed, and only signed" in refused("show", "regressor@1")
     run("import", "regressor@1", "--from", tmp_path / "other", *there, "--name", "signed", "--signing-key", key)
     assert "4 of 4 are not whole" in refused("verify")
     assert "cannot read the key" in refused("show", "regressor@1", "--trusted-keys", tmp_path / "none")

@@ -70,7 +70,7 @@ def test_the_private_key_does_not_travel_to_other_processes(lab: Lab) -> None:
 
 def test_unsigned_versions_are_refused_where_signatures_are_required(lab: Lab, card: Callable[..., Card]) -> None:
     lab.open().publish("regressor", {WEIGHTS: b"weights"}, card())
-    with pytest.raises(UntrustedError, match=r"regressor@1 is not signed, and only signed versions are trusted here"):
+    with pytest.raises(UntrustedError, match=r"regressor@1 in .* is not signed, and only signed"):
         lab.open(trusts=True).resolve("regressor@1")
     with pytest.raises(ConfigError, match=r"only signed versions are trusted here .* give --signing-key too"):
         lab.open(trusts=True).publish("regressor", {WEIGHTS: b"weights"}, card())
@@ -80,7 +80,7 @@ def test_unsigned_versions_are_refused_where_signatures_are_required(lab: Lab, c
 def test_another_key_is_not_trusted(lab: Lab, tmp_path: Path, card: Callable[..., Card]) -> None:
     stranger = Lab(tmp_path, "stranger")
     stranger.open(signs=True).publish("regressor", {WEIGHTS: b"weights"}, card())
-    with pytest.raises(UntrustedError, match=r"regressor@1 is not signed by any of the keys that are trusted here"):
+    with pytest.raises(UntrustedError, match=r"regressor@1 in .* is not signed by any of the keys"):
         lab.open(trusts=True).resolve("regressor@1")
     both = tmp_path / "both.pub"
     both.write_bytes(lab.public.read_bytes() + stranger.public.read_bytes())

@@ -182,6 +182,16 @@ def test_a_rotten_copy_in_the_trash_is_passed_over(registry: Registry, publish: 
     assert registry.store.get(f"regressor/blobs/{sha256}") == weights(1)
 
 
+def test_a_copy_in_the_trash_stays_while_the_blob_is_damaged(registry: Registry, publish: Callable) -> None:
+    publish(1)
+    sha256 = registry.resolve("regressor@1").blobs[WEIGHTS].sha256
+    registry.store.put(f"regressor/blobs/{sha256}", b"rotten")
+    registry.store.put(f"regressor/trash/{sha256}.1", weights(1))
+    _age(registry, 30)
+    assert gc(registry) == Cleared()
+    assert registry.read(registry.resolve("regressor@1"), WEIGHTS) == weights(1)
+
+
 def test_a_gc_that_was_asleep_removes_nothing(card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch) -> None:
     store = Memory()
     Registry(store).publish("regressor", {WEIGHTS: weights(1)}, card())
