@@ -22,11 +22,13 @@ $(STAMP)-dev: $(STAMP)
 demo: setup
 	$(BIN)/python infra/demo.py
 
+# Those that need a Ray of their own one after the other, the others side by side, both whatever the first came to.
 test: setup-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile; others=$$?; \
+	$(BIN)/python -m pytest -m ray && exit $$others
 
 unit: setup-dev
-	$(BIN)/python -m pytest tests/unit cellnet
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit cellnet
 
 lint: setup-dev
 	$(BIN)/ruff check .

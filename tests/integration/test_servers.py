@@ -60,7 +60,9 @@ def test_what_was_acknowledged_outlives_a_kill_and_half_a_write_is_no_object(tmp
 
         with ThreadPoolExecutor(3) as pool:
             done = [pool.submit(write, writer) for writer in range(3)]
-            time.sleep(0.5)
+            end = time.monotonic() + 30
+            while len(kept) < 30 and time.monotonic() < end:
+                time.sleep(0.01)
             server.kill()
             stopped.set()
         for future in done:
