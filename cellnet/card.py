@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from cellnet.errors import plain
 from cellnet.registry import Card, ModelVersion
 
 SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
@@ -21,7 +22,7 @@ def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> 
     }
     title = f"# {version.ref}" + (f" ({', '.join(aliases)})" if aliases else "")
     sections = (f"## {name}\n\n" + "\n".join(f"- {line}" for line in lines) for name, lines in parts.items())
-    return "\n\n".join([title, _purpose(version.card), *sections])
+    return plain("\n\n".join([title, _purpose(version.card), *sections]))
 
 
 def size(count: int) -> str:

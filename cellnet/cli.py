@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellnet.answers import Prediction
 from cellnet.config import BankSettings, TrainConfig, TuneConfig, load_config
-from cellnet.errors import CellnetError, ConfigError, IntegrityError
+from cellnet.errors import CellnetError, ConfigError, IntegrityError, plain
 from cellnet.readers import Options
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except CellnetError as error:
-        print(f"cellnet: {' '.join(str(error).split())}", file=sys.stderr)
+        print(plain(f"cellnet: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has had enough
@@ -687,7 +687,7 @@ def _registry_history(arguments: argparse.Namespace) -> None:
     for move in moves:
         before = f" (before: {move.name}@{move.previous})" if move.previous else ""
         because = "; ".join(str(why) for why in (move.evidence, move.reason) if why) or "no reason given"
-        print(f"{move.entry:>3}  {move.moved}  {move.name}@{move.number}{before}: {because}")
+        print(plain(f"{move.entry:>3}  {move.moved}  {move.name}@{move.number}{before}: {because}"))
 
 
 def _registry_rollback(arguments: argparse.Namespace) -> None:
@@ -707,7 +707,7 @@ def _registry_verify(arguments: argparse.Namespace) -> None:
     for finding in verify(_places(arguments).open_registry(), arguments.name):
         found.append(finding)
         if not arguments.json:
-            print(f"{finding.what}: {finding.problem or 'ok'}", flush=True)
+            print(plain(f"{finding.what}: {finding.problem or 'ok'}"), flush=True)
     if arguments.json:
         print(json.dumps([finding._asdict() for finding in found]))
     wrong = sum(finding.problem is not None for finding in found)
@@ -880,7 +880,7 @@ def counted(number: int, noun: str) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else plain(str(value))
 
 
 def _page(text: str) -> str | int:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from cellnet.cache import Cache
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
@@ -21,15 +20,10 @@ from cellnet.store import ATTEMPTS, S3Store
 from cellnet.upkeep import gc, import_version, verify
 
 from . import hammer
+from .dies import weights
 from .servers import FaultyProxy, PersistentServer
 
 pytestmark = pytest.mark.usefixtures("credentials")
-
-
-def weights(number: int) -> bytes:
-    """A safetensors file of its own."""
-    data: bytes = safetensors.numpy.save({"w": np.full(4, number, np.float32)})
-    return data
 
 
 @pytest.fixture

@@ -93,6 +93,14 @@ def test_a_version_is_shown_as_a_card(run: Run, registry: Registry) -> None:
     assert whole == registry.resolve("regressor@3").model_dump(mode="json")
 
 
+def test_what_a_record_says_does_not_command_the_terminal(run: Run, registry: Registry, card: Callable) -> None:
+    evil = card("classify", classes=("A549\x1b[2J", "THP1")).model_copy(update={"created": "\x1b]0;x\x07"})
+    registry.publish("evil", {WEIGHTS: _weights(1)}, evil)
+    registry.promote("evil@1", "champion", reason="\x1b[31mred")
+    for words in (("list",), ("show", "evil@1"), ("history", "evil", "champion")):
+        assert "\x1b" not in run(*words) and "\x07" not in run(*words)
+
+
 def test_a_tag_is_a_reference_that_does_not_move(run: Run, refused: Run) -> None:
     assert run("tag", "regressor@1", "paper", "--reason", "figure 3") == "regressor:paper is regressor@1\n"
     assert "# regressor@1 (paper)" in run("show", "regressor:paper")
