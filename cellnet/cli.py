@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         print("cellnet: stopped", file=sys.stderr)
+        # Ray was interrupted wherever it was; what its locks and threads make of that as the process ends is no news.
+        sys.unraisablehook = lambda _: None
+        threading.excepthook = lambda _: None
         return 130
     return 0
 
