@@ -315,7 +315,7 @@ class Registry:
         blob, key = version.blobs[role], f"{version.name}/blobs/{version.blobs[role].sha256}"
         try:
             data = self.store.get(key, limit=blob.size)
-            if len(data) == blob.size and _is_of(data, blob.sha256):
+            if len(data) == blob.size and is_of(data, blob.sha256):
                 return data
             problem: RegistryError = IntegrityError(
                 f"{role} of {version.ref} is damaged: its sha256 is not {blob.sha256[:12]}…; "
@@ -333,7 +333,7 @@ class Registry:
         for entry in self.store.entries(f"{name}/trash/{sha256}."):
             with contextlib.suppress(NotFoundError, IntegrityError):  # removed meanwhile, or too large
                 data = self.store.get(entry.key, limit=limit)
-                if _is_of(data, sha256):
+                if is_of(data, sha256):
                     return data
         raise NotFoundError(f"{self.store.uri} has no {name}/trash/{sha256}")
 
@@ -626,7 +626,8 @@ def _moved_meanwhile(winner: AliasMove) -> ConflictError:
     )
 
 
-def _is_of(data: bytes, sha256: str) -> bool:
+def is_of(data: bytes, sha256: str) -> bool:
+    """Whether these are the bytes of that address."""
     return hashlib.sha256(data).hexdigest() == sha256
 
 

@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 
 from cellnet.card import model_card
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
-from cellnet.registry import PUBLISH_S, RECORD_BYTES, ModelVersion, Origin, Registry
+from cellnet.registry import PUBLISH_S, RECORD_BYTES, ModelVersion, Origin, Registry, is_of
 from cellnet.store import Entry
+from cellnet.untrusted import check_onnx, check_safetensors
 
 DAY_S: Final = 86_400
 KEEP_DAYS: Final = 7.0
@@ -117,7 +118,7 @@ def publish_folder(registry: Registry, folder: Path, *, name: str | None = None)
     files = {}
     for role, blob in version.blobs.items():
         files[role] = _read(folder / role, blob.size)
-        if hashlib.sha256(files[role]).hexdigest() != blob.sha256:
+        if not is_of(files[role], blob.sha256):
             raise IntegrityError(f"{folder / role} is not what {RECORD} says: its sha256 is another; export it again")
     return _brought_in(registry, version, files, _origin(str(folder), version, record), name)
 
@@ -182,8 +183,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def check_content(role: str, data: bytes, ref: str) -> None:
     """Raise IntegrityError where a blob is not of the kind that its role says."""
-    from cellnet.untrusted import check_onnx, check_safetensors  # slow to import
-
     if role.endswith(".safetensors"):
         check_safetensors(data, f"{role} of {ref}")
     if role.endswith(".onnx"):
@@ -251,7 +250,7 @@ def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dr
 def _whole(registry: Registry, name: str, sha256: str) -> bool:
     """Whether a blob is in its place and undamaged, so that its copy in the trash can go."""
     try:
-        return hashlib.sha256(registry.store.get(f"{name}/blobs/{sha256}")).hexdigest() == sha256
+        return is_of(registry.store.get(f"{name}/blobs/{sha256}"), sha256)
     except NotFoundError:
         return False
 

@@ -46,6 +46,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that failed are repeated without a pause."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+
+
+@pytest.fixture
 def files() -> dict[str, bytes]:
     return {WEIGHTS: weights(1), "notes.txt": b"one"}
 
@@ -174,8 +180,8 @@ def test_one_fault_at_any_request_changes_nothing(
     files: dict[str, bytes],
     card: Callable[..., Card],
     monkeypatch: pytest.MonkeyPatch,
+    at_once: None,
 ) -> None:
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     monkeypatch.setenv("CELLNET_CACHE", "")
 
     def prepare(prefix: str) -> Registry:
@@ -216,8 +222,8 @@ def test_faults_that_do_not_end_are_told_in_one_line_and_leave_no_half_state(
     files: dict[str, bytes],
     card: Callable[..., Card],
     monkeypatch: pytest.MonkeyPatch,
+    at_once: None,
 ) -> None:
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     monkeypatch.setenv("CELLNET_CACHE", "")
     for number in (1, 2):
         straight().publish("regressor", {WEIGHTS: weights(number)}, card())
@@ -435,9 +441,8 @@ def test_a_first_publishing_that_meets_a_fault_is_published_once(
     straight: Callable[..., Registry],
     files: dict[str, bytes],
     card: Callable[..., Card],
-    monkeypatch: pytest.MonkeyPatch,
+    at_once: None,
 ) -> None:
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     for number in range(6):  # two probes, two blobs, the listing, the record
         proxy.asked.clear()
         proxy.plan = lambda asked, *_, number=number: fault if asked == number else None
