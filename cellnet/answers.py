@@ -34,12 +34,25 @@ class Answer(BaseModel):
     tiles: int
     magnification: Magnification
 
+    @property
+    def lineage(self) -> str | None:
+        """The most probable lineage, of a classifier."""
+        return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
+
 
 class ModelRefs(BaseModel):
     """The versions that answered; null where there is no such model."""
 
     classifier: str | None = None
     regressor: str | None = None
+
+
+class Timing(BaseModel):
+    """Where the time of an image went, in milliseconds."""
+
+    read_ms: float = Field(description="Decoding it, and cutting it into tiles.")
+    models_ms: float = Field(description="Waiting for the models, and running them.")
+    total_ms: float = Field(description="From its bytes to its prediction.")
 
 
 class Prediction(BaseModel):
@@ -68,6 +81,7 @@ class Prediction(BaseModel):
         description="`matched` or `rescaled` to the training frames; `assumed` where a pixel size is not known.",
     )
     models: ModelRefs = Field(default_factory=ModelRefs, description="The versions that answered.")
+    timing: Timing | None = Field(default=None, description="Where its time went, as served.")
     error: str | None = Field(default=None, description="Why this image could not be used; all else is null then.")
 
 
@@ -75,14 +89,13 @@ def combine(image: str, answers: Sequence[Answer]) -> Prediction:
     """One prediction from each model's answer: the most tiles, the least certain magnification."""
     classified = next((answer for answer in answers if answer.task == "classify"), None)
     counted = next((answer for answer in answers if answer.task == "count"), None)
-    probabilities = classified.probabilities if classified else None
     least_sure = max(answers, key=lambda answer: CAUTION[answer.magnification])
     told = [answer.unfamiliar for answer in answers if answer.unfamiliar is not None]
     reasons = [f"{answer.model}: {answer.unfamiliar_reason}" for answer in answers if answer.unfamiliar]
     return Prediction(
         image=image,
-        lineage=max(probabilities, key=probabilities.__getitem__) if probabilities else None,
-        probabilities=probabilities,
+        lineage=classified.lineage if classified else None,
+        probabilities=classified.probabilities if classified else None,
         count=counted.count if counted else None,
         count_low=counted.count_low if counted else None,
         count_high=counted.count_high if counted else None,

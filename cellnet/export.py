@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from cellnet.config import NETWORK_PX
 from cellnet.errors import IntegrityError
-from cellnet.familiarity import watched
 from cellnet.images import KERNELS, scale_and_shift
-from cellnet.inputs import views_of
+from cellnet.inputs import views_of, watched
 from cellnet.predictor import Predictor
 from cellnet.registry import OnnxCheck
 from cellnet.untrusted import BATCH, INPUT, OUTPUTS, refusal

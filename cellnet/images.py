@@ -139,6 +139,15 @@ def cells_of_mask(data: bytes, *, name: str, size: tuple[int, int]) -> NDArray[n
     return np.stack([np.bincount(cell_N, axis_N) for axis_N in (x_N, y_N)], axis=1) / pixels_K[:, None]
 
 
+def pixels_n(data: bytes) -> int:
+    """How many pixels the first page has, as its header says; 0 of what is no image."""
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            return int(header.width) * int(header.height)
+    except Exception:  # Pillow raises many kinds on broken headers
+        return 0
+
+
 def choose_pages(file: IO[bytes], wanted: Pages | None, *, name: str) -> list[int | None]:
     """The pages of an image file to read, from 1: the middle one, all, or one by its number; [None] for a single one.
 

@@ -1,12 +1,13 @@
 """Batches of tiles as a network sees them: on its device, normalised, and in training varied."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cellnet.augment import UNKNOWN_CELLS, Batch
 from cellnet.config import Augment, Preprocess
@@ -81,3 +82,19 @@ def mirror(images: Tensor, chosen_B: Tensor) -> Tensor:
     """The chosen images (B, ..., H, W) with left and right changed over."""
     chosen = chosen_B.to(images.device).view(-1, *[1] * (images.ndim - 1))
     return torch.where(chosen, images.flip(-1), images)
+
+
+@contextlib.contextmanager
+def watched(network: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that gets what the last layer `out` sees in every forward pass (B, C): its mean over places."""
+    seen: list[Tensor] = []
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features = inputs[0].detach().float()
+        seen.append(features.mean(dim=(2, 3)) if features.dim() == 4 else features)
+
+    handle = network.get_submodule("out").register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -14,7 +14,8 @@ from cellnet.bioimageio import write_bioimageio
 from cellnet.config import Augment, ModelSpec, TrainConfig
 from cellnet.errors import IntegrityError
 from cellnet.export import compare, to_onnx
-from cellnet.familiarity import FAMILIARITY, watched
+from cellnet.familiarity import FAMILIARITY
+from cellnet.inputs import watched
 from cellnet.predictor import Predictor, fresh_network, predictor_of
 from cellnet.registry import ONNX, REPORT, WEIGHTS, Registry
 from cellnet.report import report_page

@@ -1,7 +1,9 @@
 """The flag: what is like the training tiles and what is not, and blobs that are not what they say."""
 
+import itertools
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -9,7 +11,8 @@ import torch
 
 from cellnet.config import FIXED_ARCHITECTURES, ModelSpec
 from cellnet.errors import IntegrityError
-from cellnet.familiarity import FAMILIARITY, Familiarity, fit_familiarity, grey_features, watched
+from cellnet.familiarity import FAMILIARITY, SCALES_PX, Familiarity, fit_familiarity, grey_features
+from cellnet.inputs import watched
 from cellnet.models import ARCHITECTURES, create
 from cellnet.predictor import Predictor, fresh_network, weights_to_bytes
 from cellnet.registry import WEIGHTS, Card, Registry
@@ -41,6 +44,27 @@ def test_without_test_frames_the_training_frames_set_the_threshold() -> None:
     known = fit_familiarity(features(30, seed=0), [])
     assert flagged(known, features(100, seed=1)) < 0.25
     assert flagged(known, features(50, seed=3, shift=5)) == 1
+
+
+def blurred_one_by_one(tile_HW: np.ndarray) -> list[float]:
+    """The structure of a tile the slow way."""
+    grey_HW = tile_HW.astype(np.float32) / 255
+    blurred = [grey_HW, *(cv2.GaussianBlur(grey_HW, (0, 0), scale) for scale in SCALES_PX)]
+    return [float(np.log(np.std(fine - coarse) + 1e-3)) for fine, coarse in itertools.pairwise(blurred)]
+
+
+@pytest.mark.parametrize("kind", ["noise", "ramp", "blank", "one bright pixel", "corner"])
+def test_structure_is_what_blurring_at_every_scale_would_say(kind: str) -> None:
+    tile_HW = np.full((200, 200), 7, np.uint8)
+    if kind == "noise":
+        tile_HW = np.random.default_rng(0).integers(0, 256, (200, 200), np.uint8)
+    elif kind == "ramp":
+        tile_HW = np.repeat(np.arange(200, dtype=np.uint8)[:, None], 200, 1)
+    elif kind != "blank":
+        tile_HW[(0, 0) if kind == "corner" else (70, 150)] = 255
+    [features_G] = grey_features([tile_HW])
+    assert features_G[:5] == pytest.approx(np.quantile(tile_HW / 255, (0.05, 0.25, 0.5, 0.75, 0.95)), abs=1e-6)
+    assert features_G[6:] == pytest.approx(blurred_one_by_one(tile_HW), abs=1e-4)
 
 
 def test_it_survives_its_blob() -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cellnet.config import ModelSpec
-from cellnet.errors import DataError, IntegrityError, NotFoundError
-from cellnet.predictor import Predictor, fresh_network, predictor_of, resolve_models, weights_to_bytes
+from cellnet.errors import DataError, IntegrityError
+from cellnet.predictor import Predictor, fresh_network, predictor_of, weights_to_bytes
 from cellnet.registry import WEIGHTS, Card, Registry
 
 
@@ -233,18 +233,6 @@ def test_a_card_that_claims_a_gigantic_network_takes_no_memory_before_it_is_refu
     with pytest.raises(IntegrityError, match=r"body.0.0.weight is torch.float32 of 4×1×5×5, not .* of 512×1×5×5"):
         predictor_of("x@1", claiming, fresh_network(made.config, 0).state_dict())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
-
-
-def test_models_are_resolved_to_versions_and_a_missing_champion_is_left_out(registry: Registry, card: Callable) -> None:
-    with pytest.raises(NotFoundError, match="neither classifier:champion nor regressor:champion"):
-        resolve_models(registry, None, None)
-    publish(registry, card())
-    publish(registry, card(), seed=1)
-    registry.promote("regressor@2", "champion")
-    assert resolve_models(registry, None, None) == {"regressor": "regressor@2"}
-    assert resolve_models(registry, None, "regressor@1") == {"regressor": "regressor@1"}
-    with pytest.raises(NotFoundError, match="no classifier@3"):
-        resolve_models(registry, "classifier@3", None)
 
 
 @pytest.mark.parametrize(("views", "same"), [(8, True), ("auto", True), (1, False)])
