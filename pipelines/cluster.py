@@ -20,8 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cellnet.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cellnet.frames import FrameModel
     from cellnet.predictor import Predictor
-    from cellnet.registry import Registry
+    from cellnet.registry import ModelVersion, Registry
 
 RAY_TOKEN: Final = Path.home() / ".ray" / "auth_token"
 """Where Ray keeps the token of this machine's clusters."""
@@ -139,19 +140,16 @@ def use_gpus(workers: int, *, insist: bool = False) -> bool:
     return bool(gpus >= workers)
 
 
-_models: "dict[tuple[str, ...], Predictor]" = {}
+_models: "dict[tuple[str, ...], FrameModel]" = {}
 
 
-def load_once(registry: "Registry", ref: str) -> "Predictor":
+def load_once(registry: "Registry", version: "ModelVersion") -> "FrameModel":
     """A model version, kept in this worker process for its next batch; it computes with one thread."""
-    import torch  # seconds to import, so not for workers that only cut tiles
+    from cellnet.engines import load_model
 
-    from cellnet.predictor import Predictor
-
-    key = (registry.store.uri, str(registry.store.endpoint_url), ref)
+    key = (registry.store.uri, str(registry.store.endpoint_url), version.ref)
     if key not in _models:
-        torch.set_num_threads(1)
-        _models[key] = Predictor.load(registry, ref)
+        _models[key] = load_model(registry, version, threads=1)
     return _models[key]
 
 

@@ -1,100 +1,195 @@
-"""Name and count what images show, many at once, by Ray Data: the same predictor as in serving.
+"""Name and count what images show, many at once, by Ray Data: the same models as in serving.
 
 A Ray job, like `cellnet predict`:
 
-    python -m pipelines.predict IMAGE_OR_FOLDER... [--registry URI] [--csv | --json]
+    python -m pipelines.predict IMAGE_OR_FOLDER... [--registry URI] [--out DIR] [--csv | --json]
 """
 
+import hashlib
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
+import cv2
 import ray.data
 
 from cellnet.answers import Prediction, combine
-from cellnet.errors import CellnetError, DataError
-from cellnet.images import SUFFIXES, Pages, choose_pages, decode, pixel_size_um
-from cellnet.predictor import Predictor, resolve_models
-from cellnet.registry import Registry
+from cellnet.errors import CellnetError
+from cellnet.frames import FrameModel
+from cellnet.images import Pages, choose_pages, decode, pixel_size_um
+from cellnet.lineup import Lineup, answers, resolve_models
+from cellnet.registry import ModelVersion, Registry
 from pipelines import cluster
 from pipelines.places import Places
+from pipelines.results import Results, Said
+from pipelines.sources import Source, find_sources
+
+CHUNK_IMAGES: Final = 128
+"""Images that a task takes at most: between two tasks a CPU waits a little for Ray Data."""
+CHUNK_BYTES: Final = 8 * 2**20
+"""Bytes of images that a task takes at most, if there are several of them: large frames hold many tiles."""
+READERS: Final = 8
+"""Images that a worker reads side by side, since a store far away answers slowly."""
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The image files named, and those anywhere below the folders named. Raises DataError for none."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise DataError(f"{path} does not exist; give images or folders of images")
-    if not found:
-        raise DataError(f"no {', '.join(sorted(SUFFIXES))} file in {', '.join(map(str, paths))}")
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of every image."""
+
+    registry: Registry
+    models: Lineup[ModelVersion]
+    pixel_um: float | None
+    """Of all images, whatever they say of themselves."""
+    page: Pages | None
+    endpoint_url: str | None
+    """Of the images on S3."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the answers: predictions under other settings are not of one table."""
+        records = {version.ref: version.model_dump_json().encode() for version in self.models}
+        models = {ref: hashlib.sha256(record).hexdigest() for ref, record in records.items()}
+        return {"models": models, "pixel_um": self.pixel_um, "page": self.page}
 
 
-def predict(
-    paths: Sequence[Path],
+@dataclass(kw_only=True)
+class Job:
+    """Images to predict; `run` does it."""
+
+    sources: list[Source]
+    question: Question
+    results: Results | None
+    kept: dict[str, list[int]]
+    """The images that were done before, with what `results` knows them by."""
+    done: int = 0
+    """Those that were not, and that `run` has come to."""
+    written: list[str] = field(default_factory=list)
+    """The tables and pictures that it wrote, once it has ended."""
+
+    def run(self) -> Generator[Prediction, None, None]:
+        """A prediction an image (or a page), in order, as they are ready; a bad image gives one with its error.
+
+        With a folder of results, what has come is kept there even where this is ended early.
+        """
+        fresh = self._fresh([source for source in self.sources if source.key not in self.kept])
+        try:
+            for source in self.sources:
+                rows = self.kept.get(source.key)
+                if self.results and rows:
+                    yield from self.results.left(source, rows)
+                    continue
+                said = next(fresh)
+                self.done += 1
+                yield from said
+            if self.results:
+                self.written = self.results.finish(self.sources)
+        finally:
+            if self.results:
+                self.results.flush()
+
+    def _fresh(self, sources: list[Source]) -> Iterator[list[Prediction]]:
+        """What the models say of each image, in order."""
+        if not sources:
+            return
+        cluster.connect()
+        chunks = list(_chunks(sources))
+        rows = ray.data.from_items([{"sources": chunk} for chunk in chunks], override_num_blocks=len(chunks)).map(
+            _answer_chunk, fn_kwargs={"question": self.question}
+        )
+        for row in rows.iter_rows():
+            said: list[Said] | CellnetError = row["said"]
+            if isinstance(said, CellnetError):
+                raise said
+            if self.results:
+                self.results.add(said)
+            yield from (predictions for _, predictions in said)
+
+
+def prepare(
+    given: Sequence[str | Path],
     places: Places,
     *,
     classifier: str | None = None,
     regressor: str | None = None,
     pixel_um: float | None = None,
     page: Pages | None = None,
-) -> Iterator[Prediction]:
-    """A prediction an image (or a page), in order, as they are ready. A bad image gives a row with its error."""
-    images = find_images(paths)
+    channel: str | None = None,
+    out: str | None = None,
+    overwrite: bool = False,
+) -> Job:
+    """The job of predicting images, folders, Harmony exports, manifests and s3://bucket/prefix.
+
+    With `out`, a folder or s3://bucket/prefix, results are kept there, and those of before are used. Raises for
+    images or models that are not there, and ConfigError where `out` holds predictions under other settings.
+    """
+    endpoint_url = places.endpoint_url
+    sources = find_sources(given, channel=channel, endpoint_url=endpoint_url, out=out)
     registry = places.open_registry()
-    refs = list(resolve_models(registry, classifier, regressor).values())
-    cluster.connect()
-    rows = ray.data.from_items(
-        [{"image": str(path.absolute()), "name": str(path)} for path in images],
-        override_num_blocks=cluster.blocks(len(images)),
-    ).map_batches(
-        _answer_batch,
-        fn_kwargs={"registry": registry, "refs": refs, "pixel_um": pixel_um, "page": page},
-        batch_size=8,
-        batch_format="numpy",
-    )
-    for row in rows.iter_rows():
-        yield row["prediction"]
+    models = resolve_models(registry, classifier, regressor)
+    question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page, endpoint_url=endpoint_url)
+    results = Results.open(out, question.settings, endpoint_url=endpoint_url, overwrite=overwrite) if out else None
+    return Job(sources=sources, question=question, results=results, kept=results.done(sources) if results else {})
 
 
-def _answer_batch(batch: dict[str, Any], registry: Registry, refs: list[str], **how: Any) -> dict[str, Any]:
-    models = [cluster.load_once(registry, ref) for ref in refs]
-    said = [
-        prediction
-        for path, name in zip(batch["image"], batch["name"], strict=True)
-        for prediction in _answers(models, Path(path), name, **how)
-    ]
-    predictions = np.empty(len(said), object)
-    predictions[:] = said
-    return {"prediction": predictions}
+def predict(given: Sequence[str | Path], places: Places, **options: Any) -> Iterator[Prediction]:
+    """The predictions of the job that `prepare` makes of the same arguments."""
+    return prepare(given, places, **options).run()
+
+
+def _chunks(sources: list[Source]) -> Iterator[list[Source]]:
+    """The images in order, as many together as a task should take."""
+    most = min(CHUNK_IMAGES, math.ceil(len(sources) / cluster.blocks(len(sources))))
+    chunk: list[Source] = []
+    for source in sources:
+        if chunk and (len(chunk) == most or sum(one.size for one in chunk) + source.size > CHUNK_BYTES):
+            yield chunk
+            chunk = []
+        chunk.append(source)
+    yield chunk
+
+
+def _answer_chunk(row: dict[str, Any], question: Question) -> dict[str, Any]:
+    """What the models say of each of some images; of models that cannot be loaded, why."""
+    cv2.setNumThreads(1)  # Ray runs a worker on every core already
+    try:
+        models = question.models.map(lambda version: cluster.load_once(question.registry, version))
+    except CellnetError as error:
+        return {"said": error}
+    sources: list[Source] = row["sources"]
+    with ThreadPoolExecutor(READERS) as pool:
+        read = pool.map(lambda source: _read(source, question.endpoint_url), sources)
+        said = [list(_answers(models, *pair, question)) for pair in zip(sources, read, strict=True)]
+    return {"said": list(zip(sources, said, strict=True))}
+
+
+def _read(source: Source, endpoint_url: str | None) -> bytes | CellnetError:
+    try:
+        return source.read(endpoint_url)
+    except CellnetError as error:
+        return error
 
 
 def _answers(
-    models: list[Predictor], path: Path, name: str, *, pixel_um: float | None, page: Pages | None
+    models: Lineup[FrameModel], source: Source, data: bytes | CellnetError, question: Question
 ) -> Iterator[Prediction]:
     """What the models say of each chosen page of a file, or what is wrong with it."""
+    name = source.key.rpartition("/")[2]
     try:
-        data = path.read_bytes()
-        um = pixel_um or pixel_size_um(data)
-        pages = choose_pages(io.BytesIO(data), page, name=path.name)
-    except OSError as error:
-        yield Prediction(image=name, error=f"cannot be read: {error.strerror}")
-        return
+        if isinstance(data, CellnetError):
+            raise data
+        pages = choose_pages(io.BytesIO(data), question.page, name=name)
     except CellnetError as error:
-        yield Prediction(image=name, error=str(error))
+        yield Prediction(image=source.name, error=str(error))
         return
+    pixel_um = question.pixel_um or source.pixel_um or pixel_size_um(data)
     for number in pages:
-        shown = name if number is None else f"{name}#{number}"
+        shown = source.name if number is None else f"{source.name}#{number}"
         try:
-            image_HW = decode(data, name=path.name, page=number)
-            yield combine(shown, [model.answer(image_HW, pixel_um=um) for model in models])
+            yield combine(shown, answers(models, decode(data, name=name, page=number), pixel_um=pixel_um))
         except CellnetError as error:
             yield Prediction(image=shown, error=str(error))
 

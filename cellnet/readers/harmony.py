@@ -57,15 +57,26 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
 
     Raises DataError for an unreadable index or table, or when a channel, layer or population must be named.
     """
-    index = _find_index(source)
-    if index is None:
-        raise DataError(f"{source} holds no {' or '.join(INDEXES)}; give the folder of a Harmony export")
-    plate, planes = _read_index(index)
-    chosen = _middle_planes(_of_channel(planes, options.channel, index))
+    index, plate, chosen = _chosen(source, options.channel)
     root = index.parent.parent if index.parent.name.lower() == "images" else index.parent
     lineages = _lineages(root, options)
     counts = _counts(root, plate, chosen, options)
     return [_frame(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())]
+
+
+def read_images(source: Path, channel: str | None) -> list[SourceFrame]:
+    """The same frames, of which nothing is known but where they are: layouts and tables of results are not read."""
+    index, plate, chosen = _chosen(source, channel)
+    return [_frame(index.parent, plate, field, facts, {}, {}) for field, facts in sorted(chosen.items())]
+
+
+def _chosen(source: Path, channel: str | None) -> tuple[Path, str, dict[Field, dict[str, str]]]:
+    """The index, the plate's name, and the plane to take of every field."""
+    index = _find_index(source)
+    if index is None:
+        raise DataError(f"{source} holds no {' or '.join(INDEXES)}; give the folder of a Harmony export")
+    plate, planes = _read_index(index)
+    return index, plate, _middle_planes(_of_channel(planes, channel, index))
 
 
 def _find_index(source: Path) -> Path | None:

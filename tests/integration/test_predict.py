@@ -1,0 +1,188 @@
+"""Batch prediction on a real local Ray: folders, S3 and Harmony exports, interrupted and gone on with."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import boto3
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import pipelines.predict
+import pipelines.results
+from cellnet.cli import main
+from cellnet.config import ModelSpec, Preprocess, TrainConfig
+from cellnet.errors import IntegrityError
+from cellnet.export import to_onnx
+from cellnet.predictor import Predictor, fresh_network, predictor_of, weights_to_bytes
+from cellnet.registry import ONNX, WEIGHTS, Card, Registry
+from pipelines.places import Places
+from pipelines.predict import predict, prepare
+
+pytestmark = pytest.mark.ray
+
+WELLS = ("B02", "B03", "C02")
+
+
+@pytest.fixture(scope="module")
+def registry(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A classifier with its ONNX export, and a counter of before there were any; both untrained, and champions."""
+    registry = Registry.open(str(tmp_path_factory.mktemp("registry")))
+    for name, classes in (("classifier", ["3T3", "A549"]), ("regressor", [])):
+        config = TrainConfig(task="classify" if classes else "count", model=ModelSpec(architecture="residual", width=4))
+        card = Card(
+            task=config.task, classes=classes, config=config, preprocess=Preprocess(tile_px=(200, 200), pixel_um=0.5),
+            frame_px=(400, 400), bank="bank", bank_digest="0" * 64, scores={}, history=[], code_version="test",
+            packages={}, created="2024-01-01T00:00:00+00:00",
+        )  # fmt: skip
+        weights = fresh_network(config, len(classes), mean_count=10.0).state_dict()
+        files = {WEIGHTS: weights_to_bytes(weights)}
+        if classes:
+            files[ONNX] = to_onnx(predictor_of(f"{name}@1", card, weights))
+        registry.promote(registry.publish(name, files, card).ref, "champion")
+    return registry
+
+
+@pytest.fixture
+def places(registry: Registry) -> Places:
+    return Places(registry=registry.store.uri)
+
+
+def frame(seed: int) -> NDArray[np.uint8]:
+    noise_HW = np.random.default_rng(seed).random((220, 420), np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise_HW, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def draw(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        assert cv2.imwrite(str(folder / name), frame(seed))
+    return folder
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def expected(registry: Registry, image_HW: NDArray[Any], pixel_um: float | None = None) -> tuple[str, float]:
+    """What torch says, of the same weights."""
+    classifier, counter = (Predictor.load(registry, f"{name}:champion") for name in ("classifier", "regressor"))
+    probability_K = classifier.predict(image_HW, pixel_um=pixel_um).probability_K
+    lineage = classifier.card.classes[int(probability_K.argmax())]
+    return lineage, counter.predict(image_HW, pixel_um=pixel_um).count
+
+
+def test_a_plate_with_a_bad_image_gives_rows_tables_and_a_picture(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plate = draw(tmp_path / "P7", *(f"{well}_{field}.png" for well in WELLS for field in (1, 2)))
+    (plate / "C02_3.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert main(["predict", str(plate), "--registry", registry.store.uri, "--csv", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    rows = rows_of(printed.out)
+    assert [Path(row["image"]).name for row in rows] == sorted(path.name for path in plate.iterdir())
+    assert "C02_3.png: not a readable" in rows[-1]["error"] and rows[-1]["count"] == ""
+    for row in rows[:-1]:
+        lineage, count = expected(registry, cv2.imread(row["image"], cv2.IMREAD_GRAYSCALE))
+        assert row["lineage"] == lineage and float(row["count"]) == pytest.approx(count, abs=1e-3)
+        assert (row["classifier"], row["regressor"], row["magnification"]) == ("classifier@1", "regressor@1", "assumed")
+    kept = rows_of((out / "predictions.csv").read_text())
+    assert [{name: row[name] for name in rows[0]} for row in kept] == rows
+    assert [(row["plate"], row["well"]) for row in kept[::2]] == [
+        ("P7", "B02"),
+        ("P7", "B03"),
+        ("P7", "C02"),
+        ("P7", "C02"),
+    ]
+    image_HW3 = cv2.imread(str(out / "plate.png")).astype(int)
+    assert (image_HW3[..., 0] - image_HW3[..., 2] > 60).sum() > 3000, "its wells are blue"
+    assert "6 images predicted, 1 not\n" in printed.err
+    assert printed.err.splitlines()[-1] == f"written: {out}/plate.png"
+
+
+def test_a_job_that_was_stopped_goes_on_with_the_rest(
+    registry: Registry, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.predict, "CHUNK_IMAGES", 2)
+    monkeypatch.setattr(pipelines.results, "KEEP_S", 0)
+    folder, out = draw(tmp_path / "in", *(f"{number}.png" for number in range(9))), tmp_path / "out"
+    undisturbed = list(predict([folder], places))
+    stopped = prepare([folder], places, out=str(out))
+    running = stopped.run()
+    early = [next(running) for _ in range(3)]
+    running.close()
+    rest = prepare([folder], places, out=str(out))
+    assert 3 <= len(rest.kept) < 9
+    said = list(rest.run())
+    assert rest.done == 9 - len(rest.kept), "only those that were left"
+    assert said == undisturbed and said[:3] == early
+    assert rest.written == [f"{out}/predictions.csv", f"{out}/predictions.parquet"]
+    again = prepare([folder], places, out=str(out))
+    assert list(again.run()) == undisturbed and again.done == 0
+
+
+def test_predictions_by_another_model_are_not_mixed_in(
+    registry: Registry, places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = draw(tmp_path / "in", "a.png"), tmp_path / "out"
+    command = ["predict", str(folder), "--registry", registry.store.uri, "--out", str(out)]
+    assert main(command) == 0
+    version = registry.resolve("regressor@1")
+    other = registry.publish("rival", {WEIGHTS: registry.read(version, WEIGHTS)}, version.card)
+    capsys.readouterr()
+    assert main([*command, "--regressor", other.ref]) == 2
+    refused = capsys.readouterr()
+    assert refused.out == "" and refused.err == (
+        f"cellnet: {out} holds predictions by classifier@1, regressor@1, not by classifier@1, {other.ref}; "
+        "give another --out, or --overwrite\n"
+    )
+    assert main([*command, "--regressor", other.ref, "--overwrite", "--csv"]) == 0
+    assert rows_of(capsys.readouterr().out)[0]["regressor"] == other.ref
+
+
+def test_a_model_that_is_damaged_ends_the_job_in_one_line(registry: Registry, places: Places, tmp_path: Path) -> None:
+    version = registry.resolve("regressor@1")
+    broken = registry.publish("broken", {WEIGHTS: b"not weights"}, version.card)
+    with pytest.raises(IntegrityError, match=f"{WEIGHTS} of {broken.ref}|{broken.ref}"):
+        list(predict([draw(tmp_path / "in", "a.png")], places, regressor=broken.ref))
+
+
+def test_a_prefix_of_a_bucket_is_predicted_and_its_results_can_be_kept_in_one(
+    registry: Registry, moto: str, credentials: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = boto3.client("s3", endpoint_url=moto, region_name="us-east-1")
+    folder = draw(tmp_path / "in", "B02.png", "B03.png")
+    for name in ("B02.png", "B03.png"):
+        client.upload_file(str(folder / name), "lab", f"plates/P1/{name}")
+    client.put_object(Bucket="lab", Key="plates/P1/notes.txt", Body=b"x")
+    client.put_object(Bucket="lab", Key="plates/P10/B02.png", Body=b"of another plate")
+    place = ["s3://lab/plates/P1", "--endpoint-url", moto, "--registry", registry.store.uri, "--csv"]
+    assert main(["predict", *place, "--out", "s3://lab/results"]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert [row["image"] for row in rows] == ["s3://lab/plates/P1/B02.png", "s3://lab/plates/P1/B03.png"]
+    counts = [expected(registry, frame(seed))[1] for seed in (0, 1)]
+    assert [float(row["count"]) for row in rows] == pytest.approx(counts, abs=1e-3)
+    kept = rows_of(client.get_object(Bucket="lab", Key="results/predictions.csv")["Body"].read().decode())
+    assert [(row["plate"], row["well"]) for row in kept] == [("P1", "B02"), ("P1", "B03")]
+    assert main(["predict", "s3://lab/plates/P1/B02.png", *place[1:], "--out", "s3://lab/results"]) == 0
+    assert "1 of 1 images were predicted before" in capsys.readouterr().err
+    assert main(["predict", "s3://lab/nothing", *place[1:]]) == 2
+    assert "s3://lab/nothing is no image, and there is none below it" in capsys.readouterr().err
+
+
+def test_a_harmony_export_is_predicted_at_its_pixel_size(registry: Registry, places: Places, tmp_path: Path) -> None:
+    images = draw(tmp_path / "plate" / "Images", "r02c03f01p01-ch1.tiff", "r02c03f01p01-ch2.tiff")
+    facts = [
+        f"<Image><URL>r02c03f01p01-ch{number}.tiff</URL><Row>2</Row><Col>3</Col><FieldID>1</FieldID>"
+        f"<ChannelName>{kind}</ChannelName><ChannelType>{kind}</ChannelType>"
+        "<ImageResolutionX>5.2E-07</ImageResolutionX></Image>"
+        for number, kind in ((1, "Fluorescence"), (2, "Brightfield"))
+    ]
+    (images / "Index.idx.xml").write_text(f"<Data><Plate><Name>P1</Name></Plate>{''.join(facts)}</Data>")
+    [said] = predict([tmp_path / "plate"], places)
+    assert said.image == str(images / "r02c03f01p01-ch2.tiff") and said.magnification == "rescaled"
+    assert said.count == pytest.approx(expected(registry, frame(1), pixel_um=0.52)[1], abs=1e-3)

@@ -1,0 +1,138 @@
+"""What a job of predictions keeps in its folder, and what the next one makes of it."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import pyarrow.parquet as pq
+import pytest
+
+from cellnet.answers import ModelRefs, Prediction
+from cellnet.errors import ConfigError, DataError
+from cellnet.plate import well_of
+from pipelines.results import Results, Said
+from pipelines.sources import Source
+
+SETTINGS = {"models": {"classifier@1": "ab"}, "pixel_um": None, "page": None}
+
+
+def source(name: str, folder: str = "/P1", **changes: object) -> Source:
+    about = {"place": f"{folder}/{name}", "name": name, "folder": folder, "modified": "1", "well": well_of(name)}
+    return Source(**(about | changes))
+
+
+def said(one: Source, count: float | None = None, page: str = "", error: str | None = None) -> Prediction:
+    if error:
+        return Prediction(image=one.name + page, error=error)
+    return Prediction(
+        image=one.name + page, lineage="3T3", probabilities={"A549": 0.25, "3T3": 0.75}, count=count, tiles=4,
+        unfamiliar=False, magnification="assumed", models=ModelRefs(classifier="classifier@1", regressor="counter@2"),
+    )  # fmt: skip
+
+
+def kept(folder: Path, *rows: Said) -> None:
+    results = Results.open(str(folder), SETTINGS)
+    results.add(rows)
+    results.flush()
+
+
+def left(folder: Path, *sources: Source) -> dict[str, list[Prediction]]:
+    """What the next job has not to do again, by the names of its images."""
+    results = Results.open(str(folder), SETTINGS)
+    done = results.done(sources)
+    return {one.name: results.left(one, done[one.key]) for one in sources if one.key in done}
+
+
+def test_what_is_done_is_there_for_the_next_job_word_for_word(tmp_path: Path) -> None:
+    one, stack, todo = source("a.png"), source("b.tif"), source("c.png")
+    kept(tmp_path / "out", (one, [said(one, 3.5)]))
+    kept(tmp_path / "out", (stack, [said(stack, 1.0, "#1"), said(stack, 2.0, "#2")]))
+    there = left(tmp_path / "out", stack, todo, one)
+    assert there == {"a.png": [said(one, 3.5)], "b.tif": [said(stack, 1.0, "#1"), said(stack, 2.0, "#2")]}
+    moved = replace(stack, name="in/b.tif")
+    assert [row.image for row in left(tmp_path / "out", moved)["in/b.tif"]] == ["in/b.tif#1", "in/b.tif#2"]
+
+
+def test_what_changed_and_what_failed_is_to_be_done_again(tmp_path: Path) -> None:
+    one, bad, stack = source("a.png"), source("b.png"), source("c.tif")
+    half = [said(stack, 1.0, "#1"), said(stack, page="#2", error="damaged")]
+    kept(tmp_path / "out", (one, [said(one, 3.5)]), (bad, [said(bad, error="damaged")]), (stack, half))
+    changed = replace(one, modified="2")
+    assert left(tmp_path / "out", changed, bad, stack) == {}
+    kept(tmp_path / "out", (changed, [said(one, 4.0)]), (bad, [said(bad, 1.0)]))
+    assert left(tmp_path / "out", changed, bad, stack) == {"a.png": [said(one, 4.0)], "b.png": [said(bad, 1.0)]}
+    assert left(tmp_path / "out", one) == {}
+
+
+def test_a_write_that_was_cut_off_is_as_if_it_had_not_begun(tmp_path: Path) -> None:
+    one = source("a.png")
+    kept(tmp_path / "out", (one, [said(one, 3.5)]))
+    [part] = (tmp_path / "out/parts").iterdir()
+    (tmp_path / "out/parts/.tmp-x").write_bytes(part.read_bytes()[:99])
+    assert list(left(tmp_path / "out", one)) == ["a.png"]
+    part.write_bytes(part.read_bytes()[:99])
+    with pytest.raises(DataError, match=rf"{part.name} is damaged, .*; give another --out, or --overwrite"):
+        Results.open(str(tmp_path / "out"), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": {"classifier@2": "cd"}}, "by classifier@1, not by classifier@2"),
+        ({"models": {"classifier@1": "cd"}}, "by classifier@1, not by others of these names"),
+        ({"pixel_um": 0.5}, "made with no --pixel-um, not with --pixel-um 0.5"),
+        ({"page": "middle"}, "made with no --page, not with --page middle"),
+    ],
+)
+def test_predictions_under_other_settings_are_refused_unless_they_may_go(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    one = source("a.png")
+    kept(tmp_path / "out", (one, [said(one, 3.5)]))
+    with pytest.raises(ConfigError, match=f"out holds predictions {message}; give another --out, or --overwrite"):
+        Results.open(str(tmp_path / "out"), SETTINGS | changes)
+    assert list(left(tmp_path / "out", one)) == ["a.png"]
+    assert Results.open(str(tmp_path / "out"), SETTINGS | changes, overwrite=True).done([one]) == {}
+    assert not list((tmp_path / "out/parts").iterdir())
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "plate.png", "settings.json"])
+def test_files_of_something_else_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match="holds files of something else"):
+        Results.open(str(tmp_path), SETTINGS)
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_the_tables_have_the_rows_of_the_command_in_its_order_with_their_wells(tmp_path: Path) -> None:
+    first, second, third = sources = [source("B03.png"), source("=sum.png"), source("no-well.png")]
+    other = source("other.png")
+    results = Results.open(str(tmp_path), SETTINGS)
+    results.add([(third, [said(third, error="-damaged")]), (other, [said(other, 1.0)])])
+    results.add([(second, [said(second, 2.0)]), (first, [said(first, 12.0)])])
+    written = results.finish(sources)
+    assert written == [f"{tmp_path}/predictions.csv", f"{tmp_path}/predictions.parquet"]
+    with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["B03.png", "'=sum.png", "no-well.png"]
+    assert [row["well"] for row in rows] == ["B03", "", ""]
+    assert rows[2]["error"] == "'-damaged" and rows[2]["plate"] == ""
+    assert (rows[0]["count"], rows[0]["probability"], rows[0]["row"], rows[0]["column"]) == ("12.0", "0.75", "B", "3")
+    table = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert [row["image"] for row in table] == ["B03.png", "=sum.png", "no-well.png"]
+    assert [row["place"] for row in table] == [one.place for one in sources]
+    assert dict(table[0]["probabilities"]) == {"A549": 0.25, "3T3": 0.75} and table[2]["count"] is None
+
+
+def test_a_plate_of_two_known_wells_is_drawn_and_pictures_of_before_go(tmp_path: Path) -> None:
+    wells = [source(f"{name}.png", folder=folder) for folder in ("/P1", "/P2") for name in ("B03", "C11")]
+    lonely = source("D5.png", folder="/P3")
+    kept(tmp_path, *((one, [said(one, 50.0)]) for one in (*wells, lonely)))
+    results = Results.open(str(tmp_path), SETTINGS)
+    pictures = [Path(place).name for place in results.finish([*wells, lonely])[2:]]
+    assert pictures == ["plate-P1.png", "plate-P2.png"]
+    image_HW3 = cv2.imread(str(tmp_path / "plate-P2.png")).astype(int)
+    assert (image_HW3[..., 0] - image_HW3[..., 2] > 60).sum() > 1000, "its wells are blue"
+    assert [Path(place).name for place in results.finish(wells[:2])[2:]] == ["plate.png"]
+    assert sorted(path.name for path in tmp_path.glob("plate*")) == ["plate.png"]
