@@ -149,7 +149,8 @@ def _opset(card: Card) -> int:
 def _purpose(card: Card) -> str:
     if card.task == "classify":
         return "Names the lineage of the cells in a brightfield or phase-contrast tile."
-    return "Counts the cells in a brightfield or phase-contrast tile."
+    of = f" of {card.config.lineage}" if card.config.lineage else ""
+    return f"Counts the cells in a brightfield or phase-contrast tile{of}."
 
 
 def _input(folder: Path, card: Card) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def size(count: int) -> str:
 def _purpose(card: Card) -> str:
     if card.task == "classify":
         return f"Names the lineage of the cells in a frame: {', '.join(card.classes)}. It knows no others."
+    if card.config.lineage:
+        return f"Counts the cells in a frame of {card.config.lineage}. It was trained on no other lineage."
     return "Counts the cells in a frame."
 
 

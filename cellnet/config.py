@@ -42,6 +42,11 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def is_none(value: object) -> bool:
+    """When a field that came later is left out of what is stored, so that what was stored before it stays the same."""
+    return value is None
+
+
 class Intensity(Frozen):
     """The rule that turns recorded grey values of a whole frame into 0..255; stored in the bank.
 
@@ -144,6 +149,8 @@ class TrainConfig(Frozen):
     """One training, whole."""
 
     task: Task
+    lineage: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude_if=is_none)
+    """Of a counter: the one lineage that it is trained and scored on. None: all that the bank holds."""
     model: ModelSpec = ModelSpec()
     augment: Augment = Augment()
     tile: Literal["auto", "frame"] | Annotated[int, Field(ge=8, strict=True)] = "auto"
@@ -180,6 +187,8 @@ class TrainConfig(Frozen):
     def _fits_the_task(self) -> Self:
         if self.task == "classify" and self.model.architecture == "density":
             raise ValueError("the architecture density only counts; to classify, take another, for example residual")
+        if self.task == "classify" and self.lineage is not None:
+            raise ValueError(f"a classifier tells lineages apart; {self.lineage} alone can be counted (--task count)")
         return self
 
 
@@ -204,7 +213,7 @@ Settings = dict[str, Any]
 IN_THE_SHARDS: Final = ("tile", "protocol", "augment.shares", "augment.shifts", "augment.orientation")
 NOT_SEARCHED: Final = {
     **dict.fromkeys(IN_THE_SHARDS, "is in the shards, which all trials share; give it as train.KEY"),
-    **dict.fromkeys(("task", "epochs", "patience"), "is the same for all trials; give it as train.KEY"),
+    **dict.fromkeys(("task", "lineage", "epochs", "patience"), "is the same for all trials; give it as train.KEY"),
     "seed": "is not a choice; the finalists are trained with several (seeds=3)",
 }
 

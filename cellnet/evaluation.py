@@ -49,6 +49,16 @@ class Evaluation:
         return self.tiles if unit == "tile" else self.frames
 
 
+def title(scores: dict[str, Any]) -> str:
+    """What was scored on what.
+
+    >>> title({"model": "regressor-A549@1", "split": "holdout", "lineage": "A549"})
+    'regressor-A549@1 on the A549 frames of the holdout split'
+    """
+    frames = f"the {scores['lineage']} frames of " if scores.get("lineage") else ""
+    return f"{scores['model']} on {frames}the {scores['split']} split"
+
+
 def worst_rows(task: Task, rows: Rows) -> list[int]:
     """The rows with the largest error, the worst first."""
     if task == "classify":
@@ -59,12 +69,12 @@ def worst_rows(task: Task, rows: Rows) -> list[int]:
     return worst
 
 
-def compare(challenger: Evaluation, champion: Evaluation, *, number: int) -> Evidence:
+def compare(challenger: Evaluation, champion: Evaluation, *, number: int, against: str | None = None) -> Evidence:
     """What a challenger is beside a champion, the version of that `number`, over the rows that both gave an answer to.
 
-    By tile where both cut frames alike, else by frame. The difference of the main score is of pairs: both answers to
-    one row, and groups are drawn, not rows (Efron & Tibshirani 1993, ch. 8). Raises DataError for models of different
-    tasks, and where they have no frame in common.
+    `against` is the champion's reference, where it is of another model. By tile where both cut frames alike, else by
+    frame. The difference of the main score is of pairs: both answers to one row, and groups are drawn, not rows (Efron
+    & Tibshirani 1993, ch. 8). Raises DataError for models of different tasks, and where they have no frame in common.
     """
     task = challenger.scores["task"]
     if champion.scores["task"] != task:
@@ -85,6 +95,8 @@ def compare(challenger: Evaluation, champion: Evaluation, *, number: int) -> Evi
     low, high = mean_interval(difference_N, groups)
     return Evidence(
         champion=number,
+        against=against,
+        lineage=challenger.scores.get("lineage"),
         bank="" if challenger.card is None else challenger.card.bank,
         bank_digest=challenger.bank_digest,
         split=challenger.scores["split"],

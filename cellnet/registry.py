@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cellnet import signing
 from cellnet.cache import Cache
 from cellnet.calibration import Calibration
-from cellnet.config import Frozen, Preprocess, Task, TrainConfig
+from cellnet.config import Frozen, Preprocess, Task, TrainConfig, is_none
 from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 from cellnet.store import MOST_BYTES, THREADS, Store, open_store
 
@@ -138,7 +138,11 @@ class Evidence(Frozen):
     """A version beside the one that an alias points at, on the same frames that neither was trained on."""
 
     champion: int
-    """The number of the version that the alias pointed at."""
+    """The number of the version that the alias pointed at, or of `against`."""
+    against: str | None = Field(default=None, exclude_if=is_none)
+    """`name@number` of a champion of another model: the one that counted a lineage before it had a counter."""
+    lineage: str | None = Field(default=None, exclude_if=is_none)
+    """The one lineage that the frames were of; None for all."""
     bank: str
     bank_digest: str
     split: str
@@ -163,9 +167,11 @@ class Evidence(Frozen):
     def __str__(self) -> str:
         """In one line for a person."""
         (new, old), (low, high) = self.values, self.interval
+        other = f" of {self.against}" if self.against else ""
+        frames = f"{self.lineage} in the {self.split}" if self.lineage else f"the {self.split}"
         return (
-            f"{self.score} {new:.3f} against {old:.3f} per {self.unit} of the {self.split} (n={self.n}, "
-            f"{self.groups} groups), better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
+            f"{self.score} {new:.3f} against {old:.3f}{other} per {self.unit} of {frames} (n={self.n}, "
+            f"{self.groups} group{'s' * (self.groups != 1)}), better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
         )
 
 
@@ -235,6 +241,10 @@ class Registry:
         """The registry at a folder or `s3://bucket/prefix`; an empty place is an empty registry."""
         store = open_store(uri, endpoint_url=endpoint_url)
         return cls(store, trusted=trusted, signer=signer, cache=Cache.of(store))
+
+    def fresh(self) -> Self:
+        """The same registry, asked anew: without answers of before, kept on disk or as hints of how far its logs go."""
+        return type(self)(self.store, trusted=self.trusted, signer=self.signer)
 
     def publish(self, name: str, files: dict[str, bytes], card: Card, *, origin: Origin | None = None) -> ModelVersion:
         """Store the blobs, then commit the next version; readers see all of it or none.

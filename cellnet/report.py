@@ -19,7 +19,7 @@ from cellnet import metrics
 from cellnet.calibration import LEVEL
 from cellnet.config import Task
 from cellnet.errors import ConfigError
-from cellnet.evaluation import Evaluation, Picture, worst_rows
+from cellnet.evaluation import Evaluation, Picture, title, worst_rows
 from cellnet.metrics import MAIN
 from cellnet.plots import draw_confusion, draw_counts, draw_density, draw_history, draw_reliability, draw_roc, svg
 
@@ -89,10 +89,10 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
 def report_page(evaluation: Evaluation) -> str:
     """The report, as HTML that holds all that it shows."""
     scores = evaluation.scores
-    title = f"{scores['model']} on the {scores['split']} split"
+    name = title(scores)
     return page(
-        title,
-        f"""<header><h1>{html.escape(title)}</h1>{_lead(evaluation)}</header>
+        name,
+        f"""<header><h1>{html.escape(name)}</h1>{_lead(evaluation)}</header>
 {_headline(scores)}{_notes(scores)}
 {_plots(evaluation)}
 {_table_section("Scores", _score_rows(scores))}

@@ -20,8 +20,9 @@ from cellnet.bank import Bank, Frame, read_pixels
 from cellnet.calibration import Calibration, count_interval, uncalibrated
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation import Evaluation, Picture, worst_rows
+from cellnet.frames import FramePrediction
 from cellnet.images import normalise
-from cellnet.predictor import FramePrediction, Predictor
+from cellnet.predictor import Predictor
 from cellnet.registry import Card
 from cellnet.saliency import grad_cam
 from cellnet.store import Store
@@ -32,20 +33,30 @@ from pipelines.shards import labelled_frames
 EvaluateSplit = Literal["train", "test", "holdout", "all"]
 
 
-def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout", pictures: bool = False) -> Evaluation:
+def evaluate(
+    ref: str,
+    places: Places,
+    *,
+    split: EvaluateSplit = "holdout",
+    lineage: str | None = None,
+    pictures: bool = False,
+) -> Evaluation:
     """The scores of a model over the frames of a split, every one of them once.
 
-    Tiles are cut as in serving; a tile's true count is the number of known centres inside it, else its share of
-    the frame's. With `pictures`, the worst frames are kept with what the network sees in them. A frame that cannot be
-    read or is too small is left out and named in the scores. Raises DataError
-    when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
+    Of one `lineage` alone, where that is told; a counter that was trained on one is scored on no others. Tiles are cut
+    as in serving; a tile's true count is the number of known centres inside it, else its share of the frame's. With
+    `pictures`, the worst frames are kept with what the network sees in them. A frame that cannot be read or is too
+    small is left out and named in the scores. Raises DataError when the split is empty, holds lineages that the model
+    does not know, or has no frame that can be used.
     """
     bank = places.open_bank()
     predictor = Predictor.load(places.open_registry(), ref)
     card = predictor.card
-    frames = [frame for frame in labelled_frames(bank, card.task) if split in ("all", frame.split)]
+    lineage = lineage or card.config.lineage
+    frames = [frame for frame in labelled_frames(bank, card.task, lineage) if split in ("all", frame.split)]
     if not frames:
-        raise DataError(f"{places.bank} has no frames in its {split} split; try --split holdout or --split all")
+        of = f" of {lineage}" if lineage else ""
+        raise DataError(f"{places.bank} has no frames{of} in its {split} split; try --split holdout or --split all")
     unknown = {frame.lineage for frame in frames} - set(card.classes) if card.task == "classify" else set()
     if unknown:
         names = ", ".join(sorted(map(str, unknown)))
@@ -57,7 +68,7 @@ def evaluate(ref: str, places: Places, *, split: EvaluateSplit = "holdout", pict
     said, left_out = say_all(predictor, frames, bank.store)
     if not said:
         raise DataError(f"no frame of {places.bank} can be used; the first of {len(frames)}, {left_out[0].line}")
-    return evaluation_of(predictor, said, bank, split=split, left_out=left_out, pictures=pictures)
+    return evaluation_of(predictor, said, bank, split=split, lineage=lineage, left_out=left_out, pictures=pictures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +126,15 @@ def evaluation_of(
     bank: Bank,
     *,
     split: EvaluateSplit,
+    lineage: str | None,
     left_out: list[LeftOut],
     of_frames: int | None = None,
     pictures: bool = False,
 ) -> Evaluation:
-    """The scores of what a model said; `of_frames` are those of the split, where only some of them were drawn."""
+    """The scores of what a model said of frames, all or those of one `lineage`.
+
+    `of_frames` are those of the split, where only some of them were drawn.
+    """
     card = predictor.card
     tiles = _of_tiles(said, card)
     whole = _of_frames(said, card, tiles)
@@ -127,6 +142,7 @@ def evaluation_of(
         "task": card.task,
         "model": predictor.ref,
         "split": split,
+        "lineage": lineage,
         "of_frames": of_frames or len(said) + len(left_out),
         "same_bank": card.bank_digest == bank.digest,
         "protocol": card.config.protocol,

@@ -7,12 +7,16 @@ A Ray job, like `cellnet registry promote`:
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
-from cellnet.errors import ConfigError, NotBetterError, NotFoundError
+from cellnet.config import DEFAULT_NAMES
+from cellnet.errors import ConfigError, NotBetterError, NotFoundError, plain
 from cellnet.evaluation import compare
-from cellnet.registry import AliasMove, Evidence
+from cellnet.registry import AliasMove, Evidence, ModelVersion, Registry
 from pipelines.evaluate import evaluate
 from pipelines.places import Places
+
+STAYS: Final = "the alias stays as it is (--force --reason TEXT moves it all the same)"
 
 
 def promote(
@@ -27,7 +31,8 @@ def promote(
     """The move that was made: of an alias that pointed at nothing, to a version that proved better, or by `force`.
 
     Both versions are scored on the holdout of one bank: that of `places`, or else the challenger's. The alias moves if
-    the challenger is better by a paired bootstrap over groups, and the move keeps the evidence. Raises NotBetterError
+    the challenger is better by a paired bootstrap over groups, and the move keeps the evidence. The first counter of
+    one lineage must be better at it than the general counter of the same alias, if there is one. Raises NotBetterError
     if it is not, ConfigError for a `force` without a `reason`, NotFoundError, and ConflictError when another promoter
     was first.
     """
@@ -37,32 +42,50 @@ def promote(
     challenger = registry.resolve(ref)
     last = registry.pointing(challenger.name, alias)
     seen = last.entry if last else 0
-    if last is None or last.fixed or force or last.number == challenger.number:
+    champion = None if force else _to_beat(registry, challenger, alias, last)
+    if champion is None:
         return registry.promote(challenger.ref, alias, reason=reason, after=seen)
-    champion = f"{challenger.name}@{last.number}"
     evidence = weigh(challenger.ref, champion, places)
-    say(f"{challenger.ref} beside {champion}: {evidence}")
+    say(plain(f"{challenger.ref} beside {champion}: {evidence}"))
     if not evidence.same_bank[1]:
         say("note: the champion was trained on another bank or state of it, and may have seen some of these frames")
     if not evidence.shows_better:
+        few = ", and one group alone shows nothing: a larger holdout_share of a new bank holds more out"
         raise NotBetterError(
-            f"{challenger.ref} is not shown to be better than {challenger.name}:{alias}, {champion}: {evidence}; "
-            "the alias stays (--force --reason TEXT moves it all the same)"
+            f"{challenger.ref} is not shown to be better than {champion.partition('@')[0]}:{alias}, {champion}: "
+            f"{evidence}{few if evidence.groups < 2 else ''}; {STAYS}"
         )
     return registry.promote(challenger.ref, alias, reason=reason, evidence=evidence, after=seen)
 
 
+def _to_beat(registry: Registry, challenger: ModelVersion, alias: str, last: AliasMove | None) -> str | None:
+    """The version that a challenger must be better than: what its alias points at, or what counts its lineage now."""
+    if last:
+        return None if last.fixed or last.number == challenger.number else f"{challenger.name}@{last.number}"
+    general = registry.pointing(DEFAULT_NAMES["count"], alias) if challenger.card.config.lineage else None
+    return f"{general.name}@{general.number}" if general else None
+
+
 def weigh(challenger: str, champion: str, places: Places) -> Evidence:
-    """A challenger beside a champion, two references, on the holdout of one bank."""
+    """A challenger beside a champion, two references, on the holdout of one bank: all of it, or their lineage's frames.
+
+    Raises NotBetterError for a counter of one lineage that would take the place of one of others.
+    """
     registry = places.open_registry()
     new, old = registry.resolve(challenger), registry.resolve(champion)
+    lineage, counted = new.card.config.lineage, old.card.config.lineage
+    if new.name == old.name and lineage not in (None, counted):
+        raise NotBetterError(
+            f"{new.ref} counts {lineage} alone, and cannot take the place of {old.ref}, which counts "
+            f"{counted or 'all lineages'}; {STAYS}"
+        )
     on_bank = replace(places, bank=places.bank or new.card.bank)
     try:
         on_bank.open_bank()
     except NotFoundError as error:
         raise ConfigError(f"no bank to compare {new.ref} and {old.ref} on: {error}; name one with --bank") from error
-    evaluations = [evaluate(version.ref, on_bank, split="holdout") for version in (new, old)]
-    return compare(*evaluations, number=old.number)
+    evaluations = [evaluate(version.ref, on_bank, lineage=lineage or counted) for version in (new, old)]
+    return compare(*evaluations, number=old.number, against=None if new.name == old.name else old.ref)
 
 
 if __name__ == "__main__":

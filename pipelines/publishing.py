@@ -88,7 +88,7 @@ def _labelled(bank: Bank, card: Card, split: Split) -> list[Frame]:
     """The frames of a split that the model has an answer to, and was not trained on if they are for testing."""
     if split == "test" and card.config.protocol == "paper":
         return []
-    frames = [frame for frame in labelled_frames(bank, card.task) if frame.split == split]
+    frames = [frame for frame in labelled_frames(bank, card.task, card.config.lineage) if frame.split == split]
     return frames if card.task == "count" else [frame for frame in frames if frame.lineage in card.classes]
 
 
@@ -131,6 +131,7 @@ def _report(fitted: _Fitted, bank: Bank) -> bytes:
         fitted.test,
         bank,
         split="test",
+        lineage=fitted.predictor.card.config.lineage,
         left_out=fitted.left_out,
         of_frames=fitted.test_frames,
         pictures=True,

@@ -104,7 +104,7 @@ class Shards(Frozen):
 
 def make_shards(bank: Bank, config: TrainConfig) -> Shards:
     """The shards of a bank for a configuration, found or made. Raises DataError for a bank that cannot train it."""
-    labelled = trainable_frames(bank, config.task)
+    labelled = trainable_frames(bank, config.task, config.lineage)
     train_frames = [frame for frame in labelled if frame.split == "train"]
     preprocess = preprocess_for(config, train_frames, bank.settings.intensity)
     paper = _paper(bank, config)
@@ -131,6 +131,7 @@ def make_shards(bank: Bank, config: TrainConfig) -> Shards:
         "orientations": orientations,
         "seed": config.seed,
         "protocol": (config.protocol, config.kernel if paper else None),
+        **({"lineage": config.lineage} if config.lineage else {}),
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     try:
@@ -193,13 +194,16 @@ def _paper(bank: Bank, config: TrainConfig) -> Paper | None:
     )
 
 
-def labelled_frames(bank: Bank, task: Task) -> list[Frame]:
-    """The frames whose count or lineage is known. Raises DataError for none."""
+def labelled_frames(bank: Bank, task: Task, lineage: str | None = None) -> list[Frame]:
+    """The frames, all or those of one lineage, whose count or lineage is known. Raises DataError for none."""
+    if lineage is not None and lineage not in bank.lineages:
+        seen = ", ".join(bank.lineages) or "none that is known"
+        raise DataError(f"{bank.store.uri} has no lineage {lineage}; it has {seen}")
     if task == "count":
-        frames = [frame for frame in bank.frames if frame.count is not None]
+        frames = [frame for frame in bank.frames if frame.count is not None and lineage in (None, frame.lineage)]
         if not frames:
             raise DataError(
-                f"no frame of {bank.store.uri} has a count, so no counter can be trained or scored; "
+                f"no frame of {_held(bank, lineage)} has a count, so no counter can be trained or scored; "
                 "fill the manifest's count column (or points.csv) and import it into a new bank"
             )
         return frames
@@ -212,14 +216,18 @@ def labelled_frames(bank: Bank, task: Task) -> list[Frame]:
     return frames
 
 
-def trainable_frames(bank: Bank, task: Task) -> list[Frame]:
-    """The labelled frames of a bank that can teach the task. Raises DataError, saying what the bank lacks."""
-    frames = labelled_frames(bank, task)
+def trainable_frames(bank: Bank, task: Task, lineage: str | None = None) -> list[Frame]:
+    """The labelled frames of a bank, all or those of one lineage, that can teach the task.
+
+    Raises DataError, saying what the bank lacks.
+    """
+    frames = labelled_frames(bank, task, lineage)
     if task == "count":
         splits = {frame.split for frame in frames}
         if "train" not in splits or len(splits) < 2:
+            seen = " and ".join(sorted(map(str, splits)))
             raise DataError(
-                f"all counted frames of {bank.store.uri} are in its {' and '.join(sorted(map(str, splits)))} split, "
+                f"all counted frames of {_held(bank, lineage)} are in its {seen} split, "
                 "and training needs some in train and some in another; import counted frames of another well or "
                 "plate, or give the frames groups of their own"
             )
@@ -236,6 +244,10 @@ def trainable_frames(bank: Bank, task: Task) -> list[Frame]:
                 "so none is left to test on; import frames of another well or plate of it"
             )
     return frames
+
+
+def _held(bank: Bank, lineage: str | None) -> str:
+    return f"{lineage} in {bank.store.uri}" if lineage else bank.store.uri
 
 
 def batches(

@@ -28,6 +28,7 @@ from cellnet import models, training
 from cellnet.bank import Bank
 from cellnet.config import DEFAULT_NAMES, Split, TrainConfig
 from cellnet.errors import CellnetError, ConfigError, DataError
+from cellnet.lineup import counter_name
 from cellnet.losses import criterion_of
 from cellnet.models import parameters_n
 from cellnet.parallel import unwrapped
@@ -86,15 +87,15 @@ def train(
     workers that the cluster or the bank cannot keep busy, and with `gpu` where there are too few GPUs.
     """
     bank = places.open_bank()
-    places.open_registry().check_publish(name or DEFAULT_NAMES[config.task])
-    trainable_frames(bank, config.task)
+    model = name or model_name(config)
+    places.open_registry().check_publish(model)
+    trainable_frames(bank, config.task, config.lineage)
     cluster.connect()
     use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
     shards = make_shards(bank, config)
-    say(describe_shards(shards))
+    say(describe_shards(shards, config.lineage))
     config = decided(config, shards)
     check_workers(workers, config, shards)
-    model = name or DEFAULT_NAMES[config.task]
     run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
@@ -104,9 +105,14 @@ def train(
         say("the same command with --resume goes on after the last epoch that was kept")
         raise
     more = score_drawn_holdout(bank, shards, config, trained.weights) if config.protocol == "paper" else {}
-    version = publish(places.open_registry(), bank, shards, config, trained, name=name, more=more, say=say)
+    version = publish(places.open_registry(), bank, shards, config, trained, name=model, more=more, say=say)
     run.finish(version.ref)
     return version
+
+
+def model_name(config: TrainConfig) -> str:
+    """What the model of a training is called in the registry unless told otherwise."""
+    return counter_name(config.lineage) if config.lineage else DEFAULT_NAMES[config.task]
 
 
 def at_least(workers: Workers) -> int:
@@ -136,13 +142,14 @@ def decided(config: TrainConfig, shards: Shards) -> TrainConfig:
     return training.decide_epochs(config.model_copy(update=chosen), tiles=shards.rows["train"])
 
 
-def describe_shards(shards: Shards) -> str:
-    """One line for a person."""
+def describe_shards(shards: Shards, lineage: str | None = None) -> str:
+    """One line for a person; of a `lineage`, where the shards hold no other."""
+    alone = f" of {lineage} alone" if lineage else ""
     tile = "×".join(str(side) for side in reversed(shards.preprocess.tile_px))
     made = "made" if shards.fresh else "found"
     test = f"{shards.rows['test']} test tiles" if shards.rows["test"] else "no test split, so the last epoch is taken"
     out = f"; {shards.left_out} frames too small or of another magnification are left out" if shards.left_out else ""
-    return f"shards {made}: {shards.rows['train']} training tiles of {tile} px, {test}{out}"
+    return f"shards {made}: {shards.rows['train']} training tiles of {tile} px{alone}, {test}{out}"
 
 
 def run_training(
@@ -246,7 +253,7 @@ def publish(
     config: TrainConfig,
     trained: Trained,
     *,
-    name: str | None = None,
+    name: str,
     search: list[dict[str, Any]] | None = None,
     sweep: str | None = None,
     more: dict[str, Any] | None = None,
@@ -257,7 +264,7 @@ def publish(
     `search` and `sweep` are the table and the place of the search that chose it; `more` are scores over other rows
     than the test tiles.
     """
-    frames = [frame for frame in trainable_frames(bank, config.task) if frame.split == "train"]
+    frames = [frame for frame in trainable_frames(bank, config.task, config.lineage) if frame.split == "train"]
     card = Card(
         task=config.task,
         classes=shards.classes,
@@ -277,9 +284,8 @@ def publish(
         search=search,
         sweep=sweep,
     )
-    model = name or DEFAULT_NAMES[config.task]
-    card, files = finished(model, bank, card, trained.weights, say=say)
-    return registry.publish(model, files, card)
+    card, files = finished(name, bank, card, trained.weights, say=say)
+    return registry.publish(name, files, card)
 
 
 def epoch_line(epoch: training.Epoch, epochs: object, *, best: bool) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import ray.tune
 import ray.tune.schedulers
 
-from cellnet.config import DEFAULT_NAMES, Range, Settings, TuneConfig
+from cellnet.config import Range, Settings, TuneConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.search import Trial, describe, draw, smallest_batch
 from pipelines import cluster
@@ -21,7 +21,7 @@ from pipelines.places import Places, filesystem
 from pipelines.runs import Say, find_run
 from pipelines.shards import SPLITS, make_shards, trainable_frames
 from pipelines.sweeps import Sweep, keep_trial, trials_of
-from pipelines.train import check_workers, decided, describe_shards, read_tiles
+from pipelines.train import check_workers, decided, describe_shards, model_name, read_tiles
 from pipelines.trials import of_space, trainable
 from pipelines.winner import Search, conclude
 
@@ -49,16 +49,16 @@ def tune(
     lineage there is none) or when every trial failed, ConfigError for workers or GPUs that are not to be had.
     """
     bank = places.open_bank()
-    model = name or DEFAULT_NAMES[config.train.task]
+    model = name or model_name(config.train)
     places.open_registry().check_publish(model)
-    trainable_frames(bank, config.train.task)
-    if not bank.split("test"):
+    frames = trainable_frames(bank, config.train.task, config.train.lineage)
+    if not any(frame.split == "test" for frame in frames):
         raise DataError(
-            f"{places.bank} has no test split to choose by; a search needs at least three groups of every lineage"
+            f"{places.bank} has no test frames to choose by; a search needs at least three groups of every lineage"
         )
     cluster.connect()
     shards = make_shards(bank, config.train)
-    say(describe_shards(shards))
+    say(describe_shards(shards, config.train.lineage))
     config = config.model_copy(update={"train": decided(config.train, shards)})
     check_workers(workers, config.train.model_copy(update={"batch_size": smallest_batch(config)}), shards)
     run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
