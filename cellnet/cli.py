@@ -4,6 +4,7 @@ The one module that calls into pipelines and serve, and only when a command need
 """
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -12,20 +13,23 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellnet.answers import Prediction
-from cellnet.config import BankSettings, TrainConfig, TuneConfig, load_config
+from cellnet.config import BankSettings, TrainConfig, TuneConfig, load_checked, load_config
 from cellnet.errors import CellnetError, ConfigError, IntegrityError, plain
+from cellnet.progress import Meter
 from cellnet.readers import Options
+from cellnet.tables import COLUMNS, for_spreadsheet, row_of
 
 if TYPE_CHECKING:
     from cellnet.bank import Bank, Frame
     from cellnet.registry import Listed
     from pipelines.places import Places
+    from pipelines.predict import Job
     from pipelines.winner import Search
 
 FIGURE_NAMES = {
@@ -44,10 +48,6 @@ FIGURE_NAMES = {
 SHOWN = 10
 """Near-duplicates that an import names one by one."""
 PAGE_HELP = "of files of several pages: middle, all, or a number from 1"
-CSV_COLUMNS = [
-    *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level"),
-    *("unfamiliar", "unfamiliar_reason", "tiles", "magnification", "classifier", "regressor", "error"),
-]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,6 +132,7 @@ def _add_places(parser: argparse.ArgumentParser, *, registry: bool, publishes: b
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=["classify", "count"], required=True)
+    parser.add_argument("--lineage", metavar="NAME", help="of a counter: train it on this lineage alone")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file of settings")
     parser.add_argument(
         "--set",
@@ -140,7 +141,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="one setting, over the file's; see cellnet/config.py for all, with their defaults",
     )
-    parser.add_argument("--name", help="model name in the registry (classifier or regressor)")
+    parser.add_argument("--name", help="model name in the registry (classifier, regressor or regressor-LINEAGE)")
     parser.add_argument("--runs", metavar="URI", help="where runs keep checkpoints (runs, beside the registry)")
 
 
@@ -271,7 +272,8 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
     promote = verbs.add_parser("promote", help="point an alias at a version that is better than the one it points at")
     promote.description = (
         "Point an alias at a version. Where it points at another one already, both are scored on the holdout of one "
-        "bank, and the alias moves if the new one is better by a paired bootstrap over groups; else exit 2."
+        "bank, and the alias moves if the new one is better by a paired bootstrap over groups; else exit 2. The first "
+        "counter of one lineage must be better at it than the regressor of the same alias."
     )
     promote.add_argument("ref", metavar="REF", nargs="?")
     promote.add_argument("alias", metavar="ALIAS")
@@ -341,11 +343,23 @@ def _add_registry_copies(verbs: Any) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER")
+    parser.description = (
+        "Name and count what images show. IMAGES are image files, folders of them, Harmony exports, a manifest.csv "
+        "(image,pixel_um) or s3://bucket/prefix. Results come on stdout, and with --out are kept in a folder too."
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES")
     parser.add_argument("--classifier", metavar="REF", help="(classifier:champion)")
     parser.add_argument("--regressor", metavar="REF", help="(regressor:champion)")
     parser.add_argument("--pixel-um", type=float, metavar="UM", help="micrometres a pixel of these images")
     parser.add_argument("--page", type=_page, metavar="PAGE", help=PAGE_HELP)
+    parser.add_argument("--channel", metavar="NAME", help="of a Harmony export (the only one of transmitted light)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="also keep results there as they come, so that the same command goes on after an interruption; at the "
+        "end predictions.csv, predictions.parquet and, where file names tell wells, plate.png",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="forget the results that --out holds")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="CSV on stdout")
     form.add_argument("--json", action="store_true", help="a JSON object a line on stdout")
@@ -354,11 +368,42 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--replicas", type=_positive, default=1, metavar="N", help="of each model (%(default)s)")
+    parser.description = (
+        "Answer over HTTP with the champions of a registry, until Ctrl-C: a page at /, its interface at /docs. When an "
+        "alias moves, the version that it points at takes over within seconds."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="(%(default)s); 0.0.0.0 lets others in")
+    parser.add_argument("--port", type=int, default=8000, help="(%(default)s)")
     parser.add_argument("--classifier", metavar="REF", help="(classifier:champion)")
-    parser.add_argument("--regressor", metavar="REF", help="(regressor:champion)")
+    parser.add_argument("--regressor", metavar="REF", help="(regressor:champion, and regressor-LINEAGE:champion)")
+    parser.add_argument(
+        "--challenger",
+        metavar="SHARE|shadow",
+        help="share of requests that the alias challenger answers, like 0.1; shadow: it only looks, for the figures",
+    )
+    machine = parser.add_argument_group("how much of the machine it takes")
+    machine.add_argument(
+        "--replicas", type=_range, metavar="N|MIN:MAX", help="processes (1); 1:4 are as many as requests want"
+    )
+    machine.add_argument("--threads", type=_positive, metavar="N", help="of each process (as many as CPUs, at most 4)")
+    machine.add_argument(
+        "--engine", choices=["auto", "onnxruntime", "openvino", "torch"], help="what runs the models (the fastest)"
+    )
+    machine.add_argument("--no-overlays", action="store_true", help="no process that draws pictures, to save memory")
+    bounds = parser.add_argument_group("bounds")
+    bounds.add_argument("--max-request-mb", type=float, metavar="MB", help="of a request (64)")
+    bounds.add_argument("--max-images", type=_positive, metavar="N", help="in a request (64)")
+    bounds.add_argument("--max-megapixels", type=float, metavar="MP", help="of an image (100)")
+    bounds.add_argument("--max-queue", type=_positive, metavar="N", help="requests in a process at a time (128)")
+    bounds.add_argument("--max-seconds", type=float, metavar="S", help="from a request to its answer (60)")
+    guard = parser.add_argument_group("who may ask, and what is noted")
+    guard.add_argument(
+        "--api-keys", metavar="FILE", help="keys, one a line, of which requests must hold one (CELLNET_API_KEYS: keys)"
+    )
+    guard.add_argument(
+        "--cors", action="append", metavar="ORIGIN", help="another web page that may call it, like https://lab.example"
+    )
+    guard.add_argument("--log-requests", action="store_true", help="a line of JSON a request")
     _add_places(parser, registry=True)
     parser.set_defaults(run=_serve)
 
@@ -415,10 +460,10 @@ def _bank_shards(arguments: argparse.Namespace) -> None:
     from pipelines.shards import make_shards
     from pipelines.train import describe_shards
 
-    config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
+    config = _train_config(arguments)
     bank = _places(arguments).open_bank()
     cluster.connect()
-    print(describe_shards(make_shards(bank, config)))
+    print(describe_shards(make_shards(bank, config), config.lineage))
 
 
 def _print_bank(bank: "Bank", *, as_json: bool) -> None:
@@ -456,8 +501,17 @@ def _facts(frames: "list[Frame]") -> dict[str, Any]:
     }
 
 
+def _train_config(arguments: argparse.Namespace) -> TrainConfig:
+    return load_config(TrainConfig, file=arguments.config, sets=arguments.set, **_fixed(arguments))
+
+
+def _fixed(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings of a training that have options of their own."""
+    return {"task": arguments.task} | ({} if arguments.lineage is None else {"lineage": arguments.lineage})
+
+
 def _train(arguments: argparse.Namespace) -> None:
-    config = load_config(TrainConfig, file=arguments.config, sets=arguments.set, task=arguments.task)
+    config = _train_config(arguments)
     if arguments.summary:
         print(_summary(_places(arguments).open_bank(), config))
         return
@@ -492,7 +546,7 @@ def _summary(bank: "Bank", config: TrainConfig) -> str:
     from cellnet.summary import summary
     from pipelines.shards import trainable_frames
 
-    trainable_frames(bank, config.task)
+    trainable_frames(bank, config.task, config.lineage)
     return summary(fresh_network(config, len(bank.lineages)))
 
 
@@ -503,8 +557,9 @@ def _tune(arguments: argparse.Namespace) -> None:
         item if item.split(".")[0].split("=")[0] in TuneConfig.model_fields else f"train.{item}"
         for item in arguments.set
     ]
-    fixed = {"train.task": arguments.task} | ({"trials": arguments.trials} if arguments.trials else {})
-    config = load_config(TuneConfig, file=arguments.config, sets=sets, **fixed)
+    fixed = {f"train.{key}": value for key, value in _fixed(arguments).items()}
+    trials = {"trials": arguments.trials} if arguments.trials else {}
+    config = load_config(TuneConfig, file=arguments.config, sets=sets, **fixed, **trials)
     search = tune(
         _places(arguments),
         config,
@@ -572,9 +627,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The object of `evaluate --json` as a table for a person."""
+    from cellnet.evaluation import title
     from cellnet.metrics import MAIN, shown, units
 
-    print(f"{scores['model']} on the {scores['split']} split")
+    print(plain(title(scores)))
     names = FIGURE_NAMES[scores["task"]]
     _print_table([{"per": unit, **{name: scores[unit][name] for name in names}} for unit in ("tile", "frame")])
     main = MAIN[scores["task"]]
@@ -779,42 +835,80 @@ def _registry_keygen(arguments: argparse.Namespace) -> None:
 
 def _predict(arguments: argparse.Namespace) -> None:
     from pipelines.places import absolute
-    from pipelines.predict import predict
+    from pipelines.predict import prepare
 
     if arguments.pixel_um is not None and not arguments.pixel_um > 0:
         raise ConfigError(f"--pixel-um takes micrometres above 0, not {arguments.pixel_um:g}")
-    predictions = predict(
-        [path if path.exists() else Path(absolute(str(path))) for path in arguments.paths],
+    if arguments.overwrite and not arguments.out:
+        raise ConfigError("--overwrite is about the folder of --out; give that too, or leave it out")
+    job = prepare(
+        [given if os.path.exists(given) else absolute(given) for given in arguments.images],
         _places(arguments),
         classifier=arguments.classifier,
         regressor=arguments.regressor,
         pixel_um=arguments.pixel_um,
         page=arguments.page,
+        channel=arguments.channel,
+        out=absolute(arguments.out) if arguments.out else None,
+        overwrite=arguments.overwrite,
     )
-    writer = csv.DictWriter(sys.stdout, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    if arguments.csv:
-        writer.writeheader()
-    said: list[Prediction] = []
-    for prediction in predictions:
-        said.append(prediction)
-        if arguments.json:
-            print(prediction.model_dump_json(), flush=True)
-        elif arguments.csv:
-            probability = (prediction.probabilities or {}).get(prediction.lineage or "")
-            writer.writerow({**prediction.model_dump(), **prediction.models.model_dump(), "probability": probability})
-        elif prediction.error:
-            print(f"{prediction.image}: not predicted: {prediction.error}")
-        else:
-            print(_prediction_line(prediction))
-    bad = sum(prediction.error is not None for prediction in said)
-    say(f"{counted(len(said) - bad, 'image')} predicted, {bad} not")
-    if any(prediction.magnification == "assumed" for prediction in said):
-        say("note: pixel sizes are not known; the images are taken to be of the training frames' magnification")
-    unfamiliar = sum(prediction.unfamiliar is True for prediction in said)
-    if unfamiliar:
-        say(f"warning: {counted(unfamiliar, 'image')} unlike the training images; do not rely on what is said of them")
-    if bad == len(said):
+    if job.kept:
+        say(f"{len(job.kept):,} of {len(job.sources):,} images were predicted before, and are in {arguments.out}")
+    said = _print_predictions(job, arguments)
+    say(f"{counted(said['good'], 'image')} predicted, {said['bad']} not")
+    if said["assumed"]:
+        say(
+            "note: the pixel size of images, or of the training frames, is not known; these images are taken to be of "
+            "the training frames' magnification"
+        )
+    if said["unfamiliar"]:
+        strange = counted(said["unfamiliar"], "image")
+        say(f"warning: {strange} unlike the training images; do not rely on what is said of them")
+    for place in job.written:
+        say(f"written: {place}")
+    if not said["good"]:
         raise ConfigError("no image could be predicted; the reasons are above")
+
+
+def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str]:
+    """Print each prediction as it comes, and count what they come to."""
+    show = _print_json if arguments.json else _csv_printer() if arguments.csv else _print_prediction
+    said: Counter[str] = Counter()
+    meter = Meter(len(job.sources) - len(job.kept), sys.stderr, noun="images")
+    try:
+        with contextlib.closing(job.run()) as predictions:
+            for prediction in predictions:
+                if sys.stdout.isatty():
+                    meter.clear()
+                show(prediction)
+                said["bad" if prediction.error else "good"] += 1
+                said["assumed"] += prediction.magnification == "assumed"
+                said["unfamiliar"] += prediction.unfamiliar is True
+                meter.update(job.done)
+    except KeyboardInterrupt:
+        meter.clear()
+        if arguments.out:
+            say(f"what has come is kept in {arguments.out}; the same command goes on with it")
+        raise
+    finally:
+        meter.clear()
+    return said
+
+
+def _print_json(prediction: Prediction) -> None:
+    print(prediction.model_dump_json(), flush=True)
+
+
+def _csv_printer() -> Callable[[Prediction], None]:
+    """Prints the header at once, and then rows."""
+    writer = csv.DictWriter(sys.stdout, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    return lambda prediction: writer.writerow(for_spreadsheet(row_of(prediction)))
+
+
+def _print_prediction(prediction: Prediction) -> None:
+    error = prediction.error
+    print(plain(f"{prediction.image}: not predicted: {error}" if error else _prediction_line(prediction)))
 
 
 def _prediction_line(prediction: Prediction) -> str:
@@ -836,20 +930,24 @@ def _interval(prediction: Prediction) -> str:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    from serve.ingress import use_haproxy
+
+    use_haproxy()  # before anything imports ray.serve
     from pipelines import cluster
+    from pipelines.places import absolute
     from serve.app import ServeArgs, serve_forever
 
-    chosen = {role: ref for role in ("classifier", "regressor") if (ref := getattr(arguments, role))}
     places = _places(arguments)
-    args = ServeArgs(
-        registry=places.registry,
-        endpoint_url=places.endpoint_url,
-        trusted_keys=places.trusted_keys,
-        replicas=arguments.replicas,
-        **chosen,
-    )
+    given = {name: getattr(arguments, name, None) for name in ServeArgs.model_fields}
+    chosen = {name: value for name, value in given.items() if value is not None} | {
+        "registry": places.registry,
+        "trusted_keys": places.trusted_keys,
+    }
+    chosen["overlays"] = not arguments.no_overlays
+    if arguments.api_keys:
+        chosen["api_keys"] = absolute(arguments.api_keys)
     serve_forever(
-        args,
+        load_checked(ServeArgs, chosen, where="the option --"),
         host=arguments.host,
         port=arguments.port,
         connect=lambda: cluster.connect(show_logs=True),
@@ -889,6 +987,13 @@ def _cell(value: Any) -> str:
 
 def _page(text: str) -> str | int:
     return text if text in ("middle", "all") else _positive(text)
+
+
+def _range(text: str) -> int | tuple[int, int]:
+    parts = [_positive(part) for part in text.split(":")]
+    if len(parts) > 2 or parts != sorted(parts):
+        raise argparse.ArgumentTypeError(f"a number from 1, or MIN:MAX like 1:4, not {text}")
+    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 
 def _workers(text: str) -> int | tuple[int, int]:

@@ -1,40 +1,39 @@
-"""The HTTP interface: routes, bounds, errors as problem+json. Knows nothing of Ray; models are passed in."""
+"""The HTTP interface: routes over the models of a shelf. Knows nothing of Ray."""
 
 import asyncio
 import base64
+import csv
+import functools
 import hashlib
-import http
 import importlib.metadata
 import io
-import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Final, Literal
 
-import numpy as np
+import fastapi_offline
 from fastapi import FastAPI, Query, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from numpy.typing import NDArray
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from pydantic import Field
-from starlette.exceptions import HTTPException
 
-from cellnet.answers import Answer, Prediction, combine
-from cellnet.errors import CellnetError, ConflictError, DataError, NotFoundError
-from cellnet.images import Pages, choose_pages, decode, pixel_size_um
-from serve.schemas import ModelInfo, Models, Predictions, Problem
-from serve.uploads import FIELD, Limits, Upload, read_uploads
+from cellnet.answers import Prediction
+from cellnet.errors import DataError
+from cellnet.tables import COLUMNS, for_spreadsheet, row_of
+from serve.answering import Answerer, How
+from serve.inference import add_inference
+from serve.meters import CONTENT_TYPE, merged
+from serve.middleware import Surroundings
+from serve.problems import add_problems, problems
+from serve.schemas import ModelInfo, Models, Predictions, Readiness
+from serve.shelf import Served
+from serve.uploads import FIELD, Upload, read_uploads
 
-logger = logging.getLogger(__name__)
-
-STATUS: Final[dict[type[CellnetError], int]] = {DataError: 422, NotFoundError: 404, ConflictError: 409}
-IN_FLIGHT: Final = 4
-"""Images that one process holds decoded at a time: a 100-megapixel frame of 16 bits takes 200 MB."""
-READY_S: Final = 5.0
-"""How long a model may take to say that it is there, in seconds."""
+STATIC: Final = Path(fastapi_offline.__file__).parent / "static"
+"""The documentation page's script and style, since it may load nothing from elsewhere."""
 
 PixelUm = Annotated[
     float | None,
@@ -43,6 +42,11 @@ PixelUm = Annotated[
 Page = Annotated[
     Literal["middle", "all"] | Annotated[int, Field(ge=1)] | None,
     Query(description="What to take of a file of several pages: a number from 1, the middle one, or all of them."),
+]
+Format = Annotated[Literal["json", "csv"], Query(description="`csv` is for spreadsheets: a row an image.")]
+Overlay = Annotated[
+    bool,
+    Query(description="A picture (PNG) of one image instead: what was counted where, and what was looked at."),
 ]
 _BYTES: Final = {"type": "string", "format": "binary"}
 _BODY: Final = {
@@ -61,120 +65,188 @@ _NAME: Final = {
     "schema": {"type": "string"},
     "description": "Name of an image that is the body itself; the header Image-Name does the same.",
 }
-_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": Problem, "description": http.HTTPStatus(status).phrase} for status in (413, 422)
+
+
+_ANSWERS: Final = {
+    200: {"content": {"text/csv": {"schema": {"type": "string"}}, "image/png": {"schema": _BYTES}}},
+    **problems(401, 408, 413, 422, 503),
 }
 
-
-class Model(Protocol):
-    """A served model, wherever it runs."""
-
-    async def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Answer:
-        """What it says of a frame. Raises DataError for a frame it cannot use."""
-
-    async def describe(self) -> ModelInfo:
-        """What it is."""
+Draw = Callable[[Upload, How, Prediction], Awaitable[bytes]]
+"""A picture of an image and its prediction."""
+Texts = Callable[[], Awaitable[dict[str, str]]]
+"""The figures of every process that serves, by its name."""
 
 
-def make_api(models: Sequence[Model], limits: Limits) -> FastAPI:
-    """The application over a classifier, a counter, or both."""
+def make_api(
+    answerer: Answerer,
+    *,
+    keys: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    draw: Draw | None = None,
+    texts: Texts | None = None,
+) -> FastAPI:
+    """The application over the models of an answerer.
+
+    `keys`: sha256 of the API keys; where there are none, none is asked for. `origins`: web pages of others that may
+    call it. `draw`: makes overlays. `texts`: the figures of all processes (this one's alone).
+    """
     api = FastAPI(
         title="cellnet",
         description="Names the lineage of cells and counts them in phase-contrast and brightfield frames.",
         version=importlib.metadata.version("cellnet"),
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # its page loads scripts from elsewhere; ours is below
         redoc_url=None,
     )
-    _add_errors(api)
-    _add_health(api, models)
-    _add_page(api)
-    in_flight = asyncio.Semaphore(IN_FLIGHT)
+    add_problems(api)
+    if origins:
+        api.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
+    api.add_middleware(Surroundings, limits=answerer.limits, meters=answerer.meters, keys=tuple(keys))
+    _add_predict(api, answerer, draw)
+    add_inference(api, answerer)
+    _add_state(api, answerer, texts)
+    _add_pages(api)
+    return api
 
-    @api.post("/v1/predict", openapi_extra={"requestBody": _BODY, "parameters": [_NAME]}, responses=_PROBLEMS)
-    async def predict(request: Request, pixel_um: PixelUm = None, page: Page = None) -> Predictions:
+
+def _add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
+    @api.post(
+        "/v1/predict",
+        openapi_extra={"requestBody": _BODY, "parameters": [_NAME]},
+        responses=_ANSWERS,
+        response_model=Predictions,
+    )
+    async def predict(
+        request: Request, pixel_um: PixelUm = None, page: Page = None, format: Format = "json", overlay: Overlay = False
+    ) -> Response:
         """Lineage and count of one image (the body), or of several (a form's `images`).
 
         A bad image alone is a problem 422; among others it is an entry with `error`, and the others are answered.
         """
-        how = _How(pixel_um=pixel_um, page=page, models=models, in_flight=in_flight)
-        uploads = await read_uploads(request, limits)
+        how = answerer.how(request.state.request_id, pixel_um=pixel_um, page=page)
+        uploads = await read_uploads(request, answerer.limits)
+        if overlay:
+            return await _drawn(uploads, how, answerer, draw)
         if len(uploads) == 1:
-            return Predictions(predictions=await _predict(uploads[0], how))
-        answered = await asyncio.gather(*(_predict_or_say(upload, how) for upload in uploads))
-        return Predictions(predictions=[prediction for pages in answered for prediction in pages])
+            said = await answerer.predict(uploads[0], how)
+        else:
+            answered = await asyncio.gather(*(answerer.predict_or_say(upload, how) for upload in uploads))
+            said = [prediction for pages in answered for prediction in pages]
+        bad = sum(one.error is not None for one in said)
+        answerer.meters.images.labels("not usable").inc(bad)
+        request.state.noted = {"images": len(said), "bad": bad, "models": [served.ref for served in how.models]}
+        if format == "csv":
+            return PlainTextResponse(_csv(said), media_type="text/csv")
+        return Response(Predictions(predictions=said).model_dump_json(), media_type="application/json")
 
-    @api.get("/v1/models")
+
+def _csv(said: list[Prediction]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(for_spreadsheet(row_of(prediction)) for prediction in said)
+    return text.getvalue()
+
+
+async def _drawn(uploads: list[Upload], how: How, answerer: Answerer, draw: Draw | None) -> Response:
+    """The picture of the one image, with the versions that it shows in the header Cellnet-Models."""
+    if draw is None:
+        raise DataError("this service draws no overlays; start it without --no-overlays, or leave overlay out")
+    if len(uploads) != 1:
+        raise DataError(f"an overlay is of one image, and the request holds {len(uploads)}; send one at a time")
+    said = await answerer.predict(uploads[0], how)
+    if len(said) != 1:
+        raise DataError(f"{uploads[0].name}: an overlay is of one page, not of {len(said)}; choose: page, a number")
+    refs = [ref for ref in (said[0].models.classifier, said[0].models.regressor) if ref]
+    picture = await draw(uploads[0], how, said[0])
+    return Response(picture, media_type="image/png", headers={"Cellnet-Models": ", ".join(refs)})
+
+
+def _add_state(api: FastAPI, answerer: Answerer, texts: Texts | None) -> None:
+    shelf, meters = answerer.shelf, answerer.meters
+
+    @api.get("/v1/models", responses=problems(401, 503))
     async def list_models() -> Models:
         """The models that are being served."""
-        return Models(models=await asyncio.gather(*(model.describe() for model in models)))
+        return Models(models=[*_infos(answerer)])
 
-    return api
-
-
-@dataclass(frozen=True, kw_only=True)
-class _How:
-    """What is the same for every image of a request."""
-
-    pixel_um: float | None
-    page: Pages | None
-    models: Sequence[Model]
-    in_flight: asyncio.Semaphore
-
-
-async def _predict(upload: Upload, how: _How) -> list[Prediction]:
-    """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""
-    um = how.pixel_um or pixel_size_um(upload.data)
-    predictions = []
-    for page in choose_pages(io.BytesIO(upload.data), how.page, name=upload.name):
-        async with how.in_flight:
-            image_HW = await run_in_threadpool(decode, upload.data, name=upload.name, page=page)
-            try:
-                answers = await asyncio.gather(*(model.answer(image_HW, um) for model in how.models))
-            except DataError as error:
-                raise DataError(f"{upload.name}: {error}") from error
-        predictions.append(combine(upload.name if page is None else f"{upload.name}#{page}", answers))
-    return predictions
-
-
-async def _predict_or_say(upload: Upload, how: _How) -> list[Prediction]:
-    """What the models say of an image, or what is wrong with it."""
-    try:
-        return await _predict(upload, how)
-    except DataError as error:
-        return [Prediction(image=upload.name, error=str(error))]
-
-
-def _add_health(api: FastAPI, models: Sequence[Model]) -> None:
     @api.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
         """`ok` while this process answers at all."""
         return "ok"
 
-    @api.get("/readyz", response_class=PlainTextResponse, responses={503: {"model": Problem}})
-    async def readyz() -> str:
-        """`ok` while every model answers too."""
-        try:
-            async with asyncio.timeout(READY_S):
-                await asyncio.gather(*(model.describe() for model in models))
-        except Exception as error:  # whatever it is, it is not ready
-            raise HTTPException(503, f"a model does not answer ({type(error).__name__}); try again later") from error
-        return "ok"
+    @api.get("/readyz")
+    async def readyz(request: Request) -> Readiness:
+        """Whether it answers with the versions that the registry says; it answers with older ones if not."""
+        found = [f"{role}: {why}" for role, why in shelf.problems.items()]
+        return Readiness(
+            status="stale" if found else "ok",
+            problems=found if request.state.known else [],
+            registry_answered=datetime.fromtimestamp(shelf.checked, UTC).isoformat(timespec="seconds"),
+        )
+
+    @api.get("/metrics", response_class=PlainTextResponse, responses=problems(401))
+    async def metrics() -> Response:
+        """Figures of all processes that serve, for Prometheus."""
+        found = await texts() if texts else {"0": meters.text()}
+        return Response(await asyncio.to_thread(merged, found), media_type=CONTENT_TYPE)
 
 
-def _add_page(api: FastAPI) -> None:
+def _infos(answerer: Answerer) -> list[ModelInfo]:
+    shelf = answerer.shelf
+    roles = {id(served): lineage for lineage, served in shelf.champions.by_lineage.items()}
+    return [
+        _info(served, roles.get(id(served), "classifier" if served.version.card.task == "classify" else "regressor"))
+        for served in (*shelf.champions, *shelf.challengers)
+    ]
+
+
+def _info(served: Served, role: str) -> ModelInfo:
+    card = served.version.card
+    return ModelInfo(
+        ref=served.ref,
+        role=role,
+        alias=served.alias,
+        engine=served.engine,
+        task=card.task,
+        classes=card.classes,
+        scores=card.scores,
+        bank_digest=card.bank_digest,
+        tile_px=card.preprocess.tile_px,
+        pixel_um=card.preprocess.pixel_um,
+    )
+
+
+def _add_pages(api: FastAPI) -> None:
     html = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    headers = {
-        "Content-Security-Policy": _content_policy(html),
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
+    policy = content_policy(html)
 
     @api.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(html, headers=headers)
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        root = request.scope.get("root_path", "").rstrip("/")
+        shown = get_swagger_ui_html(
+            openapi_url=f"{root}/openapi.json",
+            title="cellnet: its HTTP interface",
+            swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}/docs/swagger-ui.css",
+            swagger_favicon_url="data:,",
+        )
+        text = bytes(shown.body).decode()
+        return HTMLResponse(text, headers={"Content-Security-Policy": _docs_policy(text)})
+
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        api.add_api_route(f"/docs/{name}", functools.partial(_file, STATIC / name), include_in_schema=False)
 
 
-def _content_policy(html: str) -> str:
+async def _file(path: Path) -> FileResponse:
+    return FileResponse(path, headers={"Cache-Control": "max-age=86400"})
+
+
+def content_policy(html: str) -> str:
     """A Content-Security-Policy under which nothing runs but the page's own style and script, by their hashes."""
     hashes = {
         tag: base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
@@ -186,30 +258,10 @@ def _content_policy(html: str) -> str:
     )
 
 
-def _add_errors(api: FastAPI) -> None:
-    """Every error leaves as problem+json."""
-
-    @api.exception_handler(CellnetError)
-    async def on_cellnet_error(request: Request, error: CellnetError) -> JSONResponse:
-        status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
-        if status == 500:
-            logger.error("%s %s: %s", request.method, request.url.path, error)
-        return _problem(status, str(error))
-
-    @api.exception_handler(HTTPException)
-    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return _problem(error.status_code, error.detail, error.headers)
-
-    @api.exception_handler(RequestValidationError)
-    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        return _problem(422, f"{first['loc'][:2][-1]}: {first['msg']} (seen: {first['input']!r:.80})")
-
-    @api.exception_handler(Exception)
-    async def on_fault(request: Request, error: Exception) -> JSONResponse:
-        return _problem(500, "the service failed; its log says why")
-
-
-def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    problem = Problem(title=http.HTTPStatus(status).phrase, status=status, detail=detail)
-    return JSONResponse(problem.model_dump(), status, headers, media_type="application/problem+json")
+def _docs_policy(html: str) -> str:
+    [script] = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self' 'unsafe-inline'; img-src data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )

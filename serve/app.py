@@ -1,8 +1,7 @@
 """The Ray Serve application: `serve run serve.app:build registry=FOLDER`, or `cellnet serve --registry FOLDER`.
 
-    Api          (gateway, over api) reads, bounds and decodes what is sent, then asks the models
-    classifier   (replica) the model that names the lineage
-    regressor    (replica) the model that counts
+    service      answers over HTTP: decodes, batches and runs the models (`serve.service`); as many processes as asked
+    overlays     draws what was counted where (`serve.overlays`), in torch
 
 No `from __future__ import annotations` here: Ray Serve reads the type of `build`'s argument.
 """
@@ -18,27 +17,37 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 from ray import serve
 from ray.serve import Application
 
-from cellnet.config import DEFAULT_NAMES, Frozen
+from cellnet.config import Frozen
+from cellnet.engines import EngineName, load_model
 from cellnet.errors import ConfigError
-from cellnet.predictor import Predictor, resolve_models
+from cellnet.lineup import resolve_models
 from cellnet.registry import Registry
 from cellnet.signing import load_trusted
-from serve.gateway import Api
-from serve.replica import Replica
-from serve.uploads import Limits
+from serve.keys import load_keys
+from serve.limits import Limits
+from serve.overlays import Overlays
+from serve.service import Service
 
 APPLICATION: Final = "cellnet"
 CPUS: Final = 0.2
 """What a replica reserves of Ray's CPUs: little, so that all of it starts on a laptop beside other work."""
-QUEUE: Final = 16
-"""Requests that a replica takes at a time; more wait in the caller."""
+ABOVE: Final = 2
+"""How many times its own queue a replica is given, so that it is the one that says that it is busy."""
+DRAIN_S: Final = 20.0
+"""How long a replica that is to end may take for what it has begun."""
+ENVIRONMENT: Final = {
+    "OMP_NUM_THREADS": "1",  # the pool's threads are all there should be
+    "GRPC_ENABLE_FORK_SUPPORT": "0",  # which says on the terminal that it does nothing
+}
 QUIET: Final = {"log_level": "ERROR", "enable_access_log": False}
+
+Replicas = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
 class ServeArgs(Frozen):
@@ -51,46 +60,88 @@ class ServeArgs(Frozen):
     trusted_keys: str | None = Field(default_factory=lambda: os.environ.get("CELLNET_TRUSTED_KEYS") or None)
     """A file of public keys; where there is one, only versions that one of them signed are served."""
     classifier: str | None = None
-    """`name@7` or `name:alias`; left out, classifier:champion if there is one."""
+    """`name@7` or `name:alias`; left out, classifier:champion if there is one. Aliases are followed."""
     regressor: str | None = None
-    """Likewise; left out, regressor:champion if there is one."""
-    replicas: int = Field(default=1, ge=1)
-    """Processes a model."""
-    threads: int = Field(default=1, ge=1)
+    """Likewise; left out, regressor:champion if there is one, and the champions of regressor-LINEAGE."""
+    poll_s: float = Field(default=2.0, gt=0)
+    """How often each replica asks the registry whether an alias has moved."""
+    challenger: Annotated[float, Field(ge=0, le=1)] | Literal["shadow"] = 0.0
+    """Share of requests that the aliases `challenger` answer; `shadow`: none, but they see all."""
+    engine: EngineName = "auto"
+    """What runs the models; `auto` is the fastest that is installed."""
+    overlays: bool = True
+    """Whether pictures of what was counted where are drawn, by a process of its own."""
+    replicas: Replicas = 1
+    """Processes that answer; `[least, most]`: as many as the requests in them want."""
+    threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1)
     """CPU threads a replica."""
     max_request_mb: float = Field(default=64, gt=0)
     max_images: int = Field(default=64, ge=1)
+    """In a request, and pages of a file."""
+    max_megapixels: float = Field(default=100, gt=0, le=100)
+    """Of an image."""
+    max_queue: int = Field(default=128, ge=1)
+    """Requests in a replica at a time; more are told to come again."""
+    max_seconds: float = Field(default=60, gt=0)
+    """From the beginning of a request to its answer."""
+    api_keys: str | None = None
+    """A file of API keys, one a line; CELLNET_API_KEYS holds others, between commas. With none, everybody may ask."""
+    cors: tuple[str, ...] = ()
+    """Origins of other web pages that may call it, like https://lab.example."""
+    log_requests: bool = False
+    """Whether each request is a line of JSON in the replica's log."""
 
 
 def build(args: ServeArgs) -> Application:
     """The application over the models that the registry holds: both, or the one that is there.
 
-    The models are loaded once here, so that a wrong reference or damaged weights stop it before anything is
-    deployed, and every replica serves the same version. Raises NotFoundError, ConfigError, IntegrityError or
-    UntrustedError.
+    The models are loaded once here, so that a wrong reference or damaged files stop it before anything is deployed.
+    Raises NotFoundError, ConfigError, IntegrityError or UntrustedError.
     """
     trusted = load_trusted(Path(args.trusted_keys)) if args.trusted_keys else ()
     registry = Registry.open(args.registry, endpoint_url=args.endpoint_url, trusted=trusted)
-    refs = _refs(registry, args)
-    limits = Limits(request_mb=args.max_request_mb, images=args.max_images)
-    small = {"num_cpus": CPUS}
-    replica = serve.deployment(Replica).options(
-        num_replicas=args.replicas, max_ongoing_requests=QUEUE, ray_actor_options=small
+    for version in resolve_models(registry, args.classifier, args.regressor):
+        load_model(registry, version, engine=args.engine)
+    small: dict[str, Any] = {"num_cpus": CPUS, "runtime_env": {"env_vars": ENVIRONMENT}}
+    overlays = serve.deployment(Overlays, name="overlays").options(ray_actor_options=small)
+    service = serve.deployment(serve.ingress()(Service), name="service").options(
+        max_ongoing_requests=ABOVE * args.max_queue,
+        ray_actor_options=small,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_wait_loop_s=0.2,
+        **_scale(args),
     )
-    models = [
-        replica.options(name=role).bind(registry=registry, ref=ref, threads=args.threads) for role, ref in refs.items()
-    ]
-    ingress = serve.deployment(serve.ingress()(Api), name="Api")
-    return ingress.options(max_ongoing_requests=QUEUE, ray_actor_options=small).bind(models, limits)
+    return service.bind(
+        registry=registry,
+        classifier=args.classifier,
+        regressor=args.regressor,
+        challenge=args.challenger,
+        engine=args.engine,
+        threads=args.threads,
+        poll_s=args.poll_s,
+        limits=Limits(
+            request_mb=args.max_request_mb,
+            images=args.max_images,
+            megapixels=args.max_megapixels,
+            queue=args.max_queue,
+            seconds=args.max_seconds,
+        ),
+        keys=load_keys(Path(args.api_keys) if args.api_keys else None),
+        origins=args.cors,
+        log_requests=args.log_requests,
+        overlays=overlays.bind(registry=registry, threads=args.threads) if args.overlays else None,
+    )
 
 
-def _refs(registry: Registry, args: ServeArgs) -> dict[str, str]:
-    """The versions, `name@number`, by role; each can be loaded and does what its role asks."""
-    refs = resolve_models(registry, args.classifier, args.regressor)
-    for task, role in DEFAULT_NAMES.items():
-        if role in refs and (found := Predictor.load(registry, refs[role]).task) != task:
-            raise ConfigError(f"{refs[role]} is a model to {found}, not to {task}; give another reference as {role}")
-    return refs
+def _scale(args: ServeArgs) -> dict[str, Any]:
+    """How many replicas there are: one more where each has more requests than keep its threads busy twice over."""
+    if isinstance(args.replicas, int):
+        return {"num_replicas": args.replicas}
+    least, most = args.replicas
+    if least > most:
+        raise ConfigError(f"replicas takes the least and the most, not [{least}, {most}]")
+    scaling = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": 2 * args.threads}
+    return {"autoscaling_config": scaling | {"upscale_delay_s": 5, "downscale_delay_s": 120}}
 
 
 def serve_forever(

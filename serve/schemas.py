@@ -1,6 +1,6 @@
 """What the service says, as it goes over the wire: pydantic models, and so the OpenAPI description."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -18,6 +18,9 @@ class ModelInfo(BaseModel):
     """A model that is being served."""
 
     ref: str = Field(description="The version, `name@number`.")
+    role: str = Field(description="`classifier`, `regressor`, or the lineage that it alone counts.")
+    alias: str = Field(description="`champion` or `challenger`, or what else was asked for.")
+    engine: str = Field(description="What runs it.")
     task: Task
     classes: list[str] = Field(description="Lineages that it knows; empty for a counter.")
     scores: dict[str, Any] = Field(description="By split of its bank; `holdout` is the report.")
@@ -39,3 +42,12 @@ class Problem(BaseModel):
     title: str = Field(description="The status in words.")
     status: int
     detail: str = Field(description="What is wrong, with the image's name, and the next step.")
+    request_id: str | None = Field(default=None, description="What the service's log calls the request.")
+
+
+class Readiness(BaseModel):
+    """Whether the service answers, and with what the registry says."""
+
+    status: Literal["ok", "stale"] = Field(description="`stale`: other versions may be served than the registry says.")
+    problems: list[str] = Field(description="Why; told only to those who have a key, where keys are asked for.")
+    registry_answered: str = Field(description="When the registry last answered, UTC, ISO 8601.")

@@ -10,18 +10,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from cellnet.errors import DataError
+from serve.limits import Limits, Share
 
 FIELD = "images"
 MAX_NAME = 200
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much one request may bring."""
-
-    request_mb: float
-    """Megabytes (10⁶ bytes) of the whole body."""
-    images: int
 
 
 @dataclass(frozen=True)
@@ -36,19 +28,25 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     """The images of a form's `images` fields, or the body itself as one image.
 
     A body of any type but multipart is taken for an image, since decoding tells better than a header does.
-    Raises HTTPException 413 for too much or too many, DataError for none.
+    Raises HTTPException 413 for too much or too many, 503 where all requests hold too much, DataError for none.
     """
-    _check_length(request, limits)
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        data = b"".join([chunk async for chunk in _bounded(request, limits)])
+        data = await read_body(request, limits)
         if not data:
             raise DataError("the request holds no image; send one as the body, or several as form fields 'images'")
         return [Upload(_raw_name(request), data)]
+    _check_length(request, limits)
     form = await _read_form(request, limits)
     try:
         return await _form_uploads(form)
     finally:
         await form.close()
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The whole body. Raises HTTPException 413 for too much, 503 where all requests hold too much."""
+    _check_length(request, limits)
+    return b"".join([chunk async for chunk in _bounded(request, limits)])
 
 
 def _check_length(request: Request, limits: Limits) -> None:
@@ -61,10 +59,12 @@ def _check_length(request: Request, limits: Limits) -> None:
 async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
     """The body in chunks, given up once it is over the limit, whatever its header said."""
     seen = 0
+    share: Share = request.state.share
     async for chunk in request.stream():
         seen += len(chunk)
         if seen > limits.request_mb * 1e6:
             raise _too_large(limits)
+        share.take(len(chunk))
         yield chunk
 
 

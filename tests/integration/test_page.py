@@ -1,24 +1,30 @@
-"""The page in a real browser, over models whose answers are known."""
+"""The page in a real browser, over a service whose answers are known: a file holds what is said of it, as JSON."""
 
+import asyncio
+import csv
+import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import uvicorn
-from numpy.typing import NDArray
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from cellnet.answers import Answer
+import serve
 from cellnet.images import encode_png
-from serve.api import make_api
-from serve.schemas import ModelInfo
-from serve.uploads import Limits
+from cellnet.plate import well_of
+from serve.api import content_policy
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
+from selenium.webdriver import ActionChains, Keys  # noqa: E402 - only where there is selenium
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium-driver)")
 
@@ -26,59 +32,118 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1000,900"
 )
+SHARES = {"A172": 0.9, "VERO6": 0.1}
+NOISE_PNG = encode_png(np.random.default_rng(0).integers(0, 255, (60, 80), np.uint8))
 
 
-class Known:
-    """A model that always says the same: A172 with 0.9, or 12 cells."""
+class Service:
+    """What the page asks; each test says how it is to answer."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.known = answer
+    address: str
 
-    async def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Answer:
-        return self.known
+    def __init__(self) -> None:
+        self.reset()
 
-    async def describe(self) -> ModelInfo:
-        return ModelInfo(
-            ref=self.known.model,
-            task=self.known.task,
-            classes=[],
-            scores={},
-            bank_digest="",
-            tile_px=(200, 200),
-            pixel_um=None,
-        )
+    def reset(self) -> None:
+        self.asked: list[dict[str, str]] = []  # the query of every request for a prediction
+        self.at_once = self.most_at_once = 0
+        self.refusals = 0  # as many requests find it busy
+        self.key: str | None = None
+        self.problems: list[str] = []
+        self.go_on = threading.Event()  # predictions wait for it
+        self.go_on.set()
+
+    async def predict(self, request: Request) -> Response:
+        self.asked.append(dict(request.query_params))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            body = await request.body()
+            while not self.go_on.is_set():
+                await asyncio.sleep(0.01)
+            return self.answer(request, body)
+        finally:
+            self.at_once -= 1
+
+    def answer(self, request: Request, body: bytes) -> Response:
+        name = request.query_params["name"]
+        if not self.lets_in(request):
+            return problem(401, "give the key as Authorization: Bearer KEY")
+        if self.refusals:
+            self.refusals -= 1
+            return problem(503, "busy; try again later", {"Retry-After": "1"})
+        if body == b"not an image":
+            return problem(422, f"{name}: not a readable PNG, JPEG, TIFF or BMP image")
+        if "overlay" in request.query_params:
+            return Response(NOISE_PNG, media_type="image/png")
+        said = {} if body.startswith(b"\x89PNG") else json.loads(body)
+        if isinstance(said, dict):
+            return JSONResponse({"predictions": [prediction(name, **said)]})
+        return JSONResponse({"predictions": [prediction(f"{name}#{page}", **one) for page, one in enumerate(said, 1)]})
+
+    def lets_in(self, request: Request) -> bool:
+        return self.key is None or request.headers.get("Authorization") == f"Bearer {self.key}"
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    """Where the API answers, on a free port."""
-    shares = {"A172": 0.9, "VERO6": 0.1}
-    classifier = Answer(model="classifier@1", task="classify", probabilities=shares, tiles=1, magnification="assumed")
-    regressor = Answer(
-        model="regressor@2",
-        task="count",
-        count=12.0,
-        count_low=9.5,
-        count_high=14.5,
-        interval_level=0.9,
-        unfamiliar=True,
-        unfamiliar_reason="it is a picture of noise",
-        tiles=1,
-        magnification="assumed",
-    )
-    api = make_api([Known(classifier), Known(regressor)], Limits(request_mb=1, images=1))
-    server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=0, log_level="error"))
+def prediction(image: str, **said: Any) -> dict[str, Any]:
+    known = {
+        **{"image": image, "lineage": "A172", "probabilities": SHARES, "count": 12.0, "count_low": 9.5},
+        **{"count_high": 14.5, "interval_level": 0.9, "unfamiliar": False, "unfamiliar_reason": None, "tiles": 1},
+        **{"magnification": "matched", "models": {"classifier": "classifier@1", "regressor": "regressor@2"}},
+        **{"error": None, "timing": {"read_ms": 2.2, "models_ms": 30.0}},
+    }
+    return known | said
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    body = {"title": "No", "status": status, "detail": detail}
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def application(service: Service) -> FastAPI:
+    """The service, below /lab as behind a proxy."""
+    api = FastAPI()
+    html = (Path(serve.__file__).parent / "page.html").read_text(encoding="utf-8")
+
+    @api.get("/lab/")
+    async def page() -> HTMLResponse:
+        return HTMLResponse(html, headers={"Content-Security-Policy": content_policy(html)})
+
+    @api.get("/lab/healthz")
+    async def healthz() -> str:
+        return "ok"
+
+    @api.get("/lab/readyz")
+    async def readyz() -> dict[str, Any]:
+        return {"status": "stale" if service.problems else "ok", "problems": service.problems}
+
+    @api.get("/lab/v1/models")
+    async def models(request: Request) -> Response:
+        if not service.lets_in(request):
+            return problem(401, "give the key as Authorization: Bearer KEY")
+        return JSONResponse({"models": [{"ref": "classifier@1"}, {"ref": "regressor@2"}]})
+
+    api.post("/lab/v1/predict")(service.predict)
+    return api
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """Answers at its `address`, on a free port."""
+    service = Service()
+    server = uvicorn.Server(uvicorn.Config(application(service), host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    service.address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/lab/"
+    yield service
     server.should_exit = True
     thread.join()
 
 
-@pytest.fixture
-def browser() -> Iterator["webdriver.Chrome"]:
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["webdriver.Chrome"]:
     """Headless Chromium that keeps what its console says."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -86,48 +151,413 @@ def browser() -> Iterator["webdriver.Chrome"]:
     for flag in FLAGS.split():
         options.add_argument(flag)
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.implicitly_wait(10)
     yield driver
     driver.quit()
 
 
-def test_chosen_images_are_listed_with_lineage_and_count(
-    address: str, browser: "webdriver.Chrome", tmp_path: Path
-) -> None:
-    noise_HW = np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8)
-    files = {"a.png": encode_png(noise_HW), "=b.tif": b"not an image"}
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    browser.get(address)
-    browser.find_element("id", "files").send_keys("\n".join(str(tmp_path / name) for name in files))
-    browser.find_element("xpath", "//span[@role='status'][text()='2 of 2 done']")
-    good, bad = ([cell.text for cell in row.find_elements("tag name", "td")] for row in rows(browser))
-    assert good == [
-        "",
-        "a.png\nunlike the training images: do not rely on it",
-        "A172 90 %",
-        "12.0\n9.5–14.5",
+class Page:
+    """The page as a user has it before them."""
+
+    def __init__(self, browser: "webdriver.Chrome", folder: Path) -> None:
+        self.browser = browser
+        self.folder = folder
+
+    def find(self, selector: str) -> Any:
+        return self.browser.find_element("css selector", selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """What is to be read in all that match, be it on the screen or further down."""
+        return self.run(
+            "[...document.querySelectorAll(arguments[0])].map(function words(node) {"
+            "return (node.data ?? [...node.childNodes].map(words).join(' ')).replace(/\\s+/g, ' ').trim(); })",
+            selector,
+        )
+
+    def run(self, script: str, *values: object) -> Any:
+        return self.browser.execute_script(f"return {script}", *values)
+
+    def command(self, name: str, **values: object) -> Any:
+        return self.browser.execute_cdp_cmd(name, values)
+
+    def wait_for(self, true: Callable[[], object]) -> None:
+        WebDriverWait(self.browser, 20, poll_frequency=0.03).until(lambda _: true())
+
+    def wait_for_status(self, text: str) -> None:
+        self.wait_for(lambda: self.find("#status").text.startswith(text))
+
+    def write(self, name: str, content: object = None) -> Path:
+        """A file: bytes as they are, all else as the JSON of its answer."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content or {}).encode())
+        return path
+
+    def choose(self, *paths: Path) -> None:
+        self.find("#files").send_keys("\n".join(map(str, paths)))
+
+    def choose_folder(self, path: Path) -> None:
+        self.find("#folder").send_keys(str(path))
+
+    def drop(self, *paths: Path) -> None:
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.command("Input.dispatchDragEvent", type=kind, x=300, y=200, data=data)
+
+    def download(self) -> list[list[str]]:
+        """The lines of the downloaded CSV."""
+        folder = self.folder / "downloads"
+        self.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.find("#csv").click()
+        self.wait_for((folder / "cellnet.csv").exists)
+        return list(csv.reader((folder / "cellnet.csv").read_text(encoding="utf-8").splitlines()))
+
+    def plate(self, number: int = 1) -> dict[str, str]:
+        """What a plate's map says of its wells."""
+        header, *lines = (
+            [" ".join(cell.split()) for cell in line]
+            for line in self.run(
+                f"[...document.querySelectorAll('#maps figure:nth-child({number}) tr')].map("
+                "line => [...line.cells].map(cell => cell.innerText.trim()))"
+            )
+        )
+        cells = {line[0] + column: text for line in lines for column, text in zip(header[1:], line[1:], strict=True)}
+        return {well: text for well, text in cells.items() if text}
+
+
+@pytest.fixture
+def page(chromium: "webdriver.Chrome", service: Service, tmp_path: Path) -> Iterator[Page]:
+    """The page, just opened; nothing may be blocked or go wrong in it, whatever a test does."""
+    service.reset()
+    chromium.get(service.address)
+    yield Page(chromium, tmp_path)
+    service.go_on.set()
+    assert [entry for entry in chromium.get_log("browser") if entry["source"] != "network"] == []
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_chosen_images_are_listed_with_lineage_count_and_what_is_wrong(page: Page) -> None:
+    unlike = {"unfamiliar": True, "unfamiliar_reason": "it is noise", "magnification": "assumed", "count": 1234.5}
+    files = {"a.png": NOISE_PNG, "b.tif": unlike, "c.jpg": b"not an image"}
+    page.choose(*(page.write(name, content) for name, content in files.items()))
+    page.wait_for_status("3 of 3 done, 1 failed")
+    assert page.texts("#rows tr :is(.name, .lineage, .count)") == [
+        *("a.png", "A172 90 %", "12.0 9.5–14.5"),
+        *("b.tif unlike the training images: do not rely on it", "A172 90 %", "1,235 9.5–14.5"),
+        *("c.jpg", "not a readable PNG, JPEG, TIFF or BMP image"),
     ]
-    assert bad == ["TIF", "=b.tif", "not a readable PNG, JPEG, TIFF or BMP image", "–"]
-    assert browser.find_element("id", "models").text == "Served: classifier@1, regressor@2"
-    assert browser.find_element("id", "csv").is_enabled()
-    assert [entry for entry in browser.get_log("browser") if "Content Security" in entry["message"]] == []
+    assert page.texts("#images thead th") == ["Image", "Lineage", "Cells (90 % interval)", "Overlay"]
+    page.wait_for(lambda: page.texts("#rows .thumb") == ["", "TIF", "JPG"])  # the first has become a picture
+    assert page.texts("#summary li:not(.bad)") == ["3 images", "1,247 cells", "A172 2"]
+    assert page.texts("#summary .bad") == ["1 unlike the training images", "1 failed"]
+    assert page.find("#assumed").text.startswith("The pixel size of 1 image is not known")
+    assert page.texts("footer") == ["Served: classifier@1, regressor@2. The API, for programs"]
+    assert not page.find("#notice").is_displayed()
+    assert not page.find("#plates").is_displayed()
 
 
-def test_every_page_of_a_stack_has_a_row_if_one_asks_for_it(
-    address: str, browser: "webdriver.Chrome", tmp_path: Path
-) -> None:
-    stack_3HW = np.random.default_rng(0).integers(0, 255, (3, 200, 200), np.uint8)
-    assert cv2.imwritemulti(str(tmp_path / "stack.tif"), list(stack_3HW))
-    browser.get(address)
-    browser.find_element("id", "files").send_keys(str(tmp_path / "stack.tif"))
-    browser.find_element("xpath", "//span[@role='status'][text()='1 of 1 done']")
-    browser.find_element("css selector", "#page option[value=all]").click()
-    browser.find_element("id", "files").send_keys(str(tmp_path / "stack.tif"))
-    browser.find_element("xpath", "//span[@role='status'][text()='2 of 2 done']")
-    names = [row.find_element("css selector", "td.name").text.split("\n")[0] for row in rows(browser)]
-    assert names == ["stack.tif#2", "stack.tif#1", "stack.tif#2", "stack.tif#3"]
+def test_a_folder_of_hundreds_is_done_to_the_end_a_few_at_a_time(page: Page, service: Service) -> None:
+    for number in range(300):
+        page.write(f"many/{number}.png", {"count": number / 10})
+    page.write("many/notes.txt")
+    page.write("many/.hidden.png")
+    service.go_on.clear()
+    page.choose_folder(page.folder / "many")
+    page.wait_for(lambda: service.at_once == 4)
+    service.go_on.set()
+    page.wait_for_status("300 of 300 done; 2 other files left out")
+    names = [f"many/{number}.png" for number in range(300)]
+    assert [name.split()[0] for name in page.texts("#rows .name")] == [f"{number}.png" for number in range(300)]
+    assert [line[0] for line in page.download()] == ["image", *names]
+    assert sorted(query["name"] for query in service.asked) == sorted(names)
+    assert service.most_at_once == 4
+    assert page.run("[progress.value, progress.max]") == [300, 300]
+    assert page.texts("#summary li")[:2] == ["300 images", "4,485 cells"]
+    page.find("#find").send_keys("299")
+    assert page.texts("#rows tr:not([hidden]) .name") == ["299.png many"]
 
 
-def rows(browser: "webdriver.Chrome") -> list["webdriver.remote.webelement.WebElement"]:
-    return browser.find_elements("css selector", "#rows tr")
+def test_dropped_folders_are_read_to_the_bottom(page: Page) -> None:
+    for name in ("P1/deep/a.png", "P2/b.png", "P2/c.csv"):
+        page.write(f"plates/{name}")
+    page.drop(page.folder / "plates", page.write("d.png"))
+    page.wait_for_status("3 of 3 done; 1 other file left out")
+    assert page.texts("#rows .name") == ["d.png", "a.png plates/P1/deep", "b.png plates/P2"]
+
+
+def test_what_is_asked_is_what_was_chosen(page: Page, service: Service) -> None:
+    page.find("#pixel").send_keys("0.65")
+    page.choose(page.write("a.png"))
+    page.wait_for_status("1 of 1 done")
+    assert service.asked == [{"name": "a.png", "page": "middle", "pixel_um": "0.65"}]
+
+
+def test_a_busy_service_is_asked_again_when_it_says(page: Page, service: Service) -> None:
+    service.refusals = 1
+    page.browser.execute_script(
+        "window.told = []; const status = document.getElementById('status');"
+        "new MutationObserver(() => told.push(status.textContent)).observe(status, { childList: true });"
+    )
+    page.choose(page.write("a.png"))
+    page.wait_for_status("1 of 1 done")
+    assert "0 of 1 done; the service is busy, trying again in 1 s" in page.run("told")
+    assert page.texts("#rows .lineage") == ["A172 90 %"]
+    assert len(service.asked) == 2
+
+
+def test_a_service_that_goes_away_is_waited_for(page: Page) -> None:
+    page.command("Network.enable")
+    page.command("Network.setBlockedURLs", urls=["*/lab/*"])
+    page.choose(page.write("a.png"))
+    page.wait_for(lambda: "no answer from the service, trying again" in page.find("#status").text)
+    page.command("Network.setBlockedURLs", urls=[])
+    page.wait_for_status("1 of 1 done")
+    assert page.texts("#rows .lineage") == ["A172 90 %"]
+
+
+def test_what_waits_for_a_key_goes_on_once_it_is_given(page: Page, service: Service) -> None:
+    service.key = "right"
+    page.choose(*(page.write(name) for name in ("a.png", "b.png")))
+    page.wait_for(lambda: page.find("#key").is_displayed())
+    page.wait_for_status("0 of 2 done; waiting for the API key")
+    page.find("#key").send_keys("wrong\n")
+    page.wait_for(lambda: page.find("#refused").text == "The service does not take this key.")
+    page.find("#key").send_keys("right\n")
+    page.wait_for_status("2 of 2 done")
+    assert page.texts("#rows .lineage") == ["A172 90 %"] * 2
+    assert not page.find("#unlock").is_displayed()
+    assert page.run("sessionStorage.length + localStorage.length + document.cookie.length") == 0
+
+
+def test_every_page_of_a_stack_has_a_row_if_one_asks_for_it(page: Page, service: Service) -> None:
+    page.find("#page option[value=all]").click()
+    page.choose(page.write("stack.tif", [{"count": 1}, {"count": 2}, {"count": 3}]))
+    page.wait_for_status("1 of 1 done")
+    assert page.texts("#rows .name") == ["stack.tif#1", "stack.tif#2", "stack.tif#3"]
+    assert page.texts("#rows .count b") == ["1.0", "2.0", "3.0"]
+    page.find("#rows tr:nth-child(2) button").click()
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    assert service.asked[-1] == {"name": "stack.tif", "page": "2", "overlay": "true"}
+
+
+def test_wells_become_a_map_of_each_plate(page: Page) -> None:
+    vero = {"lineage": "VERO6", "probabilities": {"A172": 0.3, "VERO6": 0.7}}
+    files = {
+        **{"P1/A01_f1.png": {"count": 10}, "P1/A01_f2.png": {"count": 20}, "P1/C1 f1.png": {"count": 40}},
+        **{"P1/C1_f2.png": b"not an image", "P1/H12.png": b"not an image"},
+        "P2/Images/r02c03f01.png": {"count": 25, **vero},
+        "P2/Images/r02c03f02.png": {"count": 26, "unfamiliar": True},
+    }
+    for name, content in files.items():
+        page.write(f"study/{name}", content)
+    page.choose_folder(page.folder / "study")
+    page.wait_for_status("7 of 7 done")
+    assert page.texts("figcaption") == ["P1: mean cells per field, by well", "P2: mean cells per field, by well"]
+    assert page.plate(1) == {"A1": "15.0", "C1": "40.0", "H12": "×"}
+    assert page.plate(2) == {"B3": "25.5*"}
+    shares = page.run("[...document.querySelectorAll('.well')].map(well => well.style.getPropertyValue('--share'))")
+    assert shares == ["38", "100", "64"]
+    assert page.texts(".ramp") == ["0 40.0", "0 40.0 * unlike the training images"]
+    page.find("#by-lineage").click()
+    assert page.texts("figcaption") == ["P1: lineage, by well", "P2: lineage, by well"]
+    assert page.plate(1) == {"A1": "A172 90 %", "C1": "A172 90 %", "H12": "×"}
+    assert page.plate(2) == {"B3": "A172 60 %*"}
+    headers = page.run(
+        "[...document.querySelector('.plate').querySelectorAll('th')].map(th => th.scope + th.innerText)"
+    )
+    assert headers == [*(f"col{column}" for column in range(1, 13)), *(f"row{row}" for row in "ABCDEFGH")]
+    wells = [["P1", "A01"]] * 2 + [["P1", "C01"]] * 2 + [["P1", "H12"]] + [["P2", "B03"]] * 2
+    assert [line[-2:] for line in page.download()[1:]] == wells
+
+
+def test_a_well_is_what_the_file_name_says_as_to_cellnet_predict(page: Page) -> None:
+    wells = {
+        **{"B03.png": "B03", "B3-1.tif": "B03", "r03c05f01p01-ch1sk1.tiff": "C05", "A1_P24_x.png": "P24"},
+        **{"A1_P25_Q1.png": "A01", "B03f01.png": "B03", "A549_G7_1_00d12h00m.jpg": "G07"},
+        **dict.fromkeys(("A549_w05.png", "HeLaB03.png", "3B03.png", "éB03.png", "b03.png", "B031.png"), ""),
+        **dict.fromkeys(("A00.png", "A25.png", "B16F10.png", "r17c01.png", "r01c25_B03.png", "xr01c01.png"), ""),
+    }
+    found = page.run("arguments[0].map(name => placeOf('plate/' + name).well)", list(wells))
+    assert dict(zip(wells, found, strict=True)) == wells
+    assert {name: well.name if (well := well_of(name)) else "" for name in wells} == wells
+
+
+def test_plates_are_told_apart_by_as_much_of_their_path_as_that_takes(page: Page) -> None:
+    for plate, count in {"may/P1/Images": 3, "june/P1/Images": 4}.items():
+        page.write(f"all/{plate}/A1.png", {"count": count})
+        page.write(f"all/{plate}/A2.png", {"count": 2 * count})
+    page.choose_folder(page.folder / "all")
+    page.wait_for_status("4 of 4 done")
+    assert [caption.split(":")[0] for caption in page.texts("figcaption")] == ["june/P1", "may/P1"]
+    assert page.plate(1) == {"A1": "4.0", "A2": "8.0"}
+    assert page.plate(2) == {"A1": "3.0", "A2": "6.0"}
+
+
+def test_the_overlay_opens_and_closes_by_keyboard(page: Page, service: Service) -> None:
+    page.choose(page.write("a.png"), page.write("b.png", b"not an image"), page.write("c.png", {"count": 30}))
+    page.wait_for_status("3 of 3 done")
+    page.run("rows.querySelector('button').focus()")
+    asked = len(service.asked)
+    press = ActionChains(page.browser).send_keys
+    press(Keys.ENTER).perform()
+    page.wait_for(lambda: page.find("#overlay").is_displayed() and page.run("document.images[0].naturalWidth") == 80)
+    assert page.find("#viewer-title").text == "a.png"
+    assert page.find("#overlay").get_attribute("alt").startswith("a.png with what the networks saw")
+    facts = ["A172 90 %", "VERO6 10 %", "12.0, 90 % interval 9.5–14.5", "matched", "1", "classifier@1, regressor@2"]
+    assert page.texts("#facts dd") == [*facts, "read 2 ms, models 30 ms"]
+    assert page.find("#save").get_attribute("download") == "a-overlay.png"
+    assert page.run("document.activeElement.id") == "close"
+    press(Keys.ARROW_RIGHT).perform()
+    page.wait_for(lambda: page.find("#viewer-title").text == "c.png" and page.find("#overlay").is_displayed())
+    press(Keys.ESCAPE).perform()
+    page.wait_for(lambda: not page.find("#viewer").is_displayed())
+    assert page.run("document.activeElement.ariaLabel") == "Show the overlay of c.png"
+    press(Keys.ENTER).perform()
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    assert [query["name"] for query in service.asked[asked:]] == ["a.png", "c.png"]  # once each
+
+
+def test_what_cannot_be_drawn_is_said(page: Page, service: Service) -> None:
+    file = page.write("a.png")
+    page.choose(file)
+    page.wait_for_status("1 of 1 done")
+    file.write_bytes(b"something else")
+    page.find("#rows button").click()
+    page.wait_for(lambda: page.find("#drawing").text == "the file cannot be read; was it moved or changed?")
+    assert not page.find("#overlay").is_displayed()
+
+
+def test_the_table_for_spreadsheets_holds_all_answers_and_no_formulas(page: Page) -> None:
+    page.choose(page.write("=a,B03.png", {"count": -0.5}), page.write("@b.png", b"not an image"))
+    page.wait_for_status("2 of 2 done")
+    header, *lines = page.download()
+    assert header == [
+        *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level", "unfamiliar"),
+        *("classifier", "regressor", "error", "plate", "well"),
+    ]
+    said = ["A172", "0.9", "-0.5", "9.5", "14.5", "0.9", "false", "classifier@1", "regressor@2", "", "", "B03"]
+    wrong = "'@b.png: not a readable PNG, JPEG, TIFF or BMP image"
+    assert sorted(lines) == [["'=a,B03.png", *said], ["'@b.png", *[""] * 9, wrong, "", ""]]
+
+
+def test_a_run_can_be_cancelled_and_cleared(page: Page, service: Service) -> None:
+    page.choose(page.write("first.png"))
+    page.wait_for_status("1 of 1 done")
+    service.go_on.clear()
+    page.choose(*(page.write(f"{number}.png") for number in range(9)))
+    page.wait_for_status("1 of 10 done")
+    page.find("#cancel").click()
+    assert page.find("#status").text == "Cancelled: 1 of 10 done"
+    assert page.run("document.activeElement.id") == "csv"
+    service.go_on.set()
+    page.choose(page.write("second.png"))
+    page.wait_for_status("2 of 2 done")
+    assert page.texts("#rows .name") == ["first.png", "second.png"]
+    page.find("#clear").click()
+    assert page.texts("#rows tr") == []
+    assert not page.find("#results").is_displayed()
+
+
+def test_one_is_told_that_the_models_may_not_be_the_newest(page: Page, service: Service) -> None:
+    service.problems = ["regressor@3 cannot be read"]
+    page.browser.refresh()
+    page.wait_for(lambda: page.find("#notice").is_displayed())
+    assert page.find("#notice").text == "The models served here may not be the newest: regressor@3 cannot be read"
+
+
+def fill(page: Page) -> None:
+    """Every part that the page can show: maps, flags, an error, long names, a message of the service."""
+    for column in range(1, 25):
+        page.write(f"a plate/P{column}.png", {"count": column, "magnification": "assumed"})
+    page.write("a plate/" + "long_name" * 12 + ".png", {"unfamiliar": True})
+    page.write("a plate/z.png", b"not an image")
+    page.choose_folder(page.folder / "a plate")
+    page.wait_for_status("26 of 26 done")
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page) -> None:
+    page.command("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
+    fill(page)
+    assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
+    page.run("rows.querySelector('button').click()")
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    assert page.run("viewer.scrollWidth <= viewer.clientWidth && viewer.offsetWidth <= innerWidth")
+
+
+CONTRASTS = """(() => {
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const rgba = colour => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = colour => rgba(colour).slice(0, 3).map(part => part / 255)
+    .map(part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
+    .reduce((sum, part, at) => sum + part * [.2126, .7152, .0722][at], 0);
+  const ground = element => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return rgba(colour)[3] === 255 ? colour : ground(element.parentElement);
+  };
+  const seen = {};
+  for (const element of document.querySelectorAll('body *')) {
+    const text = [...element.childNodes].filter(node => node.nodeType === 3).map(node => node.data.trim()).join('');
+    if (!text || !element.checkVisibility() || element.closest('[inert]')) continue;
+    const pair = [light(getComputedStyle(element).color), light(ground(element))].sort((one, other) => other - one);
+    seen[text] = Math.min(seen[text] ?? 21, (pair[0] + .05) / (pair[1] + .05));
+  }
+  return seen;
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(page: Page, service: Service, scheme: str) -> None:
+    page.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    service.problems = ["regressor@3 cannot be read"]
+    fill(page)
+    by_count = page.run(CONTRASTS)
+    page.find("#by-lineage").click()
+    by_lineage = page.run(CONTRASTS)
+    assert {"cellnet", "Choose images", "24.0", "failed", "The API, for programs"} <= set(by_count)
+    assert "A172" in by_lineage
+    assert [(text, ratio) for seen in (by_count, by_lineage) for text, ratio in seen.items() if ratio < 4.5] == []
+    assert (page.run("getComputedStyle(document.body).backgroundColor") == "rgb(15, 22, 29)") == (scheme == "dark")
+
+
+CONTROLS = {"button", "link", "textbox", "searchbox", "spinbutton", "combobox", "checkbox", "radio", "progressbar"}
+CONTROLS |= {"table", "dialog", "region", "radiogroup", "group", "columnheader", "rowheader", "image"}
+
+
+def test_everything_has_a_name_for_a_screen_reader(page: Page, service: Service) -> None:
+    fill(page)
+    nodes = accessible(page)
+    assert [role for role, name in nodes if role in CONTROLS and not name] == []
+    names = set(nodes)
+    assert {
+        ("button", "Choose images"),
+        ("button", "Choose a folder"),
+        ("spinbutton", "Pixel size, µm (if known)"),
+        ("combobox", "Of stacks"),
+        ("progressbar", "Images done"),
+        ("radio", "cells"),
+        ("searchbox", "Find"),
+        ("checkbox", "only flagged or failed"),
+        ("button", "Show the overlay of a plate/P1.png"),
+        ("table", "Images"),
+        ("table", "a plate: mean cells per field, by well"),
+        ("columnheader", "Lineage"),
+        ("rowheader", "A"),
+        ("heading", "Images"),
+    } <= names
+    titles = page.run(
+        "[...document.querySelectorAll(':is(h1, h2, h3, h4)')].map(title => title.tagName + title.innerText)"
+    )
+    assert titles == ["H1cellnet", "H2Plate map", "H2Images", "H2"]
+    assert page.texts("#spoken") == ["26 of 26 done, 1 failed"]
+    page.find("#rows button").click()
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    assert ("dialog", page.find("#viewer-title").text) in accessible(page)
+
+
+def accessible(page: Page) -> list[tuple[str, str]]:
+    """Role and name of all that a screen reader is told of."""
+    nodes = page.command("Accessibility.getFullAXTree")["nodes"]
+    return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node.get("ignored")]

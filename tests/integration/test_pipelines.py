@@ -320,6 +320,28 @@ def test_an_alias_moves_to_what_is_better_on_the_holdout_or_by_force(
     assert third.endswith("rival@3 (before: rival@2): a plate of its own")
 
 
+def test_a_counter_of_one_lineage_sees_and_is_scored_on_no_other(
+    sample_bank: Path, places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank = Bank.open(sample_bank)
+    own = {split: {one.frame for one in bank.split(split) if one.lineage == "A172"} for split in ("train", "test")}
+    said: list[str] = []
+    version = train(places, config("count", lineage="A172"), say=said.append)
+    assert version.ref == "regressor-A172@1" and "16 training tiles of 200×200 px of A172 alone" in said[0]
+    shards = make_shards(bank, config("count", lineage="A172"))
+    assert {split: {row["frame"] for row in shards.dataset(split, "frame").take_all()} for split in own} == own
+    assert make_shards(bank, config("count")).folder != shards.folder
+    assert version.card.calibration.frames == len(own["test"])
+    page = places.open_registry().read(version, REPORT).decode()
+    assert "<h1>regressor-A172 (this version) on the A172 frames of the test split</h1>" in page
+    assert main(["evaluate", version.ref, places.bank, "--registry", places.registry]) == 0
+    assert capsys.readouterr().out.startswith("regressor-A172@1 on the A172 frames of the holdout split\n")
+    general = places.open_registry().resolve("regressor:champion").ref
+    compared = rf"of {general} per tile of A172 in the holdout \(n=8, 1 group\), .* one group alone shows nothing"
+    with pytest.raises(NotBetterError, match=compared):
+        promote(version.ref, "champion", places)
+
+
 def test_a_comparison_without_a_bank_says_so(places: Places) -> None:
     registry = places.open_registry()
     champion = registry.resolve("regressor:champion")

@@ -1,7 +1,9 @@
 """The service over real HTTP: a local Ray Serve, a registry in a folder, networks too small to be any good."""
 
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -9,13 +11,15 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from cellnet import signing
 from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
 from cellnet.errors import ConfigError, NotFoundError, UntrustedError
-from cellnet.predictor import Predictor, fresh_network, weights_to_bytes
-from cellnet.registry import WEIGHTS, Card, Registry
+from cellnet.export import to_onnx
+from cellnet.predictor import Predictor, fresh_network, predictor_of, weights_to_bytes
+from cellnet.registry import ONNX, WEIGHTS, Card, Registry
 from cellnet.upkeep import import_version
 from serve.app import ServeArgs, build, serve_forever
 
@@ -25,7 +29,7 @@ LINEAGES = ["A172", "VERO6"]
 TILE = (200, 200)
 
 
-def publish(registry: Registry, task: Task) -> None:
+def publish(registry: Registry, task: Task, *, mean_count: float = 10.0) -> str:
     """An untrained model of that task, as its champion."""
     config = TrainConfig(task=task, model=ModelSpec(width=4))
     classes = LINEAGES if task == "classify" else []
@@ -43,9 +47,11 @@ def publish(registry: Registry, task: Task) -> None:
         packages={},
         created="2024-01-01T00:00:00+00:00",
     )
-    weights = fresh_network(config, len(classes), mean_count=10.0).state_dict()
-    version = registry.publish(DEFAULT_NAMES[task], {WEIGHTS: weights_to_bytes(weights)}, card)
+    weights = fresh_network(config, len(classes), mean_count=mean_count).state_dict()
+    onnx = to_onnx(predictor_of("candidate", card, weights))
+    version = registry.publish(DEFAULT_NAMES[task], {WEIGHTS: weights_to_bytes(weights), ONNX: onnx}, card)
     registry.promote(version.ref, "champion")
+    return version.ref
 
 
 def frame(height: int, width: int, *, bits: int = 8) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -75,8 +81,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 @pytest.fixture(scope="module")
 def service(ray_started: None, registry: Registry) -> Iterator[httpx.Client]:
-    """A client of the service, which takes 2 MB and 4 images a request and runs each model twice."""
-    args = ServeArgs(registry=registry.store.uri, replicas=2, max_request_mb=2, max_images=4)
+    """A client of the service, which takes 2 MB and 4 images a request and has two processes that answer."""
+    args = ServeArgs(registry=registry.store.uri, replicas=2, threads=1, poll_s=0.2, max_request_mb=2, max_images=4)
     try:
         address = serve_forever(args, port=free_port(), block=False)
         with httpx.Client(base_url=address, timeout=60) as client:
@@ -202,8 +208,11 @@ def test_the_models_and_their_health_are_told(service: httpx.Client) -> None:
     assert (classifier["ref"], classifier["task"], classifier["classes"]) == ("classifier@1", "classify", LINEAGES)
     assert (regressor["ref"], regressor["task"], regressor["classes"]) == ("regressor@1", "count", [])
     assert classifier["bank_digest"] == "0" * 64 and classifier["scores"] == {"holdout": {"n": 0}}
-    assert service.get("/healthz").text == service.get("/readyz").text == "ok"
-    assert_problem(service.get("/v2"), 404)
+    assert (classifier["engine"], regressor["engine"]) == ("onnxruntime", "onnxruntime")
+    assert service.get("/healthz").text == "ok"
+    ready = service.get("/readyz").json()
+    assert (ready["status"], ready["problems"]) == ("ok", [])
+    assert_problem(service.get("/v3"), 404)
     assert service.get("/openapi.json").json()["info"]["title"] == "cellnet"
 
 
@@ -211,13 +220,81 @@ def test_the_page_may_run_nothing_but_its_own_script(service: httpx.Client) -> N
     response = service.get("/")
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and "unsafe" not in policy
-    assert "http" not in response.text
+    assert "http" not in response.text.replace("xmlns='http://www.w3.org/2000/svg'", "")
 
 
-def test_each_model_runs_in_two_actors_of_ray_serve(service: httpx.Client) -> None:
+def test_two_processes_answer_and_one_draws_and_the_figures_are_of_all(service: httpx.Client) -> None:
     deployments = serve.status().applications["cellnet"].deployments
     running = {name: status.replica_states.get("RUNNING") for name, status in deployments.items()}
-    assert running == {"Api": 1, "classifier": 2, "regressor": 2}
+    assert running == {"service": 2, "overlays": 1}
+    before = answers_told(service)
+    for _ in range(20):
+        service.post("/v1/predict", content=encode(frame(200, 200))).raise_for_status()
+    after = answers_told(service)
+    assert len(after) == 2 and sum(after.values()) - sum(before.values()) == 20
+
+
+def answers_told(service: httpx.Client) -> dict[str, float]:
+    """Answers of the counter, by the process that gave them, as Prometheus would read them."""
+    families = text_string_to_metric_families(service.get("/metrics").text)
+    return {
+        sample.labels["replica"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "cellnet_model_seconds_count" and sample.labels["model"].startswith("regressor@")
+    }
+
+
+def test_an_overlay_is_a_picture_of_what_was_counted_where(service: httpx.Client) -> None:
+    response = service.post("/v1/predict?overlay=true&name=a.png", content=encode(frame(400, 600)))
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
+    assert response.headers["cellnet-models"] == "classifier@1, regressor@1"
+    picture = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape[0] > 400 and picture.std() > 0
+    assert_problem(service.post("/v1/predict?overlay=true&name=b.png", content=encode(frame(50, 50))), 422, "b.png")
+
+
+def test_an_alias_that_moves_is_followed_under_load_without_a_failure(
+    service: httpx.Client, registry: Registry
+) -> None:
+    """Four clients ask all the time; each answer must be that of the version that it names."""
+    image_HW = frame(200, 200)
+    publish(registry, "count", mean_count=40.0)
+    counts = {f"regressor@{n}": Predictor.load(registry, f"regressor@{n}").predict(image_HW).count for n in (1, 2)}
+    finished, said = threading.Event(), list[tuple[int, str, float]]()
+
+    def ask() -> None:
+        with httpx.Client(base_url=service.base_url, timeout=60) as client:
+            while not finished.is_set():
+                response = client.post("/v1/predict", content=encode(image_HW))
+                [prediction] = response.json()["predictions"]
+                said.append((response.status_code, prediction["models"]["regressor"], prediction["count"]))
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        for ref in ("regressor@2", "regressor@1", "regressor@2", "regressor@1"):
+            if registry.resolve("regressor:champion").ref != ref:
+                registry.promote(ref, "champion")
+            told = len(said)
+            wait_until(
+                lambda ref=ref, told=told: {one[1] for one in said[told:][-20:]} == {ref} and len(said) > told + 30
+            )
+    finally:
+        finished.set()
+        for client in clients:
+            client.join()
+    assert {status for status, *_ in said} == {200}
+    assert {ref for _, ref, _ in said} == set(counts)
+    assert [count for _, _, count in said] == pytest.approx([counts[ref] for _, ref, _ in said], rel=1e-3)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_registry_with_a_counter_alone_serves_it_and_names_no_lineage(service: httpx.Client, tmp_path: Path) -> None:

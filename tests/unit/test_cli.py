@@ -1,6 +1,7 @@
 """The commands as a user mistypes them: one line, exit 2, no traceback, nothing half-written."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -101,6 +102,26 @@ def test_a_bank_without_counts_trains_no_counter(capsys: pytest.CaptureFixture[s
     assert "has a count" in refused(capsys, "train", bank, "--task", "count")
 
 
+@pytest.mark.parametrize("chosen", [("--lineage", "{}"), ("--set", "lineage={}")])
+def test_a_lineage_that_no_counter_can_be_trained_for_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, chosen: tuple[str, str]
+) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"], "3T3": ["d"]}, count=3)
+    Bank.open(bank).add([Frame(frame="f" * 64, source="x", lineage="HUH7", group="e")])
+
+    def said(verb: str, lineage: str) -> str:
+        option, value = chosen[0], chosen[1].format(lineage)
+        return refused(capsys, verb, bank, "--task", "count", option, value, "--registry", tmp_path / "registry")
+
+    for verb in ("train", "tune"):
+        assert said(verb, "THP1").endswith("bank has no lineage THP1; it has 3T3, A549, HUH7")
+        assert "no frame of HUH7 in " in said(verb, "HUH7")
+        assert re.search(
+            "all counted frames of 3T3 in .*/bank are in its train split, .* another well", said(verb, "3T3")
+        )
+    assert not (tmp_path / "registry").exists()
+
+
 def test_a_summary_shows_the_network_and_trains_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"], "3T3": ["d", "e", "f"]})
     registry = tmp_path / "registry"
@@ -113,6 +134,8 @@ def test_a_summary_shows_the_network_and_trains_nothing(capsys: pytest.CaptureFi
 def test_a_search_without_a_test_split_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bank = bank_of(tmp_path / "bank", {"A549": ["a", "b"]}, count=3)
     assert "three groups" in refused(capsys, "tune", bank, "--task", "count")
+    bank_of(bank, {"3T3": ["d", "e", "f"]}, count=3)
+    assert "three groups" in refused(capsys, "tune", bank, "--task", "count", "--lineage", "A549")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +163,7 @@ def test_prediction_without_images_or_models_is_refused(capsys: pytest.CaptureFi
     assert "does not exist" in refused(capsys, "predict", tmp_path / "a.png", *registry)
     cv2.imwrite(str(tmp_path / "b.png"), np.eye(300, dtype=np.uint8))
     assert "neither classifier:champion nor" in refused(capsys, "predict", tmp_path / "b.png", *registry)
+    assert "give that too" in refused(capsys, "predict", tmp_path / "b.png", "--overwrite", *registry)
 
 
 def test_a_relative_folder_in_a_ray_job_is_refused(

@@ -67,6 +67,23 @@ def test_a_search_over_activations_of_a_network_that_has_its_own_is_refused() ->
     assert load_config(TuneConfig, file=None, sets=sets, **{"train.task": "count"}).space == {"kernel": ("none",)}
 
 
+def test_one_lineage_alone_is_counted_and_not_classified_or_searched() -> None:
+    assert load("lineage=A549") == load(lineage="A549") != load()
+    with pytest.raises(
+        ConfigError, match=r"^configuration: a classifier tells lineages apart; A549 alone can be count"
+    ):
+        load("lineage=A549", task="classify")
+    fixed = {"train.task": "count", "train.lineage": "A549"}
+    assert load_config(TuneConfig, file=None, sets=[], **fixed).train.lineage == "A549"
+    with pytest.raises(ConfigError, match=r"space\.lineage: lineage is the same for all trials"):
+        load_config(TuneConfig, file=None, sets=["space.lineage=[A549,THP1]"], **fixed)
+
+
+def test_a_training_of_all_lineages_is_stored_as_it_was_before_one_could_be_chosen() -> None:
+    assert "lineage" not in TuneConfig(train=load()).model_dump_json()
+    assert load("lineage=A549").model_dump()["lineage"] == "A549"
+
+
 def test_a_value_is_no_section() -> None:
     with pytest.raises(ConfigError, match=r"'model.width': 'model' is a value, not a section"):
         load("model=3", "model.width=2")
@@ -89,5 +106,5 @@ def test_an_intensity_rule_that_maps_nothing_is_refused(rule: dict) -> None:
 
 
 def test_a_configuration_survives_its_json() -> None:
-    config = load("augment.shares=[0.5]", "tile=frame", "model.activation=tanh")
+    config = load("augment.shares=[0.5]", "tile=frame", "model.activation=tanh", "lineage=A549")
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config

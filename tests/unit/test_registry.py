@@ -135,6 +135,7 @@ def test_evidence_against_a_champion_that_is_no_more_moves_nothing(registry: Reg
         registry.promote("regressor@3", "champion", evidence=evidence)
     kept = registry.promote("regressor@3", "champion", evidence=evidence.model_copy(update={"champion": 2}))
     assert registry.history("regressor", "champion")[-1] == kept and kept.evidence is not None
+    assert not {"against", "lineage"} & kept.evidence.model_dump().keys(), "an older cellnet reads it too"
 
 
 def test_what_is_not_there_is_answered_with_what_is(registry: Registry, publish: Callable) -> None:

@@ -89,6 +89,10 @@ def test_a_version_is_shown_as_a_card(run: Run, registry: Registry) -> None:
     assert "- frames like those of the training: 200×200 pixels in the median, of a pixel size that was not" in card
     assert f"- weights.safetensors, {len(_weights(2))} bytes, sha256 " in card and card.endswith("- not signed\n")
     assert "Names the lineage of the cells in a frame: A549, THP1." in run("show", "classifier@1")
+    plain = registry.resolve("regressor@1").card
+    one = plain.model_copy(update={"config": plain.config.model_copy(update={"lineage": "A549"})})
+    registry.publish("regressor-A549", {WEIGHTS: _weights(4)}, one)
+    assert "\n\nCounts the cells in a frame of A549. It was trained on no other" in run("show", "regressor-A549@1")
     whole = json.loads(run("show", "regressor@3", "--json"))
     assert whole == registry.resolve("regressor@3").model_dump(mode="json")
 

@@ -108,7 +108,10 @@ def test_the_worst_tile_is_shown_plain_and_with_what_the_network_looks_at(tmp_pa
 
 
 def test_names_from_outside_cannot_become_part_of_the_page(tmp_path: Path, card: Callable) -> None:
-    page = write_report(tmp_path, pictured(counted(), card())).read_text(encoding="utf-8")
+    evaluation = pictured(counted(), card())
+    one_lineage = replace(evaluation, scores=evaluation.scores | {"lineage": "<i>A549"})
+    page = write_report(tmp_path, one_lineage).read_text(encoding="utf-8")
+    assert "<h1>regressor@3 on the &lt;i&gt;A549 frames of the holdout split</h1>" in page
     assert "&lt;i&gt;A549" in page and "&lt;script&gt;.png" in page
     assert "<i>" not in page and "<script" not in page
 

@@ -1,0 +1,92 @@
+"""How much of a process the requests may have, together and each."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.exceptions import HTTPException
+
+RETRY_AFTER_S: Final = 1
+"""What a client that came too much is told to wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Of a process that serves."""
+
+    request_mb: float = 64.0
+    """Megabytes (10⁶ bytes) of the whole body of a request."""
+    images: int = 64
+    """In a request, and pages of a file."""
+    megapixels: float = 100.0
+    """Of an image."""
+    queue: int = 128
+    """Requests at a time."""
+    held_mb: float = 512.0
+    """Megabytes of all bodies at a time."""
+    decoded_megapixels: float = 200.0
+    """Of all decoded images at a time; more wait."""
+    seconds: float = 60.0
+    """From the first byte of a request to its answer."""
+
+
+def busy(why: str) -> HTTPException:
+    """The answer to those that came too much."""
+    detail = f"{why}; try again in {RETRY_AFTER_S} s"
+    return HTTPException(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+class Held:
+    """Bytes of bodies that a process holds."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.bytes = 0
+
+    def take(self, more: int) -> None:
+        """Hold so many more. Raises HTTPException 503 where that would be too much, of several requests together."""
+        if self.bytes and self.bytes + more > self.limit:
+            raise busy("the service holds as many images as it can")
+        self.bytes += more
+
+
+class Share:
+    """What one request holds of `Held`."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self._mine = 0
+
+    def take(self, more: int) -> None:
+        """Hold so many more bytes. Raises HTTPException 503."""
+        self._held.take(more)
+        self._mine += more
+
+    def give_back(self) -> None:
+        """All of it."""
+        self._held.bytes -= self._mine
+        self._mine = 0
+
+
+class Gate:
+    """Lets in as much at a time as its limit, and a thing that is larger on its own."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._inside = 0.0
+        self._changed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def hold(self, amount: float) -> AsyncIterator[None]:
+        """Wait until there is room, and hold it."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._inside or self._inside + amount <= self._limit)
+            self._inside += amount
+        try:
+            yield
+        finally:
+            self._inside -= amount
+            async with self._changed:
+                self._changed.notify_all()

@@ -1,0 +1,56 @@
+"""The process that draws: torch, for what an ONNX export does not tell, apart from the one that answers."""
+
+import functools
+import io
+from typing import TYPE_CHECKING
+
+from cellnet.errors import CellnetError, DataError
+from cellnet.images import Pages, choose_pages, decode, pixel_size_um
+from cellnet.registry import Registry
+
+if TYPE_CHECKING:
+    from cellnet.predictor import Predictor
+
+MODELS = 4
+"""Versions that are kept in memory."""
+
+
+class Overlays:
+    """The deployment. It starts light: torch is loaded for the first picture."""
+
+    def __init__(self, *, registry: Registry, threads: int) -> None:
+        self._registry = registry
+        self._threads = threads
+        self._load = functools.lru_cache(MODELS)(self._loaded)
+
+    def draw(
+        self,
+        data: bytes,
+        name: str,
+        page: Pages | None,
+        pixel_um: float | None,
+        classifier: str | None,
+        regressor: str | None,
+    ) -> bytes | DataError:
+        """A PNG of an image with what these versions say of it, or why there can be none."""
+        try:
+            [number] = choose_pages(io.BytesIO(data), page, name=name)
+            image_HW = decode(data, name=name, page=number)
+            from cellnet.overlay import draw_overlay  # torch, seconds to import
+
+            return draw_overlay(
+                image_HW,
+                pixel_um=pixel_um or pixel_size_um(data),
+                classifier=self._load(classifier) if classifier else None,
+                regressor=self._load(regressor) if regressor else None,
+            )
+        except CellnetError as error:
+            return DataError(str(error))
+
+    def _loaded(self, ref: str) -> "Predictor":
+        import torch
+
+        from cellnet.predictor import Predictor
+
+        torch.set_num_threads(self._threads)
+        return Predictor.load(self._registry, ref)

@@ -1,0 +1,128 @@
+"""The process that answers: HTTP, decoding, batches and models in one, so that nothing is sent between processes.
+
+It never loads torch, but for versions that were published without an ONNX export.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import cv2
+import numpy as np
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from cellnet.answers import Prediction
+from cellnet.config import NETWORK_PX
+from cellnet.engines import EngineName, load_model
+from cellnet.errors import DataError
+from cellnet.registry import ModelVersion, Registry
+from serve.answering import Answerer, Challenge, How
+from serve.api import make_api
+from serve.batching import MOST_TILES, Batcher
+from serve.limits import Limits
+from serve.meters import Meters
+from serve.middleware import access_log
+from serve.shelf import Shelf, Watch
+from serve.uploads import Upload
+
+FIGURES_S: Final = 5.0
+"""How long the other processes may take to give their figures."""
+
+
+class Service:
+    """The deployment: a shelf of models that follows the registry, and the HTTP interface over it."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        classifier: str | None,
+        regressor: str | None,
+        challenge: Challenge,
+        engine: EngineName,
+        threads: int,
+        poll_s: float,
+        limits: Limits,
+        keys: Sequence[str],
+        origins: Sequence[str],
+        log_requests: bool,
+        overlays: DeploymentHandle | None,
+    ) -> None:
+        _set_up_logs(log_requests)
+        cv2.setNumThreads(1)  # decoding and cutting have threads of the pool
+        self.meters = Meters()
+        self._registry, self._engine, self._threads = registry, engine, threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="models")
+        self._keys, self._origins, self._overlays = keys, origins, overlays
+        shelf = Shelf(
+            registry,
+            self._load,
+            classifier=classifier,
+            regressor=regressor,
+            challenge=challenge != 0,
+            meters=self.meters,
+        )
+        self._answerer = Answerer(shelf, self._pool, limits, self.meters, challenge)
+        self._watch = Watch(shelf, poll_s)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The FastAPI application, made in the replica."""
+        return make_api(
+            self._answerer,
+            keys=self._keys,
+            origins=self._origins,
+            draw=self._draw if self._overlays else None,
+            texts=self._texts,
+        )
+
+    def figures(self) -> tuple[str, str]:
+        """This process's name, and what it counted."""
+        return serve.get_replica_context().replica_tag, self.meters.text()
+
+    def _load(self, version: ModelVersion) -> Batcher:
+        """A version in memory, that has answered once, since the first time is slow."""
+        model = load_model(self._registry, version, engine=self._engine, threads=self._threads)
+        model.answer(np.eye(*model.card.preprocess.tile_px, dtype=np.uint8))
+        model.look([np.zeros((NETWORK_PX, NETWORK_PX), np.uint8)] * MOST_TILES, with_features=True)
+        observe = self.meters.batch_tiles.labels(version.ref).observe
+        return Batcher(model, self._pool, threads=self._threads, on_batch=observe)
+
+    async def _draw(self, upload: Upload, how: How, prediction: Prediction) -> bytes:
+        assert self._overlays is not None
+        said = prediction.models
+        picture: bytes | DataError = await self._overlays.draw.remote(
+            upload.data, upload.name, how.page, how.pixel_um, said.classifier, said.regressor
+        )
+        if isinstance(picture, DataError):
+            raise picture
+        return picture
+
+    async def _texts(self) -> dict[str, str]:
+        """The figures of all processes; of one that does not answer in time, none."""
+        context = serve.get_replica_context()
+        handle = serve.get_deployment_handle(context.deployment, context.app_name)
+        try:
+            async with asyncio.timeout(FIGURES_S):
+                found = await handle.broadcast("figures").results_async(return_exceptions=True)
+        except TimeoutError:
+            found = [self.figures()]
+        return dict(one for one in found if isinstance(one, tuple))
+
+
+def _set_up_logs(log_requests: bool) -> None:
+    """Warnings of the service, and if wanted a line of JSON a request, on this process's stderr: Ray keeps it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("cellnet", "serve"):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.WARNING)
+    lines = logging.StreamHandler(sys.stdout)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    access_log.handlers = [lines]
+    access_log.propagate = False
+    access_log.setLevel(logging.INFO if log_requests else logging.WARNING)

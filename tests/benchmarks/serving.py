@@ -1,0 +1,253 @@
+"""How fast it answers, beside others: `python tests/benchmarks/serving.py OUT` (needs wrk, and cellnet[bench]).
+
+The same two models (the default networks, untrained: speed does not depend on weights) over one 200×200 PNG in a form,
+as curl sends it, by wrk with 1, 16 and 64 connections, every server in turn, several times:
+
+    limit      decode and predict in this process, one image after the other, and on all CPUs at once
+    cellnet    `cellnet serve`
+    eager      FastAPI, uvicorn and torch (serving_peers.py)
+    litserve   LitServe with the engine of cellnet, a worker for each CPU, dynamic batches (serving_peers.py)
+
+Writes OUT/serving.md: medians over the turns, and what cellnet has of them as a ratio.
+"""
+
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywhere
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the service: threads are for images, not for matrices
+import cv2
+import numpy as np
+
+from cellnet.answers import combine
+from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
+from cellnet.engines import engine_of, load_model
+from cellnet.export import to_onnx
+from cellnet.familiarity import FAMILIARITY, fit_familiarity
+from cellnet.images import decode, pixel_size_um
+from cellnet.lineup import answers, resolve_models
+from cellnet.models import resolve
+from cellnet.predictor import Predictor, fresh_network, weights_to_bytes
+from cellnet.registry import ONNX, WEIGHTS, Card, Registry
+from cellnet.sample import LINEAGES, draw_frame
+from tests.integration.conftest import OwnCluster
+
+ROOT: Final = Path(__file__).parents[2]
+CONNECTIONS: Final = (1, 16, 64)
+SECONDS: Final = 8
+TURNS: Final = 3
+BOUNDARY: Final = "cellnetbenchmark"
+BODY: Final = """
+local file = io.open(os.getenv("BODY"), "rb"); wrk.body = file:read("*all"); file:close()
+wrk.method = "POST"; wrk.headers["Content-Type"] = "multipart/form-data; boundary=cellnetbenchmark"
+done = function(summary, latency)
+  local errors = summary.errors
+  io.write(string.format("RESULT %f %f %f %d\\n", summary.requests / summary.duration * 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    errors.status + errors.connect + errors.read + errors.write + errors.timeout))
+end
+"""
+"""What wrk does: posts the file BODY, and says requests a second, p50 and p99 in ms, and failures."""
+
+
+class Speed(NamedTuple):
+    """What a client sees."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    failed: float
+
+
+def make_registry(folder: Path) -> Registry:
+    """The default networks for frames of many tiles, with all that a published version has."""
+    registry = Registry.open(str(folder))
+    for task in ("classify", "count"):
+        publish(registry, task)
+    return registry
+
+
+def publish(registry: Registry, task: Task, *, mean_count: float = 20) -> None:
+    """A champion, whose familiar images are drawn ones."""
+    config = TrainConfig(task=task, model=resolve(ModelSpec(), task, frame_tiles=25))
+    preprocess = Preprocess.model_validate(
+        {"tile_px": (200, 200), "intensity": {"rule": "range", "low": 0, "high": 255}}
+    )
+    card = Card(
+        task=task, classes=list(LINEAGES) if task == "classify" else [], config=config, preprocess=preprocess,
+        frame_px=(1000, 1000), bank="", bank_digest="", scores={}, history=[], code_version="", packages={}, created="",
+    )  # fmt: skip
+    predictor = Predictor("new@1", card, fresh_network(config, len(card.classes), mean_count=mean_count))
+    features = [predictor.predict(drawn(seed), with_features=True).features_ND for seed in range(24)]
+    known = fit_familiarity([one for one in features if one is not None], [])
+    files = {WEIGHTS: weights_to_bytes(predictor.network.state_dict()), ONNX: to_onnx(predictor)}
+    version = registry.publish(DEFAULT_NAMES[task], files | {FAMILIARITY: known.to_bytes()}, card)
+    registry.promote(version.ref, "champion")
+
+
+def drawn(seed: int) -> np.ndarray:
+    """A frame of one tile."""
+    return draw_frame("A172", np.random.default_rng(seed), size_px=200).image_HW
+
+
+def in_process(registry: Registry, data: bytes) -> dict[str, float]:
+    """The limit: milliseconds an image, one after the other, and images a second on all CPUs."""
+    found = resolve_models(registry, None, None)
+    models = found.map(lambda version: load_model(registry, version, threads=os.cpu_count() or 1))
+
+    def predict(_: int = 0) -> str:
+        said = answers(models, decode(data, name="image"), pixel_um=pixel_size_um(data))
+        return combine("image", said).model_dump_json()
+
+    cv2.setNumThreads(1)
+    predict()
+    took = []
+    for _ in range(200):
+        started = time.perf_counter()
+        predict()
+        took.append(1e3 * (time.perf_counter() - started))
+    started = time.perf_counter()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(predict, range(400)))
+    per_s = 400 / (time.perf_counter() - started)
+    engines = "/".join(engine_of(model) for model in models)
+    print(f"limit: {statistics.median(took):.2f} ms an image, {per_s:.0f} images/s, {engines}", flush=True)
+    return {"p50_ms": statistics.median(took), "per_s": per_s}
+
+
+def command(way: str, registry: str, port: int) -> list[str]:
+    """What starts a server."""
+    if way == "cellnet":
+        return [
+            str(Path(sys.executable).with_name("cellnet")),
+            "serve",
+            "--registry",
+            registry,
+            "--port",
+            str(port),
+            "--no-overlays",
+        ]
+    return [sys.executable, str(Path(__file__).with_name("serving_peers.py")), way, registry, str(port)]
+
+
+@contextmanager
+def server(way: str, registry: str, log: Path, *options: str) -> Iterator[str]:
+    """A server in processes of its own, once it answers."""
+    port = OwnCluster.free_port()
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command(way, registry, port), stdout=out, stderr=out, cwd=ROOT, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(f"{address}/healthz", process)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
+    """Until it answers."""
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            if process.poll() is not None:
+                raise SystemExit(f"a server ended with {process.returncode}; its log says why") from None
+            time.sleep(0.2)
+    raise SystemExit("a server did not answer within two minutes")
+
+
+def load(address: str, body: Path, script: Path, connections: int, seconds: int = SECONDS) -> Speed:
+    """What wrk says."""
+    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script)]
+    said = subprocess.run(
+        [*wrk, f"{address}/v1/predict"], env=os.environ | {"BODY": str(body)}, capture_output=True, text=True
+    )
+    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", said.stdout)
+    if not found:
+        raise SystemExit(f"wrk failed: {said.stdout} {said.stderr}")
+    return Speed(*map(float, found.groups()))
+
+
+def form(data: bytes) -> bytes:
+    """The image as a form."""
+    head = [f"--{BOUNDARY}", 'Content-Disposition: form-data; name="images"; filename="a.png"', "", ""]
+    return "\r\n".join(head).encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def table(found: dict[str, dict[int, list[Speed]]], limit: dict[str, float]) -> str:
+    """The medians, and cellnet beside each."""
+    median = {
+        way: {c: Speed(*map(statistics.median, zip(*speeds, strict=True))) for c, speeds in by.items()}
+        for way, by in found.items()
+    }
+    lines = [
+        "| | connections | requests/s | p50, ms | p99, ms | failed | cellnet has of its requests/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for way, by in median.items():
+        for c, one in by.items():
+            times = "" if way == "cellnet" else f"{median['cellnet'][c].per_s / one.per_s:.2f} ×"
+            figures = f"{one.per_s:.0f} | {one.p50_ms:.1f} | {one.p99_ms:.1f} | {one.failed:.0f}"
+            lines.append(f"| {way} | {c} | {figures} | {times} |")
+    best = max(one.per_s for one in median["cellnet"].values())
+    alone_ms, together = limit["p50_ms"], limit["per_s"]
+    lines += [
+        f"| in process | one image after the other | {1e3 / alone_ms:.0f} | {alone_ms:.1f} | | | |",
+        f"| in process | on all CPUs | {together:.0f} | | | | {best / together:.2f} × |",
+        "",
+        f"p50 of cellnet at one connection is {median['cellnet'][1].p50_ms / alone_ms:.2f} × the time in process.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or shutil.which("wrk") is None:
+        raise SystemExit("python tests/benchmarks/serving.py OUT, with wrk installed (apt-get install wrk)")
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    registry = (
+        make_registry(out / "registry") if not (out / "registry").exists() else Registry.open(str(out / "registry"))
+    )
+    data = cv2.imencode(".png", drawn(99))[1].tobytes()
+    body, script = out / "body", out / "wrk.lua"
+    body.write_bytes(form(data))
+    script.write_text(BODY)
+    ways = os.environ.get("WAYS", "cellnet,eager,litserve").split(",")
+    found: dict[str, dict[int, list[Speed]]] = {way: {c: [] for c in CONNECTIONS} for way in ways}
+    limits = []
+    for _ in range(int(os.environ.get("TURNS", TURNS))):
+        limits.append(in_process(registry, data))
+        for way in ways:
+            with server(way, str(out / "registry"), out / f"{way}.log") as address:
+                load(address, body, script, 16, 2)  # warm
+                for c in CONNECTIONS:
+                    found[way][c].append(load(address, body, script, c))
+                    print(way, c, found[way][c][-1], flush=True)
+    limit = {name: statistics.median(one[name] for one in limits) for name in limits[0]}
+    text = table(found, limit)
+    (out / "serving.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

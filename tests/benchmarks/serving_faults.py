@@ -1,0 +1,240 @@
+"""What the service does when things go wrong, counted: `python tests/benchmarks/serving_faults.py OUT`.
+
+`cellnet serve` with two replicas over the models of serving.py, on this machine:
+
+    moves   an alias moves 50 times, there and back, while 8 clients ask all the time: failures, answers that are not
+            of the version that they name, seconds until no answer is of the old version
+    death   a replica is killed (SIGKILL) under the same load: failures, seconds until two answer again
+    fuzz    10,000 bodies, half of them by schemathesis from the OpenAPI description, half nearly right images and
+            forms: answers by status, memory of the replicas at the beginning and at the end
+
+Writes OUT/serving_faults.md.
+"""
+
+import json
+import os
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywhere
+
+import cv2
+import httpx
+import hypothesis
+import numpy as np
+import schemathesis
+
+from cellnet.predictor import Predictor
+from cellnet.registry import Registry
+from tests.benchmarks.serving import drawn, make_registry, publish, server
+from tests.mutants import requests
+
+MOVES: Final = 50
+CLIENTS: Final = 8
+BODIES: Final = 10_000
+REPLICA: Final = "ray::ServeReplica:cellnet:service"
+
+
+class Said(NamedTuple):
+    """An answer, or none."""
+
+    at: float
+    status: int
+    model: str
+    count: float
+
+
+class Load:
+    """Clients that ask all the time."""
+
+    def __init__(self, address: str, image: bytes) -> None:
+        self.said: list[Said] = []
+        self._finished = threading.Event()
+        self._ask = address, image
+        self._clients = [threading.Thread(target=self._run) for _ in range(CLIENTS)]
+
+    def __enter__(self) -> "Load":
+        for client in self._clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._finished.set()
+        for client in self._clients:
+            client.join()
+
+    def _run(self) -> None:
+        address, image = self._ask
+        with httpx.Client(base_url=address, timeout=30) as client:
+            while not self._finished.is_set():
+                try:
+                    response = client.post("/v1/predict", content=image)
+                    [one] = response.json()["predictions"]
+                    said = Said(time.monotonic(), response.status_code, one["models"]["regressor"], one["count"])
+                except (httpx.HTTPError, json.JSONDecodeError, KeyError, ValueError) as error:
+                    said = Said(time.monotonic(), -1, type(error).__name__, 0)
+                self.said.append(said)
+
+    def wait_for(self, model: str) -> float:
+        """When the last answer of another version was, once 40 in a row are of this one."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            last = list(self.said)[-40:]
+            if len(last) == 40 and {one.model for one in last} == {model}:
+                return max((one.at for one in self.said if one.model != model), default=0.0)
+            time.sleep(0.05)
+        raise SystemExit(f"{model} did not take over within a minute")
+
+
+def moves(address: str, registry: Registry, image: bytes, pixels: np.ndarray) -> str:
+    """The alias there and back."""
+    versions = ("regressor@1", "regressor@2")
+    truth = {ref: Predictor.load(registry, ref).predict(pixels).count for ref in versions}
+    took = []
+    with Load(address, image) as load:
+        load.wait_for(registry.resolve("regressor:champion").ref)
+        for move in range(MOVES):
+            to = versions[(move + 1) % 2]
+            moved = time.monotonic()
+            registry.promote(to, "champion")
+            took.append(max(0.0, load.wait_for(to) - moved))
+    failed = [one for one in load.said if one.status != 200]
+    wrong = [one for one in load.said if one.status == 200 and abs(one.count - truth[one.model]) > 1e-3 * one.count]
+    return (
+        f"{MOVES} moves of an alias under load: {len(load.said):,} requests, {len(failed)} failed, {len(wrong)} not of "
+        f"the version that they name; the new version answers alone after {statistics.median(took):.1f} s (at most "
+        f"{max(took):.1f} s)"
+    )
+
+
+def death(address: str, image: bytes) -> str:
+    """One of two replicas killed."""
+    with Load(address, image) as load:
+        time.sleep(5)
+        victim = replicas()[0]
+        killed = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        while len(replicas()) < 2 or replicas_answering(address) < 2:
+            if time.monotonic() - killed > 120:
+                raise SystemExit("the replica did not come back")
+            time.sleep(0.2)
+        back = time.monotonic() - killed
+        time.sleep(3)
+    failed = [one for one in load.said if one.status != 200]
+    after = sorted(one.at for one in load.said if one.at > killed)
+    gap = max(later - sooner for sooner, later in zip([killed, *after], after, strict=False))
+    return (
+        f"A replica of two killed under load: {len(load.said):,} requests, {len(failed)} failed "
+        f"({dict(Counter(one.status for one in failed))}); the longest time without an answer {gap:.2f} s; two "
+        f"replicas answer again after {back:.1f} s"
+    )
+
+
+def replicas_answering(address: str) -> int:
+    """How many give their figures."""
+    try:
+        text = httpx.get(f"{address}/metrics", timeout=10).text
+    except httpx.HTTPError:
+        return 0
+    return len({line for line in text.splitlines() if line.startswith("cellnet_stale{")})
+
+
+def replicas() -> list[int]:
+    """Process ids."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_text()
+        except OSError:
+            continue
+        if command.startswith(REPLICA):
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def fuzz(address: str) -> str:
+    """Nearly right bodies, and what a description allows to be sent."""
+    statuses: Counter[int] = Counter()
+    memory = [resident()]
+    with httpx.Client(base_url=address, timeout=120) as client:
+        for number, (path, headers, body) in enumerate(requests(BODIES // 2), 1):
+            statuses[client.post(path, content=body, headers=headers).status_code] += 1
+            if number % 1000 == 0:
+                memory.append(resident())
+                print(f"{number} mutants: {dict(statuses)}, {memory[-1]:.0f} MB", flush=True)
+    operations = [found.ok() for found in schemathesis.openapi.from_url(f"{address}/openapi.json").get_all_operations()]
+    posts = [operation for operation in operations if operation.method.upper() == "POST"]
+    for operation in operations:
+        many = 100 if operation not in posts else (BODIES // 2 - 100 * (len(operations) - len(posts))) // len(posts)
+        ask_all(operation, many, statuses)
+        memory.append(resident())
+        print(f"{operation.method} {operation.path}: {dict(statuses)}, {memory[-1]:.0f} MB", flush=True)
+    faults = sum(n for status, n in statuses.items() if status >= 500)
+    told = ", ".join(f"{n:,} × {status}" for status, n in sorted(statuses.items()))
+    return (
+        f"{sum(statuses.values()):,} fuzzed bodies: {faults} answers of 5xx ({told}); memory of the two replicas "
+        f"{memory[0]:.0f} MB before, {memory[1]:.0f} MB after the first 1,000, {memory[-1]:.0f} MB at the end"
+    )
+
+
+def ask_all(operation: Any, many: int, statuses: "Counter[int]") -> None:
+    """So many different requests to one route."""
+    left = many
+
+    @hypothesis.given(operation.as_strategy())
+    @hypothesis.settings(
+        max_examples=many, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    def ask(case: Any) -> None:
+        nonlocal left
+        if left > 0:
+            left -= 1
+            statuses[case.call().status_code] += 1
+
+    while left > 0:  # hypothesis stops where it has seen all
+        before = left
+        ask()
+        if before == left:
+            break
+
+
+def resident() -> float:
+    """Megabytes of the replicas."""
+    pages = sum(int((Path("/proc") / str(pid) / "statm").read_text().split()[1]) for pid in replicas())
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        raise SystemExit("python tests/benchmarks/serving_faults.py OUT [moves|death|fuzz]...")
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = sys.argv[2:] or ["moves", "death", "fuzz"]
+    place = out / "faults-registry"
+    registry = Registry.open(str(place)) if place.exists() else make_registry(place)
+    if "regressor" in registry.names() and len(list(registry.versions("regressor"))) < 2:
+        publish(registry, "count", mean_count=40)
+    pixels = drawn(99)
+    image = cv2.imencode(".png", pixels)[1].tobytes()
+    lines = []
+    with server("cellnet", str(place), out / "faults.log", "--replicas", "2") as address:
+        if "moves" in wanted:
+            lines.append(moves(address, registry, image, pixels))
+            print(lines[-1], flush=True)
+        if "death" in wanted:
+            lines.append(death(address, image))
+            print(lines[-1], flush=True)
+        if "fuzz" in wanted:
+            lines.append(fuzz(address))
+            print(lines[-1], flush=True)
+    (out / "serving_faults.md").write_text("\n\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
