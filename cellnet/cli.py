@@ -383,9 +383,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     machine = parser.add_argument_group("how much of the machine it takes")
     machine.add_argument(
-        "--replicas", type=_range, metavar="N|MIN:MAX", help="processes (1); 1:4 are as many as requests want"
+        "--replicas",
+        type=_range,
+        metavar="N|MIN:MAX",
+        help="processes (one a CPU, at most 4); 1:4 are as many as requests want",
     )
-    machine.add_argument("--threads", type=_positive, metavar="N", help="of each process (as many as CPUs, at most 4)")
+    machine.add_argument("--threads", type=_positive, metavar="N", help="of each process (2)")
     machine.add_argument(
         "--engine", choices=["auto", "onnxruntime", "openvino", "torch"], help="what runs the models (the fastest)"
     )

@@ -141,6 +141,7 @@ def cells_of_mask(data: bytes, *, name: str, size: tuple[int, int]) -> NDArray[n
 
 def pixels_n(data: bytes) -> int:
     """How many pixels the first page has, as its header says; 0 of what is no image."""
+    _quiet_libraries()
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as header:
             return int(header.width) * int(header.height)

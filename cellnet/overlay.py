@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cellnet import models
-from cellnet.errors import plain
 from cellnet.frames import FramePrediction
 from cellnet.images import Box, encode_png, normalise, stretch
 from cellnet.predictor import Predictor
@@ -261,7 +260,7 @@ def _panel(picture_HW3: NDArray[np.uint8], caption: str, legend: str, colours: i
     picture = PIL.Image.fromarray(panel_HW3)
     draw = PIL.ImageDraw.Draw(picture)
     for text, left, top in ((caption, 10, 0), (legend, legend_left, height + STRIP_PX)):
-        text = " ".join(plain(text).split())
+        text = " ".join(text.split())
         room = (outer - left - 10) / _font(TEXT_PX).getlength(text)
         draw.text((left, top + STRIP_PX // 2), text, WHITE, _font(int(TEXT_PX * min(1, room))), anchor="lm")
     return np.array(picture)

@@ -99,8 +99,9 @@ class Answerer:
     async def predict_pixels(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], name: str, how: How) -> Prediction:
         """The same of pixels. Raises DataError, naming the image."""
         started = time.perf_counter()
-        read = await self._in_thread(lambda: self._cut(image_HW, name, how.pixel_um, how.models))
-        return await self._predicted(name, name, read, how, started)
+        async with self._gate.hold(image_HW.size):
+            cuts = await self._in_thread(lambda: self._cut(image_HW, name, how.pixel_um, how.models))
+            return await self._predicted(name, name, cuts, how, started)
 
     async def predict_or_say(self, upload: Upload, how: How) -> list[Prediction]:
         """What the models say of an image, or what is wrong with it."""

@@ -71,10 +71,12 @@ class ServeArgs(Frozen):
     """What runs the models; `auto` is the fastest that is installed."""
     overlays: bool = True
     """Whether pictures of what was counted where are drawn, by a process of its own."""
-    replicas: Replicas = 1
-    """Processes that answer; `[least, most]`: as many as the requests in them want."""
-    threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1)
-    """CPU threads a replica."""
+    replicas: Replicas = Field(default_factory=lambda: min(os.cpu_count() or 1, 4))
+    """Processes that answer; `[least, most]`: as many as the requests in them want. Left out, one a CPU, at most 4."""
+    threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 2), ge=1)
+    """CPU threads a replica: a second one has a lone large frame answered sooner."""
+    cpus: float = Field(default=CPUS, gt=0)
+    """What a replica reserves of Ray's CPUs; on a cluster, as many as its threads."""
     max_request_mb: float = Field(default=64, gt=0)
     max_images: int = Field(default=64, ge=1)
     """In a request, and pages of a file."""
@@ -103,10 +105,11 @@ def build(args: ServeArgs) -> Application:
     for version in resolve_models(registry, args.classifier, args.regressor):
         load_model(registry, version, engine=args.engine)
     small: dict[str, Any] = {"num_cpus": CPUS, "runtime_env": {"env_vars": ENVIRONMENT}}
-    overlays = serve.deployment(Overlays, name="overlays").options(ray_actor_options=small)
+    reserved = small | {"num_cpus": args.cpus}
+    overlays = serve.deployment(Overlays, name="overlays").options(ray_actor_options=small, max_ongoing_requests=1)
     service = serve.deployment(serve.ingress()(Service), name="service").options(
         max_ongoing_requests=ABOVE * args.max_queue,
-        ray_actor_options=small,
+        ray_actor_options=reserved,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=0.2,
         **_scale(args),

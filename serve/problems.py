@@ -27,7 +27,8 @@ def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, request_id: str | None = None
 ) -> JSONResponse:
     """The answer that says what is wrong."""
-    body = Problem(title=http.HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id)
+    title = http.HTTPStatus(status).phrase
+    body = Problem(title=title, status=status, detail=detail, error=detail, request_id=request_id)
     return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
 
 

@@ -42,6 +42,7 @@ class Problem(BaseModel):
     title: str = Field(description="The status in words.")
     status: int
     detail: str = Field(description="What is wrong, with the image's name, and the next step.")
+    error: str = Field(description="The detail again, where clients of the Open Inference Protocol look for it.")
     request_id: str | None = Field(default=None, description="What the service's log calls the request.")
 
 

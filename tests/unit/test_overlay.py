@@ -31,6 +31,19 @@ class CountFields(nn.Module):
         return nn.functional.softplus(self.out(white_B1hw.expm1().log())).sum(dim=(1, 2, 3))
 
 
+class Even(nn.Module):
+    """Counts so many cells in any tile, everywhere alike."""
+
+    def __init__(self, cells: float) -> None:
+        super().__init__()
+        self.cells = cells
+        self.out = nn.Identity()
+
+    def forward(self, input_B1HW: Tensor) -> Tensor:
+        cells_B1hw = torch.full((len(input_B1HW), 1, 50, 50), self.cells / 2500)
+        return nn.functional.softplus(self.out(cells_B1hw.expm1().log())).sum(dim=(1, 2, 3))
+
+
 class Bright(nn.Module):
     """Logits of two lineages, dark and bright: the mean of a blur."""
 
@@ -134,6 +147,12 @@ def test_a_frame_without_cells_stays_grey(counter: Callable) -> None:
     assert colour(drawn(with_dots(400, 600), counter(), None)).max() == 0
 
 
+def test_a_trace_of_a_cell_is_not_drawn_like_one(counter: Callable) -> None:
+    card = counter().card
+    faint, strong = (drawn(with_dots(200, 200), Predictor("r@1", card, Even(cells)), None) for cells in (0.2, 9))
+    assert colour(faint).max() < 10 and colour(strong).min() > 100
+
+
 def test_the_answered_lineage_is_coloured_where_it_shows(classifier: Predictor) -> None:
     image_HW = with_dots(200, 200, (slice(20, 60), slice(120, 160)))
     colour_HW = colour(drawn(image_HW, None, classifier))
@@ -210,6 +229,16 @@ def test_a_counter_that_knows_no_places_writes_the_number_of_each_tile(counter: 
     assert colour(one).max() == 0
     rows, columns = np.nonzero((one != other)[STRIP_PX : STRIP_PX + 380].any(axis=2))
     assert rows.min() > 200 and rows.max() < 230 and columns.min() > 200 and columns.max() < 250
+
+
+def test_tiles_that_overlap_are_drawn_as_parts_that_add_up(counter: Callable) -> None:
+    """Four tiles of 400 cells that share a third of each side make 900, like four of 225 side by side."""
+    shared = Predictor("r@1", counter("residual").card, Even(400))
+    apart = Predictor("r@1", counter("residual", tile_px=(240, 240)).card, Even(225))
+    assert shared.predict(with_dots(300, 300)).count == pytest.approx(900)
+    one, other = drawn(with_dots(300, 300), shared, None), drawn(with_dots(480, 480), apart, None)
+    assert np.array_equal(one, other)
+    assert one[STRIP_PX + 240, 100, 0] > one[STRIP_PX + 242, 100, 0] + 50, "a border"
 
 
 def test_the_same_picture_twice_and_the_networks_as_they_were(discs: Callable, card: Callable[..., Card]) -> None:
