@@ -32,10 +32,11 @@ BLOCKS_PER_CPU: Final = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
 
 
-def connect(*, show_logs: bool = False) -> None:
+def connect(*, show_logs: bool = False, dashboard: bool = True) -> None:
     """Join the running Ray cluster (RAY_ADDRESS, a Ray job's, or the one started here), else start a local one.
 
-    `show_logs`: what workers print appears here. Raises ConfigError when RAY_ADDRESS leads nowhere.
+    `show_logs`: what workers print appears here. `dashboard`: whether a local Ray has one. Raises ConfigError when
+    RAY_ADDRESS leads nowhere.
     """
     if ray.is_initialized():
         return
@@ -49,7 +50,11 @@ def connect(*, show_logs: bool = False) -> None:
     address = get_ray_address_from_environment(None, None)
     try:
         _reach(address)
-        ray.init(logging_level=logging.ERROR, log_to_driver=show_logs)
+        ray.init(
+            logging_level=logging.ERROR,
+            log_to_driver=show_logs,
+            **({} if dashboard or address else {"include_dashboard": False}),
+        )
     except OSError as error:
         raise ConfigError(
             f"no Ray cluster answers at {address}; correct or unset RAY_ADDRESS, or run `ray stop`"

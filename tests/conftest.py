@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cellnet.config import ModelSpec, Preprocess, TrainConfig
 from cellnet.registry import Card
 
+collect_ignore = ["benchmarks"]
+"""They are no tests, and need more than the tests do."""
 Drawn = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
