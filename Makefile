@@ -22,10 +22,10 @@ $(STAMP)-dev: $(STAMP)
 demo: setup
 	$(BIN)/python infra/demo.py
 
-# Those that need a Ray of their own one after the other, the others side by side, both whatever the first came to.
+# First those that need no Ray, then those that do, whatever the first came to; a Ray for each of two processes.
 test: setup-dev
 	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile; others=$$?; \
-	$(BIN)/python -m pytest -m ray && exit $$others
+	$(BIN)/python -m pytest -m ray -n 2 --dist loadfile && exit $$others
 
 unit: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit cellnet
