@@ -1,7 +1,7 @@
 """A published model by its ONNX export: the fastest way to an answer on a CPU, and without torch in memory.
 
 `auto` times the engines that are installed on this machine with this network, and takes the fastest of those that
-give the same. `python tests/benchmarks/engines.py` has torch beside them.
+give the same. Torch, many times slower on a CPU, is for versions that have no export.
 """
 
 import contextlib
