@@ -248,20 +248,20 @@ async def _file(path: Path) -> FileResponse:
 
 def content_policy(html: str) -> str:
     """A Content-Security-Policy under which nothing runs but the page's own style and script, by their hashes."""
-    hashes = {
-        tag: base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
-        for tag, body in re.findall(r"<(style|script)>(.*?)</\1>", html, re.DOTALL)
-    }
+    hashes = {tag: _hash(body) for tag, body in re.findall(r"<(style|script)>(.*?)</\1>", html, re.DOTALL)}
     return (
         f"default-src 'none'; style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}'; "
         "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
 def _docs_policy(html: str) -> str:
     [script] = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self' 'unsafe-inline'; img-src data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self' 'sha256-{_hash(script)}'; style-src 'self' 'unsafe-inline'; "
+        "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.keys import accepted
-from serve.limits import RETRY_AFTER_S, Held, Limits, Share
+from serve.limits import RETRY_AFTER_S, Held, Limits, Share, busy
 from serve.meters import Meters
 from serve.problems import problem
 
@@ -105,11 +105,7 @@ class Surroundings:
             )
         if self._requests > self._limits.queue and path not in UNBOUNDED:
             self._meters.refused.labels("queue").inc()
-            return HTTPException(
-                503,
-                f"the service is busy with {self._limits.queue} requests; try again in {RETRY_AFTER_S} s",
-                {"Retry-After": str(RETRY_AFTER_S)},
-            )
+            return busy(f"the service is busy with {self._limits.queue} requests")
         return None
 
     def _too_late(self, whole: bool, request_id: str) -> ASGIApp:

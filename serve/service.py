@@ -68,7 +68,7 @@ class Service:
             meters=self.meters,
         )
         self._answerer = Answerer(shelf, self._pool, limits, self.meters, challenge)
-        self._watch = Watch(shelf, poll_s)
+        Watch(shelf, poll_s)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The FastAPI application, made in the replica."""

@@ -5,7 +5,6 @@ end with it. Where the registry does not answer, or a version cannot be used, wh
 """
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -110,8 +109,8 @@ class Shelf:
     def _refreshed(self) -> dict[str, str]:
         problems: dict[str, str] = {}
         registry, old = self._registry.fresh(), self.champions
-        classifier = self._next(registry, "classifier", self._ref("classifier"), old.classifier, problems)
-        regressor = self._next(registry, "regressor", self._ref("regressor"), old.regressor, problems)
+        classifier = self._next(registry, "classifier", self._ref("classifier"), old.classifier, problems, "classifier")
+        regressor = self._next(registry, "regressor", self._ref("regressor"), old.regressor, problems, "regressor")
         by_lineage = dict(old.by_lineage)
         if self._refs.regressor is None and classifier:
             try:
@@ -120,7 +119,8 @@ class Shelf:
             except RegistryError as error:
                 problems["regressor-*"], refs = str(error), {}
             for lineage, ref in refs.items():
-                counter = self._next(registry, ref.partition(":")[0], ref, by_lineage.get(lineage), problems)
+                name, old_one = ref.partition(":")[0], by_lineage.get(lineage)
+                counter = self._next(registry, name, ref, old_one, problems, "regressor")
                 by_lineage |= {lineage: counter} if counter else {}
         self._change(replace(old, classifier=classifier, regressor=regressor, by_lineage=by_lineage))
         if self._challenge:
@@ -151,14 +151,14 @@ class Shelf:
         ref: str,
         old: Served | None,
         problems: dict[str, str],
-        role: str | None = None,
+        role: str,
     ) -> Served | None:
         """What a reference means now, in memory; the old one, and a line in `problems`, where that cannot be had."""
         _, number, alias = parse_ref(ref)
         if old and number:
             return old
         try:
-            version = checked(registry.resolve(ref), role or re.split("-", what)[0])
+            version = checked(registry.resolve(ref), role)
         except NotFoundError as error:
             if old:
                 problems[what] = f"{error}; {old.ref} goes on"
@@ -199,19 +199,14 @@ class Shelf:
 
 
 class Watch:
-    """A thread that refreshes a shelf every so many seconds."""
+    """A thread that refreshes a shelf every so many seconds, as long as the process lives."""
 
     def __init__(self, shelf: Shelf, every_s: float) -> None:
         self._shelf = shelf
         self._every_s = every_s
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End it."""
-        self._stopped.set()
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._every_s):
+        while True:
+            time.sleep(self._every_s)
             self._shelf.refresh()
