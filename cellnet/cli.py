@@ -388,7 +388,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="N|MIN:MAX",
         help="processes (one a CPU, at most 4); 1:4 are as many as requests want",
     )
-    machine.add_argument("--threads", type=_positive, metavar="N", help="of each process (2)")
+    machine.add_argument("--threads", type=_positive, metavar="N", help="of each process (the CPUs shared among them)")
     machine.add_argument(
         "--engine", choices=["auto", "onnxruntime", "openvino", "torch"], help="what runs the models (the fastest)"
     )

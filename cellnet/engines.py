@@ -8,7 +8,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
@@ -44,7 +43,7 @@ class Engine(Protocol):
 
 
 class OnnxRuntime:
-    """Microsoft's ONNX Runtime, each batch on the thread that brings it."""
+    """Microsoft's ONNX Runtime, each batch on so many threads."""
 
     name = "onnxruntime"
 
@@ -52,7 +51,8 @@ class OnnxRuntime:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the CPU to others
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
@@ -62,7 +62,7 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """Intel's OpenVINO (`pip install 'cellnet[openvino]'`) in float32, a thread for each batch at a time."""
+    """Intel's OpenVINO (`pip install 'cellnet[openvino]'`) in float32, each batch on so many threads."""
 
     name = "openvino"
 
@@ -73,7 +73,7 @@ class OpenVino:
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # in bfloat16, which it would choose, counts differ by more than 0.001
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": threads,
+            "NUM_STREAMS": 1,
         }
         self._model = core.compile_model(core.read_model(onnx), "CPU", settings)
 
@@ -105,7 +105,7 @@ def load_model(
 ) -> FrameModel:
     """A version ready to answer on this CPU: by the engine named, by the fastest, or by torch where it has no export.
 
-    `threads`: how many batches are computed at a time, each on one thread; torch computes one batch on all of them.
+    `threads`: how many of the CPU's a batch is computed on.
     Raises IntegrityError for files that are not what they should be, ConfigError for an engine that is not installed.
     """
     if engine not in get_args(EngineName):
@@ -141,7 +141,7 @@ def fastest(onnx: bytes, threads: int) -> Engine:
     tiles_B1HW = np.random.default_rng(0).uniform(0, 255, (TIMED_TILES, 1, NETWORK_PX, NETWORK_PX)).astype(np.float32)
     agreeing = [engine for engine in engines if _agree(engines[0](tiles_B1HW), engine(tiles_B1HW))]
     first, *others = agreeing
-    took = _seconds(agreeing, tiles_B1HW, threads)
+    took = _seconds(agreeing, tiles_B1HW)
     best = min(others, key=lambda engine: took[engine.name], default=first)
     return best if took[best.name] <= CLEARLY * took[first.name] else first
 
@@ -160,13 +160,12 @@ def _agree(wanted: Outputs, got: Outputs) -> bool:
     )
 
 
-def _seconds(engines: Sequence[Engine], tiles_B1HW: NDArray[np.float32], threads: int) -> dict[str, float]:
-    """By engine the shortest of a few runs on all threads together, one engine after the other."""
+def _seconds(engines: Sequence[Engine], tiles_B1HW: NDArray[np.float32]) -> dict[str, float]:
+    """By engine the shortest of a few runs, one engine after the other."""
     took = {engine.name: float("inf") for engine in engines}
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(TIMED_RUNS):
-            for engine in engines:
-                started = time.perf_counter()
-                list(pool.map(engine, [tiles_B1HW] * threads))
-                took[engine.name] = min(took[engine.name], time.perf_counter() - started)
+    for _ in range(TIMED_RUNS):
+        for engine in engines:
+            started = time.perf_counter()
+            engine(tiles_B1HW)
+            took[engine.name] = min(took[engine.name], time.perf_counter() - started)
     return took

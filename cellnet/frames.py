@@ -131,13 +131,25 @@ class FrameModel(abc.ABC):
 
     def predict_cut(self, cut: Cut, *, with_features: bool = False) -> FramePrediction:
         """The same of a frame that is cut already, by a model that cuts alike (`cuts_by`)."""
+        [said] = self.predict_cuts([cut], with_features=with_features)
+        return said
+
+    def predict_cuts(
+        self, cuts: Sequence[Cut], *, with_features: bool = False, batch: int = BATCH
+    ) -> list[FramePrediction]:
+        """The same of several frames, whose tiles the network sees together, `batch` at a time."""
+        tiles = [tile for cut in cuts for tile in cut.tiles]
         wanted = with_features or self.familiarity is not None
-        seen = [
-            self.look(cut.tiles[start : start + BATCH], with_features=wanted)
-            for start in range(0, len(cut.tiles), BATCH)
-        ]
+        seen = [self.look(tiles[start : start + batch], with_features=wanted) for start in range(0, len(tiles), batch)]
+        outputs = np.concatenate([outputs for outputs, _ in seen])
         features = [features_NC for _, features_NC in seen if features_NC is not None]
-        return self.predicted(cut, np.concatenate([outputs for outputs, _ in seen]), _together(features))
+        features_NC = np.concatenate(features) if features else None
+        ends = np.cumsum([len(cut.tiles) for cut in cuts])
+        parts = [slice(end - len(cut.tiles), end) for cut, end in zip(cuts, ends, strict=True)]
+        return [
+            self._predicted(cut, outputs[part], None if features_NC is None else features_NC[part])
+            for cut, part in zip(cuts, parts, strict=True)
+        ]
 
     def cut(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Cut:
         """A frame as the 200×200 tiles that the network sees of it. Raises as `predict` does."""
@@ -151,7 +163,7 @@ class FrameModel(abc.ABC):
             magnification=_magnification(pixel_um, preprocess, factor),
         )
 
-    def predicted(
+    def _predicted(
         self, cut: Cut, tile_outputs: NDArray[np.float32], features_NC: NDArray[np.float32] | None
     ) -> FramePrediction:
         """What the network said of all tiles of a frame, as what it says of the frame."""
@@ -206,10 +218,6 @@ def familiarity_of(registry: Registry, version: ModelVersion) -> Familiarity | N
     if FAMILIARITY not in version.blobs:
         return None
     return Familiarity.from_bytes(registry.read(version, FAMILIARITY), version.ref)
-
-
-def _together(parts: list[NDArray[np.float32]]) -> NDArray[np.float32] | None:
-    return np.concatenate(parts) if parts else None
 
 
 def _magnification(pixel_um: float | None, preprocess: Preprocess, factor: float) -> Magnification:

@@ -1,33 +1,33 @@
 """From the bytes of an image, or its pixels, to a prediction by the models that are served now."""
 
 import asyncio
-import functools
 import hashlib
 import io
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.answers import Answer, Prediction, Timing, combine
 from cellnet.errors import DataError
+from cellnet.frames import Cut
 from cellnet.images import Pages, choose_pages, decode, pixel_size_um, pixels_n
 from cellnet.lineup import Cuts, Lineup
+from serve.batching import MOST_TILES, Batcher
 from serve.limits import Gate, Limits
 from serve.meters import Meters
 from serve.shelf import Served, Shelf
 from serve.uploads import Upload
 
-Result = TypeVar("Result")
 Challenge = float | Literal["shadow"]
 """Share of requests that challengers answer; or none, while they see what the champions answer."""
 
 SMALL: Final = 2_000_000
-"""Pixels of an image that is decoded without asking whether there is room."""
+"""Pixels of an image that is read at once; of larger ones some wait, so that they do not fill the memory."""
 SHADOWS: Final = 8
 """Images that challengers look at in the shadow at a time; more are not looked at."""
 
@@ -43,27 +43,53 @@ class How:
     page: Pages | None = None
 
 
-class _Seen(NamedTuple):
-    """What is known of an image."""
+@dataclass(frozen=True)
+class _Large:
+    """An image that is not read at once, by its header."""
 
     um: float | None
     pages: list[int | None]
     pixels: int
-    cuts: Cuts | None
-    """Its tiles, of a small image."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """An image on its way through the thread that reads it and runs the models."""
+
+    name: str
+    how: How
+    read: Callable[[], Cuts | _Large]
+    cuts: Cuts | None = None
+    large: _Large | None = None
+    answers: list[Answer] = field(default_factory=list)
+    error: DataError | None = None
+    """What the frame is not usable for, of a model that saw it after another."""
+    started: float = field(default_factory=time.perf_counter)
+    reading_s: float = 0
+    done: float = 0
+
+    @property
+    def lineage(self) -> str | None:
+        """What the classifier named."""
+        return self.answers[0].lineage if self.answers else None
+
+    def prediction(self) -> Prediction:
+        """What the models said."""
+        total_s = self.done - self.started
+        spans = {"read_ms": self.reading_s, "models_ms": total_s - self.reading_s, "total_ms": total_s}
+        timing = Timing(**{span: round(1e3 * seconds, 2) for span, seconds in spans.items()})
+        return combine(self.name, self.answers).model_copy(update={"timing": timing})
 
 
 class Answerer:
     """The models of a shelf, the threads that they run on, and the limits that hold for them."""
 
-    def __init__(
-        self, shelf: Shelf, pool: ThreadPoolExecutor, limits: Limits, meters: Meters, challenge: Challenge = 0.0
-    ) -> None:
+    def __init__(self, shelf: Shelf, limits: Limits, meters: Meters, challenge: Challenge = 0.0) -> None:
         self.shelf = shelf
         self.limits = limits
         self.meters = meters
-        self._pool = pool
         self._challenge = challenge
+        self._small, self._large = (Batcher(self._read, self._compute) for _ in range(2))
         self._gate = Gate(limits.decoded_megapixels * 1e6)
         self._shadows: set[asyncio.Task[None]] = set()
 
@@ -83,25 +109,24 @@ class Answerer:
 
     async def predict(self, upload: Upload, how: How) -> list[Prediction]:
         """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""
-        started = time.perf_counter()
-        seen = await self._in_thread(functools.partial(self._seen, upload, how))
-        if seen.cuts:
-            return [await self._predicted(upload.name, upload.name, seen.cuts, how, started)]
-        predictions = []
-        for page in seen.pages:
-            async with self._gate.hold(seen.pixels):
-                cuts = await self._in_thread(functools.partial(self._read, upload, page, seen.um, how.models))
-                name = upload.name if page is None else f"{upload.name}#{page}"
-                predictions.append(await self._predicted(name, upload.name, cuts, how, started))
-            started = time.perf_counter()
-        return predictions
+        job = _Job(upload.name, how, lambda: self._seen(upload, how))
+        await self._small.do(job)
+        if job.large is None:
+            return [self._told(job)]
+        return [await self._page(upload, page, job.large, how) for page in job.large.pages]
+
+    async def _page(self, upload: Upload, page: int | None, seen: _Large, how: How) -> Prediction:
+        name = upload.name if page is None else f"{upload.name}#{page}"
+        async with self._gate.hold(seen.pixels):
+            job = _Job(name, how, lambda: Cuts(decode(upload.data, name=upload.name, page=page), seen.um))
+            await self._large.do(job)
+            return self._told(job)
 
     async def predict_pixels(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], name: str, how: How) -> Prediction:
         """The same of pixels. Raises DataError, naming the image."""
-        started = time.perf_counter()
-        async with self._gate.hold(image_HW.size):
-            cuts = await self._in_thread(lambda: self._cut(image_HW, name, how.pixel_um, how.models))
-            return await self._predicted(name, name, cuts, how, started)
+        job = _Job(name, how, lambda: Cuts(image_HW, how.pixel_um))
+        await (self._small if image_HW.size <= SMALL else self._large).do(job)
+        return self._told(job)
 
     async def predict_or_say(self, upload: Upload, how: How) -> list[Prediction]:
         """What the models say of an image, or what is wrong with it."""
@@ -110,7 +135,7 @@ class Answerer:
         except DataError as error:
             return [Prediction(image=upload.name, error=str(error))]
 
-    def _seen(self, upload: Upload, how: How) -> "_Seen":
+    def _seen(self, upload: Upload, how: How) -> Cuts | _Large:
         """An image by its header; a small one of one page is read at once."""
         pixels = pixels_n(upload.data)
         if pixels > self.limits.megapixels * 1e6:
@@ -125,74 +150,89 @@ class Answerer:
                 "request; choose: page middle, or a number"
             )
         um = how.pixel_um or pixel_size_um(upload.data)
-        cuts = self._read(upload, None, um, how.models) if pages == [None] and pixels <= SMALL else None
-        return _Seen(um, pages, pixels, cuts)
+        if pages == [None] and pixels <= SMALL:
+            return Cuts(decode(upload.data, name=upload.name), um)
+        return _Large(um, pages, pixels)
 
-    def _read(self, upload: Upload, page: int | None, um: float | None, models: Lineup[Served]) -> Cuts:
-        """An image decoded, and cut for the models that see it first."""
-        return self._cut(decode(upload.data, name=upload.name, page=page), upload.name, um, models)
-
-    def _cut(
-        self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], name: str, um: float | None, models: Lineup[Served]
-    ) -> Cuts:
-        cuts = Cuts(image_HW, um)
-        for served in (models.classifier, models.regressor):
-            if served:
-                _ready(cuts, served, name)
-        return cuts
-
-    async def _predicted(self, name: str, image: str, cuts: Cuts, how: How, started: float) -> Prediction:
-        read = time.perf_counter()
-        answers = await self._asked(cuts, image, how.models)
-        done = time.perf_counter()
-        self.meters.images.labels("answered").inc()
-        self._shadow(cuts, image, how.shadows, answers)
-        spans = {"read_ms": read - started, "models_ms": done - read, "total_ms": done - started}
-        timing = Timing(**{span: round(1e3 * seconds, 2) for span, seconds in spans.items()})
-        return combine(name, answers).model_copy(update={"timing": timing})
-
-    async def _asked(self, cuts: Cuts, image: str, models: Lineup[Served]) -> list[Answer]:
-        """What the classifier and the counter of its lineage say: at once, where there is but one counter."""
-        first = [served for served in (models.classifier, models.regressor) if served]
-        if not models.by_lineage:
-            return list(await asyncio.gather(*(self._answer(served, cuts) for served in first)))
-        said = [await self._answer(models.classifier, cuts)] if models.classifier else []
-        counter = models.counter_for(said[0].lineage if said else None)
-        if counter:
-            await self._in_thread(lambda: _ready(cuts, counter, image))
-            said.append(await self._answer(counter, cuts))
-        return said
-
-    async def _answer(self, served: Served, cuts: Cuts) -> Answer:
+    def _read(self, job: _Job) -> int:
+        """Read an image, and cut it for who sees it first; its tiles. Raises DataError, naming it."""
         started = time.perf_counter()
-        batcher = served.batcher
-        answer = batcher.model.answer_of(await batcher.predict(cuts.of(batcher.model)))
-        labels = (served.ref, served.alias)
-        self.meters.answers.labels(*labels).inc()
-        self.meters.model_seconds.labels(*labels).observe(time.perf_counter() - started)
-        if answer.unfamiliar:
-            self.meters.unfamiliar.labels(*labels).inc()
-        if answer.lineage:
-            self.meters.lineages.labels(served.ref, answer.lineage).inc()
-        return answer
+        found = job.read()
+        if isinstance(found, _Large):
+            job.large = found
+            return 0
+        job.cuts = found
+        first = job.how.models.classifier or job.how.models.regressor
+        try:
+            tiles = len(found.of(first.model).tiles) if first else 0
+        except DataError as error:
+            raise DataError(f"{job.name}: {error}") from error
+        job.reading_s = time.perf_counter() - started
+        return tiles
 
-    def _shadow(self, cuts: Cuts, image: str, shadows: Lineup[Served], answers: list[Answer]) -> None:
+    def _compute(self, jobs: Sequence[_Job]) -> None:
+        """Let the classifiers see all that were read, and then the counters of the lineages that they named."""
+        jobs = [job for job in jobs if job.cuts]
+        self._look(jobs, lambda job: job.how.models.classifier)
+        self._look(jobs, lambda job: job.how.models.counter_for(job.lineage))
+        for job in jobs:
+            job.done = time.perf_counter()
+
+    def _look(self, jobs: Sequence[_Job], choose: Callable[[_Job], Served | None]) -> None:
+        """Let each job's model see it, with all others of the same model."""
+        by_model: dict[Served, list[tuple[_Job, Cut]]] = {}
+        for job in jobs:
+            if job.cuts and not job.error and (served := choose(job)):
+                try:
+                    by_model.setdefault(served, []).append((job, job.cuts.of(served.model)))
+                except DataError as error:
+                    job.error = DataError(f"{job.name}: {error}")
+        for served, seen in by_model.items():
+            started = time.perf_counter()
+            said = served.model.predict_cuts([cut for _, cut in seen], batch=MOST_TILES)
+            answers = [served.model.answer_of(one) for one in said]
+            for (job, _), answer in zip(seen, answers, strict=True):
+                job.answers.append(answer)
+            self._count(served, answers, time.perf_counter() - started)
+
+    def _count(self, served: Served, answers: Sequence[Answer], seconds: float) -> None:
+        """What a model said, in the figures."""
+        meters, labels = self.meters, (served.ref, served.alias)
+        meters.batch_tiles.labels(served.ref).observe(sum(answer.tiles for answer in answers))
+        meters.batch_seconds.labels(*labels).observe(seconds)
+        meters.answers.labels(*labels).inc(len(answers))
+        if strange := sum(answer.unfamiliar is True for answer in answers):
+            meters.unfamiliar.labels(*labels).inc(strange)
+        for lineage, many in Counter(answer.lineage for answer in answers if answer.lineage).items():
+            meters.lineages.labels(served.ref, lineage).inc(many)
+
+    def _told(self, job: _Job) -> Prediction:
+        """The prediction of a job that is done, which the shadow may look at too. Raises DataError."""
+        if job.error:
+            raise job.error
+        self.meters.images.labels("answered").inc()
+        self._shadow(job)
+        return job.prediction()
+
+    def _shadow(self, job: _Job) -> None:
         """Let challengers look at what was answered, after it was."""
-        if not list(shadows):
+        if not list(job.how.shadows) or not job.cuts:
             return
         if len(self._shadows) >= SHADOWS:
             self.meters.shadow_missed.labels("busy").inc()
             return
-        task = asyncio.create_task(self._compare(cuts, image, shadows, answers))
+        task = asyncio.create_task(self._compare(job.name, job.cuts, job.how.shadows, job.answers))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
-    async def _compare(self, cuts: Cuts, image: str, shadows: Lineup[Served], answers: list[Answer]) -> None:
+    async def _compare(self, name: str, cuts: Cuts, shadows: Lineup[Served], answers: list[Answer]) -> None:
         said = {answer.task: answer for answer in answers}
         for served in shadows:
+            alone = Lineup(classifier=served) if served.model.task == "classify" else Lineup(regressor=served)
+            job = _Job(name, How(alone), lambda: cuts)
             try:
-                await self._in_thread(functools.partial(_ready, cuts, served, image))
-                answer = await self._answer(served, cuts)
+                await self._small.do(job)
+                [answer] = job.answers
             except Exception as error:  # it hurts nobody
                 self.meters.shadow_missed.labels(type(error).__name__).inc()
                 continue
@@ -202,16 +242,3 @@ class Answerer:
                 self.meters.shadow_lineages.labels(served.ref, same).inc()
             elif champion and answer.count is not None and champion.count is not None:
                 self.meters.shadow_cells.labels(served.ref).observe(abs(answer.count - champion.count))
-
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-
-def _ready(cuts: Cuts, served: Served, name: str) -> None:
-    """Have a frame cut for a model, and its grey values described if that is asked. Raises DataError, naming it."""
-    try:
-        cut = cuts.of(served.batcher.model)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
-    if served.batcher.model.familiarity is not None:
-        _ = cut.grey_NG

@@ -39,10 +39,12 @@ CPUS: Final = 0.2
 """What a replica reserves of Ray's CPUs: little, so that all of it starts on a laptop beside other work."""
 ABOVE: Final = 2
 """How many times its own queue a replica is given, so that it is the one that says that it is busy."""
+BUSY: Final = 4
+"""Requests that keep a replica busy: one is computed, one is read, and others are on their way."""
 DRAIN_S: Final = 20.0
 """How long a replica that is to end may take for what it has begun."""
 ENVIRONMENT: Final = {
-    "OMP_NUM_THREADS": "1",  # the pool's threads are all there should be
+    "OMP_NUM_THREADS": "1",  # the engine has threads of its own, and small matrices want none
     "GRPC_ENABLE_FORK_SUPPORT": "0",  # which says on the terminal that it does nothing
 }
 QUIET: Final = {"log_level": "ERROR", "enable_access_log": False}
@@ -73,8 +75,8 @@ class ServeArgs(Frozen):
     """Whether pictures of what was counted where are drawn, by a process of its own."""
     replicas: Replicas = Field(default_factory=lambda: min(os.cpu_count() or 1, 4))
     """Processes that answer; `[least, most]`: as many as the requests in them want. Left out, one a CPU, at most 4."""
-    threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 2), ge=1)
-    """CPU threads a replica: a second one has a lone large frame answered sooner."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads that a replica computes on. Left out, this machine's CPUs shared among the replicas."""
     cpus: float = Field(default=CPUS, gt=0)
     """What a replica reserves of Ray's CPUs; on a cluster, as many as its threads."""
     max_request_mb: float = Field(default=64, gt=0)
@@ -104,6 +106,8 @@ def build(args: ServeArgs) -> Application:
     registry = Registry.open(args.registry, endpoint_url=args.endpoint_url, trusted=trusted)
     for version in resolve_models(registry, args.classifier, args.regressor):
         load_model(registry, version, engine=args.engine)
+    most = args.replicas if isinstance(args.replicas, int) else args.replicas[1]
+    threads = args.threads or max(1, (os.cpu_count() or 1) // most)
     small: dict[str, Any] = {"num_cpus": CPUS, "runtime_env": {"env_vars": ENVIRONMENT}}
     reserved = small | {"num_cpus": args.cpus}
     overlays = serve.deployment(Overlays, name="overlays").options(ray_actor_options=small, max_ongoing_requests=1)
@@ -120,7 +124,7 @@ def build(args: ServeArgs) -> Application:
         regressor=args.regressor,
         challenge=args.challenger,
         engine=args.engine,
-        threads=args.threads,
+        threads=threads,
         poll_s=args.poll_s,
         limits=Limits(
             request_mb=args.max_request_mb,
@@ -132,18 +136,18 @@ def build(args: ServeArgs) -> Application:
         keys=load_keys(Path(args.api_keys) if args.api_keys else None),
         origins=args.cors,
         log_requests=args.log_requests,
-        overlays=overlays.bind(registry=registry, threads=args.threads) if args.overlays else None,
+        overlays=overlays.bind(registry=registry, threads=threads) if args.overlays else None,
     )
 
 
 def _scale(args: ServeArgs) -> dict[str, Any]:
-    """How many replicas there are: one more where each has more requests than keep its threads busy twice over."""
+    """How many replicas there are: one more where each has more requests than keep it busy."""
     if isinstance(args.replicas, int):
         return {"num_replicas": args.replicas}
     least, most = args.replicas
     if least > most:
         raise ConfigError(f"replicas takes the least and the most, not [{least}, {most}]")
-    scaling = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": 2 * args.threads}
+    scaling = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": BUSY}
     return {"autoscaling_config": scaling | {"upscale_delay_s": 5, "downscale_delay_s": 120}}
 
 

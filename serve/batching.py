@@ -1,104 +1,96 @@
-"""Tiles of many requests, given to a network together.
+"""A thread that computes, and what waits for it: images are taken together, up to so many tiles.
 
-Not Ray Serve's `@serve.batch`: that keeps a task for ever, so that no model that was replaced would be freed, and
-refuses a frame of more tiles than a batch.
+Not Ray Serve's `@serve.batch`: that keeps a task for ever, so that no model that was replaced would be freed, refuses a
+frame of more tiles than a batch, and goes back to the event loop between reading an image and running each model.
 """
 
 import asyncio
+import contextlib
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+Job = TypeVar("Job")
 
-from cellnet.frames import Cut, FrameModel, FramePrediction
-
-MOST_TILES: Final = 16
-"""In one batch: of more, a CPU does not make more a second, and others wait."""
-
-Tiles = list[NDArray[np.uint8]]
-Seen = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+MOST_TILES: Final = 8
+"""A batch is full with so many: of more, a CPU does not make more a second, and the first would wait for the last."""
 
 
-class _Waiting(NamedTuple):
-    tiles: Tiles
-    seen: asyncio.Future[Seen]
+@dataclass(frozen=True, eq=False)
+class _Waiting(Generic[Job]):
+    job: Job
+    done: "asyncio.Future[None]"
 
 
-class Batcher:
-    """What waits for one model, in the order of arrival. A batch is all that came while the one before was computed.
+class Batcher(Generic[Job]):
+    """Does jobs in the order of arrival. A batch is what came while the one before was computed."""
 
-    As many batches are computed at a time as there are threads, each on one of them; a lone image waits for nobody.
-    """
+    def __init__(self, read: Callable[[Job], int], compute: Callable[[Sequence[Job]], None]) -> None:
+        """`read` prepares a job, and says of how many tiles it is; `compute` does the rest of a batch together."""
+        self._read = read
+        self._compute = compute
+        self._waiting: deque[_Waiting[Job]] = deque()
+        self._lock = threading.Lock()
+        self._running = False
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="models")
 
-    def __init__(
-        self,
-        model: FrameModel,
-        pool: ThreadPoolExecutor,
-        *,
-        threads: int,
-        on_batch: Callable[[int], None] = lambda tiles: None,
-    ) -> None:
-        self.model = model
-        self._pool = pool
-        self._free = threads
-        self._waiting: deque[_Waiting] = deque()
-        self._on_batch = on_batch
-        self._running: set[asyncio.Task[None]] = set()
+    async def do(self, job: Job) -> None:
+        """Wait until a job is done. Raises what `read` raises of it, or `compute` of its batch."""
+        one = _Waiting(job, asyncio.get_running_loop().create_future())
+        with self._lock:
+            self._waiting.append(one)
+            idle, self._running = not self._running, True
+        if idle:
+            self._pool.submit(self._run)
+        await one.done
 
-    async def predict(self, cut: Cut) -> FramePrediction:
-        """What the model says of a frame that is cut for it."""
-        parts = [cut.tiles[start : start + MOST_TILES] for start in range(0, len(cut.tiles), MOST_TILES)]
-        seen = await asyncio.gather(*(self._look(part) for part in parts))
-        features = [features_NC for _, features_NC in seen if features_NC is not None]
-        return self.model.predicted(
-            cut, np.concatenate([outputs for outputs, _ in seen]), np.concatenate(features) if features else None
-        )
+    def _run(self) -> None:
+        """Do all that waits."""
+        while self._do_batch():
+            pass
 
-    async def _look(self, tiles: Tiles) -> Seen:
-        seen: asyncio.Future[Seen] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(tiles, seen))
-        self._start()
-        return await seen
-
-    def _start(self) -> None:
-        """Compute what waits, on the threads that are free."""
-        while self._free and (batch := self._next()):
-            self._free -= 1
-            task = asyncio.create_task(self._compute(batch))
-            self._running.add(task)  # or nobody would hold it
-            task.add_done_callback(self._running.discard)
-
-    def _next(self) -> list[_Waiting]:
-        """The first of those that wait, up to a batch; those who went away are left out."""
-        batch: list[_Waiting] = []
+    def _do_batch(self) -> bool:
+        """Do a batch; False where nothing is left."""
+        batch: list[_Waiting[Job]] = []
         tiles = 0
-        while self._waiting and tiles + len(self._waiting[0].tiles) <= MOST_TILES:
-            one = self._waiting.popleft()
-            if not one.seen.done():
+        while tiles < MOST_TILES and (one := self._next()):
+            if one.done.done():  # whoever asked went away
+                continue
+            try:
+                tiles += self._read(one.job)
                 batch.append(one)
-                tiles += len(one.tiles)
-        return batch
-
-    async def _compute(self, batch: list[_Waiting]) -> None:
+            except Exception as error:
+                _wake([one], error)
+        fault = None
         try:
-            tiles = [tile for one in batch for tile in one.tiles]
-            self._on_batch(len(tiles))
-            outputs, features_NC = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, tiles)
-            start = 0
-            for one in batch:
-                part = slice(start, start := start + len(one.tiles))
-                if not one.seen.done():
-                    one.seen.set_result((outputs[part], None if features_NC is None else features_NC[part]))
+            self._compute([one.job for one in batch])
         except Exception as error:
-            for one in batch:
-                if not one.seen.done():
-                    one.seen.set_exception(error)
-        finally:
-            self._free += 1
-            self._start()
+            fault = error
+        _wake(batch, fault)
+        with self._lock:
+            self._running = bool(self._waiting)
+            return self._running
 
-    def _run(self, tiles: Tiles) -> Seen:
-        return self.model.look(tiles, with_features=self.model.familiarity is not None)
+    def _next(self) -> _Waiting[Job] | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+
+def _wake(batch: Sequence[_Waiting[Job]], fault: Exception | None) -> None:
+    """Tell those who wait, on their event loop, unless that has ended."""
+    with contextlib.suppress(RuntimeError):
+        if batch:
+            batch[0].done.get_loop().call_soon_threadsafe(_tell, batch, fault)
+
+
+def _tell(batch: Sequence[_Waiting[Job]], fault: Exception | None) -> None:
+    for one in batch:
+        if one.done.done():
+            continue
+        if fault:
+            one.done.set_exception(fault)
+        else:
+            one.done.set_result(None)

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import cv2
@@ -20,10 +19,11 @@ from cellnet.answers import Prediction
 from cellnet.config import NETWORK_PX
 from cellnet.engines import EngineName, load_model
 from cellnet.errors import DataError
+from cellnet.frames import FrameModel
 from cellnet.registry import ModelVersion, Registry
 from serve.answering import Answerer, Challenge, How
 from serve.api import make_api
-from serve.batching import MOST_TILES, Batcher
+from serve.batching import MOST_TILES
 from serve.limits import Limits
 from serve.meters import Meters
 from serve.middleware import access_log
@@ -54,10 +54,9 @@ class Service:
         overlays: DeploymentHandle | None,
     ) -> None:
         _set_up_logs(log_requests)
-        cv2.setNumThreads(1)  # decoding and cutting have threads of the pool
+        cv2.setNumThreads(1)  # an image is decoded sooner than threads are woken
         self.meters = Meters()
         self._registry, self._engine, self._threads = registry, engine, threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="models")
         self._keys, self._origins, self._overlays = keys, origins, overlays
         shelf = Shelf(
             registry,
@@ -67,7 +66,7 @@ class Service:
             challenge=challenge != 0,
             meters=self.meters,
         )
-        self._answerer = Answerer(shelf, self._pool, limits, self.meters, challenge)
+        self._answerer = Answerer(shelf, limits, self.meters, challenge)
         Watch(shelf, poll_s)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -84,13 +83,12 @@ class Service:
         """This process's name, and what it counted."""
         return serve.get_replica_context().replica_tag, self.meters.text()
 
-    def _load(self, version: ModelVersion) -> Batcher:
+    def _load(self, version: ModelVersion) -> FrameModel:
         """A version in memory, that has answered once, since the first time is slow."""
         model = load_model(self._registry, version, engine=self._engine, threads=self._threads)
         model.answer(np.eye(*model.card.preprocess.tile_px, dtype=np.uint8))
         model.look([np.zeros((NETWORK_PX, NETWORK_PX), np.uint8)] * MOST_TILES, with_features=True)
-        observe = self.meters.batch_tiles.labels(version.ref).observe
-        return Batcher(model, self._pool, threads=self._threads, on_batch=observe)
+        return model
 
     async def _draw(self, upload: Upload, how: How, prediction: Prediction) -> bytes:
         assert self._overlays is not None

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 from cellnet.config import DEFAULT_NAMES
 from cellnet.engines import engine_of
 from cellnet.errors import CellnetError, NotFoundError, RegistryError
+from cellnet.frames import FrameModel
 from cellnet.lineup import CHAMPION, Lineup, checked, lineage_refs, resolve_models
 from cellnet.registry import ModelVersion, Registry, parse_ref
-from serve.batching import Batcher
 from serve.meters import Meters
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Served:
     """A version in memory, and what it is served as."""
 
     version: ModelVersion
-    batcher: Batcher
+    model: FrameModel
     alias: str
     """`champion`, `challenger`, or the number where that was asked for."""
 
@@ -43,7 +43,7 @@ class Served:
     @property
     def engine(self) -> str:
         """What runs it."""
-        return engine_of(self.batcher.model)
+        return engine_of(self.model)
 
 
 class Failure(NamedTuple):
@@ -54,7 +54,7 @@ class Failure(NamedTuple):
     why: str
 
 
-Load = Callable[[ModelVersion], Batcher]
+Load = Callable[[ModelVersion], FrameModel]
 
 
 class Shelf:
@@ -186,7 +186,7 @@ class Shelf:
         """A version in memory; one that is there already is not loaded again."""
         for other in others:
             if other.version == version:
-                return Served(version, other.batcher, alias)
+                return Served(version, other.model, alias)
         return Served(version, self._load(version), alias)
 
     def _change(self, new: Lineup[Served]) -> None:

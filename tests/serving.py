@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from cellnet.frames import FrameModel
 from cellnet.registry import Card, ModelVersion, Registry
 from serve.answering import Answerer, Challenge
 from serve.api import make_api
-from serve.batching import Batcher
 from serve.limits import Limits
 from serve.meters import Meters
 from serve.shelf import Shelf
@@ -81,26 +79,23 @@ class Kitchen:
         limits: Limits | None = None,
         challenge: Challenge = 0.0,
         wait: Callable[[], None] = lambda: None,
-        threads: int = 2,
         **api: Any,
     ) -> None:
         self.registry = registry
         self.wait = wait
         self.meters = Meters()
-        self.pool = ThreadPoolExecutor(threads)
-        self.threads = threads
         self.spoiled: dict[str, Exception] = {}
         """By version, what loading it comes to."""
         self.loaded: list[str] = []
         self.shelf = Shelf(registry, self.load, challenge=challenge != 0, meters=self.meters)
-        self.answerer = Answerer(self.shelf, self.pool, limits or Limits(), self.meters, challenge)
+        self.answerer = Answerer(self.shelf, limits or Limits(), self.meters, challenge)
         self.api: FastAPI = make_api(self.answerer, **api)
 
-    def load(self, version: ModelVersion) -> Batcher:
+    def load(self, version: ModelVersion) -> FrameModel:
         self.loaded.append(version.ref)
         if version.ref in self.spoiled:
             raise self.spoiled[version.ref]
-        return Batcher(Known(version, lambda: self.wait()), self.pool, threads=self.threads)
+        return Known(version, lambda: self.wait())
 
     def figure(self, name: str, /, **labels: str) -> float | None:
         """What the meters say."""

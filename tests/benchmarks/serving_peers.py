@@ -71,11 +71,8 @@ class Counting(litserve.LitAPI):
         said: list[list[Any]] = [[] for _ in batch]
         for place, model in enumerate(self.models):
             cuts = [cut[place] for cut in batch]
-            outputs, features_NC = model.look([tile for cut in cuts for tile in cut.tiles], with_features=True)
-            start = 0
-            for one, cut in zip(said, cuts, strict=True):
-                part = slice(start, start := start + len(cut.tiles))
-                one.append(model.answer_of(model.predicted(cut, outputs[part], features_NC[part])))
+            for one, prediction in zip(said, model.predict_cuts(cuts), strict=True):
+                one.append(model.answer_of(prediction))
         return said
 
     def unbatch(self, output: list[Any]) -> list[Any]:

@@ -1,123 +1,142 @@
-"""Tiles of many requests, given to a model together."""
+"""The thread that computes what waits for it, several at a time."""
 
 import asyncio
 import gc
 import threading
+import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
-from cellnet.frames import Cut, FramePrediction
-from cellnet.images import Box
-from cellnet.registry import Registry
 from serve.batching import MOST_TILES, Batcher
-from tests.serving import Held, Known, publish
+from tests.serving import Held
 
 
-@pytest.fixture
-def known(tmp_path: Path) -> Known:
-    registry = Registry.open(str(tmp_path))
-    return Known(registry.resolve(publish(registry, "count")))
+class Job:
+    """An image of so many tiles."""
+
+    def __init__(self, tiles: int) -> None:
+        self.tiles = tiles
 
 
-def cut(tiles: int) -> Cut:
-    return Cut(
-        tiles=[np.zeros((200, 200), np.uint8)] * tiles,
-        boxes=[Box(0, 0, 200, 200)] * tiles,
-        factor=1,
-        magnification="assumed",
-    )
+class Bench:
+    """A batcher that writes down its batches, and what holds the first of them."""
 
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.held = Held()
+        self.wait = self.held
+        self.batcher: Batcher[Job] = Batcher(self.read, self.compute)
 
-def run(known: Known, sizes: list[int], *, threads: int = 1, held: Held | None = None) -> list[FramePrediction]:
-    """Predictions of frames of so many tiles, of which the first holds the model until all others wait."""
+    def read(self, job: Job) -> int:
+        if job.tiles < 0:
+            raise ValueError("no image")
+        return job.tiles
 
-    async def all_of_them() -> list[FramePrediction]:
-        with ThreadPoolExecutor(threads) as pool:
-            batcher = Batcher(known, pool, threads=threads)
-            first = asyncio.create_task(batcher.predict(cut(sizes[0])))
-            if held:
-                await asyncio.to_thread(held.inside.acquire)
-            others = [asyncio.create_task(batcher.predict(cut(tiles))) for tiles in sizes[1:]]
+    def compute(self, jobs: Sequence[Job]) -> None:
+        self.batches.append([job.tiles for job in jobs])
+        if 13 in self.batches[-1]:
+            raise RuntimeError("a fault")
+        self.wait()
+
+    def do(self, *sizes: int, leaves: int | None = None) -> list[BaseException | None]:
+        """What becomes of jobs of so many tiles, of which the first is computed until all others wait."""
+
+        async def all_of_them() -> list[BaseException | None]:
+            first = asyncio.create_task(self.batcher.do(Job(sizes[0])))
+            await asyncio.to_thread(self.held.inside.acquire)
+            others = [asyncio.create_task(self.batcher.do(Job(tiles))) for tiles in sizes[1:]]
             await asyncio.sleep(0)
-            if held:
-                held.go.set()
-            return list(await asyncio.gather(first, *others))
+            if leaves is not None:
+                others[leaves].cancel()
+                await asyncio.sleep(0)
+            self.held.go.set()
+            return await asyncio.gather(first, *others, return_exceptions=True)
 
-    return asyncio.run(all_of_them())
-
-
-def test_what_comes_while_a_batch_is_computed_is_the_next_batch(known: Known) -> None:
-    held = Held()
-    known.wait = held
-    said = run(known, [1] * 11, held=held)
-    assert known.batches == [1, 10]
-    assert [one.count for one in said] == [1] * 11
+        return asyncio.run(all_of_them())
 
 
-def test_a_batch_has_no_more_than_so_many_tiles_and_nobody_is_overtaken(known: Known) -> None:
-    held = Held()
-    known.wait = held
-    said = run(known, [1, 10, 10, 1], held=held)
-    assert known.batches == [1, 10, 11]
-    assert [len(one.tile_outputs) for one in said] == [1, 10, 10, 1]
+def test_what_comes_while_a_batch_is_computed_is_the_next_batch() -> None:
+    bench = Bench()
+    assert bench.do(1, *[1] * (MOST_TILES - 1)) == [None] * MOST_TILES
+    assert bench.batches == [[1], [1] * (MOST_TILES - 1)]
 
 
-def test_a_frame_of_many_tiles_is_computed_in_parts_on_all_threads(known: Known) -> None:
-    both = threading.Barrier(2, timeout=20)
-    known.wait = both.wait  # passes only where two are computed at a time
-    [said] = run(known, [4 * MOST_TILES], threads=2)
-    assert known.batches == [MOST_TILES] * 4
-    assert said.count == 4 * MOST_TILES
+def test_a_batch_that_is_full_leaves_the_others_to_the_next_in_their_order() -> None:
+    bench = Bench()
+    bench.do(1, MOST_TILES - 1, 2, 3, 100, 4)
+    assert bench.batches == [[1], [MOST_TILES - 1, 2], [3, 100], [4]]
 
 
-def test_a_fault_reaches_all_of_its_batch_and_the_next_is_computed(known: Known) -> None:
-    def fail() -> None:
-        known.wait = lambda: None
-        raise RuntimeError("a fault")
-
-    known.wait = fail
-
-    async def twice() -> float:
-        with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(known, pool, threads=1)
-            with pytest.raises(RuntimeError, match="a fault"):
-                await batcher.predict(cut(1))
-            return (await batcher.predict(cut(2))).count
-
-    assert asyncio.run(twice()) == 2
+def test_one_that_cannot_be_read_fails_alone() -> None:
+    bench = Bench()
+    first, bad, good = bench.do(1, -1, 2)
+    assert (first, str(bad), good) == (None, "no image", None)
+    assert bench.batches == [[1], [2]]
 
 
-def test_those_who_went_away_are_not_computed(known: Known) -> None:
+def test_a_fault_reaches_all_of_its_batch_and_the_next_is_computed() -> None:
+    bench = Bench()
+    said = bench.do(1, 1, 13, 2)
+    assert [str(one) for one in said] == ["None", "a fault", "a fault", "None"]
+    assert bench.batches == [[1], [1, 13], [2]]
+
+
+def test_those_who_went_away_are_not_computed() -> None:
+    bench = Bench()
+    bench.do(1, 5, 2, leaves=0)
+    assert bench.batches == [[1], [2]]
+
+
+def test_it_goes_on_after_the_event_loop_of_one_who_waited_has_ended() -> None:
+    bench = Bench()
+
     async def leave() -> None:
-        held = Held()
-        known.wait = held
-        with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(known, pool, threads=1)
-            first = asyncio.create_task(batcher.predict(cut(1)))
-            await asyncio.to_thread(held.inside.acquire)
-            left, stayed = (asyncio.create_task(batcher.predict(cut(tiles))) for tiles in (5, 2))
-            await asyncio.sleep(0)
-            left.cancel()
-            await asyncio.sleep(0)
-            held.go.set()
-            await asyncio.gather(first, stayed)
+        gone = asyncio.create_task(bench.batcher.do(Job(1)))
+        await asyncio.to_thread(bench.held.inside.acquire)
+        gone.cancel()
 
     asyncio.run(leave())
-    assert known.batches == [1, 2]
+    bench.held.go.set()
+
+    async def come() -> None:
+        await asyncio.wait_for(bench.batcher.do(Job(2)), 20)
+
+    asyncio.run(come())
+    assert bench.batches == [[1], [2]]
 
 
-def test_a_model_that_was_replaced_is_freed(known: Known) -> None:
-    async def use() -> "weakref.ref[Known]":
-        model = Known(known_version)
-        with ThreadPoolExecutor(1) as pool:
-            await Batcher(model, pool, threads=1).predict(cut(3))
-        return weakref.ref(model)
+def test_jobs_are_computed_one_batch_after_the_other_whoever_asks() -> None:
+    busy = threading.Lock()
 
-    known_version = type("Version", (), {"ref": known.ref, "card": known.card, "number": 1})()
-    model = asyncio.run(use())
+    def compute(jobs: Sequence[Job]) -> None:
+        assert busy.acquire(blocking=False), "another thread computes"
+        time.sleep(1e-4)
+        busy.release()
+
+    batcher: Batcher[Job] = Batcher(lambda job: job.tiles, compute)
+
+    async def many() -> None:
+        await asyncio.gather(*(batcher.do(Job(1 + i % 3)) for i in range(200)))
+
+    asyncio.run(many())
+
+
+def test_a_job_that_was_done_is_freed() -> None:
+    batcher: Batcher[Job] = Batcher(lambda job: job.tiles, lambda jobs: None)
+
+    async def use() -> "weakref.ref[Job]":
+        job = Job(1)
+        await batcher.do(job)
+        return weakref.ref(job)
+
+    job = asyncio.run(use())
     gc.collect()
-    assert model() is None
+    assert job() is None
+
+
+def test_an_error_of_reading_is_raised_where_it_was_asked() -> None:
+    bench = Bench()
+    with pytest.raises(ValueError, match="no image"):
+        asyncio.run(bench.batcher.do(Job(-1)))

@@ -167,7 +167,7 @@ def test_of_a_model_that_is_named_no_other_runs(kitchen: Callable[..., Kitchen])
     outputs = said(infer(client(service), of_files(encode_png(frame(tiles=3))), "regressor"))
     assert outputs == {"count": [3]}
     classifier, regressor = service.shelf.champions
-    assert (classifier.batcher.model.batches, regressor.batcher.model.batches) == ([], [3])
+    assert (classifier.model.batches, regressor.model.batches) == ([], [3])
 
 
 @pytest.mark.parametrize("shape", [[2, SIDE, SIDE], [2, 1, SIDE, SIDE], [2, SIDE, SIDE, 1]])
@@ -220,7 +220,7 @@ def test_what_no_image_has_is_left_out_and_what_one_lacks_is_null(
     kitchen: Callable[..., Kitchen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = kitchen()
-    api, model = client(service), service.shelf.champions.regressor.batcher.model
+    api, model = client(service), service.shelf.champions.regressor.model
     one, two = encode_png(frame()), encode_png(frame(tiles=2))
     assert said(infer(api, of_files(one, two), "regressor")) == {"count": [1, 2]}
     calibration = Calibration(tiles=9, frames=2, tile_quantile=1.0)  # of frames of one tile alone
