@@ -953,7 +953,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         load_checked(ServeArgs, chosen, where="the option --"),
         host=arguments.host,
         port=arguments.port,
-        connect=lambda: cluster.connect(show_logs=True, dashboard=False),  # it takes a tenth of a small machine
+        connect=lambda: cluster.connect(show_logs=True),
         announce=lambda address: say(f"serving at {address} (Ctrl-C stops it); images go to POST /v1/predict"),
     )
 

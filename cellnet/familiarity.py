@@ -150,10 +150,12 @@ def _structure(grey_HW: NDArray[np.float32]) -> NDArray[np.float64]:
     basis = _basis(len(grey_HW))
     spectrum_HW = basis.analysis_NN @ grey_HW @ basis.analysis_NN.T
     squares_S = basis.power_SN @ np.square(spectrum_HW).ravel()
-    rows_S2N = np.diff((basis.sums_T3N @ spectrum_HW) * basis.gain_TN[:, None], axis=0)
-    columns_S2N = np.diff((basis.sums_T3N @ spectrum_HW.T) * basis.gain_TN[:, None], axis=0)
-    mean_S = rows_S2N[:, 2] @ basis.total_N / grey_HW.size
-    rows_S2N, columns_S2N = rows_S2N[:, :2], columns_S2N[:, :2]
+    rows_S3N, columns_S3N = (
+        np.diff((basis.sums_MN @ amplitudes_NN).reshape(-1, 3, len(grey_HW)) * basis.gain_TN[:, None], axis=0)
+        for amplitudes_NN in (spectrum_HW, spectrum_HW.T)
+    )
+    mean_S = rows_S3N[:, 2] @ basis.total_N / grey_HW.size
+    rows_S2N, columns_S2N = rows_S3N[:, :2], columns_S3N[:, :2]
     edges_S = ((rows_S2N**2 + columns_S2N**2) @ basis.weight_N).sum(1) / 2
     corners_S = np.square(rows_S2N @ basis.ends_2N.T).sum((1, 2)) / 4
     variance_S = (squares_S + edges_S + corners_S) / grey_HW.size - mean_S**2
@@ -174,8 +176,8 @@ class _Basis(NamedTuple):
     """Its first and its last value."""
     total_N: NDArray[np.float64]
     """The sum of its values."""
-    sums_T3N: NDArray[np.float32]
-    """What the first value, the last one, and the sum of a blurred image take of each amplitude."""
+    sums_MN: NDArray[np.float32]
+    """What the first value, the last one, and the sum take of each amplitude, for each blur: M = 3 T."""
 
 
 @functools.cache
@@ -196,7 +198,7 @@ def _basis(side: int) -> _Basis:
         weight_N=weight_N,
         ends_2N=ends_2N,
         total_N=total_N,
-        sums_T3N=(gain_TN[:, None] * np.vstack([ends_2N, total_N])).astype(np.float32),
+        sums_MN=(gain_TN[:, None] * np.vstack([ends_2N, total_N])).reshape(-1, side).astype(np.float32),
     )
 
 

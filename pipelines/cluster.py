@@ -32,28 +32,31 @@ BLOCKS_PER_CPU: Final = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
 
 
-def connect(*, show_logs: bool = False, dashboard: bool = True) -> None:
+def connect(*, show_logs: bool = False) -> None:
     """Join the running Ray cluster (RAY_ADDRESS, a Ray job's, or the one started here), else start a local one.
 
-    `show_logs`: what workers print appears here. `dashboard`: whether a local Ray has one. Raises ConfigError when
-    RAY_ADDRESS leads nowhere.
+    A local one has no dashboard, which takes seconds to start and a tenth of a small machine: `ray start --head` has.
+    `show_logs`: what workers print appears here. Raises ConfigError when RAY_ADDRESS leads nowhere.
     """
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # a busy machine takes longer than Ray's 60
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) and not RAY_TOKEN.exists():
         # Ray would leave a new token in the home folder, and `ray start` and `ray job` act otherwise once it is there.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # RAY_ADDRESS, or what the last `ray start` left on this machine.
     address = get_ray_address_from_environment(None, None)
+    if not address:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
     try:
         _reach(address)
         ray.init(
             logging_level=logging.ERROR,
             log_to_driver=show_logs,
-            **({} if dashboard or address else {"include_dashboard": False}),
+            **({} if address else {"include_dashboard": False}),
         )
     except OSError as error:
         raise ConfigError(

@@ -139,6 +139,7 @@ def _run(
             search_alg=_tpe(known, config.train.seed) if known is not None else None,
             num_samples=number if known is not None else 1,
             max_concurrent_trials=cluster.at_once(config.gpus, sweep.workers),
+            reuse_actors=sweep.workers == 1,  # a process takes seconds to start
         ),
         run_config=ray.tune.RunConfig(
             name="ray",

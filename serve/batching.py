@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 Job = TypeVar("Job")
 
-MOST_TILES: Final = 8
+MOST_TILES: Final = 16
 """A batch is full with so many: of more, a CPU does not make more a second, and the first would wait for the last."""
 
 

@@ -33,7 +33,7 @@ class Served:
     version: ModelVersion
     model: FrameModel
     alias: str
-    """`champion`, `challenger`, or the number where that was asked for."""
+    """`champion`, `challenger`, or the alias or number that was asked for."""
 
     @property
     def ref(self) -> str:
@@ -82,7 +82,11 @@ class Shelf:
         self.checked = time.time()
         """When the registry was last asked and answered."""
         found = resolve_models(registry, classifier, regressor)
-        self.champions: Lineup[Served] = found.map(lambda version: self._served(version, CHAMPION, []))
+        asked = [parse_ref(ref) for ref in (classifier, regressor) if ref]
+        aliases = {name: alias or str(number) for name, number, alias in asked}
+        self.champions: Lineup[Served] = found.map(
+            lambda version: self._served(version, aliases.get(version.name, CHAMPION), [])
+        )
         self.challengers: Lineup[Served] = Lineup()
         if challenge:
             self.refresh()

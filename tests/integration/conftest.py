@@ -92,7 +92,8 @@ def ray_started() -> Iterator[None]:
     from pipelines import cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (*KEYS.items(), ("CELLNET_CACHE", "")):
+        quick = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
+        for name, value in (KEYS | quick | {"CELLNET_CACHE": ""}).items():
             patch.setenv(name, value)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     cluster.quiet()

@@ -86,12 +86,11 @@ def test_trials_that_are_behind_are_stopped_and_a_search_that_finds_nothing_bett
 
 
 def test_trials_of_two_workers_are_stopped_and_come_to_what_one_worker_does(places: Places) -> None:
-    space = {"learning_rate": (1e-2, 1e-7, 1e30)}
-    config = TuneConfig(space=space, grace=4, reduction=4, seeds=1, train=TRAIN.model_copy(update={"epochs": 6}))
-    best, slow, failed = tune(places, config, workers=2).trials
+    space = {"learning_rate": (1e-2, 1e-7)}
+    config = TuneConfig(space=space, grace=3, reduction=4, seeds=1, train=TRAIN.model_copy(update={"epochs": 4}))
+    best, slow = tune(places, config, workers=2).trials
     assert (best["learning_rate"], best["note"], best["seeds"]) == (1e-2, "winner", 1)
-    assert slow["note"] == "stopped after 4 of 6 epochs"
-    assert "training diverged" in failed["note"]
+    assert slow["note"] == "stopped after 3 of 4 epochs"
     [alone] = tune(places, config.model_copy(update={"space": {"learning_rate": (1e-2,)}}), name="alone").trials
     assert best["mae"] == pytest.approx(alone["mae"], rel=0.15)
     kept = records(places).values()
@@ -114,34 +113,39 @@ def command(places: Places, *options: str) -> list[str]:
     return [*words, *(word for one in sets for word in ("--set", one)), *options]
 
 
-def stopped(how: signal.Signals, words: list[str]) -> tuple[int, list[str]]:
-    """Send a signal after the first trial's end, and give the status and what was said."""
+def stopped(how: signal.Signals, line: str, words: list[str]) -> tuple[int, list[str]]:
+    """Send a signal when a line is said that starts so, and give the status and what was said."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = []
         try:
-            for line in process.stderr:
-                said.append(line.rstrip())
-                if line.startswith("trial   1/3"):
+            for text in process.stderr:
+                said.append(text.rstrip())
+                if text.startswith(line):
                     process.send_signal(how)
             return process.wait(timeout=60), said
         finally:
             process.kill()  # if it hangs
 
 
-def test_a_search_that_was_killed_goes_on_and_loses_no_trial(places: Places) -> None:
-    status, said = stopped(signal.SIGKILL, command(places))
+def test_a_search_that_was_killed_goes_on_and_ctrl_c_leaves_the_best_so_far_to_be_published(places: Places) -> None:
+    status, said = stopped(signal.SIGKILL, "trial   1/3", command(places))
     assert status == -signal.SIGKILL, said
     ended = {name: one for name, one in records(places).items() if one["epochs"] == 3}
     assert ended
-    done = subprocess.run(command(places, "--resume"), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    status, said = stopped(signal.SIGINT, "trial   2/3", command(places, "--resume"))
+    assert (status, said[-1]) == (130, "cellnet: stopped"), said
     kept = records(places)
-    assert len(kept) == 3 and all(one["epochs"] == 3 for one in kept.values())
     assert {name: kept[name] for name in ended} == ended, "seconds and all"
-    assert done.stdout.splitlines()[-1] == "regressor@1"
     assert len(list(Path(places.registry).parent.glob("runs/tune-*"))) == 1
+    told = next(line for line in said if "--from-sweep" in line)
+    done = subprocess.run([sys.executable, "-m", "cellnet.cli", *told.split()[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    best = places.open_registry().resolve("regressor:champion")
+    scores = [one["score"] for one in records(places).values() if one["epochs"] == 3]
+    assert best.card.scores["test"]["mae"] == min(scores)
+    assert places.open_registry().read(best, WEIGHTS)
 
 
 def test_a_search_on_s3_that_died_goes_on_and_loses_no_trial(places: Places, moto: str, credentials: None) -> None:
@@ -166,18 +170,6 @@ def test_a_search_on_s3_that_died_goes_on_and_loses_no_trial(places: Places, mot
     assert again.winner.ref == "regressor@2" and again.winner.card.scores == first.winner.card.scores
 
 
-def test_ctrl_c_leaves_the_best_so_far_to_be_published(places: Places) -> None:
-    status, said = stopped(signal.SIGINT, command(places))
-    assert (status, said[-1]) == (130, "cellnet: stopped"), said
-    told = next(line for line in said if "--from-sweep" in line)
-    done = subprocess.run([sys.executable, "-m", "cellnet.cli", *told.split()[1:]], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    best = places.open_registry().resolve("regressor:champion")
-    scores = [one["score"] for one in records(places).values() if one["epochs"] == 3]
-    assert best.card.scores["test"]["mae"] == min(scores)
-    assert places.open_registry().read(best, WEIGHTS)
-
-
 def test_what_is_no_search_or_came_to_nothing_is_said(places: Places, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="is not the folder of a search; cellnet tune names it when it starts"):
         publish_sweep(str(tmp_path), places, alias="champion")
@@ -192,7 +184,9 @@ def test_two_searches_at_once_on_two_cpus_both_end(places: Places, own_cluster: 
     cluster.start("--head", "--num-cpus=2", "--include-dashboard=false", f"--port={port}")
     environment = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
     searches = [
-        subprocess.Popen(command(places, "--name", name), env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command(places, "--name", name, "--set", "epochs=1"), env=environment, stderr=subprocess.PIPE, text=True
+        )
         for name in ("one", "other")
     ]
     for search in searches:

@@ -160,3 +160,14 @@ def test_a_version_asked_for_by_its_number_stays(registry: Registry) -> None:
     publish(registry, "count", name="regressor-A172")
     shelf.refresh()
     assert served(shelf) == ["classifier@1", "regressor@1"], "nor do counters of single lineages come in between"
+
+
+def test_each_version_is_told_with_what_was_asked_for(registry: Registry) -> None:
+    publish(registry, "classify", alias="staging")
+    kitchen = Kitchen(registry)
+    refs = {"classifier": "classifier:staging", "regressor": "regressor@1"}
+    shelf = Shelf(registry, kitchen.load, meters=kitchen.meters, **refs)
+    said = [("classifier@2", "staging"), ("regressor@1", "1")]
+    assert [(one.ref, one.alias) for one in shelf.champions] == said
+    shelf.refresh()
+    assert [(one.ref, one.alias) for one in shelf.champions] == said
