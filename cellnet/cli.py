@@ -5,7 +5,6 @@ The one module that calls into pipelines and serve, and only when a command need
 
 import argparse
 import contextlib
-import csv
 import io
 import json
 import logging
@@ -23,7 +22,7 @@ from cellnet.config import BankSettings, TrainConfig, TuneConfig, load_checked, 
 from cellnet.errors import CellnetError, ConfigError, IntegrityError, plain
 from cellnet.progress import Meter
 from cellnet.readers import Options
-from cellnet.tables import COLUMNS, for_spreadsheet, row_of
+from cellnet.tables import COLUMNS, csv_line, row_of
 
 if TYPE_CHECKING:
     from cellnet.bank import Bank, Frame
@@ -405,6 +404,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     guard.add_argument(
         "--cors", action="append", metavar="ORIGIN", help="another web page that may call it, like https://lab.example"
+    )
+    guard.add_argument(
+        "--allow-host",
+        dest="hosts",
+        action="append",
+        metavar="NAME",
+        help="another name that it is asked by, like lab.example of a proxy on this machine",
     )
     guard.add_argument("--log-requests", action="store_true", help="a line of JSON a request")
     _add_places(parser, registry=True)
@@ -904,9 +910,13 @@ def _print_json(prediction: Prediction) -> None:
 
 def _csv_printer() -> Callable[[Prediction], None]:
     """Prints the header at once, and then rows."""
-    writer = csv.DictWriter(sys.stdout, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    return lambda prediction: writer.writerow(for_spreadsheet(row_of(prediction)))
+    print(csv_line(COLUMNS), end="")
+
+    def show(prediction: Prediction) -> None:
+        row = row_of(prediction)
+        print(csv_line(row[name] for name in COLUMNS), end="")
+
+    return show
 
 
 def _print_prediction(prediction: Prediction) -> None:

@@ -132,17 +132,18 @@ def engine_of(model: FrameModel) -> str:
 
 def fastest(onnx: bytes, threads: int) -> Engine:
     """The engine that is fastest with this network on this machine, of those installed that agree with the first."""
-    engines = []
-    for name in ENGINES:
-        with contextlib.suppress(ConfigError):
-            engines.append(_made(name, onnx, threads))
-    if len(engines) == 1:
-        return engines[0]
+    first_name, *other_names = ENGINES
+    first = _made(first_name, onnx, threads)
     tiles_B1HW = np.random.default_rng(0).uniform(0, 255, (TIMED_TILES, 1, NETWORK_PX, NETWORK_PX)).astype(np.float32)
-    agreeing = [engine for engine in engines if _agree(engines[0](tiles_B1HW), engine(tiles_B1HW))]
-    first, *others = agreeing
-    took = _seconds(agreeing, tiles_B1HW)
-    best = min(others, key=lambda engine: took[engine.name], default=first)
+    wanted, others = first(tiles_B1HW), []
+    for name in other_names:
+        with contextlib.suppress(Exception):  # not installed, or not for this network or machine
+            engine = _made(name, onnx, threads)
+            others += [engine] if _agree(wanted, engine(tiles_B1HW)) else []
+    if not others:
+        return first
+    took = _seconds([first, *others], tiles_B1HW)
+    best = min(others, key=lambda engine: took[engine.name])
     return best if took[best.name] <= CLEARLY * took[first.name] else first
 
 

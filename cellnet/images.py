@@ -3,6 +3,7 @@
 Dimension suffixes, here and everywhere: H height, W width, N any number, B batch, K classes.
 """
 
+import contextlib
 import functools
 import io
 import itertools
@@ -35,6 +36,8 @@ FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP")
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 UNITS_UM: Final = {"µm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 """Micrometres of the units that TIFF files are described in."""
+MOST_PAGES: Final = 5000
+"""In a file; to count more would take seconds."""
 MAX_PIXELS: Final = 100_000_000
 """Largest image that is decoded (10,000 × 10,000); the header is read first."""
 STRIP_ROWS: Final = 256
@@ -76,14 +79,16 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(data: bytes, *, name: str, page: int | None = None) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def decode(
+    data: bytes, *, name: str, page: int | None = None, most: int = MAX_PIXELS
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Grey pixels (H, W) as recorded, 8 or 16 bits, from the bytes of a PNG, JPEG, TIFF or BMP file.
 
     `page` is the one to read, from 1; None stands for the only one. Colour becomes luminance, transparency is
     dropped, float pixels are spread over 16 bits. Raises DataError, naming `name`, for what is unreadable, empty,
-    blank, of several pages when none is chosen, or over 100 megapixels.
+    blank, of several pages when none is chosen, or over `most` pixels, at most 100 megapixels.
     """
-    _check_header(data, name, page)
+    _check_header(data, name, page, most)
     image = _imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION, name, page)
     if image.dtype not in (np.uint8, np.uint16):
         image = _to_16_bits(image, name)
@@ -156,9 +161,11 @@ def choose_pages(file: IO[bytes], wanted: Pages | None, *, name: str) -> list[in
     """
     try:
         with PIL.Image.open(file, formats=FORMATS) as header:
-            pages = getattr(header, "n_frames", 1)
+            pages = _pages_n(header)
     except Exception:  # Pillow raises many kinds on broken headers
         return [None]
+    if pages > MOST_PAGES:
+        raise DataError(f"{name}: holds over {MOST_PAGES} pages; save it in parts")
     if isinstance(wanted, int) and wanted > pages:
         raise DataError(f"{name}: holds {pages} page{'s' * (pages != 1)}, so there is no page {wanted}")
     if pages == 1 or wanted is None:
@@ -168,26 +175,38 @@ def choose_pages(file: IO[bytes], wanted: Pages | None, *, name: str) -> list[in
     return [wanted if isinstance(wanted, int) else pages // 2 + 1]
 
 
-def _check_header(data: bytes, name: str, page: int | None = None) -> None:
+def _pages_n(image: PIL.Image.Image) -> int:
+    """Pages of a TIFF, counted up to one more than `MOST_PAGES`, since that takes longer for each; 1 of all else."""
+    pages = 1
+    if image.format == "TIFF":
+        with contextlib.suppress(EOFError):
+            while pages <= MOST_PAGES:
+                image.seek(pages)
+                pages += 1
+    return pages
+
+
+def _check_header(data: bytes, name: str, page: int | None = None, most: int = MAX_PIXELS) -> None:
     """Raise DataError unless the bytes begin like one image, or have that page, of a size that may be decoded."""
     _quiet_libraries()
     if not data:
         raise DataError(f"{name}: the file is empty; export it again")
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            is_jpeg = header.format == "JPEG"
-            pages = getattr(header, "n_frames", 1)
-            if page is not None and page <= pages:
-                header.seek(page - 1)
+            is_jpeg = header.format in ("JPEG", "MPO")  # many phones' are two in one, of which the first is it
             width, height = header.size
+            pages = _pages_n(header) if page is None else 1
+            if page is not None:
+                header.seek(page - 1)
+                width, height = header.size
     except PIL.Image.DecompressionBombError as error:
         raise DataError(f"{name}: larger than {MAX_PIXELS // 10**6} megapixels; cut it first") from error
     except Exception as error:  # Pillow raises many kinds on broken headers
         if data.startswith((b"II*\0", b"MM\0*")):
             raise DataError(f"{name}: a damaged TIFF, or one of pixels that are not 8, 16 or float 32 bits") from error
         raise DataError(f"{name}: not a readable PNG, JPEG, TIFF or BMP image") from error
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{name}: {width}×{height} is over {MAX_PIXELS // 10**6} megapixels; cut it first")
+    if width * height > most:
+        raise DataError(f"{name}: {width}×{height} is over {most / 1e6:g} megapixels; cut it first")
     if is_jpeg and width * height > MAX_PIXELS_A_BYTE * len(data):  # libjpeg would make up the rest
         raise DataError(f"{name}: damaged, {len(data)} bytes cannot hold its {width}×{height} pixels")
     if pages > 1 and page is None:

@@ -25,7 +25,7 @@ from cellnet.lineup import Lineup, answers, resolve_models
 from cellnet.registry import ModelVersion, Registry
 from pipelines import cluster
 from pipelines.places import Places
-from pipelines.results import Results, Said
+from pipelines.results import Results, Said, drawn_in
 from pipelines.sources import Source, find_sources
 
 CHUNK_IMAGES: Final = 128
@@ -51,8 +51,11 @@ class Question:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the answers: predictions under other settings are not of one table."""
-        records = {version.ref: version.model_dump_json().encode() for version in self.models}
-        models = {ref: hashlib.sha256(record).hexdigest() for ref, record in records.items()}
+        general = (self.models.classifier, self.models.regressor)
+        named = {version.ref: version for version in general if version is not None}
+        named |= {f"{version.ref} for {lineage}": version for lineage, version in self.models.by_lineage.items()}
+        records = {name: version.model_dump_json().encode() for name, version in named.items()}
+        models = {name: hashlib.sha256(record).hexdigest() for name, record in records.items()}
         return {"models": models, "pixel_um": self.pixel_um, "page": self.page}
 
 
@@ -127,7 +130,8 @@ def prepare(
     images or models that are not there, and ConfigError where `out` holds predictions under other settings.
     """
     endpoint_url = places.endpoint_url
-    sources = find_sources(given, channel=channel, endpoint_url=endpoint_url, out=out)
+    drawn = drawn_in(out, endpoint_url) if out else ()
+    sources = find_sources(given, channel=channel, endpoint_url=endpoint_url, but=drawn)
     registry = places.open_registry()
     models = resolve_models(registry, classifier, regressor)
     question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page, endpoint_url=endpoint_url)

@@ -1,21 +1,22 @@
 """The folder of a job of predictions: what is done, as it comes, and at the end its tables and pictures.
 
-    OUT/settings.json                  the models, and what else decides an answer
+    OUT/settings.json                  the models, and what else decides an answer; which pictures were drawn
     OUT/parts/*.parquet                predictions as they came: what the same command, given again, need not do again
     OUT/predictions.csv, .parquet      all rows of the last command that ended, in the order of its images
     OUT/plate.png                      counts and lineages well by well; of several plates, plate-NAME.png of each
 
-Every file is seen whole or not at all.
+Every file is seen whole or not at all. Images of the user's may be in OUT too, whatever their names.
 """
 
-import csv
 import io
+import itertools
 import json
+import os
 import re
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 import numpy as np
@@ -24,13 +25,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cellnet.answers import Prediction
-from cellnet.errors import ConfigError, DataError
+from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.plate import Well, draw_plate, summarise, well_of
 from cellnet.store import Store, open_store
-from cellnet.tables import COLUMNS, for_spreadsheet, prediction_of, row_of
-from pipelines.sources import Source, is_drawn_plate, plate_names
+from cellnet.tables import COLUMNS, csv_lines, prediction_of, row_of
+from pipelines.sources import S3, Source, plate_names
 
 SETTINGS: Final = "settings.json"
+PICTURES: Final = "pictures"
+"""Which pictures were drawn, beside the settings."""
 PARTS: Final = "parts/"
 TABLE: Final = "predictions"
 KEEP_S: Final = 2.0
@@ -57,9 +60,10 @@ Said = tuple[Source, list[Prediction]]
 class Results:
     """What a job of predictions keeps, and what those before it left."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, settings: Mapping[str, Any]) -> None:
         self.store = store
-        self._tables = [_part(store, key) for key in store.keys(PARTS) if _is_ours(key)]
+        self._settings = settings
+        self._tables = [_part(store, key) for key in store.keys(PARTS) if _PART.fullmatch(key)]
         self._left = _latest(self._tables)
         self._waiting: list[dict[str, Any]] = []
         self._kept_s = time.monotonic()
@@ -73,14 +77,17 @@ class Results:
         Raises ConfigError where it holds predictions by other models or settings, or files of something else.
         """
         store = open_store(place, endpoint_url=endpoint_url)
-        there = [key for key in store.keys("") if _is_ours(key)]
+        left, pictures = _settings_of(store)
+        there = [key for key in store.keys("") if key in pictures or _is_ours(key)]
         if overwrite:
             for key in there:
-                store.delete(key)
+                if key != SETTINGS:  # replaced once the pictures that it knows are gone
+                    store.delete(key)
         elif there:
-            _check_settings(place, _settings_of(store) if SETTINGS in there else {}, settings)
-        store.put(SETTINGS, json.dumps(settings, indent=1).encode())
-        return cls(store)
+            _check_settings(place, left, settings)
+        results = cls(store, settings)
+        results._note(() if overwrite else pictures)
+        return results
 
     def done(self, sources: Iterable[Source]) -> dict[str, list[int]]:
         """The keys of images that are predicted already, with the rows to give `left`; those that failed are not."""
@@ -113,7 +120,7 @@ class Results:
         """Keep now what has come."""
         if self._waiting:
             table = pa.Table.from_pylist(self._waiting, PART)
-            last = max((key for key in self.store.keys(PARTS) if _is_ours(key)), default=f"{PARTS}000000")
+            last = max((key for key in self.store.keys(PARTS) if _PART.fullmatch(key)), default=f"{PARTS}000000")
             number = int(last[len(PARTS) :][:6]) + 1
             self.store.put(f"{PARTS}{number:06}-{secrets.token_hex(3)}.parquet", _parquet(table))
             self._tables.append(table)
@@ -126,30 +133,49 @@ class Results:
         table, of_rows = _in_order(_latest(self._tables), sources)
         plates = plate_names({source.folder for source in sources if source.well})
         table = _with_wells(table, of_rows, plates)
-        written = {f"{TABLE}.csv": _csv(table), f"{TABLE}.parquet": _parquet(table)} | _pictures(table)
-        for key in self.store.keys("plate"):
-            if is_drawn_plate(key) and key not in written:
-                self.store.delete(key)
+        _, before = _settings_of(self.store)
+        pictures = _pictures(table, taken=set(self.store.keys("plate")) - before)
+        written = {f"{TABLE}.csv": _csv(table), f"{TABLE}.parquet": _parquet(table)} | pictures
+        self._note({*before, *pictures})  # first, so that none is left unknown where the job is killed
+        for key in before - pictures.keys():
+            self.store.delete(key)
         for key, data in written.items():
             self.store.put(key, data)
+        self._note(pictures)
         return [f"{self.store.uri}/{key}" for key in written]
+
+    def _note(self, pictures: Iterable[str]) -> None:
+        """Write down the settings, and which pictures are drawn."""
+        noted = {**self._settings, PICTURES: sorted(pictures)}
+        self.store.put(SETTINGS, json.dumps(noted, indent=1).encode())
+
+
+def drawn_in(place: str, endpoint_url: str | None) -> set[str]:
+    """Where the pictures are that jobs of predictions drew in a folder or s3://bucket/prefix."""
+    _, pictures = _settings_of(open_store(place, endpoint_url=endpoint_url))
+    above = place.rstrip("/") if place.startswith(S3) else os.path.abspath(place)
+    return {f"{above}/{name}" for name in pictures}
 
 
 def _is_ours(key: str) -> bool:
-    """Whether a job of predictions writes under that name."""
-    known = key in (SETTINGS, f"{TABLE}.csv", f"{TABLE}.parquet") or is_drawn_plate(key)
-    return known or _PART.fullmatch(key) is not None
+    """Whether a job of predictions keeps its rows or settings under that name."""
+    return key in (SETTINGS, f"{TABLE}.csv", f"{TABLE}.parquet") or _PART.fullmatch(key) is not None
 
 
 _PART: Final = re.compile(rf"{PARTS}\d{{6}}-[0-9a-f]{{6}}\.parquet")
+_PICTURE: Final = re.compile(r"plate(-[A-Za-z0-9._-]+)?\.png")
 
 
-def _settings_of(store: Store) -> dict[str, Any]:
+def _settings_of(store: Store) -> tuple[dict[str, Any], set[str]]:
+    """The settings of the jobs before, and the pictures that they drew; none of what something else left."""
     try:
         found = json.loads(store.get(SETTINGS))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    except (NotFoundError, ValueError):
+        return {}, set()
+    settings = found if isinstance(found, dict) else {}
+    pictures = settings.pop(PICTURES, None)
+    names = pictures if isinstance(pictures, list) else []
+    return settings, {name for name in names if isinstance(name, str) and _PICTURE.fullmatch(name)}
 
 
 def _check_settings(place: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -224,11 +250,7 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _csv(table: pa.Table) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *WELL.names], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(for_spreadsheet(row) for row in _rows(table))
-    return text.getvalue().encode()
+    return "".join(csv_lines(_rows(table), [*COLUMNS, *WELL.names])).encode()
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -237,8 +259,8 @@ def _parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def _pictures(table: pa.Table) -> dict[str, bytes]:
-    """Every plate of which two wells are known, by the name of its picture."""
+def _pictures(table: pa.Table, *, taken: Container[str]) -> dict[str, bytes]:
+    """Every plate of which two wells are known, by a name for its picture that is not taken."""
     plates: dict[str, dict[Well, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     for row in _rows(table.filter(pc.is_valid(table.column("well")))):
         well = well_of(row["well"])
@@ -252,5 +274,6 @@ def _pictures(table: pa.Table) -> dict[str, bytes]:
     named: dict[str, bytes] = {}
     for plate, picture in drawn.items():
         name = "plate" if len(drawn) == 1 else f"plate-{re.sub(r'[^A-Za-z0-9._-]+', '_', plate)[:80]}"
-        named[f"{name}.png" if f"{name}.png" not in named else f"{name}-{len(named)}.png"] = picture
+        names = itertools.chain([f"{name}.png"], (f"{name}-{number}.png" for number in itertools.count(2)))
+        named[next(free for free in names if free not in named and free not in taken)] = picture
     return named

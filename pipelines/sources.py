@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -37,7 +37,7 @@ class Source:
     name: str
     """As it is shown."""
     folder: str
-    """What it lies in, which names its plate."""
+    """What it lies in, which names its plate, as it is shown."""
     size: int = 0
     """Bytes."""
     modified: str = ""
@@ -80,29 +80,23 @@ def find_sources(
     *,
     channel: str | None = None,
     endpoint_url: str | None = None,
-    out: str | None = None,
+    but: Container[str] = (),
 ) -> list[Source]:
-    """Every image of what is given, each once, in order; plates that were drawn in the folder `out` are none.
+    """Every image of what is given, each once, in order, but those at the places `but`.
 
     Raises DataError for what is not there, for no image at all, and where a Harmony export has several channels of
     transmitted light and none is named; ConfigError for a channel that nothing has a use for.
     """
     found: dict[str, Source] = {}
-    drawn_in = out.rstrip("/") if out and out.startswith(S3) else out and os.path.abspath(out)
     for argument in given:
         for source in _sources(str(argument), channel, endpoint_url):
-            if not (os.path.dirname(source.place) == drawn_in and is_drawn_plate(os.path.basename(source.place))):
+            if source.place not in but:
                 found.setdefault(source.place, source)
     if not found:
         raise DataError(f"no {', '.join(sorted(SUFFIXES))} file in {', '.join(map(str, given))}")
     if channel is not None and not any(source.exported for source in found.values()):
         raise ConfigError("--channel is for Harmony exports, and none is among what was given; leave it out")
     return list(found.values())
-
-
-def is_drawn_plate(name: str) -> bool:
-    """Whether a job of predictions calls its pictures so."""
-    return re.fullmatch(r"plate(-.*)?\.png", name) is not None
 
 
 def plate_names(folders: Iterable[str]) -> dict[str, str]:
@@ -160,7 +154,7 @@ def _of_export(export: Path, channel: str | None) -> Iterator[Source]:
     for frame in harmony.read_images(export, channel):
         plate, _, well = (frame.group or "").rpartition("/")
         row, column = (int(part) for part in re.findall(r"\d+", well))
-        folder = f"{frame.path.parent.absolute()}/{plate}"
+        folder = shown(f"{frame.path.parent.absolute()}/{plate}")
         yield replace(_of_frame(frame), folder=folder, well=well_at(row, column), exported=True)
 
 
@@ -191,8 +185,9 @@ def _file(path: str, status: os.stat_result | None = None) -> Source:
     except (OSError, ValueError):
         pass  # said when it is read
     return Source(
-        place=place, name=shown(path), folder=os.path.dirname(place), size=size, modified=modified, well=well_of(name)
-    )
+        place=place, name=shown(path), folder=shown(os.path.dirname(place)), size=size, modified=modified,
+        well=well_of(name),
+    )  # fmt: skip
 
 
 def _of_s3(uri: str, endpoint_url: str | None) -> Iterator[Source]:
@@ -210,7 +205,7 @@ def _of_s3(uri: str, endpoint_url: str | None) -> Iterator[Source]:
         if entry.key == key if single else _is_image(name):
             place = f"{store.uri}/{entry.key}"
             yield Source(
-                place=place, name=shown(place), folder=f"{bucket}/{folder}", size=entry.size,
+                place=place, name=shown(place), folder=shown(f"{bucket}/{folder}"), size=entry.size,
                 modified=f"{entry.modified:f}", well=well_of(name),
             )  # fmt: skip
 

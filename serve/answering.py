@@ -1,11 +1,12 @@
 """From the bytes of an image, or its pixels, to a prediction by the models that are served now."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.answers import Answer, Prediction, Timing, combine
+from cellnet.augment import MAX_RESCALE
 from cellnet.errors import DataError
 from cellnet.frames import Cut
 from cellnet.images import Pages, choose_pages, decode, pixel_size_um, pixels_n
 from cellnet.lineup import Cuts, Lineup
 from serve.batching import MOST_TILES, Batcher
-from serve.limits import Gate, Limits
+from serve.limits import Limits
 from serve.meters import Meters
 from serve.shelf import Served, Shelf
 from serve.uploads import Upload
@@ -27,7 +29,9 @@ Challenge = float | Literal["shadow"]
 """Share of requests that challengers answer; or none, while they see what the champions answer."""
 
 SMALL: Final = 2_000_000
-"""Pixels of an image that is read at once; of larger ones some wait, so that they do not fill the memory."""
+"""Pixels of an image that is read at once; larger ones wait for each other, and nobody for them."""
+STUCK: Final = 2
+"""How many times the longest time of a request an image may have waited, in a process that is well."""
 SHADOWS: Final = 8
 """Images that challengers look at in the shadow at a time; more are not looked at."""
 
@@ -49,7 +53,6 @@ class _Large:
 
     um: float | None
     pages: list[int | None]
-    pixels: int
 
 
 @dataclass(eq=False)
@@ -89,8 +92,8 @@ class Answerer:
         self.limits = limits
         self.meters = meters
         self._challenge = challenge
-        self._small, self._large = (Batcher(self._read, self._compute) for _ in range(2))
-        self._gate = Gate(limits.decoded_megapixels * 1e6)
+        self._small = Batcher(self._read, self._compute)
+        self._large = Batcher(self._read, self._compute, most_tiles=1)  # one at a time: they fill the memory
         self._shadows: set[asyncio.Task[None]] = set()
 
     def how(self, request_id: str, *, pixel_um: float | None = None, page: Pages | None = None) -> How:
@@ -104,29 +107,50 @@ class Answerer:
                 champions,
                 classifier=challengers.classifier or champions.classifier,
                 regressor=challengers.regressor or champions.regressor,
+                by_lineage={**champions.by_lineage, **challengers.by_lineage},
             )
         return How(champions, pixel_um=pixel_um, page=page)
+
+    def check(self) -> None:
+        """Raise RuntimeError where what waits is not computed."""
+        waits_s = max(self._small.waits_s(), self._large.waits_s())
+        if waits_s > STUCK * self.limits.seconds:
+            raise RuntimeError(f"an image has waited for {waits_s:.0f} s")
 
     async def predict(self, upload: Upload, how: How) -> list[Prediction]:
         """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""
         job = _Job(upload.name, how, lambda: self._seen(upload, how))
-        await self._small.do(job)
-        if job.large is None:
-            return [self._told(job)]
-        return [await self._page(upload, page, job.large, how) for page in job.large.pages]
+        with self._counted():
+            await self._small.do(job)
+            if job.large is None:
+                return [self._told(job)]
+            return [await self._page(upload, page, job, job.large.um) for page in job.large.pages]
 
-    async def _page(self, upload: Upload, page: int | None, seen: _Large, how: How) -> Prediction:
+    async def _page(self, upload: Upload, page: int | None, seen: _Job, um: float | None) -> Prediction:
         name = upload.name if page is None else f"{upload.name}#{page}"
-        async with self._gate.hold(seen.pixels):
-            job = _Job(name, how, lambda: Cuts(decode(upload.data, name=upload.name, page=page), seen.um))
-            await self._large.do(job)
-            return self._told(job)
+        most = int(self.limits.megapixels * 1e6)
+        job = _Job(name, seen.how, lambda: Cuts(decode(upload.data, name=upload.name, page=page, most=most), um))
+        job.started = seen.started
+        await self._large.do(job)
+        seen.started = time.perf_counter()
+        return self._told(job)
 
     async def predict_pixels(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], name: str, how: How) -> Prediction:
         """The same of pixels. Raises DataError, naming the image."""
         job = _Job(name, how, lambda: Cuts(image_HW, how.pixel_um))
-        await (self._small if image_HW.size <= SMALL else self._large).do(job)
-        return self._told(job)
+        with self._counted():
+            self._check_size(name, image_HW.size, how.pixel_um, how)
+            small = _scaled(image_HW.size, how.pixel_um, how) <= SMALL
+            await (self._small if small else self._large).do(job)
+            return self._told(job)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError:
+            self.meters.images.labels("not usable").inc()
+            raise
 
     async def predict_or_say(self, upload: Upload, how: How) -> list[Prediction]:
         """What the models say of an image, or what is wrong with it."""
@@ -138,21 +162,30 @@ class Answerer:
     def _seen(self, upload: Upload, how: How) -> Cuts | _Large:
         """An image by its header; a small one of one page is read at once."""
         pixels = pixels_n(upload.data)
-        if pixels > self.limits.megapixels * 1e6:
-            raise DataError(
-                f"{upload.name}: {pixels / 1e6:.1f} megapixels are more than the {self.limits.megapixels:g} that are "
-                "taken here; cut it first"
-            )
+        um = how.pixel_um or pixel_size_um(upload.data)
+        self._check_size(upload.name, pixels, um, how)
         pages = choose_pages(io.BytesIO(upload.data), how.page, name=upload.name)
         if len(pages) > self.limits.images:
             raise DataError(
-                f"{upload.name}: {len(pages)} pages are more than the {self.limits.images} that are taken in a "
-                "request; choose: page middle, or a number"
+                f"{upload.name}: {len(pages)} pages are more than the {self.limits.images} that are taken of a file; "
+                "choose: page middle, or a number"
             )
-        um = how.pixel_um or pixel_size_um(upload.data)
-        if pages == [None] and pixels <= SMALL:
+        if pages == [None] and _scaled(pixels, um, how) <= SMALL:
             return Cuts(decode(upload.data, name=upload.name), um)
-        return _Large(um, pages, pixels)
+        return _Large(um, pages)
+
+    def _check_size(self, name: str, pixels: int, um: float | None, how: How) -> None:
+        """Raise DataError for an image that is too large, or would be at the magnification of the models."""
+        limit = self.limits.megapixels
+        if pixels > limit * 1e6:
+            raise DataError(
+                f"{name}: {pixels / 1e6:.1f} megapixels are more than the {limit:g} that are taken here; cut it first"
+            )
+        if (scaled := _scaled(pixels, um, how)) > limit * 1e6:
+            raise DataError(
+                f"{name}: at {um:g} µm a pixel it would be enlarged to {scaled / 1e6:.1f} megapixels, more than the "
+                f"{limit:g} that are taken here; cut it first, or correct pixel_um"
+            )
 
     def _read(self, job: _Job) -> int:
         """Read an image, and cut it for who sees it first; its tiles. Raises DataError, naming it."""
@@ -184,9 +217,11 @@ class Answerer:
         for job in jobs:
             if job.cuts and not job.error and (served := choose(job)):
                 try:
-                    by_model.setdefault(served, []).append((job, job.cuts.of(served.model)))
+                    cut = job.cuts.of(served.model)
                 except DataError as error:
                     job.error = DataError(f"{job.name}: {error}")
+                    continue
+                by_model.setdefault(served, []).append((job, cut))
         for served, seen in by_model.items():
             started = time.perf_counter()
             said = served.model.predict_cuts([cut for _, cut in seen], batch=MOST_TILES)
@@ -215,21 +250,24 @@ class Answerer:
         return job.prediction()
 
     def _shadow(self, job: _Job) -> None:
-        """Let challengers look at what was answered, after it was."""
-        if not list(job.how.shadows) or not job.cuts:
+        """Let challengers look at what was answered, after it was; but not at large images, which others wait for."""
+        shadows, lineage = job.how.shadows, job.lineage or ""
+        counter = shadows.by_lineage.get(lineage) if lineage in job.how.models.by_lineage else shadows.regressor
+        challengers = [one for one in (shadows.classifier, counter) if one]
+        if not challengers or not job.cuts:
             return
-        if len(self._shadows) >= SHADOWS:
-            self.meters.shadow_missed.labels("busy").inc()
+        if job.answers[0].tiles > MOST_TILES or len(self._shadows) >= SHADOWS:
+            self.meters.shadow_missed.labels("busy" if len(self._shadows) >= SHADOWS else "large").inc()
             return
-        task = asyncio.create_task(self._compare(job.name, job.cuts, job.how.shadows, job.answers))
+        task = asyncio.create_task(self._compare(job, job.cuts, challengers))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
-    async def _compare(self, name: str, cuts: Cuts, shadows: Lineup[Served], answers: list[Answer]) -> None:
-        said = {answer.task: answer for answer in answers}
-        for served in shadows:
+    async def _compare(self, seen: _Job, cuts: Cuts, challengers: Sequence[Served]) -> None:
+        said = {answer.task: answer for answer in seen.answers}
+        for served in challengers:
             alone = Lineup(classifier=served) if served.model.task == "classify" else Lineup(regressor=served)
-            job = _Job(name, How(alone), lambda: cuts)
+            job = _Job(seen.name, How(alone), lambda: cuts)
             try:
                 await self._small.do(job)
                 [answer] = job.answers
@@ -242,3 +280,9 @@ class Answerer:
                 self.meters.shadow_lineages.labels(served.ref, same).inc()
             elif champion and answer.count is not None and champion.count is not None:
                 self.meters.shadow_cells.labels(served.ref).observe(abs(answer.count - champion.count))
+
+
+def _scaled(pixels: int, um: float | None, how: How) -> float:
+    """Pixels of an image at the magnification of the models that see it."""
+    known = [served.version.card.preprocess.pixel_um for served in how.models]
+    return max((pixels * min(um / one, MAX_RESCALE) ** 2 for one in known if um and one), default=float(pixels))

@@ -2,11 +2,9 @@
 
 import asyncio
 import base64
-import csv
 import functools
 import hashlib
 import importlib.metadata
-import io
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -22,7 +20,7 @@ from pydantic import Field
 
 from cellnet.answers import Prediction
 from cellnet.errors import DataError
-from cellnet.tables import COLUMNS, for_spreadsheet, row_of
+from cellnet.tables import csv_lines, row_of
 from serve.answering import Answerer, How
 from serve.inference import add_inference
 from serve.meters import CONTENT_TYPE, merged
@@ -30,6 +28,7 @@ from serve.middleware import Surroundings
 from serve.problems import add_problems, problems
 from serve.schemas import ModelInfo, Models, Predictions, Readiness
 from serve.shelf import Served
+from serve.tensors import HEADER
 from serve.uploads import FIELD, Upload, read_uploads
 
 STATIC: Final = Path(fastapi_offline.__file__).parent / "static"
@@ -69,8 +68,10 @@ _NAME: Final = {
 
 _ANSWERS: Final = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}, "image/png": {"schema": _BYTES}}},
-    **problems(401, 408, 413, 422, 503),
+    **problems(401, 408, 413, 422, 503, 504),
 }
+EXPOSED: Final = ("Retry-After", "Cellnet-Models", "X-Request-ID", HEADER)
+"""Headers of answers that web pages of others may read."""
 
 Draw = Callable[[Upload, How, Prediction], Awaitable[bytes]]
 """A picture of an image and its prediction."""
@@ -83,13 +84,16 @@ def make_api(
     *,
     keys: Sequence[str] = (),
     origins: Sequence[str] = (),
+    hosts: Sequence[str] = (),
     draw: Draw | None = None,
     texts: Texts | None = None,
 ) -> FastAPI:
     """The application over the models of an answerer.
 
     `keys`: sha256 of the API keys; where there are none, none is asked for. `origins`: web pages of others that may
-    call it. `draw`: makes overlays. `texts`: the figures of all processes (this one's alone).
+    call it. `hosts`: the names that it answers to, like localhost, so that no web page reaches it by a name of its own
+    (DNS rebinding); where there are none, any. `draw`: makes overlays. `texts`: the figures of all processes (this
+    one's alone).
     """
     api = FastAPI(
         title="cellnet",
@@ -99,9 +103,13 @@ def make_api(
         redoc_url=None,
     )
     add_problems(api)
-    if origins:
-        api.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
-    api.add_middleware(Surroundings, limits=answerer.limits, meters=answerer.meters, keys=tuple(keys))
+    api.add_middleware(
+        Surroundings, limits=answerer.limits, meters=answerer.meters, keys=tuple(keys), hosts=tuple(hosts)
+    )
+    if origins:  # around all else: a browser asks beforehand without a key, and is to read refusals
+        api.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=EXPOSED
+        )
     _add_predict(api, answerer, draw)
     add_inference(api, answerer)
     _add_state(api, answerer, texts)
@@ -133,7 +141,6 @@ def _add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
             answered = await asyncio.gather(*(answerer.predict_or_say(upload, how) for upload in uploads))
             said = [prediction for pages in answered for prediction in pages]
         bad = sum(one.error is not None for one in said)
-        answerer.meters.images.labels("not usable").inc(bad)
         request.state.noted = {"images": len(said), "bad": bad, "models": [served.ref for served in how.models]}
         if format == "csv":
             return PlainTextResponse(_csv(said), media_type="text/csv")
@@ -141,11 +148,7 @@ def _add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
 
 
 def _csv(said: list[Prediction]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(for_spreadsheet(row_of(prediction)) for prediction in said)
-    return text.getvalue()
+    return "".join(csv_lines(row_of(prediction) for prediction in said))
 
 
 async def _drawn(uploads: list[Upload], how: How, answerer: Answerer, draw: Draw | None) -> Response:

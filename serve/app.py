@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+from joblib import cpu_count
 from pydantic import Field
 from ray import serve
 from ray.serve import Application
@@ -41,8 +42,7 @@ ABOVE: Final = 2
 """How many times its own queue a replica is given, so that it is the one that says that it is busy."""
 BUSY: Final = 4
 """Requests that keep a replica busy: one is computed, one is read, and others are on their way."""
-DRAIN_S: Final = 20.0
-"""How long a replica that is to end may take for what it has begun."""
+LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",  # the engine has threads of its own, and small matrices want none
     "GRPC_ENABLE_FORK_SUPPORT": "0",  # which says on the terminal that it does nothing
@@ -73,7 +73,7 @@ class ServeArgs(Frozen):
     """What runs the models; `auto` is the fastest that is installed."""
     overlays: bool = True
     """Whether pictures of what was counted where are drawn, by a process of its own."""
-    replicas: Replicas = Field(default_factory=lambda: min(os.cpu_count() or 1, 4))
+    replicas: Replicas = Field(default_factory=lambda: min(cpu_count(), 4))
     """Processes that answer; `[least, most]`: as many as the requests in them want. Left out, one a CPU, at most 4."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads that a replica computes on. Left out, this machine's CPUs shared among the replicas."""
@@ -92,6 +92,8 @@ class ServeArgs(Frozen):
     """A file of API keys, one a line; CELLNET_API_KEYS holds others, between commas. With none, everybody may ask."""
     cors: tuple[str, ...] = ()
     """Origins of other web pages that may call it, like https://lab.example."""
+    hosts: tuple[str, ...] = ()
+    """Names that it answers to; left out, any. `cellnet serve` on this machine alone: its own names and these."""
     log_requests: bool = False
     """Whether each request is a line of JSON in the replica's log."""
 
@@ -107,14 +109,14 @@ def build(args: ServeArgs) -> Application:
     for version in resolve_models(registry, args.classifier, args.regressor):
         load_model(registry, version, engine=args.engine)
     most = args.replicas if isinstance(args.replicas, int) else args.replicas[1]
-    threads = args.threads or max(1, (os.cpu_count() or 1) // most)
+    threads = args.threads or max(1, cpu_count() // most)
     small: dict[str, Any] = {"num_cpus": CPUS, "runtime_env": {"env_vars": ENVIRONMENT}}
     reserved = small | {"num_cpus": args.cpus}
     overlays = serve.deployment(Overlays, name="overlays").options(ray_actor_options=small, max_ongoing_requests=1)
     service = serve.deployment(serve.ingress()(Service), name="service").options(
         max_ongoing_requests=ABOVE * args.max_queue,
         ray_actor_options=reserved,
-        graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_timeout_s=args.max_seconds,  # for what it has begun
         graceful_shutdown_wait_loop_s=0.2,
         **_scale(args),
     )
@@ -135,6 +137,7 @@ def build(args: ServeArgs) -> Application:
         ),
         keys=load_keys(Path(args.api_keys) if args.api_keys else None),
         origins=args.cors,
+        hosts=args.hosts,
         log_requests=args.log_requests,
         overlays=overlays.bind(registry=registry, threads=threads) if args.overlays else None,
     )
@@ -166,6 +169,8 @@ def serve_forever(
     answers. Raises ConfigError for a port in use, and what `build` raises, before anything is started.
     """
     check_port(host, port)
+    if host in LOOPBACK or host == "::1":
+        args = args.model_copy(update={"hosts": (*LOOPBACK, *args.hosts)})
     application = build(args)
     connect()
     if block:  # from here on, since Ray's own handler of SIGTERM aborts

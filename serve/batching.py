@@ -7,10 +7,11 @@ frame of more tiles than a batch, and goes back to the event loop between readin
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 Job = TypeVar("Job")
@@ -23,15 +24,19 @@ MOST_TILES: Final = 16
 class _Waiting(Generic[Job]):
     job: Job
     done: "asyncio.Future[None]"
+    since: float = field(default_factory=time.monotonic)
 
 
 class Batcher(Generic[Job]):
     """Does jobs in the order of arrival. A batch is what came while the one before was computed."""
 
-    def __init__(self, read: Callable[[Job], int], compute: Callable[[Sequence[Job]], None]) -> None:
+    def __init__(
+        self, read: Callable[[Job], int], compute: Callable[[Sequence[Job]], None], *, most_tiles: int = MOST_TILES
+    ) -> None:
         """`read` prepares a job, and says of how many tiles it is; `compute` does the rest of a batch together."""
         self._read = read
         self._compute = compute
+        self._most_tiles = most_tiles
         self._waiting: deque[_Waiting[Job]] = deque()
         self._lock = threading.Lock()
         self._running = False
@@ -45,7 +50,17 @@ class Batcher(Generic[Job]):
             idle, self._running = not self._running, True
         if idle:
             self._pool.submit(self._run)
-        await one.done
+        try:
+            await one.done
+        except asyncio.CancelledError:
+            with self._lock, contextlib.suppress(ValueError):
+                self._waiting.remove(one)  # and with it what it holds
+            raise
+
+    def waits_s(self) -> float:
+        """For how long the first of those that wait has waited."""
+        with self._lock:
+            return time.monotonic() - self._waiting[0].since if self._waiting else 0.0
 
     def _run(self) -> None:
         """Do all that waits."""
@@ -56,18 +71,16 @@ class Batcher(Generic[Job]):
         """Do a batch; False where nothing is left."""
         batch: list[_Waiting[Job]] = []
         tiles = 0
-        while tiles < MOST_TILES and (one := self._next()):
-            if one.done.done():  # whoever asked went away
-                continue
+        while tiles < self._most_tiles and (one := self._next()):
             try:
                 tiles += self._read(one.job)
                 batch.append(one)
-            except Exception as error:
+            except BaseException as error:  # whatever it is, the thread goes on
                 _wake([one], error)
-        fault = None
+        fault: BaseException | None = None
         try:
             self._compute([one.job for one in batch])
-        except Exception as error:
+        except BaseException as error:
             fault = error
         _wake(batch, fault)
         with self._lock:
@@ -79,14 +92,16 @@ class Batcher(Generic[Job]):
             return self._waiting.popleft() if self._waiting else None
 
 
-def _wake(batch: Sequence[_Waiting[Job]], fault: Exception | None) -> None:
+def _wake(batch: Sequence[_Waiting[Job]], fault: BaseException | None) -> None:
     """Tell those who wait, on their event loop, unless that has ended."""
+    if fault and not isinstance(fault, Exception):  # which would end the loop
+        fault = RuntimeError(f"{type(fault).__name__}: {fault}")
     with contextlib.suppress(RuntimeError):
         if batch:
             batch[0].done.get_loop().call_soon_threadsafe(_tell, batch, fault)
 
 
-def _tell(batch: Sequence[_Waiting[Job]], fault: Exception | None) -> None:
+def _tell(batch: Sequence[_Waiting[Job]], fault: BaseException | None) -> None:
     for one in batch:
         if one.done.done():
             continue

@@ -220,7 +220,7 @@ def _add_model(api: FastAPI, answerer: Answerer, path: str, find: Callable[..., 
     @api.post(
         f"{path}/infer",
         openapi_extra={"requestBody": described, "parameters": [_LENGTH]},
-        responses={200: {"content": _BINARY}, **problems(401, 404, 408, 413, 422, 503)},
+        responses={200: {"content": _BINARY}, **problems(401, 404, 408, 413, 422, 503, 504)},
         response_model=InferenceResponse,
     )
     async def infer(request: Request, model: Annotated[Named, Depends(find)]) -> Response:
@@ -231,14 +231,15 @@ def _add_model(api: FastAPI, answerer: Answerer, path: str, find: Callable[..., 
         asked, images = await asyncio.to_thread(read_request, body, request.headers.get(HEADER), answerer.limits)
         wanted = _wanted(asked, model)
         request_id = asked.id or request.state.request_id
-        how = answerer.how(request_id, pixel_um=asked.parameters.pixel_um, page=asked.parameters.page)
+        how = answerer.how(request.state.request_id, pixel_um=asked.parameters.pixel_um, page=asked.parameters.page)
         if model.name != WHOLE:
             how = replace(how, models=model.models, shadows=Lineup())
         said = await _said(images, answerer, how)
         request.state.noted = {"images": len(said), "models": [served.ref for served in how.models]}
         tensors = [tensor for name in wanted if (tensor := _tensor(name, said))]
         binary = {name for name, by in wanted.items() if by}
-        content, length = written(model.name, model.version, request_id, tensors, binary)
+        refs = sorted({ref for one in said for ref in (one.models.classifier, one.models.regressor) if ref})
+        content, length = written(model.name, model.version, request_id, refs, tensors, binary)
         if length == len(content):
             return Response(content, media_type="application/json")
         return Response(content, media_type="application/octet-stream", headers={HEADER: str(length)})

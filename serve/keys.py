@@ -25,7 +25,7 @@ def load_keys(file: Path | None) -> tuple[str, ...]:
     keys = [key.strip() for key in os.environ.get(VARIABLE, "").split(",") if key.strip()]
     if file is not None:
         try:
-            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise ConfigError(f"the API keys in {file} cannot be read: {why}; write one key a line") from error

@@ -1,8 +1,5 @@
 """How much of a process the requests may have, together and each."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,8 +23,6 @@ class Limits:
     """Requests at a time."""
     held_mb: float = 512.0
     """Megabytes of all bodies at a time."""
-    decoded_megapixels: float = 200.0
-    """Of all decoded images at a time; more wait."""
     seconds: float = 60.0
     """From the first byte of a request to its answer."""
 
@@ -68,25 +63,3 @@ class Share:
         """All of it."""
         self._held.bytes -= self._mine
         self._mine = 0
-
-
-class Gate:
-    """Lets in as much at a time as its limit, and a thing that is larger on its own."""
-
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._inside = 0.0
-        self._changed = asyncio.Condition()
-
-    @contextlib.asynccontextmanager
-    async def hold(self, amount: float) -> AsyncIterator[None]:
-        """Wait until there is room, and hold it."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._inside or self._inside + amount <= self._limit)
-            self._inside += amount
-        try:
-            yield
-        finally:
-            self._inside -= amount
-            async with self._changed:
-                self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the keys, the limits, the figures, the log, and headers for browsers.
+"""What surrounds every request: its id, the names and keys, the limits, the figures, the log, headers for browsers.
 
 Plain ASGI, since it is passed by every request.
 """
@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.keys import accepted
-from serve.limits import RETRY_AFTER_S, Held, Limits, Share, busy
+from serve.limits import Held, Limits, Share, busy
 from serve.meters import Meters
 from serve.problems import problem
 
@@ -26,9 +26,11 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("cellnet.requests")
 """One line of JSON a request, where it is wanted."""
 
-OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
+PAGES: Final = frozenset({"/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"})
+HEALTH: Final = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN: Final = PAGES | HEALTH
 """Paths that ask for no key: they tell nothing of images or models."""
-UNBOUNDED: Final = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+UNBOUNDED: Final = HEALTH | {"/metrics"}
 """Paths that answer however many requests there are."""
 SAFE: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -41,11 +43,14 @@ SAFE: Final = {
 class Surroundings:
     """The application, with all that."""
 
-    def __init__(self, app: ASGIApp, *, limits: Limits, meters: Meters, keys: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limits: Limits, meters: Meters, keys: tuple[str, ...] = (), hosts: tuple[str, ...] = ()
+    ) -> None:
         self._app = app
         self._limits = limits
         self._meters = meters
         self._keys = keys
+        self._hosts = tuple(host.lower() for host in hosts)
         self._held = Held(limits.held_mb * 1e6)
         self._requests = 0
 
@@ -67,12 +72,14 @@ class Surroundings:
                 given = MutableHeaders(scope=message)
                 for name, value in SAFE.items():
                     given.setdefault(name, value)
+                if headers.get("x-request-id") != request_id:  # else it is known, and Ray Serve says it again
+                    given["X-Request-ID"] = request_id
             await send(message)
 
         self._requests += 1
         self._meters.in_flight.set(self._requests)
         try:
-            refusal = self._refusal(path, known)
+            refusal = self._refusal(path, _host(headers), known)
             if refusal:
                 await problem(refusal.status_code, refusal.detail, refusal.headers, request_id)(scope, receive, sender)
                 return
@@ -96,8 +103,13 @@ class Surroundings:
             share.give_back()
             self._note(scope, path, answered["status"], time.perf_counter() - started)
 
-    def _refusal(self, path: str, known: bool) -> HTTPException | None:
+    def _refusal(self, path: str, host: str, known: bool) -> HTTPException | None:
         """Why a request is turned away before any of it is read."""
+        if self._hosts and host not in self._hosts:
+            self._meters.refused.labels("host").inc()
+            names = ", ".join(self._hosts)
+            detail = f"this service is called {names}, not {host!r:.80}; start it with --allow-host to add a name"
+            return HTTPException(421, detail)
         if not known and path not in OPEN:
             self._meters.refused.labels("key").inc()
             return HTTPException(
@@ -117,7 +129,7 @@ class Surroundings:
             return problem(408, detail, {"Connection": "close"}, request_id)
         self._meters.refused.labels("time").inc()
         detail = f"the answer took longer than {limit}; send fewer images at a time, or try again"
-        return problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)}, request_id)
+        return problem(504, detail, None, request_id)
 
     def _note(self, scope: Scope, path: str, status: int | None, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other") if status != 404 else "other"
@@ -154,6 +166,11 @@ def _path(scope: Scope) -> str:
     """The path below the service's own."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
+
+
+def _host(headers: Headers) -> str:
+    """What the service is called by whoever asks, without its port."""
+    return re.sub(r":\d*$", "", headers.get("host", "")).lower()
 
 
 def _request_id(headers: Headers) -> str:

@@ -4,7 +4,7 @@ import functools
 import io
 from typing import TYPE_CHECKING
 
-from cellnet.errors import CellnetError, DataError
+from cellnet.errors import DataError
 from cellnet.images import Pages, choose_pages, decode, pixel_size_um
 from cellnet.registry import Registry
 
@@ -32,7 +32,7 @@ class Overlays:
         classifier: str | None,
         regressor: str | None,
     ) -> bytes | DataError:
-        """A PNG of an image with what these versions say of it, or why there can be none."""
+        """A PNG of an image with what these versions say of it, or what is wrong with the image."""
         try:
             [number] = choose_pages(io.BytesIO(data), page, name=name)
             image_HW = decode(data, name=name, page=number)
@@ -44,8 +44,8 @@ class Overlays:
                 classifier=self._load(classifier) if classifier else None,
                 regressor=self._load(regressor) if regressor else None,
             )
-        except CellnetError as error:
-            return DataError(str(error))
+        except DataError as error:
+            return error
 
     def _loaded(self, ref: str) -> "Predictor":
         import torch

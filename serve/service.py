@@ -24,11 +24,13 @@ from cellnet.registry import ModelVersion, Registry
 from serve.answering import Answerer, Challenge, How
 from serve.api import make_api
 from serve.batching import MOST_TILES
-from serve.limits import Limits
+from serve.limits import Limits, busy
 from serve.meters import Meters
 from serve.middleware import access_log
 from serve.shelf import Shelf, Watch
 from serve.uploads import Upload
+
+log = logging.getLogger(__name__)
 
 FIGURES_S: Final = 5.0
 """How long the other processes may take to give their figures."""
@@ -50,6 +52,7 @@ class Service:
         limits: Limits,
         keys: Sequence[str],
         origins: Sequence[str],
+        hosts: Sequence[str],
         log_requests: bool,
         overlays: DeploymentHandle | None,
     ) -> None:
@@ -57,7 +60,7 @@ class Service:
         cv2.setNumThreads(1)  # an image is decoded sooner than threads are woken
         self.meters = Meters()
         self._registry, self._engine, self._threads = registry, engine, threads
-        self._keys, self._origins, self._overlays = keys, origins, overlays
+        self._keys, self._origins, self._hosts, self._overlays = keys, origins, hosts, overlays
         shelf = Shelf(
             registry,
             self._load,
@@ -75,9 +78,14 @@ class Service:
             self._answerer,
             keys=self._keys,
             origins=self._origins,
+            hosts=self._hosts,
             draw=self._draw if self._overlays else None,
             texts=self._texts,
         )
+
+    def check_health(self) -> None:
+        """Ray Serve starts a replica anew where this raises."""
+        self._answerer.check()
 
     def figures(self) -> tuple[str, str]:
         """This process's name, and what it counted."""
@@ -93,9 +101,13 @@ class Service:
     async def _draw(self, upload: Upload, how: How, prediction: Prediction) -> bytes:
         assert self._overlays is not None
         said = prediction.models
-        picture: bytes | DataError = await self._overlays.draw.remote(
-            upload.data, upload.name, how.page, how.pixel_um, said.classifier, said.regressor
-        )
+        try:
+            picture: bytes | DataError = await self._overlays.draw.remote(
+                upload.data, upload.name, how.page, how.pixel_um, said.classifier, said.regressor
+            )
+        except Exception as error:  # of the registry, or of the process that draws
+            log.exception("an overlay of %s and %s failed", said.classifier, said.regressor)
+            raise busy("the overlay cannot be drawn now") from error
         if isinstance(picture, DataError):
             raise picture
         return picture

@@ -77,6 +77,7 @@ class Shelf:
         self._challenge = challenge
         self._meters = meters
         self._failed: dict[str, Failure] = {}
+        self._told: set[tuple[str, ...]] = set()
         self.problems: dict[str, str] = {}
         """By role, why it may be another version than the registry says."""
         self.checked = time.time()
@@ -106,9 +107,15 @@ class Shelf:
         meters = self._meters
         meters.stale.set(bool(self.problems))
         meters.registry_answered.set(self.checked)
-        meters.serving.clear()
-        for served in (*self.champions, *self.challengers):
-            meters.serving.labels(served.ref, served.version.card.task, served.alias, served.engine).set(1)
+        told: set[tuple[str, ...]] = {
+            (served.ref, served.version.card.task, served.alias, served.engine)
+            for served in (*self.champions, *self.challengers)
+        }
+        for labels in told:
+            meters.serving.labels(*labels).set(1)
+        for labels in self._told - told:
+            meters.serving.remove(*labels)
+        self._told = told
 
     def _refreshed(self) -> dict[str, str]:
         problems: dict[str, str] = {}
@@ -129,8 +136,6 @@ class Shelf:
         self._change(replace(old, classifier=classifier, regressor=regressor, by_lineage=by_lineage))
         if self._challenge:
             self.challengers = self._challenging(registry, problems)
-        if not problems:
-            self.checked = time.time()
         return problems
 
     def _ref(self, role: str) -> str:
@@ -146,7 +151,15 @@ class Shelf:
             challenger = self._next(registry, f"{role} {CHALLENGER}", f"{name}:{CHALLENGER}", old, problems, role)
             if challenger and not (champion and challenger.ref == champion.ref):
                 found[role] = challenger
-        return Lineup(classifier=found.get("classifier"), regressor=found.get("regressor"))
+        by_lineage: dict[str, Served] = {}
+        for lineage, champion in self.champions.by_lineage.items():
+            name, old = champion.version.name, self.challengers.by_lineage.get(lineage)
+            challenger = self._next(
+                registry, f"{name} {CHALLENGER}", f"{name}:{CHALLENGER}", old, problems, "regressor"
+            )
+            if challenger and challenger.ref != champion.ref:
+                by_lineage[lineage] = challenger
+        return Lineup(classifier=found.get("classifier"), regressor=found.get("regressor"), by_lineage=by_lineage)
 
     def _next(
         self,
@@ -163,7 +176,9 @@ class Shelf:
             return old
         try:
             version = checked(registry.resolve(ref), role)
+            self.checked = time.time()
         except NotFoundError as error:
+            self.checked = time.time()
             if old:
                 problems[what] = f"{error}; {old.ref} goes on"
             return old

@@ -105,6 +105,7 @@ class InferenceResponse(BaseModel):
     model_name: str
     model_version: str
     id: str = Field(description="The request's own, else what the service's log calls it.")
+    parameters: dict[str, str] = Field(description="`models`: the versions that answered.")
     outputs: list[Tensor]
 
 
@@ -140,14 +141,20 @@ def read_request(body: bytes, json_length: str | None, limits: Limits) -> Read:
     return Read(asked, _frames(tensor, rest, number_n, size_px) if size_px else _files(tensor, rest, number_n))
 
 
-def written(name: str, version: str, request_id: str, outputs: list[Tensor], binary: set[str]) -> tuple[bytes, int]:
-    """A response's body, and the bytes of its JSON; the outputs named in `binary` follow that."""
+def written(
+    name: str, version: str, request_id: str, refs: list[str], outputs: list[Tensor], binary: set[str]
+) -> tuple[bytes, int]:
+    """A response's body, and the bytes of its JSON; the outputs named in `binary` follow that.
+
+    `refs`: the versions that answered.
+    """
     parts = []
     for tensor in outputs:
         if tensor.name in binary:
             parts.append(_packed(tensor))
             tensor.parameters, tensor.data = {"binary_data_size": len(parts[-1])}, None
-    said = InferenceResponse(model_name=name, model_version=version, id=request_id, outputs=outputs)
+    told = {"models": ", ".join(refs)}
+    said = InferenceResponse(model_name=name, model_version=version, id=request_id, parameters=told, outputs=outputs)
     text = said.model_dump_json(exclude_none=True).encode()
     return b"".join([text, *parts]), len(text)
 

@@ -82,6 +82,8 @@ async def _read_form(request: Request, limits: Limits) -> FormData:
                 413, f"the request holds over {limits.images} images; send at most {limits.images} at a time"
             ) from error
         raise DataError(f"the form is not readable: {error.message.rstrip('.')}") from error
+    except UnicodeError as error:  # of a charset that its header names
+        raise DataError(f"the form is not readable: {error}"[:200]) from error
 
 
 async def _form_uploads(form: FormData) -> list[Upload]:

@@ -41,16 +41,16 @@ class Known(FrameModel):
         return np.where(dark_N[:, None], [[0.9, 0.1]], [[0.2, 0.8]]).astype(np.float32), None
 
 
-def card(task: Task, *, lineages: Sequence[str] = LINEAGES) -> Card:
+def card(task: Task, *, lineages: Sequence[str] = LINEAGES, side: int = SIDE) -> Card:
     """Of a model that takes tiles of 32×32, grey values as they are."""
     return Card(
         task=task,
         classes=list(lineages) if task == "classify" else [],
         config=TrainConfig(task=task, model=ModelSpec(width=4)),
         preprocess=Preprocess.model_validate(
-            {"tile_px": (SIDE, SIDE), "pixel_um": 0.5, "intensity": {"rule": "range", "low": 0, "high": 255}}
+            {"tile_px": (side, side), "pixel_um": 0.5, "intensity": {"rule": "range", "low": 0, "high": 255}}
         ),
-        frame_px=(SIDE, SIDE),
+        frame_px=(side, side),
         bank="bank",
         bank_digest="0" * 64,
         scores={},
@@ -61,9 +61,11 @@ def card(task: Task, *, lineages: Sequence[str] = LINEAGES) -> Card:
     )
 
 
-def publish(registry: Registry, task: Task, *, name: str | None = None, alias: str | None = "champion") -> str:
+def publish(
+    registry: Registry, task: Task, *, name: str | None = None, alias: str | None = "champion", side: int = SIDE
+) -> str:
     """The next version of a model, and an alias that points at it."""
-    version = registry.publish(name or DEFAULT_NAMES[task], {}, card(task))
+    version = registry.publish(name or DEFAULT_NAMES[task], {}, card(task, side=side))
     if alias:
         registry.promote(version.ref, alias)
     return version.ref

@@ -76,7 +76,7 @@ class Load:
                 try:
                     response = client.post("/v1/predict", content=image)
                 except httpx.HTTPError as error:
-                    self.said.append(Said(time.monotonic(), type(error).__name__))
+                    self.said.append(Said(time.monotonic(), f"{type(error).__name__}: {error}"))
                     continue
                 if response.status_code == 200:
                     [one] = response.json()["predictions"]

@@ -1,8 +1,8 @@
-"""A process that dies at every call to the store in turn: `python -m tests.integration.dies PLACE`.
+"""A process that dies at every call to the store in turn: `python -m tests.integration.dies PLACE [EVERY]`.
 
-For each operation and each of its calls a child is forked, which ends there without any cleaning up, as by SIGKILL.
-What readers then see must be the state before the operation or the one after it, and all of it whole. Prints how many
-moments of each operation were tried, and what was wrong.
+For each operation and each of its calls (every third, where EVERY is 3) a child is forked, which ends there without any
+cleaning up, as by SIGKILL. What readers then see must be the state before the operation or the one after it, and all of
+it whole. Prints how many moments of each operation were tried, and what was wrong.
 """
 
 import functools
@@ -111,7 +111,7 @@ def die(operation: Operation, place: str, source: Registry, at: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def tried(name: str, place: str) -> tuple[int, list[str]]:
+def tried(name: str, place: str, every: int) -> tuple[int, list[str]]:
     """Moments of an operation, and what was wrong after them."""
     operation, wrong = OPERATIONS[name], []
     source = prepared(f"{place}/{name}/source")
@@ -120,7 +120,7 @@ def tried(name: str, place: str) -> tuple[int, list[str]]:
     old = seen(whole)
     operation(opened(whole), source)
     new = seen(whole)
-    for at in itertools.count():
+    for moments, at in enumerate(itertools.count(0, every)):
         here = f"{place}/{name}/{at}"
         prepared(here)
         status = die(operation, here, source, at)
@@ -138,11 +138,12 @@ def tried(name: str, place: str) -> tuple[int, list[str]]:
             if seen(here) != new:
                 wrong.append(f"{name}, call {at}: cannot be done again")
         if status != DIED:
-            return at, wrong
+            return moments, wrong
     raise AssertionError("unreachable")
 
 
 if __name__ == "__main__":
-    outcome = {name: tried(name, sys.argv[1]) for name in OPERATIONS}
+    every = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    outcome = {name: tried(name, sys.argv[1], every) for name in OPERATIONS}
     points = {name: moments for name, (moments, _) in outcome.items()}
     print(json.dumps({"points": points, "wrong": [line for _, wrong in outcome.values() for line in wrong]}))

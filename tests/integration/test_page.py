@@ -48,6 +48,7 @@ class Service:
         self.asked: list[dict[str, str]] = []  # the query of every request for a prediction
         self.at_once = self.most_at_once = 0
         self.refusals = 0  # as many requests find it busy
+        self.too_late = 0  # as many take it too long
         self.key: str | None = None
         self.problems: list[str] = []
         self.go_on = threading.Event()  # predictions wait for it
@@ -72,6 +73,9 @@ class Service:
         if self.refusals:
             self.refusals -= 1
             return problem(503, "busy; try again later", {"Retry-After": "1"})
+        if self.too_late:
+            self.too_late -= 1
+            return problem(504, "the answer took longer than 5 s", {"Retry-After": "0.1"})
         if body == b"not an image":
             return problem(422, f"{name}: not a readable PNG, JPEG, TIFF or BMP image")
         if "overlay" in request.query_params:
@@ -280,8 +284,13 @@ def test_a_folder_of_hundreds_is_done_to_the_end_a_few_at_a_time(page: Page, ser
 def test_dropped_folders_are_read_to_the_bottom(page: Page) -> None:
     for name in ("P1/deep/a.png", "P2/b.png", "P2/c.csv"):
         page.write(f"plates/{name}")
+    page.browser.execute_script(
+        "window.told = []; const spoken = document.getElementById('spoken');"
+        "new MutationObserver(() => told.push(spoken.textContent)).observe(spoken, { childList: true });"
+    )
     page.drop(page.folder / "plates", page.write("d.png"))
     page.wait_for_status("3 of 3 done; 1 other file left out")
+    assert page.run("told") == ["Reading what was dropped…", "3 images to do", "3 of 3 done; 1 other file left out"]
     assert page.texts("#rows .name") == ["d.png", "a.png plates/P1/deep", "b.png plates/P2"]
 
 
@@ -303,6 +312,17 @@ def test_a_busy_service_is_asked_again_when_it_says(page: Page, service: Service
     assert "0 of 1 done; the service is busy, trying again in 1 s" in page.run("told")
     assert page.texts("#rows .lineage") == ["A172 90 %"]
     assert len(service.asked) == 2
+
+
+@pytest.mark.parametrize(("times", "said"), [(2, "A172 90 %"), (3, "the answer took longer than 5 s")])
+def test_an_image_that_takes_too_long_is_given_up_the_third_time(
+    page: Page, service: Service, times: int, said: str
+) -> None:
+    service.too_late = times
+    page.choose(page.write("a.png"))
+    page.wait_for_status("1 of 1 done")
+    assert page.texts("#rows .lineage") == [said]
+    assert len(service.asked) == 3
 
 
 def test_a_service_that_goes_away_is_waited_for(page: Page) -> None:
@@ -353,15 +373,19 @@ def test_wells_become_a_map_of_each_plate(page: Page) -> None:
     page.choose_folder(page.folder / "study")
     page.wait_for_status("7 of 7 done")
     assert page.texts("figcaption") == ["P1: mean cells per field, by well", "P2: mean cells per field, by well"]
-    assert page.plate(1) == {"A1": "15.0", "C1": "40.0", "H12": "×"}
-    assert page.plate(2) == {"B3": "25.5*"}
+    nothing = "× (no image could be used)"
+    assert page.plate(1) == {"A1": "15.0 (2 fields)", "C1": "40.0 (1 field)", "H12": nothing}
+    assert page.plate(2) == {"B3": "25.5* (2 fields, unlike the training images)"}
     shares = page.run("[...document.querySelectorAll('.well')].map(well => well.style.getPropertyValue('--share'))")
     assert shares == ["38", "100", "64"]
-    assert page.texts(".ramp") == ["0 40.0", "0 40.0 * unlike the training images"]
+    assert page.texts(".ramp") == [
+        "0 40.0 1–2 fields a well × no image could be used",
+        "0 40.0 2 fields a well * unlike the training images",
+    ]
     page.find("#by-lineage").click()
     assert page.texts("figcaption") == ["P1: lineage, by well", "P2: lineage, by well"]
-    assert page.plate(1) == {"A1": "A172 90 %", "C1": "A172 90 %", "H12": "×"}
-    assert page.plate(2) == {"B3": "A172 60 %*"}
+    assert page.plate(1) == {"A1": "A172 90 % (2 fields)", "C1": "A172 90 % (1 field)", "H12": nothing}
+    assert page.plate(2) == {"B3": "A172 60 %* (2 fields, unlike the training images)"}
     headers = page.run(
         "[...document.querySelector('.plate').querySelectorAll('th')].map(th => th.scope + th.innerText)"
     )
@@ -389,8 +413,53 @@ def test_plates_are_told_apart_by_as_much_of_their_path_as_that_takes(page: Page
     page.choose_folder(page.folder / "all")
     page.wait_for_status("4 of 4 done")
     assert [caption.split(":")[0] for caption in page.texts("figcaption")] == ["june/P1", "may/P1"]
-    assert page.plate(1) == {"A1": "4.0", "A2": "8.0"}
-    assert page.plate(2) == {"A1": "3.0", "A2": "6.0"}
+    assert page.plate(1) == {"A1": "4.0 (1 field)", "A2": "8.0 (1 field)"}
+    assert page.plate(2) == {"A1": "3.0 (1 field)", "A2": "6.0 (1 field)"}
+
+
+def write_export(page: Page, *, channels: int, planes: int = 1) -> Path:
+    """A Harmony export of two wells of a field each; a plane's count is its channel and its number, like 23."""
+    for well in ("r02c03", "r02c04"):
+        for channel in range(1, channels + 1):
+            for plane in range(1, planes + 1):
+                said = {"count": 10 * channel + plane}
+                page.write(f"P1/Images/{well}f01p{plane:02d}-ch{channel}sk1fk1fl1.tiff", said)
+    facts = "<Image><ChannelID>%d</ChannelID><ChannelName>%s</ChannelName><ChannelType>%s</ChannelType></Image>"
+    names = [(1, "HOECHST 33342", "Fluorescence"), (2, "Brightfield high", "Brightfield"), (3, "DPC", "Phase")]
+    page.write("P1/Images/Index.idx.xml", "".join(facts % name for name in names[:channels]).encode())
+    return page.folder / "P1"
+
+
+def test_of_a_harmony_export_the_channel_is_asked_for_and_the_transmitted_light_proposed(
+    page: Page, service: Service
+) -> None:
+    page.drop(write_export(page, channels=3), page.write("other.png"))
+    page.wait_for(lambda: page.find("#channels").is_displayed())
+    assert not page.find("#course").is_displayed(), "nothing is under way"
+    assert page.run("document.activeElement.id") == "channel"
+    assert ("combobox", "Which channel is brightfield or phase?") in accessible(page)
+    assert page.texts("#channel option") == [
+        *("1 HOECHST 33342 (2 images)", "2 Brightfield high (2 images)", "3 DPC (2 images)")
+    ]
+    assert service.asked == [], "nothing starts before"
+    page.find("#channels button").click()
+    page.wait_for_status("3 of 3 done; 5 other files left out")
+    assert page.plate() == {"B3": "21.0 (1 field)", "B4": "21.0 (1 field)"}
+    assert not page.find("#channels").is_displayed()
+    page.drop(page.folder / "P1")
+    page.wait_for(lambda: page.find("#channels").is_displayed())
+    page.find("#channels [type=reset]").click()
+    page.wait_for_status("All of these images are left out")
+    assert len(service.asked) == 3
+
+
+@pytest.mark.parametrize(("pages", "count"), [("middle", "13.0 (1 field)"), ("all", "12.5 (4 fields)")])
+def test_of_a_field_of_several_planes_what_is_taken_is_as_of_stacks(page: Page, pages: str, count: str) -> None:
+    page.find(f"#page option[value={pages}]").click()
+    page.choose_folder(write_export(page, channels=1, planes=4))
+    page.wait_for(lambda: "left out" in page.find("#status").text)
+    assert not page.find("#channels").is_displayed(), "there is but one channel"
+    assert page.plate() == {"B3": count, "B4": count}
 
 
 def test_the_overlay_opens_and_closes_by_keyboard(page: Page, service: Service) -> None:

@@ -15,7 +15,7 @@ import pipelines.predict
 import pipelines.results
 from cellnet.cli import main
 from cellnet.config import ModelSpec, Preprocess, TrainConfig
-from cellnet.errors import IntegrityError
+from cellnet.errors import ConfigError, IntegrityError
 from cellnet.export import to_onnx
 from cellnet.predictor import Predictor, fresh_network, predictor_of, weights_to_bytes
 from cellnet.registry import ONNX, WEIGHTS, Card, Registry
@@ -142,6 +142,19 @@ def test_predictions_by_another_model_are_not_mixed_in(
     )
     assert main([*command, "--regressor", other.ref, "--overwrite", "--csv"]) == 0
     assert rows_of(capsys.readouterr().out)[0]["regressor"] == other.ref
+
+
+def test_a_counter_of_one_lineage_and_the_same_for_all_are_not_mixed(registry: Registry, tmp_path: Path) -> None:
+    own = Registry.open(str(tmp_path / "registry"))
+    for name, like in (("classifier", "classifier@1"), ("regressor-A549", "regressor@1")):
+        own.promote(own.publish(name, {}, registry.resolve(like).card).ref, "champion")
+    given, out = [draw(tmp_path / "in", "a.png")], str(tmp_path / "out")
+    places = Places(registry=own.store.uri)
+    prepare(given, places, out=out)
+    refused = "by classifier@1, regressor-A549@1 for A549, not by classifier@1, regressor-A549@1; give another --out"
+    with pytest.raises(ConfigError, match=refused):
+        prepare(given, places, regressor="regressor-A549:champion", out=out)
+    assert prepare(given, places, out=out).done == 0
 
 
 def test_a_model_that_is_damaged_ends_the_job_in_one_line(registry: Registry, places: Places, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class Bench:
         self.batches: list[list[int]] = []
         self.held = Held()
         self.wait = self.held
+        self.fault: BaseException = RuntimeError("a fault")
         self.batcher: Batcher[Job] = Batcher(self.read, self.compute)
 
     def read(self, job: Job) -> int:
@@ -36,11 +37,11 @@ class Bench:
 
     def compute(self, jobs: Sequence[Job]) -> None:
         self.batches.append([job.tiles for job in jobs])
-        if 13 in self.batches[-1]:
-            raise RuntimeError("a fault")
+        if 99 in self.batches[-1]:
+            raise self.fault
         self.wait()
 
-    def do(self, *sizes: int, leaves: int | None = None) -> list[BaseException | None]:
+    def do(self, *sizes: int) -> list[BaseException | None]:
         """What becomes of jobs of so many tiles, of which the first is computed until all others wait."""
 
         async def all_of_them() -> list[BaseException | None]:
@@ -48,9 +49,6 @@ class Bench:
             await asyncio.to_thread(self.held.inside.acquire)
             others = [asyncio.create_task(self.batcher.do(Job(tiles))) for tiles in sizes[1:]]
             await asyncio.sleep(0)
-            if leaves is not None:
-                others[leaves].cancel()
-                await asyncio.sleep(0)
             self.held.go.set()
             return await asyncio.gather(first, *others, return_exceptions=True)
 
@@ -78,15 +76,40 @@ def test_one_that_cannot_be_read_fails_alone() -> None:
 
 def test_a_fault_reaches_all_of_its_batch_and_the_next_is_computed() -> None:
     bench = Bench()
-    said = bench.do(1, 1, 13, 2)
+    said = bench.do(1, 1, 99, 2)
     assert [str(one) for one in said] == ["None", "a fault", "a fault", "None"]
-    assert bench.batches == [[1], [1, 13], [2]]
+    assert bench.batches == [[1], [1, 99], [2]]
 
 
-def test_those_who_went_away_are_not_computed() -> None:
+def test_what_would_end_a_process_does_not_end_the_thread() -> None:
     bench = Bench()
-    bench.do(1, 5, 2, leaves=0)
+    bench.fault = SystemExit("a library gives up")
+    said = bench.do(1, 99, 2)
+    assert [str(one) for one in said] == ["None", "SystemExit: a library gives up", "None"]
+
+
+def test_those_who_went_away_are_not_computed_and_hold_nothing() -> None:
+    bench = Bench()
+
+    async def leave() -> None:
+        gone, stays = Job(5), Job(2)
+        first = asyncio.create_task(bench.batcher.do(Job(1)))
+        await asyncio.to_thread(bench.held.inside.acquire)
+        left, stayed = asyncio.create_task(bench.batcher.do(gone)), asyncio.create_task(bench.batcher.do(stays))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left])
+        held = weakref.ref(gone)
+        del gone, left
+        gc.collect()
+        assert held() is None
+        assert bench.batcher.waits_s() > 0
+        bench.held.go.set()
+        await asyncio.gather(first, stayed)
+
+    asyncio.run(leave())
     assert bench.batches == [[1], [2]]
+    assert bench.batcher.waits_s() == 0
 
 
 def test_it_goes_on_after_the_event_loop_of_one_who_waited_has_ended() -> None:
@@ -132,7 +155,10 @@ def test_a_job_that_was_done_is_freed() -> None:
         return weakref.ref(job)
 
     job = asyncio.run(use())
-    gc.collect()
+    deadline = time.monotonic() + 20
+    while job() is not None and time.monotonic() < deadline:  # the thread tells first, and then lets go
+        gc.collect()
+        time.sleep(0.01)
     assert job() is None
 
 

@@ -44,6 +44,17 @@ def test_cluster_and_kubernetes_run_the_ray_that_the_project_is_written_for() ->
     assert read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]["rayVersion"].startswith(f"{wanted}.")
 
 
+def test_kubernetes_starts_as_many_workers_as_the_most_replicas_want() -> None:
+    cluster = read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]
+    assert cluster["enableInTreeAutoscaling"] is True
+    [workers] = cluster["workerGroupSpecs"]
+    [application] = kuberay_serve_config()["applications"]
+    [container] = workers["template"]["spec"]["containers"]
+    args = ServeArgs.model_validate(application["args"])
+    in_a_worker = float(container["resources"]["requests"]["cpu"]) // args.cpus
+    assert args.replicas == (in_a_worker * workers["minReplicas"], in_a_worker * workers["maxReplicas"])
+
+
 def test_the_image_installs_as_make_does_and_does_not_run_as_root() -> None:
     lines = (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
     copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}

@@ -1,6 +1,11 @@
 """What a job of predictions keeps in its folder, and what the next one makes of it."""
 
+import contextlib
 import csv
+import itertools
+import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +13,13 @@ import cv2
 import pyarrow.parquet as pq
 import pytest
 
+import pipelines.results
 from cellnet.answers import ModelRefs, Prediction
 from cellnet.errors import ConfigError, DataError
 from cellnet.plate import well_of
-from pipelines.results import Results, Said
-from pipelines.sources import Source
+from cellnet.store import FolderStore
+from pipelines.results import Results, Said, drawn_in
+from pipelines.sources import Source, find_sources
 
 SETTINGS = {"models": {"classifier@1": "ab"}, "pixel_um": None, "page": None}
 
@@ -35,6 +42,13 @@ def kept(folder: Path, *rows: Said) -> None:
     results = Results.open(str(folder), SETTINGS)
     results.add(rows)
     results.flush()
+
+
+def done(folder: Path, *sources: Source) -> list[str]:
+    """The pictures of a job that ended."""
+    results = Results.open(str(folder), SETTINGS)
+    results.add([(one, [said(one, 50.0)]) for one in sources])
+    return [Path(place).name for place in results.finish(sources)[2:]]
 
 
 def left(folder: Path, *sources: Source) -> dict[str, list[Prediction]]:
@@ -81,6 +95,7 @@ def test_a_write_that_was_cut_off_is_as_if_it_had_not_begun(tmp_path: Path) -> N
     [
         ({"models": {"classifier@2": "cd"}}, "by classifier@1, not by classifier@2"),
         ({"models": {"classifier@1": "cd"}}, "by classifier@1, not by others of these names"),
+        ({"models": {"classifier@1 for A549": "ab"}}, "by classifier@1, not by classifier@1 for A549"),
         ({"pixel_um": 0.5}, "made with no --pixel-um, not with --pixel-um 0.5"),
         ({"page": "middle"}, "made with no --page, not with --page middle"),
     ],
@@ -97,7 +112,7 @@ def test_predictions_under_other_settings_are_refused_unless_they_may_go(
     assert not list((tmp_path / "out/parts").iterdir())
 
 
-@pytest.mark.parametrize("name", ["predictions.csv", "plate.png", "settings.json"])
+@pytest.mark.parametrize("name", ["predictions.csv", "settings.json"])
 def test_files_of_something_else_are_not_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
     with pytest.raises(ConfigError, match="holds files of something else"):
@@ -136,3 +151,118 @@ def test_a_plate_of_two_known_wells_is_drawn_and_pictures_of_before_go(tmp_path:
     assert (image_HW3[..., 0] - image_HW3[..., 2] > 60).sum() > 1000, "its wells are blue"
     assert [Path(place).name for place in results.finish(wells[:2])[2:]] == ["plate.png"]
     assert sorted(path.name for path in tmp_path.glob("plate*")) == ["plate.png"]
+
+
+@pytest.fixture
+def quickly_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines.results, "draw_plate", lambda wells, *, name: name.encode())
+
+
+def wells_of(*folders: str) -> list[Source]:
+    return [source(f"{name}.png", folder=folder) for folder in folders for name in ("B03", "C11")]
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_images_that_are_called_like_pictures_of_plates_are_images_and_stay(tmp_path: Path) -> None:
+    own = ("plate-1_A01.png", "plate-1_A02.png", "plate.png")
+    (tmp_path / own[0]).write_bytes(b"image")
+    assert done(tmp_path, *wells_of("/P1")) == ["plate.png"]
+    assert drawn_in(f"{tmp_path}/", None) == {f"{tmp_path}/plate.png"}
+    for name in own[1:]:
+        (tmp_path / "later" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "later" / name).write_bytes(b"image")
+    (tmp_path / own[1]).write_bytes(b"image")
+    found = find_sources([tmp_path], but=drawn_in(str(tmp_path), None))
+    assert [Path(one.place).relative_to(tmp_path).as_posix() for one in found] == [
+        *("later/plate-1_A02.png", "later/plate.png", "plate-1_A01.png", "plate-1_A02.png")
+    ]
+    assert done(tmp_path) == [] and not (tmp_path / "plate.png").exists()
+    (tmp_path / own[2]).write_bytes(b"image")
+    assert done(tmp_path, *wells_of("/P1")) == ["plate-2.png"]
+    Results.open(str(tmp_path), SETTINGS, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == dict.fromkeys(own, b"image")
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_wherever_a_job_is_killed_its_pictures_are_known_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = 0
+
+    def counted(change: Callable[..., None]) -> Callable[..., None]:
+        def run(*arguments: object) -> None:
+            nonlocal changes
+            changes -= 1
+            if changes == 0:
+                raise KeyboardInterrupt
+            change(*arguments)
+
+        return run
+
+    for name in ("put", "delete"):
+        monkeypatch.setattr(FolderStore, name, counted(getattr(FolderStore, name)))
+    for number in itertools.count(1):
+        out = tmp_path / str(number)
+        done(out, *wells_of("/P1", "/P2"))
+        (out / "plate-own.png").write_bytes(b"image")
+        changes = number
+        with contextlib.suppress(KeyboardInterrupt):
+            done(out, *wells_of("/P3"))
+        ended, changes = changes > 0, 0
+        known = {Path(place).name for place in drawn_in(str(out), None)}
+        assert {path.name for path in out.glob("*.png")} - known == {"plate-own.png"}
+        if ended:
+            break
+    assert number > 8 and known == {"plate.png"}
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_the_pictures_of_a_job_beside_this_one_are_known_too(tmp_path: Path) -> None:
+    beside = Results.open(str(tmp_path), SETTINGS)
+    assert done(tmp_path, *wells_of("/P1", "/P2")) == ["plate-P1.png", "plate-P2.png"]
+    beside.finish([])
+    assert list(tmp_path.glob("*.png")) == []
+
+
+@pytest.mark.parametrize("pictures", [None, 5, ["../x.png", "a.png", 5, "plate-a/b.png"]])
+def test_settings_without_a_list_of_pictures_know_of_none(tmp_path: Path, pictures: object) -> None:
+    there = SETTINGS if pictures is None else {**SETTINGS, "pictures": pictures}
+    (tmp_path / "settings.json").write_text(json.dumps(there))
+    (tmp_path / "plate.png").write_bytes(b"of before")
+    assert drawn_in(str(tmp_path), None) == set()
+    assert Results.open(str(tmp_path), SETTINGS, overwrite=True).finish([]) == [
+        f"{tmp_path}/predictions.csv",
+        f"{tmp_path}/predictions.parquet",
+    ]
+    assert (tmp_path / "plate.png").read_bytes() == b"of before"
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_every_plate_has_a_picture_of_its_own(tmp_path: Path) -> None:
+    assert done(tmp_path, *wells_of("/x_y-2", "/x y", "/x_y")) == [
+        "plate-x_y-2.png",
+        "plate-x_y.png",
+        "plate-x_y-3.png",
+    ]
+    plates = {path.name: path.read_text() for path in tmp_path.glob("*.png")}
+    assert plates == {"plate-x_y-2.png": "x_y-2", "plate-x_y.png": "x y", "plate-x_y-3.png": "x_y"}
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_a_folder_whose_name_is_no_text_has_tables_and_a_picture(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    for name in ("B03.png", "C11.png"):
+        (folder / name).write_bytes(b"image")
+    assert done(tmp_path / "out", *find_sources([folder])) == ["plate.png"]
+    assert pq.read_table(tmp_path / "out/predictions.parquet").column("plate").to_pylist() == [r"\udcff"] * 2
+
+
+def test_the_csv_rounds_and_the_parquet_does_not(tmp_path: Path) -> None:
+    one = source("a.png")
+    results = Results.open(str(tmp_path), SETTINGS)
+    results.add([(one, [said(one, 1234.5678901)])])
+    results.finish([one])
+    line = (tmp_path / "predictions.csv").read_text().splitlines()[1]
+    assert line.startswith('"a.png","3T3",0.75,1234.57,,,,False,,4,"assumed",')
+    assert pq.read_table(tmp_path / "predictions.parquet").column("count").to_pylist() == [1234.5678901]

@@ -188,13 +188,14 @@ def test_bodies_that_together_are_too_much_are_told_when_to_come_again(kitchen: 
     assert client(service).post("/v1/predict", content=noise).status_code == 200, "what was held is given back"
 
 
-def test_an_answer_that_takes_too_long_is_given_up(kitchen: Callable) -> None:
+def test_an_answer_that_takes_too_long_is_given_up_and_is_told_from_a_busy_service(kitchen: Callable) -> None:
     held = Held()
     service = kitchen(limits=Limits(seconds=0.2), wait=held)
     response = client(service).post("/v1/predict", content=DARK)
     held.go.set()
-    assert_problem(response, 503, "longer than 0.2 s")
-    assert response.headers["retry-after"] == "1"
+    assert_problem(response, 504, "longer than 0.2 s")
+    paths = client(kitchen()).get("/openapi.json").json()["paths"]
+    assert {"503", "504"} <= set(paths["/v1/predict"]["post"]["responses"])
 
 
 def test_a_request_that_does_not_arrive_in_time_is_given_up(kitchen: Callable) -> None:
@@ -253,8 +254,10 @@ def test_where_keys_are_asked_for_only_those_who_hold_one_come_in(
         assert response.headers["www-authenticate"] == "Bearer"
     for path in ("/v1/models", "/metrics", "/v2/models/classifier"):
         assert_problem(api.get(path), 401)
-    for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json"):
+    shown = re.findall(r"(?:src|href)=\"(/[^\"]+)\"", api.get("/docs").text)
+    for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json", *shown):
         assert api.get(path).status_code == 200
+    assert len(shown) == 2, "the documentation's script and style"
     encoded = f"Bearer {other}".encode()
     for headers in ({"Authorization": f"Bearer {one}"}, {"X-API-Key": one}, {"Authorization": encoded}):
         assert api.post("/v1/predict", content=DARK, headers=headers).status_code == 200
@@ -275,17 +278,46 @@ def test_a_file_of_keys_that_would_let_everybody_in_or_nobody_is_refused(
     assert load_keys(None) == ()
 
 
-def test_other_web_pages_may_call_it_only_where_that_was_asked_for(kitchen: Callable) -> None:
-    headers = {"Origin": "https://lab.example"}
-    asking = headers | {"Access-Control-Request-Method": "POST"}
-    closed, opened = client(kitchen()), client(kitchen(origins=["https://lab.example"], keys=load_keys(None)))
-    assert "access-control-allow-origin" not in closed.get("/v1/models", headers=headers).headers
+def test_a_file_of_keys_may_be_written_in_notepad(tmp_path: Path) -> None:
+    (tmp_path / "notepad.txt").write_text("k" * 32 + "\r\n", encoding="utf-8-sig")
+    (tmp_path / "plain.txt").write_text("k" * 32)
+    assert load_keys(tmp_path / "notepad.txt") == load_keys(tmp_path / "plain.txt")
+
+
+def test_other_web_pages_may_call_it_only_where_that_was_asked_for(kitchen: Callable, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("k" * 32)
+    keys = load_keys(tmp_path / "keys")
+    origin = {"Origin": "https://lab.example"}
+    asking = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    closed, opened = client(kitchen()), client(kitchen(origins=["https://lab.example"], keys=keys))
+    assert "access-control-allow-origin" not in closed.get("/v1/models", headers=origin).headers
     assert closed.options("/v1/predict", headers=asking).status_code == 405
-    for response in (opened.get("/v1/models", headers=headers), opened.options("/v1/predict", headers=asking)):
-        assert response.status_code == 200
+    asked = opened.options("/v1/predict", headers=asking)
+    assert (asked.status_code, asked.headers["access-control-allow-headers"]) == (200, "authorization")
+    let_in = opened.get("/v1/models", headers=origin | {"X-API-Key": "k" * 32})
+    refused = opened.get("/v1/models", headers=origin)
+    assert (let_in.status_code, refused.status_code) == (200, 401)
+    assert {"Retry-After", "Cellnet-Models", "X-Request-ID"} <= set(
+        refused.headers["access-control-expose-headers"].split(", ")
+    )
+    for response in (asked, let_in, refused):
         assert response.headers["access-control-allow-origin"] == "https://lab.example"
     other = opened.get("/v1/models", headers={"Origin": "https://elsewhere.example"})
     assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models"])
+def test_a_service_of_this_machine_answers_to_no_name_that_a_web_page_made_for_it(kitchen: Callable, path: str) -> None:
+    service = kitchen(hosts=("127.0.0.1", "localhost", "[::1]", "Lab.example"))
+    api = client(service)
+    for host in ("localhost", "LocalHost:8000", "127.0.0.1:80", "[::1]", "[::1]:8000", "lab.example"):
+        assert api.get(path, headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]:8000", ""):
+        assert_problem(
+            api.get(path, headers={"Host": host}), 421, f"not {host.removesuffix(':8000')!r}", "--allow-host"
+        )
+    assert service.figure("cellnet_requests_refused_total", reason="host") == 6
+    assert client(kitchen()).get(path, headers={"Host": "evil.example"}).status_code == 200, "any, where none is said"
 
 
 def test_browsers_are_told_to_be_careful_and_no_page_loads_anything_from_elsewhere(kitchen: Callable) -> None:
@@ -376,6 +408,24 @@ def test_the_figures_of_all_processes_are_told_apart_and_can_be_read_by_promethe
     assert line % ("a", 1) in text and line % ("b", 2) in text
     assert text.count("# TYPE cellnet_request_seconds histogram") == 1
     assert 'cellnet_serving{alias="champion",engine="torch",model="regressor@1",replica="b",task="count"} 1.0' in text
+
+
+def test_the_client_knows_every_request_by_the_name_that_the_log_has(
+    kitchen: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = client(kitchen(keys=("0" * 64,)))
+    with caplog.at_level(logging.INFO, "cellnet.requests"):
+        good = api.get("/healthz")
+        refused = api.get("/v1/models", headers={"X-Request-ID": "not a name"})
+        named = api.get("/healthz", headers={"X-Request-ID": "from-the-client"})
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "cellnet.requests"]
+    assert [line["request_id"] for line in lines] == [
+        good.headers["x-request-id"],
+        refused.headers["x-request-id"],
+        "from-the-client",
+    ]
+    assert refused.json()["request_id"] == refused.headers["x-request-id"] != "not a name"
+    assert "x-request-id" not in named.headers, "Ray Serve adds what the request came with, and twice is once too often"
 
 
 def test_a_request_is_a_line_of_the_log_where_that_is_wanted_and_holds_no_secret(

@@ -61,10 +61,19 @@ def test_a_name_that_is_no_text_is_shown_and_read(tmp_path: Path) -> None:
     assert source.read(None) == b"x" * len(name)
 
 
-def test_plates_that_were_drawn_there_are_no_images(tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_no_text_names_its_plate_in_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    sources = find_sources([touch(folder, "B03.png"), export(tmp_path / "more" / folder.name, "P1")])
+    assert set(plate_names(source.folder for source in sources).values()) == {r"\udcff", "P1"}
+    assert sources[1].folder == rf"{tmp_path}/more/\udcff/Images/P1"
+
+
+def test_places_that_are_left_out_are_no_images(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "out/plate.png", "out/plate-P1.png", "out/more/plate.png")
-    assert len(find_sources([tmp_path])) == 4
-    assert names(find_sources([tmp_path], out=str(tmp_path / "out"))) == ["a.png", "plate.png"]
+    found = find_sources([tmp_path], but={str(tmp_path / "out/plate.png")})
+    assert [source.place for source in found] == [
+        str(tmp_path / name) for name in ("a.png", "out/more/plate.png", "out/plate-P1.png")
+    ]
 
 
 def test_a_manifest_says_which_images_and_their_pixel_sizes_and_all_else_in_it_is_ignored(tmp_path: Path) -> None:
