@@ -204,12 +204,11 @@ def _check_answer(host: str, port: int) -> None:
 
 
 def shut_down() -> None:
-    """Stop serving; other applications of the cluster go on."""
+    """Stop serving, after what has begun is answered; other applications of the cluster go on."""
     with contextlib.redirect_stdout(io.StringIO()):  # where Ray reports the controller's end as a failure
-        if set(serve.status().applications) - {APPLICATION}:
-            serve.delete(APPLICATION)
-        else:
-            serve.shutdown()
+        serve.delete(APPLICATION)
+        if not set(serve.status().applications) - {APPLICATION}:
+            serve.shutdown()  # alone it would end HAProxy before the requests in it
 
 
 def check_port(host: str, port: int) -> None:

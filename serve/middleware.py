@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import re
+import sys
 import time
 import uuid
 from datetime import UTC, datetime
@@ -38,6 +39,23 @@ SAFE: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+
+
+def set_up_logs(log_requests: bool) -> None:
+    """Warnings of the service, and if wanted a line of JSON a request, in what Ray keeps of this process's output.
+
+    Its first output, since Ray Serve may have put a log of its own in the place, which keeps a thousand lines back.
+    """
+    handler = logging.StreamHandler(sys.__stderr__)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("cellnet", "serve"):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.WARNING)
+    lines = logging.StreamHandler(sys.__stdout__)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    access_log.handlers = [lines]
+    access_log.propagate = False
+    access_log.setLevel(logging.INFO if log_requests else logging.WARNING)
 
 
 class Surroundings:

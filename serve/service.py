@@ -5,7 +5,6 @@ It never loads torch, but for versions that were published without an ONNX expor
 
 import asyncio
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -26,7 +25,7 @@ from serve.api import make_api
 from serve.batching import MOST_TILES
 from serve.limits import Limits, busy
 from serve.meters import Meters
-from serve.middleware import access_log
+from serve.middleware import set_up_logs
 from serve.shelf import Shelf, Watch
 from serve.uploads import Upload
 
@@ -56,7 +55,7 @@ class Service:
         log_requests: bool,
         overlays: DeploymentHandle | None,
     ) -> None:
-        _set_up_logs(log_requests)
+        set_up_logs(log_requests)
         cv2.setNumThreads(1)  # an image is decoded sooner than threads are woken
         self.meters = Meters()
         self._registry, self._engine, self._threads = registry, engine, threads
@@ -122,17 +121,3 @@ class Service:
         except TimeoutError:
             found = [self.figures()]
         return dict(one for one in found if isinstance(one, tuple))
-
-
-def _set_up_logs(log_requests: bool) -> None:
-    """Warnings of the service, and if wanted a line of JSON a request, on this process's stderr: Ray keeps it."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("cellnet", "serve"):
-        logging.getLogger(name).addHandler(handler)
-        logging.getLogger(name).setLevel(logging.WARNING)
-    lines = logging.StreamHandler(sys.stdout)
-    lines.setFormatter(logging.Formatter("%(message)s"))
-    access_log.handlers = [lines]
-    access_log.propagate = False
-    access_log.setLevel(logging.INFO if log_requests else logging.WARNING)

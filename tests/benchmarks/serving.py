@@ -128,18 +128,11 @@ def in_process(registry: Registry, data: bytes) -> dict[str, float]:
     return {"p50_ms": statistics.median(took), "per_s": per_s}
 
 
-def command(way: str, registry: str, port: int) -> list[str]:
+def command(way: str, registry: str, port: int, *options: str) -> list[str]:
     """What starts a server."""
     if way == "cellnet":
-        return [
-            str(Path(sys.executable).with_name("cellnet")),
-            "serve",
-            "--registry",
-            registry,
-            "--port",
-            str(port),
-            "--no-overlays",
-        ]
+        words = [str(Path(sys.executable).with_name("cellnet")), "serve", "--no-overlays", *options]
+        return [*words, "--registry", registry, "--port", str(port)]
     return [sys.executable, str(Path(__file__).with_name("serving_peers.py")), way, registry, str(port)]
 
 
@@ -149,7 +142,7 @@ def server(way: str, registry: str, log: Path, *options: str) -> Iterator[str]:
     port = OwnCluster.free_port()
     with log.open("ab") as out:
         process = subprocess.Popen(
-            command(way, registry, port), stdout=out, stderr=out, cwd=ROOT, start_new_session=True
+            command(way, registry, port, *options), stdout=out, stderr=out, cwd=ROOT, start_new_session=True
         )
     address = f"http://127.0.0.1:{port}"
     try:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from cellnet.registry import Registry
 from serve.answering import How
 from serve.keys import load_keys
 from serve.limits import Limits
+from serve.middleware import access_log, set_up_logs
 from serve.uploads import Upload
 from tests.serving import SIDE, Held, Kitchen, publish
 
@@ -441,3 +443,16 @@ def test_a_request_is_a_line_of_the_log_where_that_is_wanted_and_holds_no_secret
     assert (first["images"], first["bad"], first["models"]) == (1, 0, ["classifier@1", "regressor@1"])
     assert second["status"] == 422 and re.fullmatch("[0-9a-f]{32}", second["request_id"])
     assert "secret" not in caplog.text
+
+
+def test_the_lines_go_to_the_first_output_whatever_a_host_puts_in_its_place(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cellnet", "serve", "cellnet.requests"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    set_up_logs(log_requests=True)
+    access_log.info("a line")
+    set_up_logs(log_requests=False)
+    access_log.info("another")
+    assert capfd.readouterr().out == "a line\n"
