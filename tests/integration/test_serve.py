@@ -229,7 +229,8 @@ def test_two_processes_answer_and_one_draws_and_the_figures_are_of_all(service: 
     assert running == {"service": 2, "overlays": 1}
     before = answers_told(service)
     for _ in range(20):
-        service.post("/v1/predict", content=encode(frame(200, 200))).raise_for_status()
+        response = service.post("/v1/predict", content=encode(frame(200, 200))).raise_for_status()
+        assert len(response.headers.get_list("x-request-id")) == 1, "Ray Serve says one too"
     after = answers_told(service)
     assert len(after) == 2 and sum(after.values()) - sum(before.values()) == 20
 
@@ -241,7 +242,7 @@ def answers_told(service: httpx.Client) -> dict[str, float]:
         sample.labels["replica"]: sample.value
         for family in families
         for sample in family.samples
-        if sample.name == "cellnet_model_seconds_count" and sample.labels["model"].startswith("regressor@")
+        if sample.name == "cellnet_answers_total" and sample.labels["model"].startswith("regressor@")
     }
 
 

@@ -449,7 +449,8 @@ def test_the_lines_go_to_the_first_output_whatever_a_host_puts_in_its_place(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("cellnet", "serve", "cellnet.requests"):
-        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        for kept in ("handlers", "level", "propagate"):
+            monkeypatch.setattr(logging.getLogger(name), kept, [] if kept == "handlers" else False)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     set_up_logs(log_requests=True)
     access_log.info("a line")
