@@ -183,10 +183,9 @@ def test_two_searches_at_once_on_two_cpus_both_end(places: Places, own_cluster: 
     port = cluster.free_port()
     cluster.start("--head", "--num-cpus=2", "--include-dashboard=false", f"--port={port}")
     environment = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+    short = ("--set", "epochs=1", "--set", "space.kernel=[none,sharpen]")
     searches = [
-        subprocess.Popen(
-            command(places, "--name", name, "--set", "epochs=1"), env=environment, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(command(places, "--name", name, *short), env=environment, stderr=subprocess.PIPE, text=True)
         for name in ("one", "other")
     ]
     for search in searches:
