@@ -128,9 +128,7 @@ class Answerer:
 
     async def _page(self, upload: Upload, page: int | None, seen: _Job, um: float | None) -> Prediction:
         name = upload.name if page is None else f"{upload.name}#{page}"
-        most = int(self.limits.megapixels * 1e6)
-        job = _Job(name, seen.how, lambda: Cuts(decode(upload.data, name=upload.name, page=page, most=most), um))
-        job.started = seen.started
+        job = _Job(name, seen.how, lambda: self._decoded(upload, page, um, seen.how), started=seen.started)
         await self._large.do(job)
         seen.started = time.perf_counter()
         return self._told(job)
@@ -173,6 +171,12 @@ class Answerer:
         if pages == [None] and _scaled(pixels, um, how) <= SMALL:
             return Cuts(decode(upload.data, name=upload.name), um)
         return _Large(um, pages)
+
+    def _decoded(self, upload: Upload, page: int | None, um: float | None, how: How) -> Cuts:
+        """A page, which may be larger than the first."""
+        image_HW = decode(upload.data, name=upload.name, page=page, most=int(self.limits.megapixels * 1e6))
+        self._check_size(upload.name, image_HW.size, um, how)
+        return Cuts(image_HW, um)
 
     def _check_size(self, name: str, pixels: int, um: float | None, how: How) -> None:
         """Raise DataError for an image that is too large, or would be at the magnification of the models."""
