@@ -270,8 +270,7 @@ class Answerer:
     async def _compare(self, seen: _Job, cuts: Cuts, challengers: Sequence[Served]) -> None:
         said = {answer.task: answer for answer in seen.answers}
         for served in challengers:
-            alone = Lineup(classifier=served) if served.model.task == "classify" else Lineup(regressor=served)
-            job = _Job(seen.name, How(alone), lambda: cuts)
+            job = _Job(seen.name, How(served.alone), lambda: cuts)
             try:
                 await self._small.do(job)
                 [answer] = job.answers

@@ -146,8 +146,7 @@ def named(answerer: Answerer) -> dict[str, dict[str, Named]]:
     shelf = answerer.shelf
     by_name: dict[str, dict[str, Lineup[Served]]] = {}
     for served in (*shelf.champions, *shelf.challengers):
-        alone = Lineup(classifier=served) if served.version.card.task == "classify" else Lineup(regressor=served)
-        by_name.setdefault(served.version.name, {})[str(served.version.number)] = alone
+        by_name.setdefault(served.version.name, {})[str(served.version.number)] = served.alone
     by_name[WHOLE] = {VERSION: shelf.champions}
     return {
         name: {version: Named(name, version, list(versions), models) for version, models in versions.items()}

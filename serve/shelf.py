@@ -41,6 +41,11 @@ class Served:
         return self.version.ref
 
     @property
+    def alone(self) -> "Lineup[Served]":
+        """Models of which this is the only one."""
+        return Lineup(classifier=self) if self.version.card.task == "classify" else Lineup(regressor=self)
+
+    @property
     def engine(self) -> str:
         """What runs it."""
         return engine_of(self.model)

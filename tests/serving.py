@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
 from cellnet.frames import FrameModel
+from cellnet.images import encode_png
 from cellnet.registry import Card, ModelVersion, Registry
 from serve.answering import Answerer, Challenge
 from serve.api import make_api
@@ -69,6 +71,21 @@ def publish(
     if alias:
         registry.promote(version.ref, alias)
     return version.ref
+
+
+def champions(folder: Path) -> Registry:
+    """A registry with classifier@1 and regressor@1."""
+    registry = Registry.open(str(folder / "registry"))
+    publish(registry, "classify")
+    publish(registry, "count")
+    return registry
+
+
+def image(height: int = SIDE, width: int = SIDE, *, grey: int = 60) -> bytes:
+    """A PNG of nearly one grey value: dark ones are A172, bright ones VERO6."""
+    image_HW = np.full((height, width), grey, np.uint8)
+    image_HW[0, 0] += 1
+    return encode_png(image_HW)
 
 
 class Kitchen:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -10,19 +11,11 @@ import PIL.Image
 import pytest
 
 import cellnet.images
-from cellnet.images import encode_png
 from cellnet.registry import Registry
 from serve.answering import Answerer
 from serve.limits import Limits
 from serve.uploads import Upload
-from tests.serving import SIDE, Held, Kitchen, publish
-
-
-def image(height: int = SIDE, width: int = SIDE, *, grey: int = 60) -> bytes:
-    """A PNG of nearly one grey value: dark ones are A172, bright ones VERO6."""
-    image_HW = np.full((height, width), grey, np.uint8)
-    image_HW[0, 0] += 1
-    return encode_png(image_HW)
+from tests.serving import SIDE, Held, Kitchen, champions, image, publish
 
 
 def stack(*sizes: tuple[int, int]) -> bytes:
@@ -34,11 +27,8 @@ def stack(*sizes: tuple[int, int]) -> bytes:
 
 
 @pytest.fixture
-def registry(tmp_path: object) -> Registry:
-    registry = Registry.open(str(tmp_path))
-    publish(registry, "classify")
-    publish(registry, "count")
-    return registry
+def registry(tmp_path: Path) -> Registry:
+    return champions(tmp_path)
 
 
 @pytest.fixture

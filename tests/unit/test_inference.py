@@ -24,7 +24,7 @@ from cellnet.calibration import Calibration
 from cellnet.images import encode_png
 from cellnet.registry import Registry
 from serve.limits import Limits
-from tests.serving import SIDE, Kitchen, publish
+from tests.serving import SIDE, Kitchen, champions, publish
 
 HEADER = "Inference-Header-Content-Length"
 ALL = ["lineage", "probabilities", "classes", "count", "count_low", "count_high", "unfamiliar", "models"]
@@ -60,13 +60,6 @@ def binary(asked: dict[str, Any], data: bytes) -> tuple[bytes, dict[str, str]]:
 
 def lengths(*files: bytes) -> bytes:
     return b"".join(struct.pack("<I", len(file)) + file for file in files)
-
-
-def champions(folder: Path) -> Registry:
-    registry = Registry.open(str(folder / "registry"))
-    publish(registry, "classify")
-    publish(registry, "count")
-    return registry
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from serve.keys import load_keys
 from serve.limits import Limits
 from serve.middleware import access_log, set_up_logs
 from serve.uploads import Upload
-from tests.serving import SIDE, Held, Kitchen, publish
+from tests.serving import SIDE, Held, Kitchen, champions, image, publish
 
 COUNTED = Answer(model="regressor@2", task="count", count=12.0, tiles=4, magnification="rescaled")
 CLASSIFIED = Answer(
@@ -38,22 +38,12 @@ CLASSIFIED = Answer(
 )
 
 
-def image(height: int = SIDE, width: int = SIDE, *, grey: int = 60) -> bytes:
-    """A PNG of nearly one grey value: dark ones are A172."""
-    image_HW = np.full((height, width), grey, np.uint8)
-    image_HW[0, 0] += 1
-    return encode_png(image_HW)
-
-
 DARK, BRIGHT = image(), image(grey=200)
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    registry = Registry.open(str(tmp_path / "registry"))
-    publish(registry, "classify")
-    publish(registry, "count")
-    return registry
+    return champions(tmp_path)
 
 
 @pytest.fixture
