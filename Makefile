@@ -27,8 +27,9 @@ test: setup-dev
 	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile; others=$$?; \
 	$(BIN)/python -m pytest -m ray -n 2 --dist loadfile && exit $$others
 
+# Those of seconds, to be run often.
 unit: setup-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit cellnet
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests/unit cellnet
 
 lint: setup-dev
 	$(BIN)/ruff check .

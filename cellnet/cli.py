@@ -394,7 +394,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--no-overlays", action="store_true", help="no process that draws pictures, to save memory")
     bounds = parser.add_argument_group("bounds")
     bounds.add_argument("--max-request-mb", type=float, metavar="MB", help="of a request (64)")
-    bounds.add_argument("--max-images", type=_positive, metavar="N", help="in a request (64)")
+    bounds.add_argument("--max-images", type=_positive, metavar="N", help="in a request, each page being one (64)")
     bounds.add_argument("--max-megapixels", type=float, metavar="MP", help="of an image (100)")
     bounds.add_argument("--max-queue", type=_positive, metavar="N", help="requests in a process at a time (128)")
     bounds.add_argument("--max-seconds", type=float, metavar="S", help="from a request to its answer (60)")

@@ -36,11 +36,24 @@ SHADOWS: Final = 8
 """Images that challengers look at in the shadow at a time; more are not looked at."""
 
 
+@dataclass(eq=False)
+class Room:
+    """Images that a request may still have: whole files, or the chosen pages of them."""
+
+    left: int
+
+    def take(self, images: int) -> bool:
+        """Whether so many are still taken; only in the one thread that reads."""
+        self.left -= images
+        return self.left >= 0
+
+
 @dataclass(frozen=True, eq=False)
 class How:
     """What is the same for every image of a request."""
 
     models: Lineup[Served]
+    room: Room
     shadows: Lineup[Served] = field(default_factory=Lineup)
     """Who only look."""
     pixel_um: float | None = None
@@ -98,9 +111,9 @@ class Answerer:
 
     def how(self, request_id: str, *, pixel_um: float | None = None, page: Pages | None = None) -> How:
         """Who answers a request: one that is sent again gets the same, while the shelf stays as it is."""
-        champions, challengers = self.shelf.champions, self.shelf.challengers
+        champions, challengers, room = self.shelf.champions, self.shelf.challengers, Room(self.limits.images)
         if self._challenge == "shadow":
-            return How(champions, challengers, pixel_um, page)
+            return How(champions, room, challengers, pixel_um, page)
         drawn = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4]) / 2**32
         if drawn < self._challenge:
             champions = replace(
@@ -109,7 +122,7 @@ class Answerer:
                 regressor=challengers.regressor or champions.regressor,
                 by_lineage={**champions.by_lineage, **challengers.by_lineage},
             )
-        return How(champions, pixel_um=pixel_um, page=page)
+        return How(champions, room, pixel_um=pixel_um, page=page)
 
     def check(self) -> None:
         """Raise RuntimeError where what waits is not computed."""
@@ -163,10 +176,10 @@ class Answerer:
         um = how.pixel_um or pixel_size_um(upload.data)
         self._check_size(upload.name, pixels, um, how)
         pages = choose_pages(io.BytesIO(upload.data), how.page, name=upload.name)
-        if len(pages) > self.limits.images:
+        if not how.room.take(len(pages)):
             raise DataError(
-                f"{upload.name}: {len(pages)} pages are more than the {self.limits.images} that are taken of a file; "
-                "choose: page middle, or a number"
+                f"{upload.name}: with its {len(pages)} pages these are more than the {self.limits.images} images that "
+                "are taken in a request; choose: page middle, or a number, or send fewer at a time"
             )
         if pages == [None] and _scaled(pixels, um, how) <= SMALL:
             return Cuts(decode(upload.data, name=upload.name), um)
@@ -270,7 +283,7 @@ class Answerer:
     async def _compare(self, seen: _Job, cuts: Cuts, challengers: Sequence[Served]) -> None:
         said = {answer.task: answer for answer in seen.answers}
         for served in challengers:
-            job = _Job(seen.name, How(served.alone), lambda: cuts)
+            job = _Job(seen.name, How(served.alone, seen.how.room), lambda: cuts)
             try:
                 await self._small.do(job)
                 [answer] = job.answers

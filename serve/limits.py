@@ -16,7 +16,7 @@ class Limits:
     request_mb: float = 64.0
     """Megabytes (10⁶ bytes) of the whole body of a request."""
     images: int = 64
-    """In a request, and pages of a file."""
+    """In a request; every page is one."""
     megapixels: float = 100.0
     """Of an image."""
     queue: int = 128

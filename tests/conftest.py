@@ -16,6 +16,23 @@ collect_ignore = ["benchmarks"]
 Drawn = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """As `--dist loadfile`, for what is run as one: what a file's tests share is made once.
+
+    Two files share trained models, and searches share nothing. (Marks of xdist_group say this with pytest up to 9.1.)
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Shared(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            if "/test_tune.py::" in nodeid:
+                return nodeid
+            file: str = super()._split_scope(nodeid)
+            return file.replace("/test_versions.py", "/test_pipelines.py")
+
+    return Shared(config, log)
+
+
 @pytest.fixture
 def discs() -> Callable[..., Drawn]:
     """`discs(12, seed=3)`: a noisy frame of 12 bright discs that do not touch, and their centres (12, 2)."""

@@ -11,8 +11,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pipelines.places import Places
 
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -112,6 +116,21 @@ def sample_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> 
     manifest = write_sample(folder / "images", wells_per_lineage=4, lineages=("THP1", "A172", "3T3"))
     ingest(manifest, Places(bank=str(folder / "bank")))
     return folder / "bank"
+
+
+@pytest.fixture(scope="session")
+def trained(sample_bank: Path) -> "Places":
+    """The sample's bank, and a registry with a champion of each task, trained on it for two epochs."""
+    from cellnet.config import Augment, ModelSpec, TrainConfig
+    from pipelines.places import Places
+    from pipelines.promote import promote
+    from pipelines.train import train
+
+    places = Places(bank=str(sample_bank), registry=str(sample_bank.parent / "registry"))
+    quick = {"model": ModelSpec(width=4, depth=2), "augment": Augment(shares=(1.0,), shifts=0), "epochs": 2}
+    for special in ({"task": "classify", "kernel": "sharpen"}, {"task": "count"}):
+        promote(train(places, TrainConfig(**quick, **special)).ref, "champion", places)
+    return places
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ import pytest
 from cellnet.bank import Bank
 from cellnet.registry import Registry
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # a second cluster beside the tests' own
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+"""A second cluster beside the tests' own."""
 
 ROOT = Path(__file__).parents[2]
 

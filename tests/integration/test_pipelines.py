@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import boto3
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ import pipelines.shards
 from cellnet.augment import make_tiles
 from cellnet.bank import Bank
 from cellnet.cli import main
-from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
+from cellnet.config import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError, NotBetterError, NotFoundError
 from cellnet.familiarity import FAMILIARITY
 from cellnet.predictor import Predictor, weights_to_bytes
@@ -35,7 +36,6 @@ from pipelines.promote import promote
 from pipelines.runs import Run
 from pipelines.shards import Shards, batches, make_shards
 from pipelines.train import run_training, train
-from pipelines.tune import tune
 
 pytestmark = pytest.mark.ray
 
@@ -43,16 +43,13 @@ TINY = ModelSpec(width=4, depth=2)
 
 
 def config(task: str, **changes: object) -> TrainConfig:
-    return TrainConfig(task=task, model=TINY, augment=Augment(shares=(1.0,), shifts=0), epochs=2, **changes)
+    settings = {"model": TINY, "augment": Augment(shares=(1.0,), shifts=0), "epochs": 2}
+    return TrainConfig(**({"task": task} | settings | changes))
 
 
-@pytest.fixture(scope="module")
-def places(sample_bank: Path) -> Places:
-    """The sample's bank, and a registry with a trained champion of each task."""
-    places = Places(bank=str(sample_bank), registry=str(sample_bank.parent / "registry"))
-    for task in ("classify", "count"):
-        promote(train(places, config(task)).ref, "champion", places)
-    return places
+@pytest.fixture
+def places(trained: Places) -> Places:
+    return trained
 
 
 def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +112,7 @@ def test_the_papers_protocol_draws_the_16_variants_of_seen_frames_and_publishes_
     sample_bank: Path, tmp_path: Path
 ) -> None:
     bank = Bank.open(sample_bank)
-    wanted = config("classify", protocol="paper", kernel="sharpen")
+    wanted = config("classify", protocol="paper", kernel="sharpen", epochs=1)
     places = Places(bank=str(sample_bank), registry=str(tmp_path / "registry"))
     said: list[str] = []
     version = train(places, wanted, say=said.append)
@@ -351,18 +348,28 @@ def test_a_comparison_without_a_bank_says_so(places: Places) -> None:
         promote(gone.ref, "champion", replace(places, bank=""))
 
 
-def test_every_job_runs_on_s3(sample_bank: Path, moto: str, credentials: None, tmp_path: Path) -> None:
+def test_every_job_runs_on_s3_and_publishes_a_run_whose_command_died_before_it_did(
+    sample_bank: Path, moto: str, credentials: None
+) -> None:
     places = Places(bank="s3://lab/jobs/bank", registry="s3://lab/jobs/registry", endpoint_url=moto)
     bank, imported = ingest(sample_bank.parent / "images", places)
     assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
     counter = train(places, config("count"))
+    [finished] = [key for key in places.open_runs().keys("") if key.endswith("/finished.json")]
+    boto3.client("s3", endpoint_url=moto, region_name="us-east-1").delete_object(
+        Bucket="lab", Key=f"jobs/runs/{finished}"
+    )
+    told: list[str] = []
+    resumed = train(places, config("count"), resume=True, say=told.append)
+    assert any("going on after epoch 2" in line for line in told)
+    assert not any(line.startswith("epoch") for line in told), "every epoch was done"
+    assert resumed.ref == "regressor@2" and resumed.blobs[WEIGHTS] == counter.blobs[WEIGHTS]
+    assert len({key.split("/")[0] for key in places.open_runs().keys("")}) == 1
     promote(counter.ref, "champion", places)
-    search = TuneConfig(space={"kernel": ("none",)}, seeds=1, train=config("classify"))
-    assert tune(places, search).winner.ref == "classifier@1"
     scores = evaluate("regressor:champion", places, split="test").scores
     assert scores["tile"]["mae"] == pytest.approx(counter.card.scores["test"]["mae"], abs=1e-3)
     [said] = predict([next((sample_bank.parent / "images/images").glob("THP1*"))], places)
-    assert said.count is not None and said.models.classifier == "classifier@1"
+    assert said.count is not None and said.models.regressor == "regressor@1"
     stored = {key.split("/")[0] for key in open_store("s3://lab/jobs", endpoint_url=moto).keys("")}
     assert stored == {"bank", "registry", "runs"}
 

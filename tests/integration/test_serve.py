@@ -114,8 +114,8 @@ def test_one_png_is_named_and_counted_as_the_predictor_does(service: httpx.Clien
     here = Predictor.load(registry, "classifier:champion").predict(image_HW)
     count = Predictor.load(registry, "regressor:champion").predict(image_HW).count
     assert prediction["image"] == "well-a1.png" and prediction["error"] is None
-    assert prediction["count"] == pytest.approx(count, abs=1e-4)
-    assert list(prediction["probabilities"].values()) == pytest.approx(list(here.probability_K), abs=1e-4)
+    assert prediction["count"] == pytest.approx(count, rel=1e-3)
+    assert list(prediction["probabilities"].values()) == pytest.approx(list(here.probability_K), abs=1e-3)
     assert prediction["lineage"] == LINEAGES[int(here.probability_K.argmax())]
     assert prediction["tiles"] == 1
     assert prediction["models"] == {"classifier": "classifier@1", "regressor": "regressor@1"}
@@ -128,7 +128,7 @@ def test_a_frame_larger_than_a_tile_is_counted_whole(service: httpx.Client, regi
     expected = Predictor.load(registry, "regressor:champion").predict(image_HW)
     assert prediction["image"] == "image"
     assert prediction["tiles"] == 6
-    assert prediction["count"] == pytest.approx(expected.tile_outputs.sum(), abs=1e-4)
+    assert prediction["count"] == pytest.approx(expected.tile_outputs.sum(), rel=1e-3)
 
 
 def test_a_frame_recorded_at_another_pixel_size_is_rescaled(service: httpx.Client, registry: Registry) -> None:
@@ -153,7 +153,7 @@ def test_the_pages_of_a_stack_are_answered_as_asked(service: httpx.Client, regis
         said = response.json()["predictions"]
         assert [prediction["image"] for prediction in said] == [f"stack.tif#{number}" for number in chosen]
         expected = [counts[number - 1] for number in chosen]
-        assert [prediction["count"] for prediction in said] == pytest.approx(expected, abs=1e-3)
+        assert [prediction["count"] for prediction in said] == pytest.approx(expected, rel=1e-3)
     assert_problem(service.post("/v1/predict?page=9&name=stack.tif", content=stack), 422, "stack.tif", "no page 9")
     assert_problem(service.post("/v1/predict?page=0", content=stack), 422, "page")
 
@@ -173,7 +173,7 @@ def test_a_broken_image_among_others_spoils_only_its_own_entry(service: httpx.Cl
     first, broken, deep, small = entries
     assert first["error"] is None and first["lineage"] in LINEAGES
     expected = Predictor.load(registry, "regressor:champion").predict(deep_HW)
-    assert deep["error"] is None and deep["count"] == pytest.approx(expected.count, abs=1e-4)
+    assert deep["error"] is None and deep["count"] == pytest.approx(expected.count, rel=1e-3)
     for entry in (broken, small):
         assert entry["image"] in entry["error"]
         assert entry["lineage"] is entry["count"] is entry["probabilities"] is None
@@ -208,7 +208,7 @@ def test_the_models_and_their_health_are_told(service: httpx.Client) -> None:
     assert (classifier["ref"], classifier["task"], classifier["classes"]) == ("classifier@1", "classify", LINEAGES)
     assert (regressor["ref"], regressor["task"], regressor["classes"]) == ("regressor@1", "count", [])
     assert classifier["bank_digest"] == "0" * 64 and classifier["scores"] == {"holdout": {"n": 0}}
-    assert (classifier["engine"], regressor["engine"]) == ("onnxruntime", "onnxruntime")
+    assert {classifier["engine"], regressor["engine"]} <= {"onnxruntime", "openvino"}, "whichever was faster"
     assert service.get("/healthz").text == "ok"
     ready = service.get("/readyz").json()
     assert (ready["status"], ready["problems"]) == ("ok", [])

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 Ended = tuple[int, list[str]]
 Descendants = Callable[[int, str], list[int]]
-SETTINGS = ("epochs=12", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
+SETTINGS = ("epochs=6", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
 
 
 def config(**changes: object) -> TrainConfig:
     """What SETTINGS say, of a counter."""
-    settings = {"epochs": 12, "threads": 1, "model": ModelSpec(width=4, depth=2), "augment": AUGMENT}
+    settings = {"epochs": 6, "threads": 1, "model": ModelSpec(width=4, depth=2), "augment": AUGMENT}
     return TrainConfig(**({"task": "count"} | settings | changes))
 
 
@@ -83,7 +82,7 @@ def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_doe
     undisturbed: Places, tmp_path: Path
 ) -> None:
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
-    status, said = run_until("epoch   2/12", lambda it: it.send_signal(signal.SIGINT), *command(places))
+    status, said = run_until("epoch   2/6", lambda it: it.send_signal(signal.SIGINT), *command(places))
     assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on" in said[-2]
     status, said = run_until("epoch ", subprocess.Popen.kill, *command(places, "--resume"))
     assert status == -signal.SIGKILL
@@ -94,7 +93,7 @@ def test_a_command_that_was_stopped_and_killed_ends_where_an_undisturbed_one_doe
     assert weights(places, "regressor@1") == weights(undisturbed, "regressor@1")
     assert len(list((tmp_path / "runs").iterdir())) == 1
     history = places.open_registry().resolve("regressor@1").card.history
-    assert [epoch["number"] for epoch in history] == list(range(1, 13))
+    assert [epoch["number"] for epoch in history] == list(range(1, 7))
 
 
 def test_a_cluster_that_is_gone_is_named_at_once(undisturbed: Places) -> None:
@@ -122,7 +121,7 @@ def test_a_training_whose_worker_is_killed_ends_where_an_undisturbed_one_does(
 
     def kill_once(line: str) -> None:
         said.append(line)
-        if line.startswith("epoch   2/12") and sum(text.startswith("epoch   2/12") for text in said) == 1:
+        if line.startswith("epoch   2/6") and sum(text.startswith("epoch   2/6") for text in said) == 1:
             os.kill(max(descendants(os.getpid(), "RayTrainWorker")), signal.SIGKILL)
 
     train(places, config(), workers=2, say=kill_once)
@@ -141,10 +140,9 @@ def test_an_elastic_training_goes_on_without_a_machine_that_is_gone(
     nodes.start("--head", "--num-cpus=1", "--include-dashboard=false", f"--port={address.rpartition(':')[2]}")
     other = nodes.start("--num-cpus=1", f"--address={address}")
     on_it = nodes.environment | {"RAY_ADDRESS": address}
-    deadline = time.monotonic() + 60
-    ask = [sys.executable, "-c", "import ray; ray.init(logging_level='ERROR'); print(len(ray.nodes()))"]
-    while subprocess.run(ask, env=on_it, capture_output=True, text=True).stdout.split() != ["2"]:
-        assert time.monotonic() < deadline, nodes.log.read_text()
+    both = "import ray, time\nray.init(logging_level='ERROR')\nwhile len(ray.nodes()) < 2: time.sleep(0.5)"
+    came_up = subprocess.run([sys.executable, "-c", both], env=on_it, capture_output=True, text=True, timeout=120)
+    assert came_up.returncode == 0, came_up.stderr + nodes.log.read_text()
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
 
     def lose(_: object) -> None:
@@ -152,12 +150,12 @@ def test_an_elastic_training_goes_on_without_a_machine_that_is_gone(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    status, said = run_until("epoch   2/12", lose, *command(places, "--workers", "1:2"), **on_it)
+    status, said = run_until("epoch   2/6", lose, *command(places, "--workers", "1:2"), **on_it)
     assert status == 0, said
     first, second = (line for line in said if "parameters" in line)
     assert first.endswith("parameters, 2 workers")
     going_on = re.search(r"parameters, 1 worker, going on after epoch (\d+)$", second)
-    assert going_on and 1 <= int(going_on[1]) < 12, said  # the second may have been said before it was kept
+    assert going_on and 1 <= int(going_on[1]) < 6, said  # the second may have been said before it was kept
     history = places.open_registry().resolve("regressor@1").card.history
     assert {epoch["tiles"] for epoch in history} == {
         undisturbed.open_registry().resolve("regressor@1").card.history[0]["tiles"]
@@ -186,24 +184,19 @@ def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(ray_st
     assert weights(places, "classifier@1") == last.read_bytes()
 
 
-def test_a_plain_training_says_that_there_is_one_to_resume(undisturbed: Places, tmp_path: Path) -> None:
+def test_a_plain_training_says_that_there_is_one_to_resume_and_that_its_counter_died(
+    undisturbed: Places, tmp_path: Path
+) -> None:
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
     bank = Bank.open(places.bank)
-    short = config(epochs=1)
-    resolved = decided(short, make_shards(bank, short))
+    paper = config(model=ModelSpec(architecture="paper", width=4, depth=2), learning_rate=3.0)
+    resolved = decided(paper, make_shards(bank, paper))
     left = new_run(places.open_runs(), resolved, bank_digest=bank.digest, model="regressor")
     left.runs.put(f"{left.name}/checkpoint_manager_snapshot.json", b"{}")
     said: list[str] = []
-    train(places, short, say=said.append)
-    assert f"note: {left.uri} was left unfinished; --resume would go on with it" in said
-
-
-def test_a_counter_that_died_is_said_and_not_published(undisturbed: Places, tmp_path: Path) -> None:
-    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
-    said: list[str] = []
-    paper = config(model=ModelSpec(architecture="paper", width=4, depth=2), learning_rate=3.0)
     with pytest.raises(DataError, match=r"the counter is dead: it gave every tile the same count .* --set seed=1"):
         train(places, paper, say=said.append)
+    assert f"note: {left.uri} was left unfinished; --resume would go on with it" in said
     assert sum(line.startswith("warning: the counter gives every tile the same count") for line in said) == 1
     assert list(places.open_registry().versions()) == []
 
@@ -230,26 +223,6 @@ def test_what_the_cluster_or_the_bank_cannot_do_is_refused(
     with pytest.raises(ConfigError, match=message):
         train(places, config(), **options)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
-
-
-def test_a_run_on_s3_whose_command_died_before_publishing_is_published_by_resume(
-    undisturbed: Places, moto: str, credentials: None
-) -> None:
-    import boto3
-
-    places = Places(bank=undisturbed.bank, registry="s3://lab/resumed/registry", endpoint_url=moto)
-    short = config(epochs=2)
-    train(places, short)
-    [finished] = [key for key in places.open_runs().keys("") if key.endswith("/finished.json")]
-    boto3.client("s3", endpoint_url=moto, region_name="us-east-1").delete_object(
-        Bucket="lab", Key=f"resumed/runs/{finished}"
-    )
-    said: list[str] = []
-    train(places, short, resume=True, say=said.append)
-    assert any("going on after epoch 2" in line for line in said)
-    assert not any(line.startswith("epoch") for line in said), "every epoch was done"
-    assert weights(places, "regressor@2") == weights(places, "regressor@1")
-    assert len({key.split("/")[0] for key in places.open_runs().keys("")}) == 1
 
 
 def test_what_ray_train_starts_is_told_its_cluster(ray_started: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cellnet.bank import Bank
 from cellnet.bioimageio import write_bioimageio
-from cellnet.config import Augment, ModelSpec, TrainConfig
+from cellnet.config import ModelSpec
 from cellnet.errors import IntegrityError
 from cellnet.export import compare, to_onnx
 from cellnet.familiarity import FAMILIARITY
@@ -23,25 +23,15 @@ from cellnet.untrusted import check_onnx
 from pipelines.calibrate import recalibrate
 from pipelines.evaluate import evaluate
 from pipelines.places import Places
-from pipelines.train import train
 
 pytestmark = pytest.mark.ray
 
 ROLES = {WEIGHTS, FAMILIARITY, ONNX, REPORT}
 
 
-def config(task: str, **changes: object) -> TrainConfig:
-    model = ModelSpec(width=4, depth=2)
-    return TrainConfig(task=task, model=model, augment=Augment(shares=(1.0,), shifts=0), epochs=2, **changes)
-
-
-@pytest.fixture(scope="module")
-def places(sample_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
-    """The sample's bank, and a registry with a trained model of each task."""
-    places = Places(bank=str(sample_bank), registry=str(tmp_path_factory.mktemp("versions")))
-    train(places, config("classify", kernel="sharpen"))
-    train(places, config("count"))
-    return places
+@pytest.fixture
+def places(trained: Places) -> Places:
+    return trained
 
 
 @pytest.mark.parametrize("ref", ["classifier@1", "regressor@1"])

@@ -90,6 +90,7 @@ def test_the_examples_in_the_docstrings_hold() -> None:
     assert sum(result.attempted for result in results) >= 5
 
 
+@pytest.mark.slow
 def test_the_library_trains_and_predicts_with_neither_ray_nor_fastapi() -> None:
     done = subprocess.run([sys.executable, "-c", ALONE, *MODULES], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,8 @@ from cellnet.predictor import Predictor
 from cellnet.registry import Card
 from cellnet.untrusted import check_onnx
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("A549", "SH-SY5Y", "THP1")
 TINY = {"width": 4, "depth": 2}
 

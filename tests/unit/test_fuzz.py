@@ -18,6 +18,8 @@ from serve.limits import Limits
 from tests.mutants import requests
 from tests.serving import Kitchen, publish
 
+pytestmark = pytest.mark.slow
+
 ANY = list(hypothesis.HealthCheck)
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 

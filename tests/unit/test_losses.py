@@ -108,12 +108,14 @@ def recalls(class_weights: str) -> tuple[float, float]:
     return tuple(float((said[test["label"] == label] == label).mean()) for label in (0, 1))  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_with_weights_a_rare_lineage_is_recognised_more_evenly() -> None:
     weighted, plain = recalls("balanced"), recalls("none")
     assert weighted[1] > plain[1]
     assert sum(weighted) / 2 > sum(plain) / 2 + 0.05, "balanced accuracy"
 
 
+@pytest.mark.slow
 def test_a_density_counter_learns_where_cells_are(discs: Callable) -> None:
     drawn = [discs(count, seed=count) for count in range(1, 17)]
     cells = np.zeros((16, 50, 50), np.uint8)

@@ -33,6 +33,7 @@ def test_a_classifier_gives_a_logit_a_class(architecture: str, activation: str) 
     assert network(TILES_B1HW).shape == (3, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", OF_TORCHVISION)
 @pytest.mark.parametrize("task", ["classify", "count"])
 def test_a_network_of_torchvision_sees_grey_tiles_and_can_be_trained(architecture: str, task: Task) -> None:
@@ -55,6 +56,7 @@ def test_in_training_a_density_counter_gives_the_map_whose_sum_is_its_count() ->
     assert torch.allclose(network(TILES_B1HW).sum(dim=(1, 2)), count_B)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_papers_counter_does_not_die_in_its_first_steps(activation: Activation, seed: int) -> None:

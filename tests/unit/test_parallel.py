@@ -26,6 +26,8 @@ dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank,
 sys.path.insert(0, sys.argv[4])
 import test_parallel as test
 
+pytestmark = pytest.mark.slow
+
 network = nn.parallel.DistributedDataParallel(test.network(what), forward_sync_buffers=False)
 state = test.trained(network, test.MINE[rank], rank=rank)
 values = state.weights | {"loss": torch.tensor([epoch.loss for epoch in state.history])}

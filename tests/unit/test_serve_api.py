@@ -151,6 +151,18 @@ def test_the_pages_of_a_stack_are_bounded(kitchen: Callable) -> None:
     assert api.post("/v1/predict?page=5&name=s.tif", content=stack).json()["predictions"][0]["image"] == "s.tif#5"
 
 
+def test_the_pages_of_all_stacks_of_a_request_are_bounded_together(kitchen: Callable) -> None:
+    pages = [np.random.default_rng(page).integers(0, 99, (SIDE, SIDE), np.uint8) for page in range(2)]
+    stack = cv2.imencodemulti(".tiff", pages)[1].tobytes()
+    form = [("images", (f"{number}.tif", stack)) for number in range(3)]
+    api = client(kitchen(limits=Limits(images=5)))
+    said = api.post("/v1/predict?page=all", files=form).json()["predictions"]
+    assert sum(one["error"] is None for one in said) == 4
+    [refused] = [one["error"] for one in said if one["error"]]
+    assert "with its 2 pages these are more than the 5 images" in refused
+    assert len(api.post("/v1/predict?page=middle", files=form).json()["predictions"]) == 3
+
+
 def test_an_image_over_the_megapixels_that_are_taken_is_refused_by_its_header(kitchen: Callable) -> None:
     api = client(kitchen(limits=Limits(megapixels=0.01)))
     assert_problem(api.post("/v1/predict?name=big.png", content=image(101, 100)), 422, "big.png", "0.01", "cut it")

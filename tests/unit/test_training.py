@@ -87,6 +87,7 @@ def trained(
     return network, list(states[-1].history), [state.weights for state in states], states
 
 
+@pytest.mark.slow
 def test_a_counter_learns_to_count_discs(discs: Callable) -> None:
     train, test = counted(discs, range(24)), counted(discs, range(100, 112))
     network, epochs, *_ = trained(train, test, epochs=12)

@@ -131,6 +131,7 @@ def test_a_hostile_onnx_file_is_refused_in_one_line(what: str) -> None:
     assert why and "\n" not in why, why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -152,6 +153,7 @@ def test_bytes_that_are_no_network_are_an_integrity_error(data: bytes, why: str)
     assert str(caught.value).startswith("model.onnx of x@1 ") and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("greed", ["bytearray(4 << 30)", "exec('while True: pass')"])
 def test_a_file_can_take_neither_memory_nor_time_without_end(greed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     greedy = f"import cellnet.untrusted\ncellnet.untrusted.refusal = lambda data: str({greed})\nsys.exit("

@@ -414,6 +414,7 @@ class Scheduler:
         assert self.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["in place", "in the trash", "in both", "nowhere"])
 def test_gc_never_takes_what_publishers_are_about_to_name(
     card: Callable[..., Card], start: str, record_property: Callable[[str, object], None]
