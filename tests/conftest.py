@@ -16,6 +16,7 @@ collect_ignore = ["benchmarks"]
 Drawn = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """As `--dist loadfile`, for what is run as one: what a file's tests share is made once.
 

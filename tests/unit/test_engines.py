@@ -16,6 +16,8 @@ from cellnet.export import to_onnx
 from cellnet.predictor import Predictor, fresh_network, weights_to_bytes
 from cellnet.registry import ONNX, WEIGHTS, Card, ModelVersion, Registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:

@@ -130,6 +130,7 @@ def published(tmp_path: object, card: Callable[..., Card], discs: Callable) -> t
     return registry, frames[80:]
 
 
+@pytest.mark.slow
 def test_a_blank_frame_is_flagged_with_its_reason_and_known_frames_are_not(
     published: tuple[Registry, list[np.ndarray]],
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_blank_frame_is_flagged_with_its_reason_and_known_frames_are_not(
     assert answers[0].unfamiliar_reason is None or answers[0].unfamiliar
 
 
+@pytest.mark.slow
 def test_a_model_of_before_answers_without_flag_and_interval(published: tuple[Registry, list[np.ndarray]]) -> None:
     registry, frames = published
     old, new = (Predictor.load(registry, f"regressor@{number}").answer(frames[0]) for number in (1, 2))

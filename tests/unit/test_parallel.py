@@ -15,6 +15,8 @@ from cellnet.losses import criterion_of
 from cellnet.predictor import fresh_network
 from cellnet.training import Batch, TrainState, fit
 
+pytestmark = pytest.mark.slow
+
 WORKER = """
 import sys
 import numpy as np, torch, torch.distributed as dist
@@ -25,8 +27,6 @@ what, rank, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 sys.path.insert(0, sys.argv[4])
 import test_parallel as test
-
-pytestmark = pytest.mark.slow
 
 network = nn.parallel.DistributedDataParallel(test.network(what), forward_sync_buffers=False)
 state = test.trained(network, test.MINE[rank], rank=rank)

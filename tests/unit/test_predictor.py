@@ -149,6 +149,7 @@ def test_a_frames_probabilities_are_its_tiles_weighted_mean_and_sum_to_1(card: C
     assert bright == pytest.approx((0.875 * left + 0.75 * middle + 0.875 * right) / 2.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "classes"), [("count", ()), ("classify", ("A549", "THP1", "VERO6"))])
 def test_published_weights_come_back_bit_for_bit(
     registry: Registry, card: Callable, discs: Callable, task: str, classes: tuple[str, ...]

@@ -99,6 +99,7 @@ def test_a_counter_learns_to_count_discs(discs: Callable) -> None:
     assert score_batches(network, "count", PREPROCESS, [twelve])["mae"] < 4
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_to_tell_discs_from_stripes(discs: Callable) -> None:
     train, test = discs_and_stripes(discs, range(16)), discs_and_stripes(discs, range(100, 116))
     _, epochs, *_ = trained(train, test, task="classify", epochs=5)
