@@ -15,9 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
-$(STAMP)-dev: $(STAMP)
+$(STAMP)-dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	touch $(STAMP) $@
 
 demo: setup
 	$(BIN)/python infra/demo.py
