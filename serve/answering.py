@@ -43,9 +43,11 @@ class Room:
     left: int
 
     def take(self, images: int) -> bool:
-        """Whether so many are still taken; only in the one thread that reads."""
+        """Whether so many are still taken, which then are; only in the one thread that reads."""
+        if images > self.left:
+            return False
         self.left -= images
-        return self.left >= 0
+        return True
 
 
 @dataclass(frozen=True, eq=False)

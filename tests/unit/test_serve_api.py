@@ -21,7 +21,7 @@ from cellnet.answers import Answer, Prediction, combine
 from cellnet.errors import ConfigError
 from cellnet.images import encode_png
 from cellnet.registry import Registry
-from serve.answering import How
+from serve.answering import How, Room
 from serve.keys import load_keys
 from serve.limits import Limits
 from serve.middleware import access_log, set_up_logs
@@ -161,6 +161,13 @@ def test_the_pages_of_all_stacks_of_a_request_are_bounded_together(kitchen: Call
     [refused] = [one["error"] for one in said if one["error"]]
     assert "with its 2 pages these are more than the 5 images" in refused
     assert len(api.post("/v1/predict?page=middle", files=form).json()["predictions"]) == 3
+    room_for_one = client(kitchen(limits=Limits(images=1)))
+    assert_problem(room_for_one.post("/v1/predict?page=all&name=s.tif", content=stack), 422, "s.tif", "2 pages")
+
+
+def test_a_stack_that_is_refused_takes_no_room_from_the_others() -> None:
+    room = Room(3)
+    assert [room.take(images) for images in (5, 1, 2, 1)] == [False, True, True, False]
 
 
 def test_an_image_over_the_megapixels_that_are_taken_is_refused_by_its_header(kitchen: Callable) -> None:
