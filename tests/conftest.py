@@ -20,7 +20,8 @@ Drawn = tuple[NDArray[np.uint8], NDArray[np.float32]]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """As `--dist loadfile`, for what is run as one: what a file's tests share is made once.
 
-    Two files share trained models, and searches share nothing. (With pytest 9.2, xdist 3.8 does not heed its marks xdist_group.)
+    Two files share trained models, and searches share nothing. (With pytest 9.2, xdist 3.8 does not heed its own marks
+    `xdist_group`.)
     """
     from xdist.scheduler import LoadFileScheduling
 
