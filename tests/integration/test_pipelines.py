@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
-import boto3
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
@@ -356,9 +355,7 @@ def test_every_job_runs_on_s3_and_publishes_a_run_whose_command_died_before_it_d
     assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
     counter = train(places, config("count"))
     [finished] = [key for key in places.open_runs().keys("") if key.endswith("/finished.json")]
-    boto3.client("s3", endpoint_url=moto, region_name="us-east-1").delete_object(
-        Bucket="lab", Key=f"jobs/runs/{finished}"
-    )
+    places.open_runs().delete(finished)
     told: list[str] = []
     resumed = train(places, config("count"), resume=True, say=told.append)
     assert any("going on after epoch 2" in line for line in told)
