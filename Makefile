@@ -10,14 +10,23 @@ STAMP := .venv/.installed
 setup: $(STAMP)
 setup-dev: $(STAMP)-dev
 
-$(STAMP): pyproject.toml constraints.txt
+# uv unpacks on all CPUs, in a fifth of pip's time; it is told of the indexes that pip is set up for.
+told = $$($(BIN)/pip config list | sed -n "s/^[^=]*[.]$(1)='\(.*\)'$$/\1/p" | sed 's/\\n/ /g' | tail -1)
+define install
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$(call told,index-url)}" UV_INDEX="$${UV_INDEX:-$(call told,extra-index-url)}" \
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$(call told,find-links)}" \
+	$(BIN)/uv pip install --quiet --python .venv --index-strategy unsafe-best-match \
+		--constraint constraints.txt --editable '$(1)'
+endef
+
+$(STAMP): pyproject.toml constraints.txt
+	$(call install,.)
 	touch $@
 
 $(STAMP)-dev: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(call install,.[dev])
 	touch $(STAMP) $@
 
 demo: setup
