@@ -6,6 +6,7 @@ give the same. Torch, many times slower on a CPU, is for versions that have no e
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, Protocol, get_args
@@ -61,6 +62,9 @@ class OnnxRuntime:
         return output, features
 
 
+_OPENVINO_FIRST: Final = threading.Lock()
+
+
 class OpenVino:
     """Intel's OpenVINO (`pip install 'cellnet[openvino]'`) in float32, each batch on so many threads."""
 
@@ -69,6 +73,10 @@ class OpenVino:
     def __init__(self, onnx: bytes, threads: int) -> None:
         import openvino
 
+        with _OPENVINO_FIRST:
+            openvino.Tensor(
+                np.zeros(1, np.float32)
+            )  # the first array makes its binding of numpy: threads would deadlock
         core = openvino.Core()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # in bfloat16, which it would choose, counts differ by more than 0.001

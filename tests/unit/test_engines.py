@@ -1,5 +1,7 @@
 """Engines beside torch: the same answers, and the fastest of those that agree."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +58,38 @@ def test_an_engine_counts_what_torch_counts_on_every_thread(
         for said in pool.map(lambda _: model.predict(frame_HW), range(8)):
             assert said.tile_outputs == pytest.approx(wanted, rel=1e-3)
     assert wanted.min() > 0 and np.ptp(wanted) > 0
+
+
+FIRST = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np
+from cellnet.engines import ENGINES
+
+sys.setswitchinterval(1e-6)
+engine = ENGINES[sys.argv[1]](Path(sys.argv[2]).read_bytes(), 1)
+together = threading.Barrier(4)
+
+def run(_):
+    together.wait()
+    return engine(np.zeros((1, 1, 200, 200), np.float32))
+
+with ThreadPoolExecutor(4) as pool:
+    print(len(list(pool.map(run, range(4)))))
+"""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_first_threads_of_a_process_do_not_wait_for_each_other(
+    registry: Registry, version: ModelVersion, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip(name)
+    onnx = tmp_path / "model.onnx"
+    onnx.write_bytes(registry.read(version, ONNX))
+    for _ in range(4):  # OpenVINO's did in half of all processes
+        said = subprocess.run([sys.executable, "-c", FIRST, name, onnx], capture_output=True, text=True, timeout=60)
+        assert said.stdout.strip() == "4", said.stderr
 
 
 def test_a_version_without_an_export_is_run_by_torch_unless_an_engine_is_insisted_on(
