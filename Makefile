@@ -32,10 +32,9 @@ $(STAMP)-dev: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python infra/demo.py
 
-# First those that need no Ray, then those that do, whatever the first came to; a Ray for each of two processes.
+# In the order of the files, so that the minutes that some of those with Ray take are not left to one process at the end.
 test: setup-dev
-	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile; others=$$?; \
-	$(BIN)/python -m pytest -m ray -n 2 --dist loadfile && exit $$others
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Those of seconds, to be run often.
 unit: setup-dev

@@ -1,7 +1,5 @@
 """The Ray jobs on a real local Ray: shards by Ray Data, training by Ray Train, a search by Ray Tune."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +23,7 @@ from cellnet.familiarity import FAMILIARITY
 from cellnet.predictor import Predictor, weights_to_bytes
 from cellnet.registry import REPORT, WEIGHTS
 from cellnet.report import write_report
+from cellnet.sample import write_sample
 from cellnet.store import open_store
 from pipelines import cluster
 from pipelines.evaluate import evaluate
@@ -32,9 +31,8 @@ from pipelines.ingest import ingest
 from pipelines.places import Places
 from pipelines.predict import predict
 from pipelines.promote import promote
-from pipelines.runs import Run
 from pipelines.shards import Shards, batches, make_shards
-from pipelines.train import run_training, train
+from pipelines.train import train
 
 pytestmark = pytest.mark.ray
 
@@ -108,11 +106,12 @@ def test_shards_are_the_same_rows_on_any_number_of_workers_and_for_any_size_of_f
 
 
 def test_the_papers_protocol_draws_the_16_variants_of_seen_frames_and_publishes_scores_that_leak(
-    sample_bank: Path, tmp_path: Path
+    ray_started: None, tmp_path: Path
 ) -> None:
-    bank = Bank.open(sample_bank)
+    manifest = write_sample(tmp_path / "images", wells_per_lineage=3, lineages=("THP1", "A172"))
+    places = Places(bank=str(tmp_path / "bank"), registry=str(tmp_path / "registry"))
+    bank, _ = ingest(manifest, places)
     wanted = config("classify", protocol="paper", kernel="sharpen", epochs=1)
-    places = Places(bank=str(sample_bank), registry=str(tmp_path / "registry"))
     said: list[str] = []
     version = train(places, wanted, say=said.append)
     assert REPORT not in version.blobs and said[-1].startswith("published without a report: under protocol=paper")
@@ -167,48 +166,6 @@ def test_the_second_training_finds_its_shards(sample_bank: Path) -> None:
     assert (first.fresh, second.fresh) == (True, False)
     assert second.folder == first.folder
     assert second.preprocess.kernel == "sharpen"
-
-
-def test_two_workers_see_different_tiles_and_keep_one_network(
-    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pipelines.train
-
-    folder = str(tmp_path)
-
-    def watched(loop: dict) -> None:
-        """The product's worker, leaving what every rank saw and ended with."""
-        from cellnet import training
-        from pipelines.train import _worker as original  # the unpatched one, in the worker's process
-
-        fit = training.fit
-
-        def watched_fit(network, *args, on_epoch, rank, **options):  # type: ignore[no-untyped-def]
-            def on_epoch_too(state):  # type: ignore[no-untyped-def]
-                blob = b"".join(state.weights[name].numpy().tobytes() for name in sorted(state.weights))
-                facts = {"weights": hashlib.sha256(blob).hexdigest(), "tiles": options["tiles"]}
-                (Path(folder) / f"rank{rank}.json").write_text(json.dumps(facts))
-                on_epoch(state)
-
-            fit(network, *args, on_epoch=on_epoch_too, rank=rank, **options)
-
-        training.fit = watched_fit
-        try:
-            original(loop)
-        finally:
-            training.fit = fit
-
-    monkeypatch.setattr(pipelines.train, "_worker", watched)
-    shards = make_shards(Bank.open(sample_bank), config("classify"))
-    run = Run(open_store(tmp_path / "runs"), "classify")
-    trained = run_training(shards, config("classify"), run, workers=2, say=lambda line: None)
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
-    assert first["tiles"] + second["tiles"] == shards.rows["train"], (
-        "each worker has tiles of its own, and none is lost"
-    )
-    assert abs(first["tiles"] - second["tiles"]) <= 1
-    assert first["weights"] == second["weights"], "gradients are averaged, and batch norms see the same tiles"
-    assert [epoch["tiles"] for epoch in trained.history] == [shards.rows["train"]] * 2
 
 
 def test_a_published_model_answers_as_the_trained_one(sample_bank: Path, places: Places) -> None:

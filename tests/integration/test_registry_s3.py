@@ -1,18 +1,22 @@
 """The registry where things go wrong: many at once, killed, servers that fail, restart, or are not there."""
 
+import functools
 import json
 import logging
 import random
+import secrets
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from cellnet import store
 from cellnet.cache import Cache
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 from cellnet.registry import WEIGHTS, Card, Registry
@@ -23,6 +27,9 @@ from . import hammer
 from .dies import weights
 from .servers import FaultyProxy, PersistentServer
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 pytestmark = pytest.mark.usefixtures("credentials")
 
 
@@ -32,10 +39,32 @@ def server(tmp_path: Path) -> Iterator[PersistentServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PersistentServer]:
+    """A server that nobody stops: each test has a place of its own in it."""
+    with PersistentServer(tmp_path_factory.mktemp("steady")) as server:
+        yield server
+
+
 @pytest.fixture
-def proxy(server: PersistentServer) -> Iterator[FaultyProxy]:
-    with FaultyProxy(server.address, slow_s=0.3) as proxy:
+def root() -> str:
+    return f"s3://lab/{secrets.token_hex(8)}"
+
+
+@pytest.fixture(scope="module")
+def one_proxy(steady: PersistentServer) -> Iterator[FaultyProxy]:
+    with FaultyProxy(steady.address) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def proxy(one_proxy: FaultyProxy) -> FaultyProxy:
+    """Without a fault planned yet."""
+    one_proxy.up()
+    one_proxy.slow_s = 0.3
+    one_proxy.plan = lambda *_: None
+    one_proxy.asked.clear()
+    return one_proxy
 
 
 @pytest.fixture
@@ -56,12 +85,17 @@ def files() -> dict[str, bytes]:
     return {WEIGHTS: weights(1), "notes.txt": b"one"}
 
 
-def _opener(address: str) -> Callable[..., Registry]:
+@functools.cache
+def _client(address: str, read_s: float) -> "S3Client":
+    return S3Store("s3://lab", endpoint_url=address).client
+
+
+def _opener(root: str, address: str) -> Callable[..., Registry]:
     """A registry opened anew each time, but for the connections, since making a client takes long."""
-    client = S3Store("s3://lab", endpoint_url=address).client
+    client = _client(address, store.READ_S)
 
     def open_(prefix: str = "registry") -> Registry:
-        registry = Registry.open(f"s3://lab/{prefix}", endpoint_url=address)
+        registry = Registry.open(f"{root}/{prefix}", endpoint_url=address)
         registry.store._client = client  # type: ignore[attr-defined]
         return registry
 
@@ -69,15 +103,15 @@ def _opener(address: str) -> Callable[..., Registry]:
 
 
 @pytest.fixture
-def behind(proxy: FaultyProxy) -> Callable[..., Registry]:
+def behind(root: str, proxy: FaultyProxy) -> Callable[..., Registry]:
     """A fresh registry, as a new process would open it, behind the proxy."""
-    return _opener(proxy.address)
+    return _opener(root, proxy.address)
 
 
 @pytest.fixture
-def straight(server: PersistentServer) -> Callable[..., Registry]:
+def straight(root: str, steady: PersistentServer) -> Callable[..., Registry]:
     """The same, past the proxy."""
-    return _opener(server.address)
+    return _opener(root, steady.address)
 
 
 def _whole(registry: Registry) -> list[str]:
@@ -92,7 +126,7 @@ def test_what_sixteen_processes_are_told_is_there(
     place: str, tmp_path: Path, server: PersistentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.address)
-    uri, operations = {"folder": (str(tmp_path / "registry"), 100), "server": ("s3://lab/registry", 25)}[place]
+    uri, operations = {"folder": (str(tmp_path / "registry"), 100), "server": ("s3://lab/registry", 12)}[place]
     said = hammer.said_by(hammer.start(uri, 16, operations))
     found = hammer.outcome(Registry.open(uri), said)
     assert found.wrong == []
@@ -134,7 +168,7 @@ def test_a_process_may_die_at_any_call(
     place: str, tmp_path: Path, server: PersistentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.address)
-    uri, every = {"folder": (str(tmp_path / "registry"), 1), "server": ("s3://lab/registry", 3)}[place]
+    uri, every = {"folder": (str(tmp_path / "registry"), 1), "server": ("s3://lab/registry", 5)}[place]
     command = [sys.executable, "-m", "tests.integration.dies", uri, str(every)]
     done = subprocess.run(command, cwd=hammer.ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
@@ -256,7 +290,6 @@ def test_retries_wait_longer_each_time_and_at_random(
 
 
 def test_what_was_resolved_is_there_while_the_store_is_not(
-    server: PersistentServer,
     proxy: FaultyProxy,
     behind: Callable[[], Registry],
     card: Callable[..., Card],
@@ -287,7 +320,7 @@ def test_what_was_resolved_is_there_while_the_store_is_not(
 
 
 def test_a_store_that_answers_is_believed_over_the_cache(
-    server: PersistentServer, behind: Callable[[], Registry], card: Callable[..., Card]
+    behind: Callable[[], Registry], card: Callable[..., Card]
 ) -> None:
     behind().publish("regressor", {WEIGHTS: weights(1)}, card())
     behind().promote("regressor@1", "champion")
@@ -336,7 +369,7 @@ def test_the_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
 
 
 def test_requests_are_few_and_do_not_grow(
-    server: PersistentServer, proxy: FaultyProxy, behind: Callable[[], Registry], card: Callable[..., Card]
+    proxy: FaultyProxy, behind: Callable[[], Registry], card: Callable[..., Card]
 ) -> None:
     def asked(use: Callable[[Registry], object]) -> int:
         registry = behind()
@@ -430,7 +463,7 @@ def test_a_version_goes_from_a_folder_into_a_bucket(
     copy = import_version(behind(), folder, "regressor@1")
     assert behind().read(behind().resolve(copy.ref), WEIGHTS) == weights(7)
     back = import_version(Registry.open(str(tmp_path / "other")), behind(), copy.ref, name="back")
-    assert back.ref == "back@1" and back.origin is not None and back.origin.registry == "s3://lab/registry"
+    assert back.ref == "back@1" and back.origin is not None and back.origin.registry == behind().store.uri
 
 
 @pytest.mark.parametrize("fault", AGAIN)
@@ -451,10 +484,10 @@ def test_a_first_publishing_that_meets_a_fault_is_published_once(
 
 
 def test_a_server_that_forgets_half_an_upload_gets_it_again(
-    server: PersistentServer, straight: Callable[..., Registry], card: Callable[..., Card],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    server: PersistentServer, card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cellnet.store.PART_BYTES", 5 * 2**20)
+    straight = _opener("s3://lab/registry", server.address)
     registry = straight()
     restarts, alone = iter([server.kill, server.start]), threading.Lock()
 

@@ -298,18 +298,6 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_registry_with_a_counter_alone_serves_it_and_names_no_lineage(service: httpx.Client, tmp_path: Path) -> None:
-    registry = Registry.open(str(tmp_path))
-    publish(registry, "count")
-    serve.run(build(ServeArgs(registry=str(tmp_path))), name="counter", route_prefix="/counter")
-    try:
-        [prediction] = service.post("/counter/v1/predict", content=encode(frame(200, 200))).json()["predictions"]
-    finally:
-        serve.delete("counter")
-    assert prediction["count"] > 0 and prediction["lineage"] is prediction["probabilities"] is None
-    assert prediction["models"] == {"classifier": None, "regressor": "regressor@1"}
-
-
 def test_a_port_in_use_stops_it_before_anything_starts(registry: Registry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -328,7 +316,7 @@ def test_references_that_mean_nothing_stop_it_before_anything_starts(registry: R
         build(ServeArgs(registry=registry.store.uri, classifier="regressor:champion"))
 
 
-def test_a_server_that_requires_signatures_serves_signed_versions_alone(
+def test_a_server_that_requires_signatures_serves_a_signed_counter_alone_and_names_no_lineage(
     service: httpx.Client, registry: Registry, tmp_path: Path
 ) -> None:
     public = signing.make_keys(tmp_path / "lab")
@@ -337,9 +325,11 @@ def test_a_server_that_requires_signatures_serves_signed_versions_alone(
     signed = Registry.open(str(tmp_path / "signed"), signer=signing.load_signer(tmp_path / "lab"))
     import_version(signed, registry, "regressor@1")
     signed.promote("regressor@1", "champion")
-    serve.run(build(ServeArgs(registry=signed.store.uri, trusted_keys=str(public))), name="signed", route_prefix="/s")
+    args = ServeArgs(registry=signed.store.uri, trusted_keys=str(public), replicas=1, overlays=False)
+    serve.run(build(args), name="signed", route_prefix="/s")
     try:
         [prediction] = service.post("/s/v1/predict", content=encode(frame(200, 200))).json()["predictions"]
     finally:
         serve.delete("signed")
+    assert prediction["count"] > 0 and prediction["lineage"] is prediction["probabilities"] is None
     assert prediction["models"] == {"classifier": None, "regressor": "regressor@1"}

@@ -72,7 +72,7 @@ def test_a_search_trains_finalists_again_and_publishes_the_winner_with_all_of_it
     assert sum(line.startswith("trial ") for line in said) == 6
 
 
-def test_trials_that_are_behind_are_stopped_and_a_search_that_finds_nothing_better_moves_no_alias(
+def test_trials_that_are_behind_are_stopped_and_a_tpe_search_that_finds_nothing_better_moves_no_alias(
     places: Places,
 ) -> None:
     space = {"learning_rate": (2e-3, 1e-7, 1.1e-7, 1.2e-7)}
@@ -80,9 +80,12 @@ def test_trials_that_are_behind_are_stopped_and_a_search_that_finds_nothing_bett
     first = tune(places, TuneConfig(space=space, grace=1, reduction=4, seeds=1, train=train))
     assert first.trials[0]["learning_rate"] == 2e-3 and first.trials[0]["epochs"] == 4
     assert any(re.fullmatch("stopped after [123] of 4 epochs", row["note"]) for row in first.trials)
-    worse = TuneConfig(space={"learning_rate": (1e-7,)}, **ONE_EACH, train=TRAIN)
+    space = {"learning_rate": Range(low=1e-8, high=1e-7, log=True), "kernel": ("none", "edge")}
+    worse = TuneConfig(space=space, searcher="tpe", trials=3, **ONE_EACH, train=TRAIN)
     said: list[str] = []
     second = tune(places, worse, say=said.append)
+    rates = [row["learning_rate"] for row in second.trials]
+    assert len(set(rates)) == 3 and all(1e-8 <= rate <= 1e-7 for rate in rates)
     assert second.move is None and places.open_registry().resolve("regressor:champion").ref == first.winner.ref
     assert any(line.startswith("note: regressor@2 is not shown to be better than regressor:champion") for line in said)
 
@@ -97,13 +100,6 @@ def test_trials_of_two_workers_are_stopped_and_share_all_tiles(places: Places) -
     assert {epoch["tiles"] for one in records(places).values() for epoch in one["history"]} == {tiles}, "none is lost"
     with pytest.raises(ConfigError, match=r"2 workers cannot share .* in steps of 4; take fewer workers"):
         tune(places, TuneConfig(space={"batch_size": (16, 4)}, train=TRAIN), workers=2)
-
-
-def test_tpe_draws_trials_one_after_the_other(places: Places) -> None:
-    space = {"learning_rate": Range(low=1e-4, high=1e-2, log=True), "kernel": ("none", "edge")}
-    found = tune(places, TuneConfig(space=space, searcher="tpe", trials=3, **ONE_EACH, train=TRAIN))
-    rates = [row["learning_rate"] for row in found.trials]
-    assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
 
 
 def command(places: Places, *options: str) -> list[str]:

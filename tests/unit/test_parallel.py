@@ -23,17 +23,20 @@ import numpy as np, torch, torch.distributed as dist
 from torch import nn
 
 torch.set_num_threads(1)
-what, rank, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-sys.path.insert(0, sys.argv[4])
+sys.path.insert(0, sys.argv[3])
 import test_parallel as test
 
-network = nn.parallel.DistributedDataParallel(test.network(what), forward_sync_buffers=False)
-state = test.trained(network, test.MINE[rank], rank=rank)
-values = state.weights | {"loss": torch.tensor([epoch.loss for epoch in state.history])}
-test.safetensors.torch.save_file({name: value.contiguous() for name, value in values.items()}, f"{folder}/{rank}")
+for what in test.ARCHITECTURES:
+    network = nn.parallel.DistributedDataParallel(test.network(what), forward_sync_buffers=False)
+    state = test.trained(network, test.MINE[rank], rank=rank)
+    values = state.weights | {"loss": torch.tensor([epoch.loss for epoch in state.history])}
+    values = {name: value.contiguous() for name, value in values.items()}
+    test.safetensors.torch.save_file(values, f"{folder}/{what}-{rank}")
 """
 
+ARCHITECTURES = ("paper", "residual")
 TILES, STEP = 32, 8
 MINE = ([row for row in range(TILES) if row % STEP < 5], [row for row in range(TILES) if row % STEP >= 5])
 """The rows of two workers, of which one has five of each eight: a step is the same eight tiles for both and for one."""
@@ -74,23 +77,27 @@ def trained(network: nn.Module, rows: list[int], *, rank: int = 0) -> TrainState
     return states[-1]
 
 
-def by_two(architecture: str, folder: Path) -> list[dict[str, torch.Tensor]]:
-    """What each of two processes comes to."""
-    here = Path(__file__)
-    words = [sys.executable, "-c", WORKER, architecture]
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, torch.Tensor]]]:
+    """What each of two processes comes to, by architecture."""
+    here, folder = Path(__file__), tmp_path_factory.mktemp("by_two")
+    words = [sys.executable, "-c", WORKER]
     workers = [
         subprocess.Popen([*words, str(rank), str(folder), str(here.parent)], cwd=here.parents[2]) for rank in (0, 1)
     ]
     assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
-    return [safetensors.torch.load_file(folder / str(rank)) for rank in (0, 1)]
+    return {what: [safetensors.torch.load_file(folder / f"{what}-{rank}") for rank in (0, 1)] for what in ARCHITECTURES}
 
 
 def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
 
 
-def test_two_workers_learn_what_one_learns_whatever_their_shares(tmp_path: Path) -> None:
-    first, second = by_two("paper", tmp_path)
+Both = dict[str, list[dict[str, torch.Tensor]]]
+
+
+def test_two_workers_learn_what_one_learns_whatever_their_shares(by_two: Both) -> None:
+    first, second = by_two["paper"]
     alone = trained(network("paper"), list(range(TILES)))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     loss = first.pop("loss")
@@ -102,8 +109,8 @@ def test_two_workers_learn_what_one_learns_whatever_their_shares(tmp_path: Path)
     assert alone.history[0].loss > alone.history[-1].loss, "something was learned"
 
 
-def test_two_workers_end_with_the_same_running_statistics_which_are_those_of_one(tmp_path: Path) -> None:
-    first, second = by_two("residual", tmp_path)
+def test_two_workers_end_with_the_same_running_statistics_which_are_those_of_one(by_two: Both) -> None:
+    first, second = by_two["residual"]
     alone = trained(network("residual"), list(range(TILES)))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     for name in ("body.0.1.running_mean", "body.0.1.running_var"):  # of the layer that later ones do not move

@@ -420,7 +420,7 @@ def test_gc_never_takes_what_publishers_are_about_to_name(
     card: Callable[..., Card], start: str, record_property: Callable[[str, object], None]
 ) -> None:
     rng = random.Random(start)
-    rounds = 200
+    rounds = 100
     for _ in range(rounds):
         store = Memory()
         blob = Registry(store)._put_blobs("regressor", {WEIGHTS: weights(1)})[WEIGHTS]
