@@ -21,6 +21,9 @@ SETTINGS: Final = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     # A replica that is to end is out of HAProxy's list within a second, and then finishes what it has.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # Ray's figures of requests, a line each that is read in Python; the service has its own.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
 }
 KEPT_HERE: Final = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
 """Ports of HAProxy's own figures, two services of a machine have them apart."""

@@ -3,7 +3,7 @@
 The same two models (the default networks, untrained: speed does not depend on weights) over one 200×200 PNG in a form,
 as curl sends it, by wrk with 1, 16 and 64 connections, every server in turn, several times:
 
-    limit      decode and predict in this process, one image after the other, and on all CPUs at once
+    limit      decode and predict without HTTP: one image after the other, and batches by a process for each CPU
     cellnet    `cellnet serve`
     eager      FastAPI, uvicorn and torch (serving_peers.py)
     litserve   LitServe with the engine of cellnet, a worker for each CPU, dynamic batches (serving_peers.py)
@@ -11,6 +11,7 @@ as curl sends it, by wrk with 1, 16 and 64 connections, every server in turn, se
 Writes OUT/serving.md: medians over the turns, and what cellnet has of them as a ratio.
 """
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -31,18 +32,21 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywh
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the service: threads are for images, not for matrices
 import cv2
 import numpy as np
+from joblib import cpu_count
 
 from cellnet.answers import combine
 from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
 from cellnet.engines import engine_of, load_model
 from cellnet.export import to_onnx
 from cellnet.familiarity import FAMILIARITY, fit_familiarity
+from cellnet.frames import FrameModel
 from cellnet.images import decode, pixel_size_um
-from cellnet.lineup import answers, resolve_models
+from cellnet.lineup import Cuts, Lineup, answers, resolve_models
 from cellnet.models import resolve
 from cellnet.predictor import Predictor, fresh_network, weights_to_bytes
 from cellnet.registry import ONNX, WEIGHTS, Card, Registry
 from cellnet.sample import LINEAGES, draw_frame
+from serve.batching import MOST_TILES
 from tests.integration.conftest import OwnCluster
 
 ROOT: Final = Path(__file__).parents[2]
@@ -103,26 +107,48 @@ def drawn(seed: int) -> np.ndarray:
     return draw_frame("A172", np.random.default_rng(seed), size_px=200).image_HW
 
 
+def loaded(registry: Registry) -> Lineup[FrameModel]:
+    """The champions, by the engine that the service takes."""
+    cv2.setNumThreads(1)
+    return resolve_models(registry, None, None).map(lambda version: load_model(registry, version))
+
+
+def batches_per_s(place: str, data: bytes) -> float:
+    """Images a second of one process that decodes and predicts them in batches, as a server does that is asked much."""
+    models = loaded(Registry.open(place))
+
+    def predict() -> None:
+        cuts = [Cuts(decode(data, name="image"), pixel_size_um(data)) for _ in range(MOST_TILES)]
+        said = [model.predict_cuts([one.of(model) for one in cuts], batch=MOST_TILES) for model in models]
+        for several in zip(*said, strict=True):
+            answered = [model.answer_of(one) for model, one in zip(models, several, strict=True)]
+            combine("image", answered).model_dump_json()
+
+    predict()
+    started, images = time.perf_counter(), 0
+    while time.perf_counter() < started + 4:
+        predict()
+        images += MOST_TILES
+    return images / (time.perf_counter() - started)
+
+
 def in_process(registry: Registry, data: bytes) -> dict[str, float]:
     """The limit: milliseconds an image, one after the other, and images a second on all CPUs."""
-    found = resolve_models(registry, None, None)
-    models = found.map(lambda version: load_model(registry, version))
+    models = loaded(registry)
 
-    def predict(_: int = 0) -> str:
+    def predict() -> str:
         said = answers(models, decode(data, name="image"), pixel_um=pixel_size_um(data))
         return combine("image", said).model_dump_json()
 
-    cv2.setNumThreads(1)
     predict()
     took = []
     for _ in range(200):
         started = time.perf_counter()
         predict()
         took.append(1e3 * (time.perf_counter() - started))
-    started = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(predict, range(400)))
-    per_s = 400 / (time.perf_counter() - started)
+    cpus = cpu_count()
+    with ProcessPoolExecutor(cpus, mp_context=multiprocessing.get_context("spawn")) as pool:
+        per_s = sum(pool.map(batches_per_s, [registry.store.uri] * cpus, [data] * cpus))
     engines = "/".join(engine_of(model) for model in models)
     print(f"limit: {statistics.median(took):.2f} ms an image, {per_s:.0f} images/s, {engines}", flush=True)
     return {"p50_ms": statistics.median(took), "per_s": per_s}
@@ -206,7 +232,7 @@ def table(found: dict[str, dict[int, list[Speed]]], limit: dict[str, float]) -> 
     alone_ms, together = limit["p50_ms"], limit["per_s"]
     lines += [
         f"| in process | one image after the other | {1e3 / alone_ms:.0f} | {alone_ms:.1f} | | | |",
-        f"| in process | on all CPUs | {together:.0f} | | | | {best / together:.2f} × |",
+        f"| in process | batches, a process a CPU | {together:.0f} | | | | {best / together:.2f} × |",
         "",
         f"p50 of cellnet at one connection is {median['cellnet'][1].p50_ms / alone_ms:.2f} × the time in process.",
     ]
