@@ -31,6 +31,10 @@ WHOLE: Final = 2**18
 """Bytes of a request that is kept whole, to be given to another replica where one died over it."""
 BODY_S: Final = 60
 """For how long such a request may take to arrive."""
+NOT_THERE: Final = (
+    "{ status 404 } { srv_name -m beg SERVE_PROXY_ACTOR-fallback } { res.hdr(content-type) -m beg text/plain }"
+)
+"""What Ray's own proxy, which is asked where no replica is left, says of an application that is ending."""
 AGAIN_S: Final = 2
 """When to come again where no replica is there to answer."""
 
@@ -96,7 +100,10 @@ def changed(config: str, answers: dict[int, Path]) -> str:
             lines += ["    retry-on conn-failure empty-response", "    retries 3", f"    errorfile 408 {answers[408]}"]
             lines += [f"    errorfile {status} {answers[503]}" for status in (502, 503, 504)]
         elif word == "bind" and section == "http_frontend":
-            lines.append(f"    http-request wait-for-body time {BODY_S}s if METH_POST")
+            lines += [
+                f"    http-request wait-for-body time {BODY_S}s if METH_POST",
+                f"    http-response return status 503 errorfile {answers[503]} if {NOT_THERE}",
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -28,9 +28,9 @@ def free_port() -> int:
 
 
 class Replica:
-    """Answers, or hangs up on what it was sent."""
+    """Answers, or hangs up on what it was sent, or knows no such path, as Ray's own proxy says it."""
 
-    def __init__(self, dies: bool) -> None:
+    def __init__(self, dies: bool, knows: bool) -> None:
         self.bodies: list[bytes] = []
         replica = self
 
@@ -48,7 +48,8 @@ class Replica:
                 if dies:
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                self.send_response(200)
+                self.send_response(200 if knows else 404)
+                self.send_header("Content-Type", "text/plain")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -70,8 +71,8 @@ def replica() -> Iterator[Callable[..., Replica]]:
     """`replica(dies=True)`: a server in a thread."""
     made: list[Replica] = []
 
-    def make(*, dies: bool) -> Replica:
-        made.append(Replica(dies))
+    def make(*, dies: bool = False, knows: bool = True) -> Replica:
+        made.append(Replica(dies, knows))
         return made[-1]
 
     yield make
@@ -81,10 +82,13 @@ def replica() -> Iterator[Callable[..., Replica]]:
 
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """`haproxy([8001, 8002])`: the address of HAProxy before these ports, as Ray configures and starts it."""
+    """`haproxy([8001, 8002])`: the address of HAProxy before these ports, as Ray configures and starts it.
+
+    `fallback`: the port of Ray's own proxy, which is asked where no replica is left.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(ports: list[int] | None = None) -> str:
+    def start(ports: list[int] | None = None, fallback: int | None = None) -> str:
         port, own = free_port(), (free_port(), free_port())
         config = HAProxyConfig(
             socket_path=str(tmp_path / "admin.sock"),
@@ -99,9 +103,11 @@ def haproxy(tmp_path: Path) -> Iterator[Callable[..., str]]:
             balance_algorithm="roundrobin",
         )
         servers = [ServerConfig(name=f"replica{number}", host="127.0.0.1", port=number) for number in ports or []]
-        backends = {"cellnet": BackendConfig(name="cellnet", path_prefix="/", app_name="cellnet", servers=servers)}
+        last = fallback and ServerConfig(name="SERVE_PROXY_ACTOR-fallback-1", host="127.0.0.1", port=fallback)
+        backend = BackendConfig(name="cellnet", path_prefix="/", servers=servers, fallback_server=last or None)
         path = tmp_path / "haproxy.cfg"
-        HAProxyApi(config, backends if ports else {}, config_file_path=str(path))._generate_config_file_internal()
+        backends = {"cellnet": backend} if ports or fallback else {}
+        HAProxyApi(config, backends, config_file_path=str(path))._generate_config_file_internal()
         with (tmp_path / "log").open("wb") as log:
             command = [str(PROGRAM), "-db", "-f", str(path), "-dR"]
             process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"HOME": str(tmp_path)})
@@ -139,7 +145,7 @@ def listened(pid: int) -> Iterator[tuple[str, int]]:
 def test_a_request_over_which_a_replica_dies_is_answered_by_another(
     haproxy: Callable[..., str], replica: Callable[..., Replica]
 ) -> None:
-    dying, well = replica(dies=True), replica(dies=False)
+    dying, well = replica(dies=True), replica()
     address = httpx.URL(haproxy([dying.port, well.port]))
     body = os.urandom(200_000)
     head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -156,18 +162,25 @@ def test_a_request_over_which_a_replica_dies_is_answered_by_another(
 
 
 def test_a_request_larger_than_is_kept_passes(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
-    well = replica(dies=False)
+    well = replica()
     body = os.urandom(3_000_000)
     assert httpx.post(haproxy([well.port]), content=body, timeout=30).content == body
 
 
-@pytest.mark.parametrize("why", ["no application", "dead replicas"])
+@pytest.mark.parametrize("why", ["no application", "application that ends", "dead replicas"])
 def test_where_nothing_is_left_to_answer_it_says_to_come_again(
     why: str, haproxy: Callable[..., str], replica: Callable[..., Replica]
 ) -> None:
-    ports = [] if why == "no application" else [replica(dies=True).port, free_port()]
-    said = httpx.post(f"{haproxy(ports)}/v1/predict", content=b"an image", timeout=30)
+    ports = [replica(dies=True).port, free_port()] if why == "dead replicas" else []
+    fallback = replica(knows=False).port if why == "application that ends" else None
+    said = httpx.post(f"{haproxy(ports, fallback)}/v1/predict", content=b"an image", timeout=30)
     assert (said.status_code, said.headers["content-type"]) == (503, "application/problem+json")
     assert said.headers["retry-after"] == "2"
     assert (said.json()["status"], said.json()["title"]) == (503, "Service Unavailable")
     assert json.loads(said.content)["detail"].endswith("; try again")
+
+
+def test_what_an_application_itself_does_not_find_stays_a_404(
+    haproxy: Callable[..., str], replica: Callable[..., Replica]
+) -> None:
+    assert httpx.post(f"{haproxy([replica(knows=False).port])}/v3", content=b"", timeout=30).status_code == 404
