@@ -11,7 +11,7 @@ setup: $(STAMP)
 setup-dev: $(STAMP)-dev
 
 # uv unpacks on all CPUs, in a fifth of pip's time; it is told of the indexes that pip is set up for.
-told = $$($(BIN)/pip config list | sed -n "s/^[^=]*[.]$(1)='\(.*\)'$$/\1/p" | sed 's/\\n/ /g' | tail -1)
+told = $$($(BIN)/pip config list | sed -n "s/^[^=]*[.]$(1)='\(.*\)'$$/\1/p" | sed 's/\\n/ /g' | head -1)
 define install
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
@@ -32,7 +32,7 @@ $(STAMP)-dev: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python infra/demo.py
 
-# In the order of the files, so that the minutes that some of those with Ray take are not left to one process at the end.
+# In the order of the files, so that the minutes of those with Ray are not left to one process at the end.
 test: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

