@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 import safetensors
 
-from cellnet.config import NETWORK_PX
+from cellnet.config.choices import NETWORK_PX
 from cellnet.errors import IntegrityError
 
 if TYPE_CHECKING:
     import onnx
 
+WEIGHTS: Final = "weights.safetensors"
+"""What the file of a network's weights is called, in a checkpoint and in the registry."""
 INPUT: Final = "tiles"
 OUTPUTS: Final = ("output", "features")
 BATCH: Final = "batch"
@@ -71,7 +73,7 @@ def check_safetensors(data: bytes, what: str) -> None:
 
 
 def check_onnx(data: bytes, what: str) -> None:
-    """Raise IntegrityError, naming `what`, unless the bytes are an ONNX model such as `cellnet.export` makes.
+    """Raise IntegrityError, naming `what`, unless the bytes are an ONNX model such as cellnet exports.
 
     One file that holds its weights, of ONNX's own operators, without loops or branches, with inputs and outputs of the
     right names and shapes, and no more than 4 GiB of values for one tile. Nothing of it is run.
@@ -188,7 +190,7 @@ def _tensor_faults(graph: "onnx.GraphProto") -> Iterator[str]:
 
 
 def _interface_faults(graph: "onnx.GraphProto") -> Iterator[str]:
-    """Inputs and outputs other than those of `cellnet.export`."""
+    """Inputs and outputs other than those of `cellnet.prediction.export`."""
     names = [[value.name for value in values] for values in (graph.input, graph.output)]
     if names != [[INPUT], list(OUTPUTS)]:
         told = f"{names[0]} and {names[1]}"

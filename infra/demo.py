@@ -15,15 +15,16 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
-from cellnet import cli
-from cellnet.config import Augment, ModelSpec, TrainConfig, TuneConfig
+from cellnet.cli.main import print_scores
+from cellnet.config.train import Augment, ModelSpec, TrainConfig
+from cellnet.config.tune import TuneConfig
 from cellnet.errors import CellnetError, ConfigError
-from cellnet.report import write_report
+from cellnet.places import Places
+from cellnet.reports.evaluation_report import write_report
 from cellnet.sample import write_sample
 from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
-from pipelines.places import Places
 from pipelines.promote import promote
 from pipelines.train import train
 from pipelines.tune import tune
@@ -116,7 +117,7 @@ def _run() -> None:
     for ref in ("classifier:champion", "regressor:champion"):
         clock.step(f"evaluate {ref} on the holdout", f"cellnet evaluate {ref} demo/bank")
         evaluation = evaluate(ref, places)
-        cli.print_scores(evaluation.scores)
+        print_scores(evaluation.scores)
         name = ref.partition(":")[0]
         print(f"report: {write_report(FOLDER / f'report-{name}', evaluation)}")
 

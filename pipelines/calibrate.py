@@ -2,13 +2,14 @@
 
 A Ray job, like `cellnet calibrate`:
 
-    python -m pipelines.calibrate classifier@1 BANK
+    python -m pipelines calibrate classifier@1 BANK
 """
 
 from cellnet.errors import ConfigError
-from cellnet.registry import WEIGHTS, ModelVersion
+from cellnet.places import Places
+from cellnet.registry.records import ModelVersion
+from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
-from pipelines.places import Places
 from pipelines.publishing import finished
 from pipelines.runs import Say
 
@@ -26,11 +27,3 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
     made_from = version.card.model_copy(update={"parent": version.ref})
     card, files = finished(version.name, bank, made_from, registry.read(version, WEIGHTS), say=say)
     return registry.publish(version.name, files, card)
-
-
-if __name__ == "__main__":
-    import sys
-
-    from cellnet.cli import main
-
-    sys.exit(main(["calibrate", *sys.argv[1:]]))

@@ -20,9 +20,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cellnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cellnet.frames import FrameModel
-    from cellnet.predictor import Predictor
-    from cellnet.registry import ModelVersion, Registry
+    from cellnet.prediction.model import FrameModel
+    from cellnet.prediction.predictor import Predictor
+    from cellnet.registry.records import ModelVersion
+    from cellnet.registry.registry import Registry
 
 RAY_TOKEN: Final = Path.home() / ".ray" / "auth_token"
 """Where Ray keeps the token of this machine's clusters."""
@@ -153,7 +154,7 @@ _models: "dict[tuple[str, ...], FrameModel]" = {}
 
 def load_once(registry: "Registry", version: "ModelVersion") -> "FrameModel":
     """A model version, kept in this worker process for its next batch; it computes with one thread."""
-    from cellnet.engines import load_model
+    from cellnet.prediction.engines import load_model
 
     key = (registry.store.uri, str(registry.store.endpoint_url), version.ref)
     if key not in _models:

@@ -2,7 +2,7 @@
 
 A Ray job, like `cellnet bank import`:
 
-    python -m pipelines.ingest SOURCE BANK
+    python -m pipelines ingest SOURCE BANK
 """
 
 import time
@@ -12,13 +12,15 @@ from typing import Any, Final
 
 import ray.data
 
-from cellnet.bank import Bank, Frame, Imported, prepare_all
-from cellnet.config import BankSettings
+from cellnet.bank.bank import Bank, Imported
+from cellnet.bank.frames import Frame
+from cellnet.bank.prepare import prepare_all
+from cellnet.config.bank import BankSettings
 from cellnet.errors import DataError
+from cellnet.places import Places
 from cellnet.readers import Options, read_source
-from cellnet.store import Store
+from cellnet.store.objects import Store
 from pipelines import cluster
-from pipelines.places import Places
 
 CHUNK: Final = 16
 """Images that are read together: what an interruption loses at most, of each worker."""
@@ -62,11 +64,3 @@ def ingest(
 
 def _prepare_chunk(row: dict[str, Any], store: Store) -> dict[str, Any]:
     return {"frames": prepare_all(row["sources"], store)}
-
-
-if __name__ == "__main__":
-    import sys
-
-    from cellnet.cli import main
-
-    sys.exit(main(["bank", "import", *sys.argv[1:]]))

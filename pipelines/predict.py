@@ -2,7 +2,7 @@
 
 A Ray job, like `cellnet predict`:
 
-    python -m pipelines.predict IMAGE_OR_FOLDER... [--registry URI] [--out DIR] [--csv | --json]
+    python -m pipelines predict IMAGE_OR_FOLDER... [--registry URI] [--out DIR] [--csv | --json]
 """
 
 import hashlib
@@ -17,16 +17,17 @@ from typing import Any, Final
 import cv2
 import ray.data
 
-from cellnet.answers import Prediction, combine
 from cellnet.errors import CellnetError
-from cellnet.frames import FrameModel
-from cellnet.images import Pages, choose_pages, decode, pixel_size_um
-from cellnet.lineup import Lineup, answers, resolve_models
-from cellnet.registry import ModelVersion, Registry
+from cellnet.images.file import Pages, choose_pages, decode, pixel_size_um
+from cellnet.places import Places
+from cellnet.prediction.answers import Prediction, combine
+from cellnet.prediction.lineup import Lineup, answers, resolve_models
+from cellnet.prediction.model import FrameModel
+from cellnet.prediction.sources import Source, find_sources
+from cellnet.registry.records import ModelVersion
+from cellnet.registry.registry import Registry
+from cellnet.reports.results import Results, Said, drawn_in
 from pipelines import cluster
-from pipelines.places import Places
-from pipelines.results import Results, Said, drawn_in
-from pipelines.sources import Source, find_sources
 
 CHUNK_IMAGES: Final = 128
 """Images that a task takes at most: between two tasks a CPU waits a little for Ray Data."""
@@ -196,11 +197,3 @@ def _answers(
             yield combine(shown, answers(models, decode(data, name=name, page=number), pixel_um=pixel_um))
         except CellnetError as error:
             yield Prediction(image=shown, error=str(error))
-
-
-if __name__ == "__main__":
-    import sys
-
-    from cellnet.cli import main
-
-    sys.exit(main(["predict", *sys.argv[1:]]))

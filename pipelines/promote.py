@@ -2,19 +2,20 @@
 
 A Ray job, like `cellnet registry promote`:
 
-    python -m pipelines.promote classifier@3 champion --registry URI [--bank BANK]
+    python -m pipelines promote classifier@3 champion --registry URI [--bank BANK]
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from cellnet.config import DEFAULT_NAMES
 from cellnet.errors import ConfigError, NotBetterError, NotFoundError, plain
-from cellnet.evaluation import compare
-from cellnet.registry import AliasMove, Evidence, ModelVersion, Registry
+from cellnet.evaluation.comparison import compare
+from cellnet.places import Places
+from cellnet.registry.records import AliasMove, Evidence, ModelVersion
+from cellnet.registry.registry import Registry
+from cellnet.tasks import TASKS
 from pipelines.evaluate import evaluate
-from pipelines.places import Places
 
 STAYS: Final = "the alias stays as it is (--force --reason TEXT moves it all the same)"
 
@@ -62,7 +63,7 @@ def _to_beat(registry: Registry, challenger: ModelVersion, alias: str, last: Ali
     """The version that a challenger must be better than: what its alias points at, or what counts its lineage now."""
     if last:
         return None if last.fixed or last.number == challenger.number else f"{challenger.name}@{last.number}"
-    general = registry.pointing(DEFAULT_NAMES["count"], alias) if challenger.card.config.lineage else None
+    general = registry.pointing(TASKS["count"].model, alias) if challenger.card.config.lineage else None
     return f"{general.name}@{general.number}" if general else None
 
 
@@ -86,11 +87,3 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
         raise ConfigError(f"no bank to compare {new.ref} and {old.ref} on: {error}; name one with --bank") from error
     evaluations = [evaluate(version.ref, on_bank, lineage=lineage or counted) for version in (new, old)]
     return compare(*evaluations, number=old.number, against=None if new.name == old.name else old.ref)
-
-
-if __name__ == "__main__":
-    import sys
-
-    from cellnet.cli import main
-
-    sys.exit(main(["registry", "promote", *sys.argv[1:]]))

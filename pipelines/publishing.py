@@ -6,18 +6,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cellnet.bank import Bank, Frame, read_pixels
-from cellnet.calibration import Calibration, calibrate_classifier, calibrate_counter
-from cellnet.config import Split
+from cellnet.bank.bank import Bank
+from cellnet.bank.frames import Frame, read_pixels
+from cellnet.bank.labels import labelled_frames
+from cellnet.certainty.calibration import Calibration, calibrate_classifier, calibrate_counter
+from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, fit_familiarity
+from cellnet.config.choices import Split
 from cellnet.errors import DataError
-from cellnet.export import compare, to_onnx
-from cellnet.familiarity import FAMILIARITY, Familiarity, fit_familiarity
-from cellnet.predictor import Predictor, predictor_of, weights_from_bytes
-from cellnet.registry import ONNX, REPORT, WEIGHTS, Card
-from cellnet.report import report_page
-from pipelines.evaluate import LeftOut, Said, evaluation_of, say_all
+from cellnet.evaluation.scoring import LeftOut, Said, evaluation_of
+from cellnet.networks.weights import weights_from_bytes
+from cellnet.prediction.export import compare, to_onnx
+from cellnet.prediction.predictor import Predictor, predictor_of
+from cellnet.registry.records import ONNX, REPORT, Card
+from cellnet.reports.evaluation_report import report_page
+from cellnet.untrusted import WEIGHTS
+from pipelines.evaluate import say_all
 from pipelines.runs import Say
-from pipelines.shards import labelled_frames
 
 MOST_FRAMES: Final = 400
 """Of a split: enough to learn what its tiles look like."""

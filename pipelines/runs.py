@@ -24,13 +24,14 @@ from typing import Any, Final
 import ray.train
 import safetensors.torch
 
-from cellnet.bank import Bank
-from cellnet.config import TrainConfig, TuneConfig
+from cellnet.bank.bank import Bank
+from cellnet.config.train import TrainConfig
+from cellnet.config.tune import TuneConfig
 from cellnet.errors import DataError
-from cellnet.predictor import weights_to_bytes
-from cellnet.registry import WEIGHTS
-from cellnet.store import Store
-from cellnet.training import Epoch, TrainState
+from cellnet.networks.weights import weights_to_bytes
+from cellnet.store.objects import Store
+from cellnet.training.state import Epoch, TrainState
+from cellnet.untrusted import WEIGHTS
 
 Config = TrainConfig | TuneConfig
 Say = Callable[[str], None]

@@ -23,11 +23,13 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
-from cellnet.config import Settings, TrainConfig, TuneConfig, with_settings
+from cellnet.config.train import TrainConfig
+from cellnet.config.tune import Settings, TuneConfig, with_settings
 from cellnet.errors import DataError, NotFoundError
-from cellnet.predictor import weights_to_bytes
-from cellnet.search import Trial
-from cellnet.training import STEERING, Epoch, TrainState
+from cellnet.evaluation.searches import Trial
+from cellnet.networks.weights import weights_to_bytes
+from cellnet.tasks import TASKS
+from cellnet.training.state import Epoch, TrainState
 from pipelines.runs import Run
 from pipelines.shards import Shards
 from pipelines.train import decided
@@ -46,7 +48,8 @@ class Sweep:
     @property
     def steering(self) -> tuple[str, bool]:
         """The score that steers, and whether more is better."""
-        return STEERING[self.config.train.task]
+        facts = TASKS[self.config.train.task]
+        return facts.steering, facts.more_is_better
 
     def chosen(self, settings: Settings, seed: int) -> TrainConfig:
         """The training of a trial, whole."""

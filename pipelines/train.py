@@ -2,7 +2,7 @@
 
 A Ray job, like `cellnet train`:
 
-    python -m pipelines.train BANK --task classify [--workers 2] [--set epochs=10]...
+    python -m pipelines train BANK --task classify [--workers 2] [--set epochs=10]...
 """
 
 import contextlib
@@ -24,22 +24,31 @@ import ray.train
 import ray.train.torch
 import torch
 
-from cellnet import models, training
-from cellnet.bank import Bank
-from cellnet.config import DEFAULT_NAMES, Split, TrainConfig
+from cellnet.bank.bank import Bank
+from cellnet.bank.labels import trainable_frames
+from cellnet.config.choices import Split
+from cellnet.config.train import TrainConfig
 from cellnet.errors import CellnetError, ConfigError, DataError
-from cellnet.lineup import counter_name
-from cellnet.losses import criterion_of
-from cellnet.models import parameters_n
-from cellnet.parallel import unwrapped
-from cellnet.predictor import fresh_network
-from cellnet.registry import WEIGHTS, Card, ModelVersion, Registry
+from cellnet.networks import architectures as models
+from cellnet.networks.architectures import parameters_n
+from cellnet.networks.weights import fresh_network
+from cellnet.places import Places
+from cellnet.prediction.lineup import counter_name
+from cellnet.registry.records import Card, ModelVersion
+from cellnet.registry.registry import Registry
+from cellnet.store.arrow import filesystem
+from cellnet.tasks import TASKS
+from cellnet.training.fit import fit, seed_everything
+from cellnet.training.losses import criterion_of
+from cellnet.training.plan import decide_epochs
+from cellnet.training.state import Epoch, TrainState, best_epoch
+from cellnet.training.workers import unwrapped
+from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
-from pipelines.drawn import score_drawn_holdout
-from pipelines.places import Places, filesystem
+from pipelines.paper_holdout import score_drawn_holdout
 from pipelines.publishing import finished
 from pipelines.runs import Run, Say, find_run, read_state, tensorboard_command, write_state
-from pipelines.shards import SPLITS, TILES_A_READ, Shards, batches, make_shards, trainable_frames
+from pipelines.shards import SPLITS, TILES_A_READ, Shards, batches, make_shards
 
 PACKAGES: Final = (
     *("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors"),
@@ -112,7 +121,7 @@ def train(
 
 def model_name(config: TrainConfig) -> str:
     """What the model of a training is called in the registry unless told otherwise."""
-    return counter_name(config.lineage) if config.lineage else DEFAULT_NAMES[config.task]
+    return counter_name(config.lineage) if config.lineage else TASKS[config.task].model
 
 
 def at_least(workers: Workers) -> int:
@@ -139,7 +148,7 @@ def decided(config: TrainConfig, shards: Shards) -> TrainConfig:
     """The configuration with every `auto` decided by what the shards hold: what is stored with the model."""
     model = models.resolve(config.model, config.task, frame_tiles=shards.frame_tiles)
     chosen = {"augment": shards.augment, "model": model}
-    return training.decide_epochs(config.model_copy(update=chosen), tiles=shards.rows["train"])
+    return decide_epochs(config.model_copy(update=chosen), tiles=shards.rows["train"])
 
 
 def describe_shards(shards: Shards, lineage: str | None = None) -> str:
@@ -288,7 +297,7 @@ def publish(
     return registry.publish(name, files, card)
 
 
-def epoch_line(epoch: training.Epoch, epochs: object, *, best: bool) -> str:
+def epoch_line(epoch: Epoch, epochs: object, *, best: bool) -> str:
     """An epoch in one line for a person; a star marks the best so far."""
     scores = "".join(f"  test {name} {value:.3f}" for name, value in epoch.test.items())
     speed = f"{epoch.tiles_per_s:6.0f} tiles/s, {epoch.waiting:4.1%} waiting"
@@ -329,9 +338,9 @@ def _worker(given: dict[str, Any]) -> DataError | None:
 
 def shared_network(config: TrainConfig, shards: Shards) -> torch.nn.Module:
     """In a Ray Train worker: a fresh network on its device, the same on every worker."""
-    training.seed_everything(config.seed)
+    seed_everything(config.seed)
     network = fresh_network(config, len(shards.classes), shards.mean_count)
-    # Buffers need no broadcast in every step: `cellnet.training` brings their statistics together once an epoch.
+    # Buffers need no broadcast in every step: `cellnet.training.fit` brings their statistics together once an epoch.
     buckets = {"forward_sync_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
     prepared: torch.nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=buckets)
     return prepared
@@ -343,15 +352,15 @@ def fit_part(
     shards: Shards,
     data: dict[Split, list[ray.data.Dataset]],
     *,
-    on_epoch: Callable[[training.TrainState], None],
+    on_epoch: Callable[[TrainState], None],
     rank: int = 0,
     workers: int = 1,
-    state: training.TrainState | None = None,
+    state: TrainState | None = None,
 ) -> None:
     """Train on the parts of the tiles that fall to one of so many workers: of `train` and `tune` alike."""
     parts = {split: data[split][rank::workers] for split in SPLITS}
     train_part, test_part = (_united(parts[split]) for split in SPLITS)
-    training.fit(
+    fit(
         network,
         config,
         shards.preprocess,
@@ -370,11 +379,11 @@ def _united(parts: list[ray.data.Dataset]) -> Any:
     return parts[0].union(*parts[1:]) if len(parts) > 1 else next(iter(parts), None)
 
 
-def _report(loop: dict[str, Any], state: training.TrainState, rank: int) -> None:
+def _report(loop: dict[str, Any], state: TrainState, rank: int) -> None:
     """Tell of an epoch: to the person, to TensorBoard, and with a checkpoint to Ray Train."""
     config: TrainConfig = loop["config"]
     epoch = state.history[-1]
-    chosen = training.best_epoch(config.task, state.history) == epoch
+    chosen = best_epoch(config.task, state.history) == epoch
     metrics = {"epoch": epoch.number, "loss": epoch.loss, **epoch.test, "chosen": epoch.number if chosen else 0}
     if rank != 0:
         ray.train.report(metrics)
@@ -413,11 +422,3 @@ def _own_error(error: Exception) -> Exception:
         if isinstance(cause, CellnetError):
             return cause
     return error
-
-
-if __name__ == "__main__":
-    import sys
-
-    from cellnet.cli import main
-
-    sys.exit(main(["train", *sys.argv[1:]]))

@@ -16,13 +16,16 @@ import ray.train
 import ray.tune
 import torch
 
-from cellnet import training
-from cellnet.config import Settings, Split, TrainConfig
+from cellnet.config.choices import Split
+from cellnet.config.train import TrainConfig
+from cellnet.config.tune import Settings
 from cellnet.errors import DataError
-from cellnet.models import parameters_n
-from cellnet.parallel import unwrapped
-from cellnet.predictor import fresh_network
-from cellnet.search import Trial
+from cellnet.evaluation.searches import Trial
+from cellnet.networks.architectures import parameters_n
+from cellnet.networks.weights import fresh_network
+from cellnet.training.fit import seed_everything
+from cellnet.training.state import Epoch, TrainState, best_epoch, is_over
+from cellnet.training.workers import unwrapped
 from pipelines import cluster
 from pipelines.runs import Run
 from pipelines.sweeps import Sweep, keep_best, keep_state, keep_trial, state_of, trial_name
@@ -59,7 +62,7 @@ def _alone(space: dict[str, Any], sweep: Sweep, data: Data) -> None:
     cluster.quiet()
     _, settings, seed = of_space(space)
     config = sweep.chosen(settings, seed)
-    training.seed_everything(seed)
+    seed_everything(seed)
     network = fresh_network(config, len(sweep.shards.classes), sweep.shards.mean_count)
     network = network.to("cuda" if sweep.config.gpus else "cpu")
 
@@ -193,13 +196,13 @@ def _train(
         parameters=parameters_n(unwrapped(network)),
     )
 
-    def tell_epoch(history: Sequence[training.Epoch]) -> None:
-        best, last = training.best_epoch(config.task, history), history[-1]
+    def tell_epoch(history: Sequence[Epoch]) -> None:
+        best, last = best_epoch(config.task, history), history[-1]
         told = {"epoch": last.number, steering: best.test[steering], "loss": last.loss}
-        if not tell({**told, "done": training.is_over(config, history)}):
+        if not tell({**told, "done": is_over(config, history)}):
             raise _Stopped
 
-    def on_epoch(state: training.TrainState) -> None:
+    def on_epoch(state: TrainState) -> None:
         if rank == 0:
             _keep(sweep, config, record, state)
         tell_epoch(state.history)
@@ -220,19 +223,19 @@ def _train(
         tell({"epoch": int(config.epochs), steering: worst, "loss": float("nan"), "done": True})
 
 
-def _keep(sweep: Sweep, config: TrainConfig, record: Trial, state: training.TrainState) -> None:
+def _keep(sweep: Sweep, config: TrainConfig, record: Trial, state: TrainState) -> None:
     """Write what a trial came to so far, and all that it needs to go on."""
-    epoch, best = state.history[-1], training.best_epoch(config.task, state.history)
-    is_over = training.is_over(config, state.history)
+    epoch, best = state.history[-1], best_epoch(config.task, state.history)
+    ended = is_over(config, state.history)
     if epoch == best:
         keep_best(sweep.run, record.name, state.weights)
     now = {
         "score": None if best.dead else best.test[sweep.steering[0]],
         "epochs": epoch.number,
-        "of_epochs": epoch.number if is_over else record.of_epochs,
+        "of_epochs": epoch.number if ended else record.of_epochs,
         "seconds": round(sum(one.seconds for one in state.history), 1),
         "history": tuple(asdict(one) for one in state.history),
-        "error": "the counter is dead: it gave every tile the same count" if best.dead and is_over else None,
+        "error": "the counter is dead: it gave every tile the same count" if best.dead and ended else None,
     }
     keep_trial(sweep.run, record.model_copy(update=now))
     keep_state(sweep.run, record.name, state)

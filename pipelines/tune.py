@@ -2,7 +2,7 @@
 
 A Ray job, like `cellnet tune`:
 
-    python -m pipelines.tune BANK --task classify [--trials 6] [--set train.epochs=5]...
+    python -m pipelines tune BANK --task classify [--trials 6] [--set train.epochs=5]...
 """
 
 import os
@@ -13,13 +13,15 @@ from typing import Any, Final
 import ray.tune
 import ray.tune.schedulers
 
-from cellnet.config import Range, Settings, TuneConfig
+from cellnet.bank.labels import trainable_frames
+from cellnet.config.tune import Range, Settings, TuneConfig
 from cellnet.errors import ConfigError, DataError
-from cellnet.search import Trial, describe, draw, smallest_batch
+from cellnet.evaluation.searches import Trial, describe, draw, smallest_batch
+from cellnet.places import Places
+from cellnet.store.arrow import filesystem
 from pipelines import cluster
-from pipelines.places import Places, filesystem
 from pipelines.runs import Say, find_run
-from pipelines.shards import SPLITS, make_shards, trainable_frames
+from pipelines.shards import SPLITS, make_shards
 from pipelines.sweeps import Sweep, keep_trial, trials_of
 from pipelines.train import check_workers, decided, describe_shards, model_name, read_tiles
 from pipelines.trials import of_space, trainable
@@ -213,11 +215,3 @@ def _last_line(path: str) -> str:
             return ([line.strip() for line in file if line.strip()] or ["it failed without a word"])[-1][:300]
     except OSError:
         return "it failed, and its message is lost"
-
-
-if __name__ == "__main__":
-    import sys
-
-    from cellnet.cli import main
-
-    sys.exit(main(["tune", *sys.argv[1:]]))

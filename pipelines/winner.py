@@ -12,19 +12,20 @@ import ray.data
 import safetensors.torch
 from numpy.typing import NDArray
 
-from cellnet import training
-from cellnet.bank import Bank
-from cellnet.config import TuneConfig, load_checked
+from cellnet.bank.bank import Bank
+from cellnet.config.loading import load_checked
+from cellnet.config.tune import TuneConfig
 from cellnet.errors import DataError, NotBetterError, NotFoundError
-from cellnet.evaluation import Evaluation
-from cellnet.predictor import fresh_network
-from cellnet.registry import AliasMove, ModelVersion
-from cellnet.search import Finalist, Standing, Trial, describe, goodness, standings, winner_of
-from cellnet.search_report import search_page
-from cellnet.store import open_store
+from cellnet.evaluation.evaluations import Evaluation
+from cellnet.evaluation.searches import Finalist, Standing, Trial, describe, goodness, standings, winner_of
+from cellnet.networks.weights import fresh_network
+from cellnet.places import Places
+from cellnet.registry.records import AliasMove, ModelVersion
+from cellnet.reports.search_report import search_page
+from cellnet.store.place import open_store
+from cellnet.training.fit import outputs_of
 from pipelines import cluster
 from pipelines.evaluate import evaluate
-from pipelines.places import Places
 from pipelines.promote import promote
 from pipelines.runs import Run, Say
 from pipelines.shards import batches, make_shards
@@ -164,7 +165,7 @@ def _good(sweep: Sweep, trial: Trial, tiles: ray.data.Dataset) -> NDArray[np.flo
     shards = sweep.shards_of(config)
     network = fresh_network(config, len(shards.classes), shards.mean_count)
     network.load_state_dict(safetensors.torch.load(best_of(sweep.run, trial.name)))
-    truth_N, output = training.outputs_of(network, config.task, shards.preprocess, batches(tiles, 64, seed=None)(0))
+    truth_N, output = outputs_of(network, config.task, shards.preprocess, batches(tiles, 64, seed=None)(0))
     return goodness(config.task, truth_N, output)
 
 

@@ -13,17 +13,16 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellnet.answers import Answer, Prediction, Timing, combine
-from cellnet.augment import MAX_RESCALE
 from cellnet.errors import DataError
-from cellnet.frames import Cut
-from cellnet.images import Pages, choose_pages, decode, pixel_size_um, pixels_n
-from cellnet.lineup import Cuts, Lineup
+from cellnet.images.file import Pages, choose_pages, decode, pixel_size_um, pixels_n
+from cellnet.images.scale import MAX_RESCALE
+from cellnet.prediction.answers import Answer, Prediction, Timing, combine
+from cellnet.prediction.lineup import Cuts, Lineup
+from cellnet.prediction.model import Cut
 from serve.batching import MOST_TILES, Batcher
 from serve.limits import Limits
 from serve.meters import Meters
-from serve.shelf import Served, Shelf
-from serve.uploads import Upload
+from serve.models import Served, Shelf
 
 Challenge = float | Literal["shadow"]
 """Share of requests that challengers answer; or none, while they see what the champions answer."""
@@ -34,6 +33,14 @@ STUCK: Final = 2
 """How many times the longest time of a request an image may have waited, in a process that is well."""
 SHADOWS: Final = 8
 """Images that challengers look at in the shadow at a time; more are not looked at."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image as it was sent: undecoded, perhaps no image at all."""
+
+    name: str
+    data: bytes
 
 
 @dataclass(eq=False)

@@ -24,13 +24,13 @@ from pydantic import Field
 from ray import serve
 from ray.serve import Application
 
-from cellnet.config import Frozen
-from cellnet.engines import EngineName, load_model
+from cellnet.config.loading import Frozen
 from cellnet.errors import ConfigError
-from cellnet.lineup import resolve_models
-from cellnet.registry import Registry
-from cellnet.signing import load_trusted
-from serve.keys import load_keys
+from cellnet.prediction.engines import EngineName, load_model
+from cellnet.prediction.lineup import resolve_models
+from cellnet.registry.registry import Registry
+from cellnet.registry.signing import load_trusted
+from serve.http.keys import load_keys
 from serve.limits import Limits
 from serve.overlays import Overlays
 from serve.service import Service

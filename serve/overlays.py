@@ -5,11 +5,11 @@ import io
 from typing import TYPE_CHECKING
 
 from cellnet.errors import DataError
-from cellnet.images import Pages, choose_pages, decode, pixel_size_um
-from cellnet.registry import Registry
+from cellnet.images.file import Pages, choose_pages, decode, pixel_size_um
+from cellnet.registry.registry import Registry
 
 if TYPE_CHECKING:
-    from cellnet.predictor import Predictor
+    from cellnet.prediction.predictor import Predictor
 
 MODELS = 4
 """Versions that are kept in memory."""
@@ -36,7 +36,7 @@ class Overlays:
         try:
             [number] = choose_pages(io.BytesIO(data), page, name=name)
             image_HW = decode(data, name=name, page=number)
-            from cellnet.overlay import draw_overlay  # torch, seconds to import
+            from cellnet.reports.overlays import draw_overlay
 
             return draw_overlay(
                 image_HW,
@@ -50,7 +50,7 @@ class Overlays:
     def _loaded(self, ref: str) -> "Predictor":
         import torch
 
-        from cellnet.predictor import Predictor
+        from cellnet.prediction.predictor import Predictor
 
         torch.set_num_threads(self._threads)
         return Predictor.load(self._registry, ref)

@@ -14,20 +14,20 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from cellnet.answers import Prediction
-from cellnet.config import NETWORK_PX
-from cellnet.engines import EngineName, load_model
+from cellnet.config.choices import NETWORK_PX
 from cellnet.errors import DataError
-from cellnet.frames import FrameModel
-from cellnet.registry import ModelVersion, Registry
-from serve.answering import Answerer, Challenge, How
+from cellnet.prediction.answers import Prediction
+from cellnet.prediction.engines import EngineName, load_model
+from cellnet.prediction.model import FrameModel
+from cellnet.registry.records import ModelVersion
+from cellnet.registry.registry import Registry
+from serve.answering import Answerer, Challenge, How, Upload
 from serve.api import make_api
 from serve.batching import MOST_TILES
+from serve.http.middleware import set_up_logs
 from serve.limits import Limits, busy
 from serve.meters import Meters
-from serve.middleware import set_up_logs
-from serve.shelf import Shelf, Watch
-from serve.uploads import Upload
+from serve.models import Shelf, Watch
 
 log = logging.getLogger(__name__)
 

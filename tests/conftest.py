@@ -8,8 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cellnet.config import ModelSpec, Preprocess, TrainConfig
-from cellnet.registry import Card
+from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
+from cellnet.registry.records import Card
 
 collect_ignore = ["benchmarks"]
 """They are no tests, and need more than the tests do."""

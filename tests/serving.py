@@ -9,15 +9,17 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
-from cellnet.frames import FrameModel
-from cellnet.images import encode_png
-from cellnet.registry import Card, ModelVersion, Registry
+from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
+from cellnet.images.file import encode_png
+from cellnet.prediction.model import FrameModel
+from cellnet.registry.records import Card, ModelVersion
+from cellnet.registry.registry import Registry
+from cellnet.tasks import TASKS, Task
 from serve.answering import Answerer, Challenge
 from serve.api import make_api
 from serve.limits import Limits
 from serve.meters import Meters
-from serve.shelf import Shelf
+from serve.models import Shelf
 
 LINEAGES = ("A172", "VERO6")
 SIDE = 32
@@ -67,7 +69,7 @@ def publish(
     registry: Registry, task: Task, *, name: str | None = None, alias: str | None = "champion", side: int = SIDE
 ) -> str:
     """The next version of a model, and an alias that points at it."""
-    version = registry.publish(name or DEFAULT_NAMES[task], {}, card(task, side=side))
+    version = registry.publish(name or TASKS[task].model, {}, card(task, side=side))
     if alias:
         registry.promote(version.ref, alias)
     return version.ref

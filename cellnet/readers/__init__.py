@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
-from cellnet.images import Pages, choose_pages
+from cellnet.images.file import Pages, choose_pages
 
 
 @dataclass(frozen=True, kw_only=True)

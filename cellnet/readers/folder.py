@@ -6,7 +6,7 @@ A `counts.csv` in it (image,count; the image as LINEAGE/NAME or NAME) gives coun
 from pathlib import Path
 
 from cellnet.errors import DataError
-from cellnet.images import SUFFIXES
+from cellnet.images.file import SUFFIXES
 from cellnet.readers import Options, SourceFrame, number_of, read_csv
 
 TAKES: frozenset[str] = frozenset()

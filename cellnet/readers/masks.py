@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
-from cellnet.images import SUFFIXES
+from cellnet.images.file import SUFFIXES
 from cellnet.readers import Options, SourceFrame, matched
 
 TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})

@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywh
 
 import numpy as np
 
-from cellnet.engines import EngineName, engine_of, load_model
 from cellnet.errors import ConfigError
-from cellnet.frames import FrameModel
-from cellnet.lineup import resolve_models
-from cellnet.registry import Registry
+from cellnet.prediction.engines import EngineName, engine_of, load_model
+from cellnet.prediction.lineup import resolve_models
+from cellnet.prediction.model import FrameModel
+from cellnet.registry.registry import Registry
 from tests.benchmarks.serving import drawn, make_registry
 
 BATCHES: Final = (1, 4, 16)

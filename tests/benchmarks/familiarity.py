@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
-from cellnet.bank import Bank
+from cellnet.bank.bank import Bank
+from cellnet.certainty.familiarity import FAMILIARITY
 from cellnet.errors import DataError
-from cellnet.familiarity import FAMILIARITY
-from cellnet.images import SUFFIXES, decode
-from cellnet.predictor import Predictor
+from cellnet.images.file import SUFFIXES, decode
+from cellnet.places import Places
+from cellnet.prediction.predictor import Predictor
 from cellnet.sample import write_sample
 from pipelines.calibrate import recalibrate
-from pipelines.places import Places
 
 SETS: Final = ("brightfield-lines", "living-dead", "t98g")
 MOST: Final = 40

@@ -23,16 +23,19 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cellnet.bank import Bank
-from cellnet.config import PAPER_SHARES, Augment, BankSettings, Kernel, Protocol, Task, TrainConfig
+from cellnet.bank.bank import Bank
+from cellnet.config.bank import BankSettings
+from cellnet.config.choices import PAPER_SHARES, Kernel, Protocol
+from cellnet.config.train import Augment, TrainConfig
 from cellnet.errors import NotFoundError
-from cellnet.metrics import MAIN, Rows, Scores, score
-from cellnet.predictor import Predictor
-from cellnet.registry import ModelVersion
+from cellnet.evaluation.metrics import Rows, Scores, score
+from cellnet.places import Places
+from cellnet.prediction.predictor import Predictor
+from cellnet.registry.records import ModelVersion
 from cellnet.sample import write_sample
+from cellnet.tasks import TASKS, Task
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
-from pipelines.places import Places
 from pipelines.train import train
 
 SEED: Final = 4
@@ -147,7 +150,7 @@ def filtered_by_truth(version: ModelVersion, places: Places, bank: Bank) -> Scor
 
 def figure(scores: Scores, task: Task) -> str:
     """The main score with its interval."""
-    main = MAIN[task]
+    main = TASKS[task].main
     low, high = scores[f"{main}_interval"]
     return f"{main} {scores[main]:.2f} ({low:.2f}–{high:.2f})"
 

@@ -15,16 +15,18 @@ from typing import Any, Final
 import matplotlib.figure
 import numpy as np
 
-from cellnet.config import BankSettings, Task, TrainConfig
+from cellnet.config.bank import BankSettings
+from cellnet.config.train import TrainConfig
 from cellnet.errors import NotFoundError
-from cellnet.evaluation import Evaluation
-from cellnet.metrics import MAIN
-from cellnet.plots import draw_confusion, draw_counts
-from cellnet.report import write_report
+from cellnet.evaluation.evaluations import Evaluation
+from cellnet.evaluation.scoring import EvaluateSplit
+from cellnet.places import Places
+from cellnet.reports.evaluation_report import write_report
+from cellnet.reports.plots import draw_confusion, draw_counts
 from cellnet.sample import write_sample
-from pipelines.evaluate import EvaluateSplit, evaluate
+from cellnet.tasks import TASKS, Task
+from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
-from pipelines.places import Places
 from pipelines.train import train
 
 SETS: Final[dict[str, Task]] = {
@@ -87,7 +89,7 @@ def trained(places: Places, name: str, task: Task) -> str:
 def table_row(name: str, evaluation: Evaluation) -> str:
     scores = evaluation.scores
     tile, frame = scores["tile"], scores["frame"]
-    figures = " | ".join(figure(unit, MAIN[scores["task"]]) for unit in (tile, frame))
+    figures = " | ".join(figure(unit, TASKS[scores["task"]].main) for unit in (tile, frame))
     held = " ; ".join(
         f"{unit['coverage']:.0%} {brackets(unit['coverage_interval'], '.0%')} of {unit['n']} {of}"
         for unit, of in ((tile, "tiles"), (frame, "frames"))

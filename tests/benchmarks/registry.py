@@ -16,8 +16,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywhere
 
-from cellnet.registry import WEIGHTS, Registry
-from cellnet.store import S3Store
+from cellnet.registry.registry import Registry
+from cellnet.store.s3 import S3Store
+from cellnet.untrusted import WEIGHTS
 from tests.integration import hammer
 from tests.integration.conftest import KEYS
 from tests.integration.servers import PersistentServer

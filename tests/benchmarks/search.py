@@ -15,13 +15,15 @@ from typing import Any, Final
 import matplotlib.figure
 import numpy as np
 
-from cellnet.config import Augment, BankSettings, Task, TrainConfig, TuneConfig
-from cellnet.plots import draw_heat_map
+from cellnet.config.bank import BankSettings
+from cellnet.config.train import Augment, TrainConfig
+from cellnet.config.tune import TuneConfig
+from cellnet.places import Places
+from cellnet.reports.plots import draw_heat_map
+from cellnet.reports.search_report import heat_cells, heat_sides
 from cellnet.sample import write_sample
-from cellnet.search_report import heat_cells, heat_sides
-from cellnet.training import STEERING
+from cellnet.tasks import TASKS, Task
 from pipelines.ingest import ingest
-from pipelines.places import Places
 from pipelines.sweeps import trials_of
 from pipelines.tune import tune
 from pipelines.winner import Search, publish_sweep
@@ -77,7 +79,7 @@ def searched(out: Path, name: str, task: Task, epochs: int, *, early: bool) -> S
 
 def rows(name: str, grid: Search) -> list[str]:
     """The grid as a table, and how far ReLU and Sharpen are from the best."""
-    score, more_is_better = STEERING[SETS[name][0]]
+    score, more_is_better = TASKS[SETS[name][0]].steering, TASKS[SETS[name][0]].more_is_better
     sides = heat_sides(grid_config(name))
     cells = heat_cells(grid.trials, list(sides), score)
     activations, kernels = sides.values()
@@ -106,7 +108,7 @@ def cell(value: tuple[float, float, float]) -> str:
 
 def beside(name: str, grid: Search, early: Search) -> str:
     """How many epochs ASHA took of the grid's, of one seed each, and what it found."""
-    score = STEERING[SETS[name][0]][0]
+    score = TASKS[SETS[name][0]].steering
     first = TrainConfig(task=SETS[name][0]).seed
     epochs = [sum(trial.epochs for trial in trials_of(search.run) if trial.seed == first) for search in (grid, early)]
     best, found = grid.trials[0], early.trials[0]
@@ -123,7 +125,7 @@ def draw(grids: dict[str, Search], path: Path) -> None:
     picture = matplotlib.figure.Figure(figsize=(6.5 * len(grids), 4.6), layout="constrained")
     axes = np.atleast_1d(picture.subplots(1, len(grids)))
     for axis, (name, grid) in zip(axes, grids.items(), strict=True):
-        score, more_is_better = STEERING[SETS[name][0]]
+        score, more_is_better = TASKS[SETS[name][0]].steering, TASKS[SETS[name][0]].more_is_better
         sides = heat_sides(grid_config(name))
         cells = heat_cells(grid.trials, list(sides), score)
         draw_heat_map(axis, cells, sides, more_is_better=more_is_better)

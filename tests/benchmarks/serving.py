@@ -34,18 +34,22 @@ import cv2
 import numpy as np
 from joblib import cpu_count
 
-from cellnet.answers import combine
-from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
-from cellnet.engines import engine_of, load_model
-from cellnet.export import to_onnx
-from cellnet.familiarity import FAMILIARITY, fit_familiarity
-from cellnet.frames import FrameModel
-from cellnet.images import decode, pixel_size_um
-from cellnet.lineup import Cuts, Lineup, answers, resolve_models
-from cellnet.models import resolve
-from cellnet.predictor import Predictor, fresh_network, weights_to_bytes
-from cellnet.registry import ONNX, WEIGHTS, Card, Registry
+from cellnet.certainty.familiarity import FAMILIARITY, fit_familiarity
+from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
+from cellnet.images.file import decode, pixel_size_um
+from cellnet.networks.architectures import resolve
+from cellnet.networks.weights import fresh_network, weights_to_bytes
+from cellnet.prediction.answers import combine
+from cellnet.prediction.engines import engine_of, load_model
+from cellnet.prediction.export import to_onnx
+from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models
+from cellnet.prediction.model import FrameModel
+from cellnet.prediction.predictor import Predictor
+from cellnet.registry.records import ONNX, Card
+from cellnet.registry.registry import Registry
 from cellnet.sample import LINEAGES, draw_frame
+from cellnet.tasks import TASKS, Task
+from cellnet.untrusted import WEIGHTS
 from serve.batching import MOST_TILES
 from tests.integration.conftest import OwnCluster
 
@@ -98,7 +102,7 @@ def publish(registry: Registry, task: Task, *, mean_count: float = 20) -> None:
     features = [predictor.predict(drawn(seed), with_features=True).features_ND for seed in range(24)]
     known = fit_familiarity([one for one in features if one is not None], [])
     files = {WEIGHTS: weights_to_bytes(predictor.network.state_dict()), ONNX: to_onnx(predictor)}
-    version = registry.publish(DEFAULT_NAMES[task], files | {FAMILIARITY: known.to_bytes()}, card)
+    version = registry.publish(TASKS[task].model, files | {FAMILIARITY: known.to_bytes()}, card)
     registry.promote(version.ref, "champion")
 
 

@@ -29,8 +29,8 @@ import hypothesis
 import numpy as np
 import schemathesis
 
-from cellnet.predictor import Predictor
-from cellnet.registry import Registry
+from cellnet.prediction.predictor import Predictor
+from cellnet.registry.registry import Registry
 from tests.benchmarks.serving import drawn, make_registry, publish, server
 from tests.mutants import requests
 

@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import litserve
 from fastapi import FastAPI, Request, Response, UploadFile
 
-from cellnet.answers import combine
-from cellnet.engines import load_model
-from cellnet.frames import Cut, FrameModel
-from cellnet.images import decode, pixel_size_um
-from cellnet.lineup import Cuts, Lineup, answers, resolve_models
-from cellnet.registry import Registry
+from cellnet.images.file import decode, pixel_size_um
+from cellnet.prediction.answers import combine
+from cellnet.prediction.engines import load_model
+from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models
+from cellnet.prediction.model import Cut, FrameModel
+from cellnet.registry.registry import Registry
 
 
 def models_of(registry: str, engine: str) -> Lineup[FrameModel]:

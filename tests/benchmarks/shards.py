@@ -37,14 +37,17 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from cellnet.augment import crop_share, preprocess_for
-from cellnet.bank import Bank, Frame
-from cellnet.config import NETWORK_PX, PAPER_SHARES, Augment, Preprocess, TrainConfig
-from cellnet.images import cut
+from cellnet.bank.bank import Bank
+from cellnet.bank.frames import Frame
+from cellnet.config.choices import NETWORK_PX, PAPER_SHARES
+from cellnet.config.train import Augment, Preprocess, TrainConfig
+from cellnet.images.tiles import cut
+from cellnet.places import Places
 from cellnet.sample import draw_frame
+from cellnet.training.plan import preprocess_for
+from cellnet.training.tiles import crop_share
 from pipelines import cluster
 from pipelines.ingest import ingest
-from pipelines.places import Places
 from pipelines.shards import Shards, batches, make_shards
 
 CPUS: Final = 2

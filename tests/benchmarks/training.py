@@ -32,18 +32,18 @@ import numpy as np
 import ray
 import torch
 
-from cellnet.augment import Batch
-from cellnet.bank import Bank
-from cellnet.config import Augment, TrainConfig
-from cellnet.inputs import Target, draw_variants, to_tensors
-from cellnet.losses import criterion_of
-from cellnet.predictor import fresh_network
-from cellnet.registry import Registry
+from cellnet.bank.bank import Bank
+from cellnet.config.train import Augment, TrainConfig
+from cellnet.networks.weights import fresh_network
+from cellnet.places import Places
+from cellnet.registry.registry import Registry
 from cellnet.sample import write_sample
-from cellnet.training import uses_bf16
+from cellnet.training.batches import Target, draw_variants, to_tensors
+from cellnet.training.fit import uses_bf16
+from cellnet.training.losses import criterion_of
+from cellnet.training.tiles import Batch
 from pipelines import cluster
 from pipelines.ingest import ingest
-from pipelines.places import Places
 from pipelines.shards import Shards, batches, make_shards
 
 CPUS: Final = 2
@@ -158,7 +158,7 @@ def train(folder: Path, bank: Bank, *, workers: int, sets: Sequence[str] = (f"ep
     """Run `cellnet train` with all threads shared out, and see how it went."""
     registry = folder / f"registry-{secrets.token_hex(4)}"
     sets = [*sets, "augment.shares=[1.0]", "augment.shifts=3", f"threads={max(1, CPUS // workers)}"]
-    words = [sys.executable, "-m", "cellnet.cli", "train", bank.store.uri, "--task", "count"]
+    words = [sys.executable, "-m", "cellnet", "train", bank.store.uri, "--task", "count"]
     words += [
         "--registry",
         str(registry),

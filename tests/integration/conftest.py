@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pipelines.places import Places
+    from cellnet.places import Places
 
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -108,9 +108,9 @@ def ray_started() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def sample_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three drawn lineages, four wells each, two fields a well: 24 frames of 400×400."""
+    from cellnet.places import Places
     from cellnet.sample import write_sample
     from pipelines.ingest import ingest
-    from pipelines.places import Places
 
     folder = tmp_path_factory.mktemp("sample")
     manifest = write_sample(folder / "images", wells_per_lineage=4, lineages=("THP1", "A172", "3T3"))
@@ -121,8 +121,8 @@ def sample_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def trained(sample_bank: Path) -> "Places":
     """The sample's bank, and a registry with a champion of each task, trained on it for two epochs."""
-    from cellnet.config import Augment, ModelSpec, TrainConfig
-    from pipelines.places import Places
+    from cellnet.config.train import Augment, ModelSpec, TrainConfig
+    from cellnet.places import Places
     from pipelines.promote import promote
     from pipelines.train import train
 

@@ -16,9 +16,13 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from cellnet.registry import WEIGHTS, Registry
-from cellnet.store import S3Store, Store, open_store
-from cellnet.upkeep import gc, import_version, verify
+from cellnet.registry.exchange import import_version
+from cellnet.registry.registry import Registry
+from cellnet.registry.upkeep import gc, verify
+from cellnet.store.objects import Store
+from cellnet.store.place import open_store
+from cellnet.store.s3 import S3Store
+from cellnet.untrusted import WEIGHTS
 from tests.integration.hammer import card
 
 METHODS = ("get", "put", "create", "delete", "entries", "folders", "sweep")

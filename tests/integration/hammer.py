@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellnet.config import ModelSpec, Preprocess, TrainConfig
+from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
 from cellnet.errors import ConflictError
-from cellnet.registry import Card, Registry
+from cellnet.registry.records import Card
+from cellnet.registry.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 NAME, ALIAS, ROLE = "regressor", "champion", "notes.txt"

@@ -14,11 +14,13 @@ import pytest
 import torch
 import yaml
 
-from cellnet.bioimageio import write_bioimageio
 from cellnet.errors import ConfigError, IntegrityError
-from cellnet.export import to_onnx
-from cellnet.predictor import fresh_network, predictor_of, weights_from_bytes, weights_to_bytes
-from cellnet.registry import ONNX, WEIGHTS, Card, ModelVersion
+from cellnet.networks.weights import fresh_network, weights_from_bytes, weights_to_bytes
+from cellnet.prediction.bioimageio import write_bioimageio
+from cellnet.prediction.export import to_onnx
+from cellnet.prediction.predictor import predictor_of
+from cellnet.registry.records import ONNX, Card, ModelVersion
+from cellnet.untrusted import WEIGHTS
 
 CLASSES = ("A549", "SH-SY5Y", "β cells, 2")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cellnet.bank import Bank
-from cellnet.registry import Registry
+from cellnet.bank.bank import Bank
+from cellnet.registry.registry import Registry
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 """A second cluster beside the tests' own."""
@@ -22,22 +22,22 @@ Ended = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def submitted(own_cluster: Callable[..., Any]) -> tuple[Callable[..., Ended], Ended]:
-    """`submit("pipelines.train", …)` on a cluster of its own, and what came of a first job whose bank was no place."""
+    """`submit("train", …)` on a cluster of its own, and what came of a first job whose bank was no place."""
     cluster = own_cluster()
     ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
     head = cluster.start("--head", "--num-cpus=2", *(f"--{name}={port}" for name, port in ports.items()))
     submission = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}"]
 
-    def submit(module: str, *arguments: str) -> Ended:
+    def submit(verb: str, *arguments: str) -> Ended:
         return subprocess.run(
-            [*submission, "--working-dir", ".", "--", "python", "-m", module, *arguments],
+            [*submission, "--working-dir", ".", "--", "python", "-m", "pipelines", verb, *arguments],
             cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=560,
         )  # fmt: skip
 
     deadline = time.monotonic() + 180
     # The dashboard and its agent come up one by one.
-    while "cellnet: " not in (tried := submit("pipelines.train", "bank", "--task", "count")).stdout:
+    while "cellnet: " not in (tried := submit("train", "bank", "--task", "count")).stdout:
         said = f"\n{tried.stdout}{tried.stderr}\n{cluster.log.read_text()}"
         assert head.poll() is None, f"ray start --head ended{said}"
         assert time.monotonic() < deadline, f"no job runs{said}"
@@ -52,7 +52,7 @@ def test_a_submitted_training_publishes_as_the_command_does(
     settings = ("epochs=1", "model.width=2", "model.depth=2", "augment.shifts=0")
     sets = [word for setting in settings for word in ("--set", setting)]
     places = (str(sample_bank), "--registry", str(tmp_path / "registry"))
-    done = submit("pipelines.train", *places, "--task", "count", *sets)
+    done = submit("train", *places, "--task", "count", *sets)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "epoch   1/1" in done.stdout and "regressor@1" in done.stdout
     card = Registry.open(str(tmp_path / "registry")).resolve("regressor@1").card

@@ -17,9 +17,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 import serve
-from cellnet.images import encode_png
-from cellnet.plate import well_of
-from serve.api import content_policy
+from cellnet.images.file import encode_png
+from cellnet.images.wells import well_of
+from serve.http.pages import content_policy
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
 from selenium.webdriver import ActionChains, Keys  # noqa: E402 - only where there is selenium
@@ -107,7 +107,7 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
 def application(service: Service) -> FastAPI:
     """The service, below /lab as behind a proxy."""
     api = FastAPI()
-    html = (Path(serve.__file__).parent / "page.html").read_text(encoding="utf-8")
+    html = (Path(serve.__file__).parent / "http/page.html").read_text(encoding="utf-8")
 
     @api.get("/lab/")
     async def page() -> HTMLResponse:

@@ -14,21 +14,23 @@ import safetensors.torch
 import torch
 
 import pipelines.shards
-from cellnet.augment import make_tiles
-from cellnet.bank import Bank
-from cellnet.cli import main
-from cellnet.config import Augment, ModelSpec, TrainConfig
+from cellnet.bank.bank import Bank
+from cellnet.certainty.familiarity import FAMILIARITY
+from cellnet.cli.main import main
+from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError, NotBetterError, NotFoundError
-from cellnet.familiarity import FAMILIARITY
-from cellnet.predictor import Predictor, weights_to_bytes
-from cellnet.registry import REPORT, WEIGHTS
-from cellnet.report import write_report
+from cellnet.networks.weights import weights_to_bytes
+from cellnet.places import Places
+from cellnet.prediction.predictor import Predictor
+from cellnet.registry.records import REPORT
+from cellnet.reports.evaluation_report import write_report
 from cellnet.sample import write_sample
-from cellnet.store import open_store
+from cellnet.store.place import open_store
+from cellnet.training.tiles import make_tiles
+from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
-from pipelines.places import Places
 from pipelines.predict import predict
 from pipelines.promote import promote
 from pipelines.shards import Shards, batches, make_shards

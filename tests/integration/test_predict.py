@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import cellnet.reports.results
 import pipelines.predict
-import pipelines.results
-from cellnet.cli import main
-from cellnet.config import ModelSpec, Preprocess, TrainConfig
+from cellnet.cli.main import main
+from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
 from cellnet.errors import ConfigError, IntegrityError
-from cellnet.export import to_onnx
-from cellnet.predictor import Predictor, fresh_network, predictor_of, weights_to_bytes
-from cellnet.registry import ONNX, WEIGHTS, Card, Registry
-from pipelines.places import Places
+from cellnet.networks.weights import fresh_network, weights_to_bytes
+from cellnet.places import Places
+from cellnet.prediction.export import to_onnx
+from cellnet.prediction.predictor import Predictor, predictor_of
+from cellnet.registry.records import ONNX, Card
+from cellnet.registry.registry import Registry
+from cellnet.untrusted import WEIGHTS
 from pipelines.predict import predict, prepare
 
 pytestmark = pytest.mark.ray
@@ -108,7 +111,7 @@ def test_a_job_that_was_stopped_goes_on_with_the_rest(
     registry: Registry, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines.predict, "CHUNK_IMAGES", 2)
-    monkeypatch.setattr(pipelines.results, "KEEP_S", 0)
+    monkeypatch.setattr(cellnet.reports.results, "KEEP_S", 0)
     folder, out = draw(tmp_path / "in", *(f"{number}.png" for number in range(9))), tmp_path / "out"
     undisturbed = list(predict([folder], places))
     stopped = prepare([folder], places, out=str(out))

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from cellnet import store
-from cellnet.cache import Cache
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
-from cellnet.registry import WEIGHTS, Card, Registry
-from cellnet.store import ATTEMPTS, S3Store
-from cellnet.upkeep import gc, import_version, verify
+from cellnet.registry.cache import Cache
+from cellnet.registry.exchange import import_version
+from cellnet.registry.records import Card
+from cellnet.registry.registry import Registry
+from cellnet.registry.upkeep import gc, verify
+from cellnet.store.s3 import ATTEMPTS, READ_S, S3Store
+from cellnet.untrusted import WEIGHTS
 
 from . import hammer
 from .dies import weights
@@ -70,8 +72,8 @@ def proxy(one_proxy: FaultyProxy) -> FaultyProxy:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not answer is given up after seconds."""
-    monkeypatch.setattr("cellnet.store.READ_S", 1)
-    monkeypatch.setattr("cellnet.store.CONNECT_S", 1)
+    monkeypatch.setattr("cellnet.store.s3.READ_S", 1)
+    monkeypatch.setattr("cellnet.store.s3.CONNECT_S", 1)
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def _client(address: str, read_s: float) -> "S3Client":
 
 def _opener(root: str, address: str) -> Callable[..., Registry]:
     """A registry opened anew each time, but for the connections, since making a client takes long."""
-    client = _client(address, store.READ_S)
+    client = _client(address, READ_S)
 
     def open_(prefix: str = "registry") -> Registry:
         registry = Registry.open(f"{root}/{prefix}", endpoint_url=address)
@@ -486,7 +488,7 @@ def test_a_first_publishing_that_meets_a_fault_is_published_once(
 def test_a_server_that_forgets_half_an_upload_gets_it_again(
     server: PersistentServer, card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellnet.store.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("cellnet.store.s3.PART_BYTES", 5 * 2**20)
     straight = _opener("s3://lab/registry", server.address)
     registry = straight()
     restarts, alone = iter([server.kill, server.start]), threading.Lock()

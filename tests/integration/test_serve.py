@@ -14,15 +14,19 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
-from cellnet import signing
-from cellnet.config import DEFAULT_NAMES, ModelSpec, Preprocess, Task, TrainConfig
+from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
 from cellnet.errors import ConfigError, NotFoundError, UntrustedError
-from cellnet.export import to_onnx
-from cellnet.predictor import Predictor, fresh_network, predictor_of, weights_to_bytes
-from cellnet.registry import ONNX, WEIGHTS, Card, Registry
-from cellnet.upkeep import import_version
+from cellnet.networks.weights import fresh_network, weights_to_bytes
+from cellnet.prediction.export import to_onnx
+from cellnet.prediction.predictor import Predictor, predictor_of
+from cellnet.registry import signing
+from cellnet.registry.exchange import import_version
+from cellnet.registry.records import ONNX, Card
+from cellnet.registry.registry import Registry
+from cellnet.tasks import TASKS, Task
+from cellnet.untrusted import WEIGHTS
 from serve.app import ServeArgs, build, serve_forever
-from serve.ingress import free_port
+from serve.haproxy import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -50,7 +54,7 @@ def publish(registry: Registry, task: Task, *, mean_count: float = 10.0) -> str:
     )
     weights = fresh_network(config, len(classes), mean_count=mean_count).state_dict()
     onnx = to_onnx(predictor_of("candidate", card, weights))
-    version = registry.publish(DEFAULT_NAMES[task], {WEIGHTS: weights_to_bytes(weights), ONNX: onnx}, card)
+    version = registry.publish(TASKS[task].model, {WEIGHTS: weights_to_bytes(weights), ONNX: onnx}, card)
     registry.promote(version.ref, "champion")
     return version.ref
 

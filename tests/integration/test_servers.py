@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from cellnet.errors import RegistryError
-from cellnet.store import S3Store
+from cellnet.store.s3 import S3Store
 
 from .servers import FaultyProxy, IgnoringServer, PersistentServer, use_virtual_hosts
 

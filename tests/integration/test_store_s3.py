@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cellnet.bank import Bank, prepare
+from cellnet.bank.bank import Bank
+from cellnet.bank.prepare import prepare
 from cellnet.errors import CellnetError, ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
-from cellnet.images import encode_png
+from cellnet.images.file import encode_png
 from cellnet.readers import SourceFrame
-from cellnet.registry import WEIGHTS, AliasMove, Card, Registry
-from cellnet.store import PROBE_KEY, FolderStore, S3Store, Store, open_store
-from cellnet.upkeep import verify
+from cellnet.registry.records import AliasMove, Card
+from cellnet.registry.registry import Registry
+from cellnet.registry.upkeep import verify
+from cellnet.store.folder import FolderStore
+from cellnet.store.objects import Store
+from cellnet.store.place import open_store
+from cellnet.store.s3 import PROBE_KEY, S3Store
+from cellnet.untrusted import WEIGHTS
 
 from .servers import IgnoringServer, PersistentServer, use_virtual_hosts
 
@@ -181,7 +187,7 @@ def test_more_than_was_expected_is_not_read(store: Store) -> None:
 
 
 def test_large_objects_are_sent_in_parts_that_are_seen_as_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellnet.store.PART_BYTES", 5 * 2**20)  # the least that S3 takes
+    monkeypatch.setattr("cellnet.store.s3.PART_BYTES", 5 * 2**20)  # the least that S3 takes
     data, other = np.random.default_rng(0).bytes(12 * 2**20), b"y" * (11 * 2**20)
     assert store.create("blobs/large", data)
     assert not store.create("blobs/large", other)
@@ -313,7 +319,7 @@ def test_objects_are_encrypted_as_the_environment_says(
     moto: str, monkeypatch: pytest.MonkeyPatch, wanted: str, told: tuple[str | None, str | None]
 ) -> None:
     monkeypatch.setenv("CELLNET_S3_SSE", wanted)
-    monkeypatch.setattr("cellnet.store.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("cellnet.store.s3.PART_BYTES", 5 * 2**20)
     store = S3Store(f"s3://lab/encrypted{wanted[:3]}", endpoint_url=moto)
     store.put("put", b"x"), store.create("created", b"x"), store.create("large", b"x" * (11 * 2**20))
     for key in store.keys(""):

@@ -18,14 +18,14 @@ import safetensors.torch
 import torch
 
 import pipelines.train
-from cellnet.bank import Bank
-from cellnet.config import Augment, ModelSpec, TrainConfig
+from cellnet.bank.bank import Bank
+from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
-from cellnet.registry import WEIGHTS
+from cellnet.places import Places
 from cellnet.sample import write_sample
+from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
 from pipelines.ingest import ingest
-from pipelines.places import Places
 from pipelines.runs import new_run
 from pipelines.shards import make_shards
 from pipelines.train import decided, train
@@ -61,7 +61,7 @@ def undisturbed(sample_bank: Path) -> Places:
 
 def command(places: Places, *options: str) -> list[str]:
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
-    start = [sys.executable, "-m", "cellnet.cli", "train", places.bank, "--task", "count"]
+    start = [sys.executable, "-m", "cellnet", "train", places.bank, "--task", "count"]
     return [*start, "--registry", places.registry, *sets, *options]
 
 
@@ -111,10 +111,10 @@ def shared(undisturbed: Places) -> Places:
 
     def watched(loop: dict[str, Any]) -> object:
         """The product's worker, leaving what every rank saw and ended with."""
-        from cellnet import training
+        from cellnet.training.fit import fit
         from pipelines.train import _worker as original  # the unpatched one, in the worker's process
 
-        fit = training.fit
+        fit = fit
 
         def watched_fit(network, *args, on_epoch, rank, **options):  # type: ignore[no-untyped-def]
             def on_epoch_too(state):  # type: ignore[no-untyped-def]
@@ -125,11 +125,11 @@ def shared(undisturbed: Places) -> Places:
 
             return fit(network, *args, on_epoch=on_epoch_too, rank=rank, **options)
 
-        training.fit = watched_fit
+        fit = watched_fit
         try:
             return original(loop)
         finally:
-            training.fit = fit
+            fit = fit
 
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:

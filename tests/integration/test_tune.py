@@ -15,11 +15,12 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
-from cellnet.cli import main
-from cellnet.config import Augment, ModelSpec, Range, TrainConfig, TuneConfig
+from cellnet.cli.main import main
+from cellnet.config.train import Augment, ModelSpec, TrainConfig
+from cellnet.config.tune import Range, TuneConfig
 from cellnet.errors import ConfigError, DataError, NotFoundError
-from cellnet.registry import WEIGHTS
-from pipelines.places import Places
+from cellnet.places import Places
+from cellnet.untrusted import WEIGHTS
 from pipelines.shards import make_shards
 from pipelines.sweeps import trials_of
 from pipelines.tune import tune
@@ -105,7 +106,7 @@ def test_trials_of_two_workers_are_stopped_and_share_all_tiles(places: Places) -
 def command(places: Places, *options: str) -> list[str]:
     sets = ["epochs=3", "model.width=4", "model.depth=2", "augment.shares=[1.0]", "augment.shifts=0", "seeds=1"]
     sets += ["model.architecture=residual", "space.kernel=[none,sharpen,edge]", "stop_early=false"]
-    words = [sys.executable, "-m", "cellnet.cli", "tune", places.bank, "--task", "count", "--registry", places.registry]
+    words = [sys.executable, "-m", "cellnet", "tune", places.bank, "--task", "count", "--registry", places.registry]
     return [*words, *(word for one in sets for word in ("--set", one)), *options]
 
 

@@ -9,20 +9,22 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from cellnet.bank import Bank
-from cellnet.bioimageio import write_bioimageio
-from cellnet.config import ModelSpec
+from cellnet.bank.bank import Bank
+from cellnet.certainty.familiarity import FAMILIARITY
+from cellnet.config.train import ModelSpec
 from cellnet.errors import IntegrityError
-from cellnet.export import compare, to_onnx
-from cellnet.familiarity import FAMILIARITY
-from cellnet.inputs import watched
-from cellnet.predictor import Predictor, fresh_network, predictor_of
-from cellnet.registry import ONNX, REPORT, WEIGHTS, Registry
-from cellnet.report import report_page
-from cellnet.untrusted import check_onnx
+from cellnet.networks.views import watched
+from cellnet.networks.weights import fresh_network
+from cellnet.places import Places
+from cellnet.prediction.bioimageio import write_bioimageio
+from cellnet.prediction.export import compare, to_onnx
+from cellnet.prediction.predictor import Predictor, predictor_of
+from cellnet.registry.records import ONNX, REPORT
+from cellnet.registry.registry import Registry
+from cellnet.reports.evaluation_report import report_page
+from cellnet.untrusted import WEIGHTS, check_onnx
 from pipelines.calibrate import recalibrate
 from pipelines.evaluate import evaluate
-from pipelines.places import Places
 
 pytestmark = pytest.mark.ray
 

@@ -47,7 +47,7 @@ def test_cluster_and_kubernetes_run_the_ray_that_the_project_is_written_for() ->
 def test_kubernetes_starts_haproxy_by_the_program_that_the_image_has() -> None:
     cluster = read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]
     project = (INFRA.parent / "pyproject.toml").read_text(encoding="utf-8")
-    [program] = re.findall(r'^(\S+) = "serve.ingress:main"', project, re.MULTILINE)
+    [program] = re.findall(r'^(\S+) = "serve.haproxy:main"', project, re.MULTILINE)
     assert "ENV PATH=/app/.venv/bin:$PATH" in (INFRA / "Dockerfile").read_text(encoding="utf-8")
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         [container] = group["template"]["spec"]["containers"]

@@ -6,8 +6,9 @@ import pyarrow.fs
 import pytest
 
 from cellnet.errors import ConfigError
-from cellnet.store import S3Store
-from pipelines.places import Places, absolute, filesystem
+from cellnet.places import Places, absolute
+from cellnet.store.arrow import filesystem
+from cellnet.store.s3 import S3Store
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The bank: deduplicated frames in a folder or a bucket, their labels, and the split of every group."""

@@ -1,0 +1,204 @@
+"""The image bank: deduplicated frames in a folder or bucket, and the split of every group.
+
+    bank.json              the settings, fixed when the bank is made
+    pixels/SHA256.png      grey pixels as recorded, addressed by their content
+    prepared/KEY.parquet   what some images came to when they were read, for an import that is run again
+    tables/000003.parquet  the table of frames; the newest is the bank, created only if absent
+
+An import writes pixels first and commits with one new table, so it is seen whole or not at all, and of two
+imports at once the later one adds to the earlier one's table. One that was interrupted goes on where it stopped.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellnet.bank.duplicates import near_pairs
+from cellnet.bank.frames import Frame, read_pixels
+from cellnet.bank.splits import assign_splits
+from cellnet.bank.table import from_parquet, to_parquet
+from cellnet.config.bank import BankSettings
+from cellnet.config.choices import Split
+from cellnet.errors import ConfigError, ConflictError, DataError, NotFoundError
+from cellnet.store.objects import Store
+from cellnet.store.place import open_store
+
+HEARSAY: Final = frozenset({"source", "fingerprint", "twin"})
+"""Fields that the bank's digest leaves out: they are no part of what a model learns from."""
+SETTINGS_KEY: Final = "bank.json"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did."""
+
+    added: int
+    known: int
+    """Frames whose pixels the bank had already."""
+    set_aside: list[Frame]
+    near: list[Frame]
+    """Frames added that are nearly the same as another of the bank, their `twin`."""
+
+
+class Bank:
+    """An open bank; `frames` is the state when it was opened or last imported into."""
+
+    def __init__(self, store: Store, settings: BankSettings, frames: list[Frame], number: int) -> None:
+        self.store = store
+        self.settings = settings
+        self._rows = frames
+        self._number = number
+        self._is_new = True
+
+    @classmethod
+    def open(cls, uri: str | Path, *, endpoint_url: str | None = None) -> Self:
+        """The bank at a folder or `s3://bucket/prefix`. Raises NotFoundError where there is none."""
+        bank = cls.create(uri, endpoint_url=endpoint_url)
+        if bank._is_new:
+            raise NotFoundError(f"there is no bank at {uri}; make one with: cellnet bank import SOURCE {uri}")
+        return bank
+
+    @classmethod
+    def create(cls, uri: str | Path, settings: BankSettings | None = None, *, endpoint_url: str | None = None) -> Self:
+        """The bank, or an empty one in its place, written with its first frames.
+
+        Raises ConfigError if `settings` differ from those of the bank that is there.
+        """
+        bank = cls(open_store(uri, endpoint_url=endpoint_url), settings or BankSettings(), [], 0)
+        bank._adopt_settings(wanted=settings)
+        bank._reload()
+        return bank
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The frames in use."""
+        return [row for row in self._rows if row.set_aside is None]
+
+    @property
+    def set_aside(self) -> list[Frame]:
+        """The images that could not be used, with their reasons."""
+        return [row for row in self._rows if row.set_aside is not None]
+
+    @property
+    def lineages(self) -> list[str]:
+        """The known lineages, sorted: the classes of a classifier."""
+        return sorted({frame.lineage for frame in self.frames if frame.lineage is not None})
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the settings and every frame's pixels, labels and split: what a model was trained on."""
+        facts = [
+            json.dumps({name: value for name, value in asdict(frame).items() if name not in HEARSAY}, sort_keys=True)
+            for frame in sorted(self.frames, key=lambda frame: frame.frame)
+        ]
+        return hashlib.sha256("\n".join([self.settings.model_dump_json(), *facts]).encode()).hexdigest()
+
+    def split(self, name: Split) -> list[Frame]:
+        """The frames on one side of the split."""
+        return [frame for frame in self.frames if frame.split == name]
+
+    def pixels(self, frame: Frame) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
+        return read_pixels(self.store, frame)
+
+    def add(self, prepared: Sequence[Frame]) -> Imported:
+        """Commit prepared frames: the duplicates dropped, new groups given a split, one new table written."""
+        if self._is_new and not self.store.create(SETTINGS_KEY, self.settings.model_dump_json(indent=1).encode()):
+            self._adopt_settings(wanted=self.settings)  # somebody else's bank, made in the meantime
+            self._reload()
+        self._is_new = False
+        for _ in range(20):
+            rows, imported = _merge(self._rows, prepared, self.settings)
+            if rows == self._rows:
+                return imported
+            key = f"tables/{self._number + 1:06d}.parquet"
+            data = to_parquet(rows)
+            if self.store.create(key, data):
+                self._rows, self._number = from_parquet(data, key), self._number + 1
+                return imported
+            self._reload()
+        raise ConflictError(f"the bank {self.store.uri} is being changed all the time; import again later")
+
+    def _adopt_settings(self, *, wanted: BankSettings | None) -> None:
+        """Take the settings of the bank that is there, if there is one."""
+        try:
+            settings = BankSettings.model_validate_json(self.store.get(SETTINGS_KEY))
+        except NotFoundError:
+            return
+        except ValueError as error:
+            raise DataError(f"{self.store.uri}: its {SETTINGS_KEY} is damaged; import into a new bank") from error
+        if wanted not in (None, settings):
+            raise ConfigError(
+                f"the bank {self.store.uri} has other settings, fixed when it was made; import into a new bank"
+            )
+        self.settings, self._is_new = settings, False
+
+    def _reload(self) -> None:
+        keys = list(self.store.keys("tables/"))
+        if keys:
+            self._rows = from_parquet(self.store.get(keys[-1]), keys[-1])
+            self._number = int(Path(keys[-1]).stem)
+
+
+def _merge(rows: list[Frame], prepared: Sequence[Frame], settings: BankSettings) -> tuple[list[Frame], Imported]:
+    used = {row.frame: row for row in rows if row.set_aside is None}
+    aside = {row.source: row for row in rows if row.set_aside is not None}
+    before_n, known = len(used), 0
+    refused = []
+    for frame in prepared:
+        same = used.get(frame.frame)
+        if frame.set_aside is not None:
+            refused.append(frame)
+        elif same is None:
+            used[frame.frame] = frame
+        else:
+            known += 1
+            if (same.lineage, same.count) == (frame.lineage, frame.count):
+                aside.pop(frame.source, None)
+                continue
+            reason = (
+                f"the same pixels as {same.source}, with another lineage or count; labels are "
+                "fixed at the first import, so import the corrected manifest into a new bank"
+            )
+            refused.append(replace(frame, frame="", set_aside=reason))
+    kept, crossing = _with_splits(list(used.values()), before_n, settings)
+    for frame in kept[before_n:]:
+        aside.pop(frame.source, None)
+    aside |= {frame.source: frame for frame in [*refused, *crossing]}
+    imported = Imported(
+        added=len(kept) - before_n,
+        known=known,
+        set_aside=[*refused, *crossing],
+        near=[frame for frame in kept[before_n:] if frame.twin],
+    )
+    return [*kept, *aside.values()], imported
+
+
+def _with_splits(frames: list[Frame], before_n: int, settings: BankSettings) -> tuple[list[Frame], list[Frame]]:
+    """The frames with a split, of which the first `before_n` have one, and the new ones that must be set aside.
+
+    Copies of a frame stay on its side of the split. One whose own group is on another side is set aside.
+    """
+    pairs = near_pairs([frame.fingerprint for frame in frames], start=before_n)
+    splits = assign_splits(frames, settings, near=[(frames[i].group, frames[j].group) for i, j in pairs])
+    kept = {i: replace(frame, split=splits[frame.group]) for i, frame in enumerate(frames)}
+    crossing = []
+    for earlier, later in pairs:
+        if earlier not in kept or later not in kept:
+            continue
+        one, other = kept[earlier], kept[later]
+        if one.split == other.split:
+            kept[later] = other if other.twin else replace(other, twin=one.frame)
+        else:
+            reason = (
+                f"nearly the same as {one.source} of the {one.split} split, while its group {other.group} "
+                f"is in {other.split}; leave it out, as it would leak"
+            )
+            crossing.append(replace(kept.pop(later), frame="", split=None, twin=None, set_aside=reason))
+    return list(kept.values()), crossing

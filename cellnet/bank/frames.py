@@ -1,0 +1,48 @@
+"""A frame as a bank knows it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellnet.config.choices import Split
+from cellnet.images.file import decode
+from cellnet.store.objects import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One field of view: what the bank knows of it. Its pixels are fetched by `Bank.pixels`."""
+
+    frame: str
+    """sha256 of the pixels; empty for a frame that was set aside."""
+    source: str
+    lineage: str | None = None
+    count: float | None = None
+    centres: list[list[float]] | None = None
+    """[x, y] of every cell, in pixels."""
+    group: str = ""
+    split: Split | None = None
+    height: int = 0
+    width: int = 0
+    bits: int = 0
+    darkest: int = 0
+    """The smallest grey value as recorded."""
+    brightest: int = 0
+    pixel_um: float | None = None
+    fingerprint: str = ""
+    """The perceptual hash (cellnet/bank/duplicates.py)."""
+    twin: str | None = None
+    """The `frame` of the first one that is nearly the same."""
+    set_aside: str | None = None
+    """Why the image is not used; None for a frame in use."""
+
+    @property
+    def centres_N2(self) -> NDArray[np.float32] | None:  # noqa: N802 - the shape is part of the name
+        """The centres as an array (N, 2), columns x and y."""
+        return None if self.centres is None else np.array(self.centres, np.float32).reshape(-1, 2)
+
+
+def read_pixels(store: Store, frame: Frame) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
+    return decode(store.get(f"pixels/{frame.frame}.png"), name=frame.source)

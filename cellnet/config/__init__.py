@@ -1,0 +1,1 @@
+"""Configuration: every setting with its default and its meaning, frozen and checked."""

@@ -1,0 +1,39 @@
+"""What is fixed when a bank is made."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cellnet.config.loading import Frozen
+
+
+class Intensity(Frozen):
+    """The rule that turns recorded grey values of a whole frame into 0..255; stored in the bank.
+
+    A range suits frames of one instrument and bit depth. Float frames are spread over 0..65535 before it is applied.
+    """
+
+    rule: Literal["percentile", "range"] = "percentile"
+    low: float = 0.1
+    """Percentile, or grey value, that becomes 0."""
+    high: float = 99.9
+    """Percentile, or grey value, that becomes 255."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.rule == "percentile" and not (self.low >= 0 and self.high <= 100):
+            raise ValueError(f"percentiles are 0 to 100, not {self.low:g} and {self.high:g}")
+        return self
+
+
+class BankSettings(Frozen):
+    """What is fixed when a bank is made."""
+
+    intensity: Intensity = Intensity()
+    holdout_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of each lineage's groups that is kept for the final report (the paper's 10 %)."""
+    test_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the rest that chooses between epochs and trials (the paper's 70/30)."""
+    seed: int = 0

@@ -1,0 +1,88 @@
+"""Configurations read and checked.
+
+Order of precedence: default < `--config FILE` (YAML or JSON) < `--set KEY=VALUE`. The environment holds
+places and secrets only."""
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cellnet.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """A value that forbids unknown keys and change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def is_none(value: object) -> bool:
+    """When a field that came later is left out of what is stored, so that what was stored before it stays the same."""
+    return value is None
+
+
+def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixed: Any) -> Model:
+    """A checked configuration from an optional file and `KEY=VALUE` settings (dotted keys reach inside).
+
+    `fixed` are values that the command line names by options of their own; they win over the file.
+    Raises ConfigError in one line for an unreadable file, an unknown key or a value out of range.
+    """
+    values = _read_file(file) if file else {}
+    for item in sets:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes KEY=VALUE, not {item!r}; for example --set epochs=10")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item!r}: {text!r} is not a YAML value; put quotes around it") from error
+        place_at(values, key.strip().split("."), value)
+    for key, value in fixed.items():
+        place_at(values, key.split("."), value)
+    return load_checked(kind, values)
+
+
+def load_checked(kind: type[Model], values: Any, *, where: str = "configuration ") -> Model:
+    """Values as a configuration. Raises ConfigError in one line, which begins with `where` and the key."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first, *others = error.errors()
+        if first["type"] == "value_error":  # settings that do not fit each other: a validator of ours says all of it
+            raise ConfigError(f"{where.strip(' :') or _key(first['loc'])}: {first['ctx']['error']}") from error
+        key = _key(first["loc"])
+        messages = [first["msg"], *(other["msg"] for other in others if _key(other["loc"]) == key)]
+        wanted = ", or: ".join(dict.fromkeys(messages))
+        name = f"{where}{key!r}" if where else key
+        raise ConfigError(f"{name}: {wanted} (seen: {first['input']!r:.80})") from error
+
+
+def _key(place: tuple[int | str, ...]) -> str:
+    """The dotted key of a place, without the alternatives of a union that pydantic adds to it."""
+    own = itertools.takewhile(lambda part: not re.search(r"\[|^constrained-", part), map(str, place))
+    return ".".join(own)
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise ConfigError(f"cannot read the configuration {file}: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"the configuration {file} holds no KEY: VALUE lines")
+    return values
+
+
+def place_at(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"configuration {'.'.join(path)!r}: {part!r} is a value, not a section")
+    values[path[-1]] = value

@@ -1,0 +1,118 @@
+"""One training: what can be chosen, with its default and its meaning; stored with every model."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cellnet.config.bank import Intensity
+from cellnet.config.choices import FIXED_ARCHITECTURES, Activation, Architecture, Kernel, Protocol, Share
+from cellnet.config.loading import Frozen, is_none
+from cellnet.tasks import Task
+
+
+class Preprocess(Frozen):
+    """How a frame becomes network input: stored with the model, the same in training and in serving."""
+
+    tile_px: tuple[int, int]
+    """Height and width, in frame pixels, of what the network sees at once; resized to 200×200."""
+    pixel_um: float | None = None
+    """Micrometres a frame pixel in the training frames; None when it was not known."""
+    intensity: Intensity = Intensity()
+    kernel: Kernel = "none"
+    mean: float = 0.5
+    """Subtracted from grey values of 0..1."""
+    std: float = 0.15
+    """Then divided by."""
+
+
+class Augment(Frozen):
+    """Which variants of a training tile are made: the paper's are 4 orientations × 4 shares."""
+
+    shares: Annotated[tuple[Share, ...], Field(min_length=1)] | Literal["auto"] = "auto"
+    """Shares of the tile's area that are cropped and resized. `auto`: all four of the paper for a classifier, the
+    whole tile alone for a counter, which crops made worse: the same cells at another magnification."""
+    shifts: Annotated[int, Field(ge=0, le=16, strict=True)] | Literal["auto"] = "auto"
+    """Further tiles at random places of a frame that is larger than a tile, for each tile of its grid. `auto`: as
+    many as bring a small bank to about 4,000 training tiles."""
+    orientation: Literal["stored", "drawn"] = "drawn"
+    """`stored`: every tile at 0, 90, 180 and 270° in the shards. `drawn`: one at random, on the training
+    device, each time a tile is used."""
+    mirror: bool = True
+    """Also mirror at random on the training device: a mirrored cell is as likely as the cell."""
+    jitter: float = Field(default=0.1, ge=0, lt=1)
+    """Random change of contrast (factor 1 ± jitter) and brightness (± jitter standard deviations)."""
+
+
+class ModelSpec(Frozen):
+    """The network: a row of `cellnet.networks.architectures.ARCHITECTURES` and its choices."""
+
+    architecture: Architecture | Literal["auto"] = "auto"
+    """`auto`: residual to classify, density to count. `paper`: the paper's kind of network. `residual`: residual
+    stages and a global pool. `density`: a counter that also learns where cells are, from their centres where these
+    are known. `resnet18`, `convnext_tiny`: of torchvision, for a GPU."""
+    activation: Activation = "relu"
+    width: int = Field(default=16, ge=1, le=512)
+    """Channels of the first stage; each later stage has twice as many."""
+    depth: int = Field(default=4, ge=1, le=5)
+    """Stages, each halving the side. A sixth would leave one pixel, of which no batch norm is possible."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the last features dropped in training. Counters of `residual` and `density` drop none: it would be
+    missing in their sum."""
+    views: Literal[1, 8, "auto"] = "auto"
+    """Orientations of a tile, mirrored and not, that a prediction is the mean of. Eight take eight times as long.
+    `auto`: 8 to count in frames of one tile, which they make more exact, else 1: the errors of many tiles even out."""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        if self.architecture in FIXED_ARCHITECTURES:
+            for name in ("activation", "width", "depth"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{self.architecture} has a fixed activation, width and depth; leave {name} out")
+        return self
+
+
+class TrainConfig(Frozen):
+    """One training, whole."""
+
+    task: Task
+    lineage: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude_if=is_none)
+    """Of a counter: the one lineage that it is trained and scored on. None: all that the bank holds."""
+    model: ModelSpec = ModelSpec()
+    augment: Augment = Augment()
+    tile: Literal["auto", "frame"] | Annotated[int, Field(ge=8, strict=True)] = "auto"
+    """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
+    whole frame if its shorter side is under 300 pixels, else 200."""
+    kernel: Kernel = "none"
+    protocol: Protocol = "grouped"
+    """How tiles come into splits. `grouped`: with their group, before they are cut. `paper`: drawn at random from all
+    16 variants of every frame, and the kernel on every second lineage. Such scores leak; they are there to be compared.
+    The bank's holdout takes no part, so that it can say what the network is worth."""
+    epochs: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
+    """Passes over the training tiles. `auto`: as many as show the network about 200,000 tiles, from 30 to 200."""
+    batch_size: int = Field(default=16, ge=2)
+    """Tiles a step, all workers together."""
+    learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
+    """The peak of a one-cycle schedule (AdamW)."""
+    weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """`balanced`: a tile of a rare lineage weighs more in the loss, as much as makes lineages weigh the same, up to
+    ten times a tile of the commonest. Changes nothing where lineages have as many tiles each."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a better score on the test split. None, since the one-cycle schedule
+    brings its best epochs at its end, which a training that stops early never sees."""
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    """What the network computes in, while training; weights are float32. `auto`: bf16 on GPUs and
+    CPUs (AVX512-BF16) that compute in it, else f32."""
+    compile: Literal["auto"] | Annotated[bool, Field(strict=True)] = "auto"
+    """Whether torch.compile makes the network faster. `auto`: on GPUs; it takes half a minute first."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads a worker; None shares the machine's cores out."""
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if self.task == "classify" and self.model.architecture == "density":
+            raise ValueError("the architecture density only counts; to classify, take another, for example residual")
+        if self.task == "classify" and self.lineage is not None:
+            raise ValueError(f"a classifier tells lineages apart; {self.lineage} alone can be counted (--task count)")
+        return self

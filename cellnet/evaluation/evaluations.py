@@ -1,0 +1,68 @@
+"""What came out of scoring a model: the scores, the rows that they were taken over, and what a report shows besides."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellnet.evaluation.metrics import Rows
+from cellnet.registry.records import Card
+from cellnet.tasks import Task
+
+WORST: Final = 8
+"""Frames that a report shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """The worst tile of a frame, and where the network looks in it."""
+
+    row: int
+    """The frame's row."""
+    tile_HW: NDArray[np.uint8]
+    cam_HW: NDArray[np.float32]
+    """0..1, by Grad-CAM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores, and the truths and outputs that they were taken over."""
+
+    scores: dict[str, Any]
+    """The object that `cellnet evaluate --json` prints."""
+    tiles: Rows
+    frames: Rows
+    sources: list[str]
+    """The files of the frames."""
+    card: Card | None = None
+    bank_digest: str = ""
+    held: list[dict[str, Any]] = field(default_factory=list)
+    """`lineage`, `split`, `frames` and `groups` of every part of the bank."""
+    set_aside: list[str] = field(default_factory=list)
+    """Files that the bank could not take, with the reasons."""
+    worst: list[Picture] = field(default_factory=list)
+
+    def rows(self, unit: str) -> Rows:
+        """The rows of a `tile` or `frame`."""
+        return self.tiles if unit == "tile" else self.frames
+
+
+def title(scores: dict[str, Any]) -> str:
+    """What was scored on what.
+
+    >>> title({"model": "regressor-A549@1", "split": "holdout", "lineage": "A549"})
+    'regressor-A549@1 on the A549 frames of the holdout split'
+    """
+    frames = f"the {scores['lineage']} frames of " if scores.get("lineage") else ""
+    return f"{scores['model']} on {frames}the {scores['split']} split"
+
+
+def worst_rows(task: Task, rows: Rows) -> list[int]:
+    """The rows with the largest error, the worst first."""
+    if task == "classify":
+        error_N = 1 - rows.output[np.arange(len(rows.truth)), rows.truth]
+    else:
+        error_N = np.abs(rows.output - rows.truth)
+    worst: list[int] = np.argsort(-error_N, kind="stable")[:WORST].tolist()
+    return worst

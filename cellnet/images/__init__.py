@@ -1,0 +1,1 @@
+"""Images: files as they come, pixels, tiles, scale, and wells in names."""

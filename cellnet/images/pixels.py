@@ -1,0 +1,75 @@
+"""Pixels: decode, stretch, cut, resize, filter. The same functions in training and in serving.
+
+Dimension suffixes, here and everywhere: H height, W width, N any number, B batch, K classes.
+"""
+
+import math
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellnet.config.bank import Intensity
+from cellnet.config.choices import Kernel
+from cellnet.config.train import Preprocess
+
+# CLAHE is not among them: on the living-dead crops (ReLU, 20 epochs, three seeds) it counted no better than no kernel,
+# 0.508 cells off against 0.505.
+KERNELS: Final[dict[Kernel, tuple[tuple[float, ...], ...] | None]] = {
+    "none": None,
+    "sharpen": ((0, -1, 0), (-1, 5, -1), (0, -1, 0)),
+    "edge": ((-1, -1, -1), (-1, 8, -1), (-1, -1, -1)),
+    "emboss": ((-2, -1, 0), (-1, 1, 1), (0, 1, 2)),
+    "laplacian": ((0, -1, 0), (-1, 4, -1), (0, -1, 0)),
+    "unsharp": ((-1 / 16, -2 / 16, -1 / 16), (-2 / 16, 28 / 16, -2 / 16), (-1 / 16, -2 / 16, -1 / 16)),
+    "gaussian": ((1 / 16, 2 / 16, 1 / 16), (2 / 16, 4 / 16, 2 / 16), (1 / 16, 2 / 16, 1 / 16)),
+}
+MAX_PIXELS: Final = 100_000_000
+"""Largest image that is decoded (10,000 × 10,000); the header is read first."""
+
+
+def stretch(image_HW: NDArray[np.uint8] | NDArray[np.uint16], rule: Intensity) -> NDArray[np.uint8]:
+    """Grey values 0..255 of a whole frame by the bank's intensity rule; values beyond it saturate."""
+    if rule.rule == "percentile":
+        low, high = percentiles(image_HW, rule.low, rule.high)
+    else:
+        low, high = rule.low, rule.high
+    scale = 255.0 / max(float(high - low), 1e-6)
+    levels = np.arange(np.iinfo(image_HW.dtype).max + 1, dtype=np.float32)
+    table = np.clip(np.round((levels - np.float32(low)) * scale), 0, 255).astype(np.uint8)
+    return table[image_HW]
+
+
+def percentiles(image_HW: NDArray[np.uint8] | NDArray[np.uint16], *percents: float) -> list[float]:
+    """What np.percentile gives, to the bit, from a count of every grey value: several times faster than sorting."""
+    pixels_up_to = np.bincount(image_HW.ravel()).cumsum()
+    found = []
+    for percent in percents:
+        place = (image_HW.size - 1) * (percent / 100)
+        below, above = np.searchsorted(pixels_up_to, [int(place), math.ceil(place)], side="right").tolist()
+        part = place % 1
+        # NumPy counts from the nearer value, and so must this to round alike.
+        found.append(below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part))
+    return found
+
+
+def apply_kernel(image_HW: NDArray[np.uint8], name: Kernel) -> NDArray[np.uint8]:
+    """Filter with a named 3×3 kernel; the border is reflected, values saturate at 0 and 255."""
+    weights = KERNELS[name]
+    if weights is None:
+        return image_HW
+    filtered = cv2.filter2D(image_HW, -1, np.array(weights, np.float32), borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(filtered, np.uint8)
+
+
+def scale_and_shift(preprocess: Preprocess) -> tuple[float, float]:
+    """By what grey values 0..255 are multiplied, and what is then subtracted, to be what a network takes."""
+    return 1 / (255 * preprocess.std), preprocess.mean / preprocess.std
+
+
+def normalise(tiles_BHW: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
+    """Network input (B, 1, H, W) from 200×200 tiles: the model's kernel, then (grey/255 - mean) / std."""
+    filtered_BHW = np.stack([apply_kernel(tile_HW, preprocess.kernel) for tile_HW in tiles_BHW])
+    scale, shift = scale_and_shift(preprocess)
+    return (filtered_BHW[:, None].astype(np.float32) * scale - shift).astype(np.float32, copy=False)

@@ -1,0 +1,1 @@
+"""Networks: the table of architectures, and what surrounds them; torch alone."""

@@ -1,0 +1,232 @@
+"""The networks: one table of named architectures, one `create` function.
+
+Input (B, 1, 200, 200), normalised. A classifier gives logits (B, K); a counter gives counts (B,), never negative.
+In training a counter may give its density map (B, h, w) instead, whose sum is the count: the loss wants the places.
+Counts are float32 also in mixed precision: a sum of many small densities needs the digits.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from cellnet.config.choices import MAP_SIDE, NETWORK_PX, Activation
+from cellnet.config.train import ModelSpec
+from cellnet.tasks import Task
+
+ACTIVATIONS: Final[dict[Activation, type[nn.Module]]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+def create(spec: ModelSpec, task: Task, *, classes: int = 0, mean_count: float = 1.0) -> nn.Module:
+    """A fresh network. A counter starts at `mean_count`, so that its last unit is alive at the first step."""
+    return ARCHITECTURES[resolve(spec, task).architecture](spec, task, classes, max(mean_count, 0.1))
+
+
+def resolve(spec: ModelSpec, task: Task, *, frame_tiles: float = 1) -> ModelSpec:
+    """The choices with every `auto` decided, for frames of so many tiles.
+
+    >>> resolve(ModelSpec(views=1), "count").architecture, resolve(ModelSpec(), "count").views
+    ('density', 8)
+    >>> resolve(ModelSpec(), "count", frame_tiles=25).views, resolve(ModelSpec(), "classify").architecture
+    (1, 'residual')
+    """
+    counts = task == "count"
+    chosen = {"architecture": "density" if counts else "residual", "views": 8 if counts and frame_tiles == 1 else 1}
+    return spec.model_copy(update={name: value for name, value in chosen.items() if getattr(spec, name) == "auto"})
+
+
+def parameters_n(model: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+class Paper(nn.Module):
+    """Conv2D (kernel 3) + activation + MaxPool2D stages, dense, out; after Ferreira & Silveira 2024.
+
+    The paper's table of layer widths was not at hand: the widths are ours. The counter ends in one ReLU.
+    """
+
+    def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
+        super().__init__()
+        activation = ACTIVATIONS[spec.activation]
+        widths = [1, *(spec.width * 2**stage for stage in range(spec.depth))]
+        stages: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            stages += [nn.Conv2d(before, after, 3), activation(), nn.MaxPool2d(2)]
+        side = NETWORK_PX
+        for _ in range(spec.depth):
+            side = (side - 2) // 2
+        self.body = nn.Sequential(
+            *stages,
+            nn.Flatten(),
+            nn.Linear(widths[-1] * side * side, 64),
+            activation(),
+            nn.Dropout(spec.dropout),
+        )
+        self.task = task
+        self.out = nn.Linear(64, classes if task == "classify" else 1)
+        if task == "count":
+            _start_at(self.out, mean_count)
+
+    def forward(self, input_B1HW: Tensor) -> Tensor:
+        """Logits (B, K) or counts (B,)."""
+        out = self.out(self.body(input_B1HW))
+        return out if self.task == "classify" else torch.relu(out.float()).squeeze(1)
+
+
+class Residual(nn.Module):
+    """Batch-normed residual stages and a global pool.
+
+    The classifier averages over positions; the counter adds up a non-negative density, so that what it learns of
+    a cell holds wherever the cell lies and however many there are.
+    """
+
+    def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
+        super().__init__()
+        widths = _widths(spec)
+        self.body = nn.Sequential(*_residual_stages(spec))
+        self.task = task
+        self.dropout = nn.Dropout(spec.dropout)
+        self.out = nn.Conv2d(widths[-1], classes if task == "classify" else 1, 1)
+        if task == "count":
+            positions = (NETWORK_PX // 2 ** (spec.depth + 1)) ** 2
+            _start_at(self.out, _softplus_inverse(mean_count / positions))
+
+    def forward(self, input_B1HW: Tensor) -> Tensor:
+        """Logits (B, K) or counts (B,)."""
+        features = self.body(input_B1HW)
+        if self.task == "classify":
+            pooled = nn.functional.adaptive_avg_pool2d(features, 1)
+            logits_BK: Tensor = self.out(self.dropout(pooled)).flatten(1)
+            return logits_BK
+        return nn.functional.softplus(self.out(features).float()).sum(dim=(1, 2, 3))
+
+
+class Density(nn.Module):
+    """A counter that also learns where cells are: a density map of 50×50 fields, whose sum is the count.
+
+    Residual stages, whose features a top-down path brings together at the finest side (Lin et al. 2017,
+    10.1109/CVPR.2017.106), so that a field knows of its surroundings. Counting by density: Lempitsky & Zisserman 2010.
+    """
+
+    def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
+        super().__init__()
+        widths = _widths(spec)
+        inner = 2 * spec.width
+        self.stages = nn.ModuleList(_residual_stages(spec))
+        self.laterals = nn.ModuleList(nn.Conv2d(width, inner, 1) for width in widths)
+        self.smooth = _normed_conv(inner, inner, 3, ACTIVATIONS[spec.activation])
+        self.out = nn.Conv2d(inner, 1, 1)
+        _start_at(self.out, _softplus_inverse(mean_count / MAP_SIDE**2))
+
+    def forward(self, input_B1HW: Tensor) -> Tensor:
+        """In training the density map (B, 50, 50), else counts (B,)."""
+        features, levels = input_B1HW, []
+        for stage in self.stages:
+            features = stage(features)
+            if isinstance(stage, ResidualBlock):
+                levels.append(features)
+        merged: Tensor = self.laterals[-1](levels[-1])
+        for lateral, level in zip(self.laterals[-2::-1], levels[-2::-1], strict=True):
+            merged = nn.functional.interpolate(merged, level.shape[2:]) + lateral(level)
+        density_Bhw = nn.functional.softplus(self.out(self.smooth(merged)).float()).squeeze(1)
+        return density_Bhw if self.training else density_Bhw.sum(dim=(1, 2))
+
+
+class Backbone(nn.Module):
+    """A network of torchvision, from random weights; its `first` layer sees grey tiles, its `last` one is ours."""
+
+    def __init__(
+        self, name: str, first: str, last: str, spec: ModelSpec, task: Task, classes: int, mean_count: float
+    ) -> None:
+        import torchvision.models  # slow to import, and other networks need it not
+
+        super().__init__()
+        self.body = torchvision.models.get_model(name, weights=None)
+        self.body.set_submodule(first, _one_channel(cast(nn.Conv2d, self.body.get_submodule(first))))
+        features = cast(nn.Linear, self.body.get_submodule(last)).in_features
+        self.body.set_submodule(last, nn.Identity())
+        self.task = task
+        self.dropout = nn.Dropout(spec.dropout)
+        self.out = nn.Linear(features, classes if task == "classify" else 1)
+        if task == "count":
+            _start_at(self.out, _softplus_inverse(mean_count))
+
+    def forward(self, input_B1HW: Tensor) -> Tensor:
+        """Logits (B, K) or counts (B,)."""
+        out: Tensor = self.out(self.dropout(self.body(input_B1HW)))
+        return out if self.task == "classify" else nn.functional.softplus(out.float()).squeeze(1)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions, batch-normed, added to their input (He et al. 2016, 10.1109/CVPR.2016.90)."""
+
+    def __init__(self, before: int, after: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.first = _normed_conv(before, after, 3, activation)
+        self.second = _normed_conv(after, after, 3)
+        self.same = nn.Identity() if before == after else nn.Conv2d(before, after, 1, bias=False)
+        self.activation = activation()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of the same height and width."""
+        out: Tensor = self.activation(self.second(self.first(features)) + self.same(features))
+        return out
+
+
+def _widths(spec: ModelSpec) -> list[int]:
+    return [spec.width * 2**stage for stage in range(spec.depth)]
+
+
+def _residual_stages(spec: ModelSpec) -> list[nn.Module]:
+    """A stem, then residual blocks with a pool between two; the first works at 50×50."""
+    activation = ACTIVATIONS[spec.activation]
+    widths = _widths(spec)
+    stem = _normed_conv(1, widths[0], 5, activation, stride=2)
+    stages: list[nn.Module] = [stem, nn.MaxPool2d(2), ResidualBlock(widths[0], widths[0], activation)]
+    for before, after in itertools.pairwise(widths):
+        stages += [nn.MaxPool2d(2), ResidualBlock(before, after, activation)]
+    return stages
+
+
+def _normed_conv(
+    before: int, after: int, side: int, activation: type[nn.Module] | None = None, *, stride: int = 1
+) -> nn.Sequential:
+    """A convolution, batch-normed, and an activation, if any; the same as torchvision's Conv2dNormActivation."""
+    convolution = nn.Conv2d(before, after, side, stride, padding=side // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), *([activation()] if activation else []))
+
+
+def _start_at(out: nn.Linear | nn.Conv2d, value: float) -> None:
+    """Let a layer give about one value whatever its input: a unit that starts well above 0 does not start dead."""
+    assert out.bias is not None
+    nn.init.normal_(out.weight, std=0.01)
+    nn.init.constant_(out.bias, value)
+
+
+def _softplus_inverse(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
+
+
+def _one_channel(layer: nn.Conv2d) -> nn.Conv2d:
+    """A fresh layer of the same shape for grey tiles."""
+    bias = layer.bias is not None
+    return nn.Conv2d(1, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=bias)  # type: ignore[arg-type]
+
+
+ARCHITECTURES: Final[dict[str, Callable[[ModelSpec, Task, int, float], nn.Module]]] = {
+    "paper": Paper,
+    "residual": Residual,
+    "density": Density,
+    "resnet18": functools.partial(Backbone, "resnet18", "conv1", "fc"),
+    "convnext_tiny": functools.partial(Backbone, "convnext_tiny", "features.0.0", "classifier.2"),
+}

@@ -1,0 +1,78 @@
+"""Where a job finds and leaves things: folders, or s3://bucket/prefix, that every worker can reach."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellnet.bank.bank import Bank
+from cellnet.config.bank import BankSettings
+from cellnet.errors import ConfigError
+from cellnet.registry import signing
+from cellnet.registry.registry import Registry
+from cellnet.store.folder import FolderStore
+from cellnet.store.objects import Store
+from cellnet.store.place import open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The places of one job; one that the job does not use is left empty."""
+
+    bank: str = ""
+    registry: str = ""
+    runs: str | None = None
+    """Where Ray Train and Ray Tune keep checkpoints; None: `runs` beside the registry."""
+    endpoint_url: str | None = None
+    """Another S3 server than Amazon's."""
+    trusted_keys: str | None = None
+    """A file of public keys; where there is one, the registry's versions must be signed by one of them."""
+    signing_key: str | None = None
+    """A file with the private key that signs what is published."""
+
+    def open_bank(self) -> Bank:
+        """The bank. Raises NotFoundError where there is none."""
+        return Bank.open(self.bank, endpoint_url=self.endpoint_url)
+
+    def new_bank(self, settings: BankSettings | None = None) -> Bank:
+        """The bank, or an empty one in its place. Raises ConfigError if it has other settings."""
+        return Bank.create(self.bank, settings, endpoint_url=self.endpoint_url)
+
+    def open_registry(self) -> Registry:
+        """The registry; an empty place is an empty registry. Raises ConfigError for keys that cannot be read."""
+        return Registry.open(
+            self.registry,
+            endpoint_url=self.endpoint_url,
+            trusted=signing.load_trusted(Path(self.trusted_keys)) if self.trusted_keys else (),
+            signer=signing.load_signer(Path(self.signing_key)) if self.signing_key else None,
+        )
+
+    def open_runs(self) -> Store:
+        """The store of the runs; a folder is made."""
+        store = open_store(self.runs or _beside(self.registry), endpoint_url=self.endpoint_url)
+        if isinstance(store, FolderStore):
+            store.folder.mkdir(parents=True, exist_ok=True)
+        return store
+
+
+def _beside(registry: str) -> str:
+    """`runs` beside a registry; below it where the registry is a whole bucket."""
+    if not registry.startswith("s3://"):
+        return str(Path(registry).absolute().parent / "runs")
+    bucket, _, prefix = registry.removeprefix("s3://").strip("/").partition("/")
+    return "/".join(["s3:/", bucket, *prefix.split("/")[:-1], "runs"])
+
+
+def absolute(uri: str) -> str:
+    """A folder as an absolute path, `s3://...` as it is.
+
+    A Ray job runs in a copy of its working directory, where results would be lost and other nodes do not look:
+    there a relative folder is refused.
+    """
+    if "://" in uri:
+        return uri
+    if not Path(uri).is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise ConfigError(
+            f"a Ray job runs in a copy of its working directory, so {uri!r} would be lost with it; "
+            f"give an absolute path (for example $PWD/{uri}) or s3://bucket/prefix"
+        )
+    return os.path.abspath(uri)

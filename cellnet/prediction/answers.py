@@ -1,0 +1,110 @@
+"""What cellnet says of an image: the same object from `cellnet predict --json` and over HTTP. Free of torch."""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from pydantic import BaseModel, Field
+
+from cellnet.tasks import Task
+
+Magnification = Literal["matched", "rescaled", "assumed"]
+
+CAUTION: Final[dict[Magnification, int]] = {"matched": 0, "rescaled": 1, "assumed": 2}
+"""How little is sure of a magnification."""
+
+
+class Answer(BaseModel):
+    """What one model says of one frame."""
+
+    model: str
+    """The version that said it, `name@number`."""
+    task: Task
+    probabilities: dict[str, float] | None = None
+    """Of each lineage, of a classifier."""
+    count: float | None = None
+    """Cells in the whole frame, of a counter."""
+    count_low: float | None = None
+    count_high: float | None = None
+    """Ends of its interval, where the model has one."""
+    interval_level: float | None = None
+    """Share of true counts that such intervals are made to hold."""
+    unfamiliar: bool | None = None
+    """Whether the frame is unlike the training images; None where the model cannot tell."""
+    unfamiliar_reason: str | None = None
+    tiles: int
+    magnification: Magnification
+
+    @property
+    def lineage(self) -> str | None:
+        """The most probable lineage, of a classifier."""
+        return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
+
+
+class ModelRefs(BaseModel):
+    """The versions that answered; null where there is no such model."""
+
+    classifier: str | None = None
+    regressor: str | None = None
+
+
+class Timing(BaseModel):
+    """Where the time of an image went, in milliseconds."""
+
+    read_ms: float = Field(description="Decoding it, and cutting it into tiles.")
+    models_ms: float = Field(description="Waiting for the models, and running them.")
+    total_ms: float = Field(description="From its bytes to its prediction.")
+
+
+class Prediction(BaseModel):
+    """What the models say of one image, or why they cannot."""
+
+    image: str = Field(description="The image's name, as it was given.")
+    lineage: str | None = Field(default=None, description="The most probable lineage.")
+    probabilities: dict[str, float] | None = Field(default=None, description="Of each lineage; they sum to 1.")
+    count: float | None = Field(default=None, description="Cells in the whole frame.")
+    count_low: float | None = Field(
+        default=None, description="Low end of the count's interval; null where the model's test split allowed none."
+    )
+    count_high: float | None = Field(default=None, description="Its high end.")
+    interval_level: float | None = Field(
+        default=None, description="Share of true counts that such intervals are made to hold, like 0.9."
+    )
+    unfamiliar: bool | None = Field(
+        default=None,
+        description="True where the image is unlike the training images of a model that answered: do not rely on the "
+        "answer. Null where no model can tell.",
+    )
+    unfamiliar_reason: str | None = Field(default=None, description="Which model says so, and of how much of it.")
+    tiles: int | None = Field(default=None, description="Tiles that the frame was cut into.")
+    magnification: Magnification | None = Field(
+        default=None,
+        description="`matched` or `rescaled` to the training frames; `assumed` where a pixel size is not known.",
+    )
+    models: ModelRefs = Field(default_factory=ModelRefs, description="The versions that answered.")
+    timing: Timing | None = Field(default=None, description="Where its time went, as served.")
+    error: str | None = Field(default=None, description="Why this image could not be used; all else is null then.")
+
+
+def combine(image: str, answers: Sequence[Answer]) -> Prediction:
+    """One prediction from each model's answer: the most tiles, the least certain magnification."""
+    classified = next((answer for answer in answers if answer.task == "classify"), None)
+    counted = next((answer for answer in answers if answer.task == "count"), None)
+    least_sure = max(answers, key=lambda answer: CAUTION[answer.magnification])
+    told = [answer.unfamiliar for answer in answers if answer.unfamiliar is not None]
+    reasons = [f"{answer.model}: {answer.unfamiliar_reason}" for answer in answers if answer.unfamiliar]
+    return Prediction(
+        image=image,
+        lineage=classified.lineage if classified else None,
+        probabilities=classified.probabilities if classified else None,
+        count=counted.count if counted else None,
+        count_low=counted.count_low if counted else None,
+        count_high=counted.count_high if counted else None,
+        interval_level=counted.interval_level if counted else None,
+        unfamiliar=any(told) if told else None,
+        unfamiliar_reason="; ".join(reasons) or None,
+        tiles=max(answer.tiles for answer in answers),
+        magnification=least_sure.magnification,
+        models=ModelRefs(
+            classifier=classified.model if classified else None, regressor=counted.model if counted else None
+        ),
+    )

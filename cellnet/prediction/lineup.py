@@ -1,0 +1,137 @@
+"""Which models answer: a classifier, a counter, and counters that know single lineages best.
+
+A counter of one lineage is the champion of a model of its own, `regressor-A549`: where the classifier names A549, it
+counts; any other lineage is counted by `regressor`.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellnet.errors import ConfigError, NotFoundError
+from cellnet.prediction.answers import Answer
+from cellnet.prediction.model import Cut, FrameModel
+from cellnet.registry.records import ModelVersion
+from cellnet.registry.registry import Registry
+from cellnet.tasks import TASK_OF
+
+Model = TypeVar("Model")
+Other = TypeVar("Other")
+
+CHAMPION: Final = "champion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineup(Generic[Model]):
+    """The models that answer together: references, versions, or models in memory."""
+
+    classifier: Model | None = None
+    regressor: Model | None = None
+    """Counts what no other counter is for."""
+    by_lineage: Mapping[str, Model] = field(default_factory=dict)
+    """Counters of single lineages."""
+
+    def counter_for(self, lineage: str | None) -> Model | None:
+        """The counter of a lineage, else the general one, if there is one."""
+        return self.by_lineage.get(lineage or "", self.regressor)
+
+    def __iter__(self) -> Iterator[Model]:
+        named = (self.classifier, self.regressor, *self.by_lineage.values())
+        return (model for model in named if model is not None)
+
+    def map(self, function: Callable[[Model], Other]) -> "Lineup[Other]":
+        """The same with something else for each model."""
+        return Lineup(
+            classifier=None if self.classifier is None else function(self.classifier),
+            regressor=None if self.regressor is None else function(self.regressor),
+            by_lineage={lineage: function(model) for lineage, model in self.by_lineage.items()},
+        )
+
+
+def resolve_models(registry: Registry, classifier: str | None, regressor: str | None) -> Lineup[ModelVersion]:
+    """The versions that will answer: those named, or the champions that are there.
+
+    Counters of single lineages answer unless another counter is named. Raises NotFoundError when a model that was asked
+    for by name, or both champions, are not there, and ConfigError for one that does something else.
+    """
+    found: dict[str, ModelVersion] = {}
+    missing: list[NotFoundError] = []
+    for role, ref in (("classifier", classifier), ("regressor", regressor)):
+        try:
+            found[role] = checked(registry.resolve(ref or f"{role}:{CHAMPION}"), role)
+        except NotFoundError as error:
+            if ref is not None:
+                raise
+            missing.append(error)
+    by_lineage = {}
+    if regressor is None and "classifier" in found:
+        refs = lineage_refs(registry, found["classifier"].card.classes)
+        by_lineage = {lineage: checked(registry.resolve(ref), "regressor") for lineage, ref in refs.items()}
+    if not found:
+        raise NotFoundError(
+            f"the registry {registry.store.uri} has neither classifier:champion nor regressor:champion; "
+            "train a model, then: cellnet registry promote REF champion"
+        ) from missing[0]
+    return Lineup(classifier=found.get("classifier"), regressor=found.get("regressor"), by_lineage=by_lineage)
+
+
+def lineage_refs(registry: Registry, lineages: list[str]) -> dict[str, str]:
+    """References of the counters of single lineages that have a champion, by lineage."""
+    there = set(registry.store.folders(""))
+    wanted = {lineage: counter_name(lineage) for lineage in lineages}
+    return {
+        lineage: f"{name}:{CHAMPION}"
+        for lineage, name in wanted.items()
+        if name in there and CHAMPION in registry.aliases(name)
+    }
+
+
+def counter_name(lineage: str) -> str:
+    """The name of the model that counts one lineage alone.
+
+    >>> counter_name("SH-SY5Y"), counter_name("HUH7 denv")
+    ('regressor-SH-SY5Y', 'regressor-HUH7-denv')
+    """
+    return f"regressor-{re.sub(r'[^A-Za-z0-9._-]+', '-', lineage)}"[:64]
+
+
+def checked(version: ModelVersion, role: str) -> ModelVersion:
+    """The version. Raises ConfigError where it does not do what its role asks."""
+    task = version.card.task
+    if task != TASK_OF[role]:
+        raise ConfigError(
+            f"{version.ref} is a model to {task}, not to {TASK_OF[role]}; give another reference as {role}"
+        )
+    return version
+
+
+def answers(
+    models: Lineup[FrameModel], image_HW: NDArray[np.uint8] | NDArray[np.uint16], *, pixel_um: float | None
+) -> list[Answer]:
+    """What the classifier says of a frame, and the counter of the lineage that it names. Raises DataError."""
+    cuts = Cuts(image_HW, pixel_um)
+    said = [_answer(models.classifier, cuts)] if models.classifier else []
+    counter = models.counter_for(said[0].lineage if said else None)
+    return said + ([_answer(counter, cuts)] if counter else [])
+
+
+class Cuts:
+    """One frame as several models cut it: once for those that cut alike."""
+
+    def __init__(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> None:
+        self._frame = image_HW, pixel_um
+        self._made: dict[Hashable, Cut] = {}
+
+    def of(self, model: FrameModel) -> Cut:
+        """The frame's tiles for a model. Raises DataError where it cannot be cut."""
+        if model.cuts_by not in self._made:
+            self._made[model.cuts_by] = model.cut(*self._frame)
+        return self._made[model.cuts_by]
+
+
+def _answer(model: FrameModel, cuts: Cuts) -> Answer:
+    return model.answer_of(model.predict_cut(cuts.of(model)))

@@ -1,0 +1,102 @@
+"""A version as a model card, in Markdown (Mitchell et al. 2019, 10.1145/3287560.3287596)."""
+
+from collections.abc import Iterator
+
+from cellnet.errors import plain
+from cellnet.registry.records import Card, ModelVersion
+
+SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+
+
+def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> str:
+    """What a person should know of a version before using it: what it does, how well, on what, and what it is of."""
+    parts = {
+        "How well": [
+            *scored(version.card),
+            f"a report on frames that chose nothing: `cellnet evaluate {version.ref} {version.card.bank}`",
+        ],
+        "How sure": _sureness(version.card),
+        "What it takes": _input(version.card),
+        "Where it comes from": _provenance(version),
+        "Files": _files(version, signature),
+    }
+    title = f"# {version.ref}" + (f" ({', '.join(aliases)})" if aliases else "")
+    sections = (f"## {name}\n\n" + "\n".join(f"- {line}" for line in lines) for name, lines in parts.items())
+    return plain("\n\n".join([title, _purpose(version.card), *sections]))
+
+
+def size(count: int) -> str:
+    """Bytes for a person.
+
+    >>> size(12), size(378_400), size(44_700_000)
+    ('12 bytes', '378.4 kB', '44.7 MB')
+    """
+    for unit, name in SIZES:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"
+
+
+def _purpose(card: Card) -> str:
+    if card.task == "classify":
+        return f"Names the lineage of the cells in a frame: {', '.join(card.classes)}. It knows no others."
+    if card.config.lineage:
+        return f"Counts the cells in a frame of {card.config.lineage}. It was trained on no other lineage."
+    return "Counts the cells in a frame."
+
+
+def scored(card: Card) -> Iterator[str]:
+    """What its scores were, split by split, and what to think of them."""
+    for split, scores in card.scores.items():
+        if figures := ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float)):
+            yield f"{split} split, per tile: {figures}"
+    if card.config.protocol == "paper":
+        yield "trained under protocol=paper: these scores leak, since parts of the same frames were trained on"
+    elif not card.scores.get("test"):
+        yield "the bank had no test split: the last epoch was taken, and nothing was scored"
+    else:
+        yield "the test split chose between epochs, so its scores are a little too good"
+
+
+def _sureness(card: Card) -> Iterator[str]:
+    if card.calibration is None:
+        yield "not calibrated; `cellnet calibrate` publishes a version that is"
+    else:
+        yield from card.calibration.lines(card.task)
+
+
+def _input(card: Card) -> Iterator[str]:
+    preprocess, (height, width) = card.preprocess, card.frame_px
+    rule = preprocess.intensity
+    unit = "percentiles" if rule.rule == "percentile" else "grey values"
+    yield f"frames like those of the training: {width}×{height} pixels in the median, " + (
+        f"{preprocess.pixel_um:g} µm a pixel" if preprocess.pixel_um else "of a pixel size that was not known"
+    )
+    yield f"cut into tiles of {preprocess.tile_px[1]}×{preprocess.tile_px[0]} pixels, each resized to 200×200"
+    yield f"grey: {unit} {rule.low:g} to {rule.high:g} of the frame become 0 to 255; kernel {preprocess.kernel}"
+
+
+def _provenance(version: ModelVersion) -> Iterator[str]:
+    card, model = version.card, version.card.config.model
+    yield f"network {model.architecture}, activation {model.activation}, width {model.width}, depth {model.depth}"
+    yield f"trained on {card.bank}, digest {card.bank_digest[:12]}; seed {card.config.seed}, {len(card.history)} epochs"
+    if card.search:
+        yield f"the best of {len(card.search)} combinations of a search" + (f", {card.sweep}" if card.sweep else "")
+    if version.origin:
+        yield f"imported from {version.origin.ref} of {version.origin.registry}"
+    if card.parent:
+        yield f"made from {card.parent}" + (" there" if version.origin else "")
+    yield f"created {card.created} by cellnet {card.code_version}"
+    if card.packages:
+        yield "with " + ", ".join(f"{name} {number}" for name, number in card.packages.items())
+
+
+def _files(version: ModelVersion, signature: str) -> Iterator[str]:
+    for role, blob in version.blobs.items():
+        yield f"{role}, {size(blob.size)}, sha256 {blob.sha256[:12]}…"
+    if check := version.card.onnx:
+        yield (
+            f"model.onnx (opset {check.opset}) gave what torch gives on {check.tiles} tiles, "
+            f"within {check.max_difference:.1g}"
+        )
+    yield signature

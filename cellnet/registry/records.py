@@ -1,0 +1,193 @@
+"""What a registry writes down: versions, their cards, and the moves of aliases."""
+
+import logging
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cellnet.certainty.calibration import Calibration
+from cellnet.config.loading import Frozen, is_none
+from cellnet.config.train import Preprocess, TrainConfig
+from cellnet.errors import ConfigError, IntegrityError
+from cellnet.store.objects import MOST_BYTES
+from cellnet.tasks import Task
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Record = TypeVar("Record", bound=BaseModel)
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+RECORD_BYTES: Final = 64 * 2**20
+"""Of a version or a move; more is not read."""
+ONNX: Final = "model.onnx"
+REPORT: Final = "report.html"
+
+
+class OnnxCheck(Frozen):
+    """What was compared when a model was exported: its outputs in ONNX Runtime beside those in torch."""
+
+    opset: int
+    """Version of ONNX's operators."""
+    tiles: int
+    """Tiles compared."""
+    max_difference: float
+    """Largest difference of a probability, or of a count as a share of it (of 1 where it is below)."""
+
+
+class Card(Frozen):
+    """What is told of a model, besides its weights."""
+
+    task: Task
+    classes: list[str]
+    """The lineages in the order of the logits; empty for a counter."""
+    config: TrainConfig
+    preprocess: Preprocess
+    frame_px: tuple[int, int]
+    """Median height and width of the training frames, in pixels."""
+    bank: str
+    bank_digest: str
+    scores: dict[str, dict[str, Any]]
+    """By split; `test` chose this model, `holdout` is its report."""
+    history: list[dict[str, Any]]
+    """One row an epoch: loss and test scores."""
+    code_version: str
+    packages: dict[str, str]
+    created: str
+    """UTC, ISO 8601."""
+    search: list[dict[str, Any]] | None = None
+    """The trials of the search that chose this model, if one did."""
+    calibration: Calibration | None = None
+    """Temperature and intervals; None of models published before there were any."""
+    onnx: OnnxCheck | None = None
+    """What the ONNX export was compared by; None of models published before there was one."""
+    parent: str | None = None
+    """The version that this one was made from, `name@number`, if one was."""
+    sweep: str | None = None
+    """Place of the search that chose this model, if one did."""
+
+
+class Blob(Frozen):
+    """Stored bytes."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0, le=MOST_BYTES)]
+
+
+Role = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+
+
+class Origin(Frozen):
+    """Where a version was imported from."""
+
+    registry: str
+    ref: str
+    record_sha256: str
+    """Of its record there."""
+
+
+class ModelVersion(Frozen):
+    """An immutable model: `name@number`."""
+
+    name: str
+    number: int
+    blobs: dict[Role, Blob]
+    """By role: `weights.safetensors`, `model.onnx`, and so on."""
+    card: Card
+    origin: Origin | None = None
+    """Of a version that was imported."""
+    id: str = ""
+    """Of this publishing alone, so that its record is like no other's."""
+
+    @property
+    def ref(self) -> str:
+        """`name@number`."""
+        return f"{self.name}@{self.number}"
+
+
+class Evidence(Frozen):
+    """A version beside the one that an alias points at, on the same frames that neither was trained on."""
+
+    champion: int
+    """The number of the version that the alias pointed at, or of `against`."""
+    against: str | None = Field(default=None, exclude_if=is_none)
+    """`name@number` of a champion of another model: the one that counted a lineage before it had a counter."""
+    lineage: str | None = Field(default=None, exclude_if=is_none)
+    """The one lineage that the frames were of; None for all."""
+    bank: str
+    bank_digest: str
+    split: str
+    unit: Literal["tile", "frame"]
+    score: str
+    n: int
+    groups: int
+    values: tuple[float, float]
+    """The score of the challenger, and of the champion."""
+    difference: float
+    """Above 0 where the challenger is better."""
+    interval: tuple[float, float]
+    """95 % of a paired bootstrap over groups."""
+    same_bank: tuple[bool, bool]
+    """Whether the challenger, and the champion, were trained on this state of the bank."""
+
+    @property
+    def shows_better(self) -> bool:
+        """Whether the challenger is better beyond chance: all of the interval is above 0, of two groups or more."""
+        return self.groups > 1 and self.interval[0] > 0
+
+    def __str__(self) -> str:
+        """In one line for a person."""
+        (new, old), (low, high) = self.values, self.interval
+        other = f" of {self.against}" if self.against else ""
+        frames = f"{self.lineage} in the {self.split}" if self.lineage else f"the {self.split}"
+        return (
+            f"{self.score} {new:.3f} against {old:.3f}{other} per {self.unit} of {frames} (n={self.n}, "
+            f"{self.groups} group{'s' * (self.groups != 1)}), better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
+        )
+
+
+class AliasMove(BaseModel):
+    """One entry of an alias's log."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    alias: str
+    entry: int
+    number: int
+    previous: int | None
+    reason: str
+    moved: str
+    """UTC, ISO 8601."""
+    evidence: Evidence | None = None
+    """Of a move that was decided by a comparison."""
+    fixed: bool = False
+    """Whether this is a tag, which does not move."""
+    id: str = ""
+    """Of this move alone, so that its record is like no other's."""
+
+
+def parse_ref(ref: str) -> tuple[str, int | None, str | None]:
+    """(name, number, None) of `name@7`, or (name, None, alias) of `name:alias`. Raises ConfigError.
+
+    >>> parse_ref("classifier@7"), parse_ref("classifier:champion")
+    (('classifier', 7, None), ('classifier', None, 'champion'))
+    """
+    match = re.fullmatch(rf"({NAME.pattern})(?:@([1-9][0-9]{{0,8}})|:({NAME.pattern}))", ref)
+    if match is None:
+        raise ConfigError(f"{ref!r} is not a reference; write name@7 or name:alias, like classifier:champion")
+    name, number, alias = match.groups()
+    return name, int(number) if number else None, alias
+
+
+def parsed(kind: type[Record], data: bytes, what: str) -> Record:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))[:200]
+        raise IntegrityError(f"{what} is damaged: {where + ': ' if where else ''}{first['msg']:.200}") from error

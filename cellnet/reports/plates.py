@@ -1,0 +1,197 @@
+"""A plate of wells drawn: its counts as a heat map, and its lineages beside."""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from cellnet.images.wells import COLUMNS, ROWS, Well
+from cellnet.prediction.answers import Prediction
+from cellnet.reports.plots import BLUE, INK, LINES, ORANGE, plain
+
+LAYOUTS: Final = ((8, 12), (len(ROWS), COLUMNS))
+"""Rows and columns of plates of 96 and of 384 wells."""
+GREY: Final = "#8a8f96"
+DPI: Final = 130
+ROWS_IN: Final = 0.4
+"""Left of a plate, for the letters of its rows."""
+ASIDE_IN: Final = 1.9
+"""Right of it, for what its colours mean."""
+ABOVE_IN: Final = 0.8
+"""Above it, for a title and its columns."""
+TITLE_IN: Final = 0.45
+LEGEND_IN: Final = 0.45
+EMPTY: Final[dict[str, Any]] = {"facecolor": "none", "edgecolor": "#c9ccd1", "linewidth": 0.8}
+UNFAMILIAR: Final[dict[str, Any]] = {"facecolor": "none", "edgecolor": ORANGE, "linewidth": 1.4, "hatch": "///"}
+BAD: Final[dict[str, Any]] = {"marker": "x", "color": GREY, "linestyle": "none", "markersize": 7}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WellSummary:
+    """What is said of a well: of all its images together."""
+
+    images: int
+    """Those that could be used."""
+    count: float | None = None
+    """The mean over its images."""
+    lineage: str | None = None
+    """Of the highest mean probability."""
+    probability: float | None = None
+    unfamiliar: bool = False
+    """Whether half of its images or more are unlike the training images."""
+
+
+def summarise(predictions: Sequence[Prediction]) -> WellSummary:
+    """One answer for a well from those for its images; the bad ones do not count."""
+    good = [one for one in predictions if one.error is None]
+    counts = [one.count for one in good if one.count is not None]
+    named = [one.probabilities for one in good if one.probabilities]
+    means = {name: float(np.mean([one[name] for one in named])) for name in (named[0] if named else ())}
+    lineage = max(means, key=means.__getitem__) if means else None
+    return WellSummary(
+        images=len(good),
+        count=float(np.mean(counts)) if counts else None,
+        lineage=lineage,
+        probability=means[lineage] if lineage is not None else None,
+        unfamiliar=bool(good) and 2 * sum(one.unfamiliar is True for one in good) >= len(good),
+    )
+
+
+def draw_plate(wells: Mapping[Well, WellSummary], *, name: str) -> bytes:
+    """A plate as a PNG: a panel of counts, and one of lineages, each where it is known of any well.
+
+    The plate has 96 wells, or 384 where one of those seen needs them. Wells without an image are empty.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    look = _Look(wells)
+    named = any(said.lineage is not None for said in wells.values())
+    counted = any(said.count is not None for said in wells.values())
+    draws = [_draw_counts] * (counted or not named) + [_draw_lineages] * named
+    down, across = (len(draws), 1) if look.large else (1, len(draws))
+    wide_in, high_in = look.columns * look.well_in, look.rows * look.well_in
+    panel_in = np.array([ROWS_IN + wide_in + ASIDE_IN, ABOVE_IN + high_in])
+    size_in = panel_in * (across, down) + (0, LEGEND_IN + TITLE_IN)
+    with matplotlib.rc_context({"font.size": 10, "legend.frameon": False, "text.color": INK, "hatch.linewidth": 0.8}):
+        figure = Figure(figsize=tuple(size_in.tolist()))
+        for number, draw in enumerate(draws):
+            corner_in = panel_in * (number % across, down - 1 - number // across) + (ROWS_IN, LEGEND_IN)
+            axis = figure.add_axes((*(corner_in / size_in).tolist(), *((wide_in, high_in) / size_in).tolist()))
+            look.draw_empty(axis)
+            draw(axis, wells, look)
+        images = sum(said.images for said in wells.values())
+        title = f"{plain(name, 60)}: {len(wells)} wells, {images:,} images"
+        figure.text(0.15 / size_in[0], 1 - 0.3 / size_in[1], title, fontsize=13)
+        figure.legend(handles=look.legend(), loc="lower left", ncols=3, fontsize=9)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_counts(axis: Any, wells: Mapping[Well, WellSummary], look: "_Look") -> None:
+    """Each well the bluer the more cells an image of it has."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    shades = LinearSegmentedColormap.from_list("cells", [_tint(BLUE, 0.04), _tint(BLUE, 0.75)])
+    scale = Normalize(0, max((said.count for said in wells.values() if said.count is not None), default=0) or 1)
+    for well, said in wells.items():
+        if said.count is not None:
+            look.fill(axis, well, shades(scale(said.count)), _short(said.count))
+    look.title(axis, "cells an image, the mean of each well")
+    bar = axis.figure.colorbar(ScalarMappable(scale, shades), cax=axis.inset_axes((1.02, 0, 0.02, 1)))
+    bar.outline.set_visible(False)
+
+
+def _draw_lineages(axis: Any, wells: Mapping[Well, WellSummary], look: "_Look") -> None:
+    """Each well in the colour of its lineage."""
+    from matplotlib.patches import Patch
+
+    found = Counter(said.lineage for said in wells.values() if said.lineage is not None)
+    tints = [_tint(colour, share) for share in (0.7, 0.3) for colour in LINES]
+    colours = {name: tints[place % len(tints)] for place, name in enumerate(sorted(found))}
+    for well, said in wells.items():
+        if said.lineage is not None:
+            look.fill(axis, well, colours[said.lineage], f"{100 * (said.probability or 0):.0f}")
+    look.title(axis, "lineage, with its mean probability in %")
+    shown = [Patch(facecolor=colours[name], label=f"{plain(name)} ({found[name]})") for name in colours]
+    axis.legend(handles=shown, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, borderaxespad=0)
+
+
+class _Look:
+    """How the wells of a plate are drawn: round on plates of 96, square on those of 384."""
+
+    def __init__(self, wells: Mapping[Well, WellSummary]) -> None:
+        self.wells = wells
+        self.large = any(well.row > LAYOUTS[0][0] or well.column > LAYOUTS[0][1] for well in wells)
+        self.rows, self.columns = LAYOUTS[self.large]
+        self.well_in = 0.42 if self.large else 0.58
+
+    def draw_empty(self, axis: Any) -> None:
+        """The plate with its rows and columns; wells whose images could not be used are crossed out."""
+        from matplotlib.collections import PatchCollection
+
+        axis.set(xlim=(0.5, self.columns + 0.5), ylim=(self.rows + 0.5, 0.5))
+        axis.set_axis_off()  # ticks would take most of the time
+        wells = [Well(row + 1, column + 1) for row, column in np.ndindex(self.rows, self.columns)]
+        axis.add_collection(PatchCollection([self._shape(well) for well in wells], **EMPTY))
+        for well in wells[: self.columns]:
+            axis.text(well.column, 0.3, str(well.column), ha="center", va="bottom", fontsize=9)
+        for well in wells[:: self.columns]:
+            axis.text(0.35, well.row, well.letter, ha="right", va="center", fontsize=9)
+        bad = [well for well in wells if well in self.wells and not self.wells[well].images]
+        axis.plot([well.column for well in bad], [well.row for well in bad], **BAD)
+
+    def title(self, axis: Any, text: str) -> None:
+        """Above the columns."""
+        axis.text(0.5, 0.5 - 0.4 / self.well_in, text, ha="left", va="bottom", fontsize=11)
+
+    def fill(self, axis: Any, well: Well, colour: Any, text: str) -> None:
+        """A well in its colour with a text in it, hatched where its images are unlike the training images."""
+        axis.add_artist(self._shape(well, facecolor=colour, edgecolor=INK, linewidth=0.5))
+        unfamiliar = self.wells[well].unfamiliar
+        if unfamiliar:
+            axis.add_artist(self._shape(well, **UNFAMILIAR))
+        behind = dict(facecolor=(1, 1, 1, 0.85), edgecolor="none", boxstyle="round,pad=0.15") if unfamiliar else None
+        size = 6.5 if self.large else 8.5
+        axis.text(well.column, well.row, text, ha="center", va="center_baseline", fontsize=size, bbox=behind)
+
+    def legend(self) -> list[Any]:
+        """What the wells that are not plain mean."""
+        from matplotlib.lines import Line2D
+        from matplotlib.patches import Patch
+
+        shown: list[Any] = [Patch(**EMPTY, label="no image")]
+        if any(said.unfamiliar for said in self.wells.values()):
+            shown.append(Patch(**UNFAMILIAR, label="unlike the training images: do not rely on it"))
+        if not all(said.images for said in self.wells.values()):
+            shown.append(Line2D([], [], **BAD, label="no image could be used"))
+        return shown
+
+    def _shape(self, well: Well, **style: Any) -> Any:
+        from matplotlib.patches import Circle, Rectangle
+
+        x, y = well.column, well.row
+        return Rectangle((x - 0.42, y - 0.42), 0.84, 0.84, **style) if self.large else Circle((x, y), 0.43, **style)
+
+
+def _tint(colour: str, share: float) -> tuple[float, float, float]:
+    """A colour mixed with white."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(colour))
+    return red, green, blue
+
+
+def _short(count: float) -> str:
+    """
+    >>> _short(3.14159), _short(9.96), _short(12345.6)
+    ('3.1', '10', '12k')
+    """
+    if round(count) >= 10_000:
+        return f"{count / 1000:.0f}k"
+    return f"{count:.0f}" if round(count, 1) >= 10 else f"{count:.1f}"

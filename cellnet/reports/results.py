@@ -1,0 +1,281 @@
+"""The folder of a job of predictions: what is done, as it comes, and at the end its tables and pictures.
+
+    OUT/settings.json                  the models, and what else decides an answer; which pictures were drawn
+    OUT/parts/*.parquet                predictions as they came: what the same command, given again, need not do again
+    OUT/predictions.csv, .parquet      all rows of the last command that ended, in the order of its images
+    OUT/plate.png                      counts and lineages well by well; of several plates, plate-NAME.png of each
+
+Every file is seen whole or not at all. Images of the user's may be in OUT too, whatever their names.
+"""
+
+import io
+import itertools
+import json
+import os
+import re
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cellnet.errors import ConfigError, DataError, NotFoundError
+from cellnet.images.wells import Well, well_of
+from cellnet.prediction.answers import Prediction
+from cellnet.prediction.sources import S3, Source, plate_names
+from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
+from cellnet.reports.plates import draw_plate, summarise
+from cellnet.store.objects import Store
+from cellnet.store.place import open_store
+
+SETTINGS: Final = "settings.json"
+PICTURES: Final = "pictures"
+"""Which pictures were drawn, beside the settings."""
+PARTS: Final = "parts/"
+TABLE: Final = "predictions"
+KEEP_S: Final = 2.0
+"""How often what has come is kept, in seconds: what a job that is killed loses at most."""
+ROWS: Final = 1000
+"""Rows that are made into text at a time."""
+
+NUMBERS: Final = ("probability", "count", "count_low", "count_high", "interval_level")
+TYPES: Final = dict.fromkeys(NUMBERS, pa.float64()) | {
+    "unfamiliar": pa.bool_(),
+    "tiles": pa.int64(),
+    "probabilities": pa.map_(pa.string(), pa.float64()),
+}
+SAID: Final = pa.schema([(name, TYPES.get(name, pa.string())) for name in (*COLUMNS, "probabilities")])
+"""A prediction."""
+PART: Final = pa.schema([*SAID, ("place", pa.string()), ("stamp", pa.string()), ("page", pa.string())])
+WELL: Final = pa.schema([("plate", pa.string()), ("well", pa.string()), ("row", pa.string()), ("column", pa.int64())])
+"""`row` is a letter."""
+
+Said = tuple[Source, list[Prediction]]
+"""An image, and what is said of it: of its pages, where several were asked for."""
+
+
+class Results:
+    """What a job of predictions keeps, and what those before it left."""
+
+    def __init__(self, store: Store, settings: Mapping[str, Any]) -> None:
+        self.store = store
+        self._settings = settings
+        self._tables = [_part(store, key) for key in store.keys(PARTS) if _PART.fullmatch(key)]
+        self._left = _latest(self._tables)
+        self._waiting: list[dict[str, Any]] = []
+        self._kept_s = time.monotonic()
+
+    @classmethod
+    def open(
+        cls, place: str, settings: Mapping[str, Any], *, endpoint_url: str | None = None, overwrite: bool = False
+    ) -> Self:
+        """The results in a folder or s3://bucket/prefix; with `overwrite` those that are there go.
+
+        Raises ConfigError where it holds predictions by other models or settings, or files of something else.
+        """
+        store = open_store(place, endpoint_url=endpoint_url)
+        left, pictures = _settings_of(store)
+        there = [key for key in store.keys("") if key in pictures or _is_ours(key)]
+        if overwrite:
+            for key in there:
+                if key != SETTINGS:  # replaced once the pictures that it knows are gone
+                    store.delete(key)
+        elif there:
+            _check_settings(place, left, settings)
+        results = cls(store, settings)
+        results._note(() if overwrite else pictures)
+        return results
+
+    def done(self, sources: Iterable[Source]) -> dict[str, list[int]]:
+        """The keys of images that are predicted already, with the rows to give `left`; those that failed are not."""
+        stamps = {source.key: source.stamp for source in sources}
+        rows: dict[str, list[int]] = defaultdict(list)
+        failed = set()
+        columns = [self._left.column(name).to_pylist() for name in ("place", "stamp", "error")]
+        for row, (place, stamp, error) in enumerate(zip(*columns, strict=True)):
+            if stamps.get(place) == stamp:
+                rows[place].append(row)
+                failed |= set() if error is None else {place}
+        return {place: found for place, found in rows.items() if place not in failed}
+
+    def left(self, source: Source, rows: Iterable[int]) -> list[Prediction]:
+        """What was said of an image, under the name that it has now."""
+        found = [self._left.slice(row, 1).to_pylist()[0] for row in rows]
+        return [prediction_of({**row, "image": source.name + row["page"]}) for row in found]
+
+    def add(self, said: Iterable[Said]) -> None:
+        """What is said of some images, kept soon."""
+        for source, predictions in said:
+            about = {"place": source.key, "stamp": source.stamp}
+            self._waiting += [
+                {**row_of(one), **about, "page": one.image.removeprefix(source.name)} for one in predictions
+            ]
+        if time.monotonic() - self._kept_s > KEEP_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Keep now what has come."""
+        if self._waiting:
+            table = pa.Table.from_pylist(self._waiting, PART)
+            last = max((key for key in self.store.keys(PARTS) if _PART.fullmatch(key)), default=f"{PARTS}000000")
+            number = int(last[len(PARTS) :][:6]) + 1
+            self.store.put(f"{PARTS}{number:06}-{secrets.token_hex(3)}.parquet", _parquet(table))
+            self._tables.append(table)
+            self._waiting = []
+        self._kept_s = time.monotonic()
+
+    def finish(self, sources: Sequence[Source]) -> list[str]:
+        """Write the tables, and a picture of every plate of which two wells are known; gives where."""
+        self.flush()
+        table, of_rows = _in_order(_latest(self._tables), sources)
+        plates = plate_names({source.folder for source in sources if source.well})
+        table = _with_wells(table, of_rows, plates)
+        _, before = _settings_of(self.store)
+        pictures = _pictures(table, taken=set(self.store.keys("plate")) - before)
+        written = {f"{TABLE}.csv": _csv(table), f"{TABLE}.parquet": _parquet(table)} | pictures
+        self._note({*before, *pictures})  # first, so that none is left unknown where the job is killed
+        for key in before - pictures.keys():
+            self.store.delete(key)
+        for key, data in written.items():
+            self.store.put(key, data)
+        self._note(pictures)
+        return [f"{self.store.uri}/{key}" for key in written]
+
+    def _note(self, pictures: Iterable[str]) -> None:
+        """Write down the settings, and which pictures are drawn."""
+        noted = {**self._settings, PICTURES: sorted(pictures)}
+        self.store.put(SETTINGS, json.dumps(noted, indent=1).encode())
+
+
+def drawn_in(place: str, endpoint_url: str | None) -> set[str]:
+    """Where the pictures are that jobs of predictions drew in a folder or s3://bucket/prefix."""
+    _, pictures = _settings_of(open_store(place, endpoint_url=endpoint_url))
+    above = place.rstrip("/") if place.startswith(S3) else os.path.abspath(place)
+    return {f"{above}/{name}" for name in pictures}
+
+
+def _is_ours(key: str) -> bool:
+    """Whether a job of predictions keeps its rows or settings under that name."""
+    return key in (SETTINGS, f"{TABLE}.csv", f"{TABLE}.parquet") or _PART.fullmatch(key) is not None
+
+
+_PART: Final = re.compile(rf"{PARTS}\d{{6}}-[0-9a-f]{{6}}\.parquet")
+_PICTURE: Final = re.compile(r"plate(-[A-Za-z0-9._-]+)?\.png")
+
+
+def _settings_of(store: Store) -> tuple[dict[str, Any], set[str]]:
+    """The settings of the jobs before, and the pictures that they drew; none of what something else left."""
+    try:
+        found = json.loads(store.get(SETTINGS))
+    except (NotFoundError, ValueError):
+        return {}, set()
+    settings = found if isinstance(found, dict) else {}
+    pictures = settings.pop(PICTURES, None)
+    names = pictures if isinstance(pictures, list) else []
+    return settings, {name for name in names if isinstance(name, str) and _PICTURE.fullmatch(name)}
+
+
+def _check_settings(place: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless both are the same."""
+    if there == wanted:
+        return
+    next_step = "give another --out, or --overwrite"
+    if there.keys() != wanted.keys():
+        raise ConfigError(f"{place} holds files of something else than this command; {next_step}")
+    if there["models"] != wanted["models"]:
+        names, other = (", ".join(found["models"]) for found in (there, wanted))
+        other = "others of these names" if names == other else other
+        raise ConfigError(f"{place} holds predictions by {names}, not by {other}; {next_step}")
+    key = next(key for key in wanted if there[key] != wanted[key])
+    option = f"--{key.replace('_', '-')}"
+    one, other = (f"no {option}" if found[key] is None else f"{option} {found[key]}" for found in (there, wanted))
+    raise ConfigError(f"{place} holds predictions made with {one}, not with {other}; {next_step}")
+
+
+def _part(store: Store, key: str) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(store.get(key))).cast(PART)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise DataError(
+            f"{store.uri}/{key} is damaged, or of another version of cellnet; give another --out, or --overwrite"
+        ) from error
+
+
+def _latest(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all parts; of an image that is in several, those of the last."""
+    last = {place: number for number, table in enumerate(tables) for place in table.column("place").to_pylist()}
+    return pa.concat_tables(
+        [
+            table.filter(pa.array([last[place] == number for place in table.column("place").to_pylist()], pa.bool_()))
+            for number, table in enumerate(tables)
+        ]
+        or [PART.empty_table()]
+    ).combine_chunks()
+
+
+def _in_order(table: pa.Table, sources: Sequence[Source]) -> tuple[pa.Table, list[Source]]:
+    """The rows of these images in their order, and the image of each row."""
+    numbers = {source.key: number for number, source in enumerate(sources)}
+    place_N = np.array([numbers.get(place, -1) for place in table.column("place").to_pylist()], np.int64)
+    rows = np.argsort(place_N, kind="stable")
+    rows = rows[place_N[rows] >= 0]
+    return table.take(rows), [sources[number] for number in place_N[rows]]
+
+
+def _with_wells(table: pa.Table, of_rows: Sequence[Source], plates: Mapping[str, str]) -> pa.Table:
+    """The rows under the images' names of now, with their wells where these are known."""
+    pages = table.column("page").to_pylist()
+    image = pa.array([source.name + page for source, page in zip(of_rows, pages, strict=True)], pa.string())
+    table = table.set_column(0, "image", image)
+    wells = pa.Table.from_pylist([_well_cells(source, plates) for source in of_rows], WELL)
+    for name in WELL.names:
+        table = table.append_column(name, wells.column(name))
+    return table.select([*COLUMNS, *WELL.names, "probabilities", "place"])
+
+
+def _well_cells(source: Source, plates: Mapping[str, str]) -> dict[str, Any]:
+    if source.well is None:
+        return {}
+    well, plate = source.well, plates[source.folder]
+    return {"plate": plate, "well": well.name, "row": well.letter, "column": well.column}
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows, of which few are in memory as Python's own at a time."""
+    for batch in table.to_batches(max_chunksize=ROWS):
+        yield from batch.to_pylist()
+
+
+def _csv(table: pa.Table) -> bytes:
+    return "".join(csv_lines(_rows(table), [*COLUMNS, *WELL.names])).encode()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _pictures(table: pa.Table, *, taken: Container[str]) -> dict[str, bytes]:
+    """Every plate of which two wells are known, by a name for its picture that is not taken."""
+    plates: dict[str, dict[Well, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
+    for row in _rows(table.filter(pc.is_valid(table.column("well")))):
+        well = well_of(row["well"])
+        assert well is not None
+        plates[row["plate"]][well].append(prediction_of(row))
+    drawn = {
+        plate: draw_plate({well: summarise(said) for well, said in wells.items()}, name=plate)
+        for plate, wells in plates.items()
+        if len(wells) > 1
+    }
+    named: dict[str, bytes] = {}
+    for plate, picture in drawn.items():
+        name = "plate" if len(drawn) == 1 else f"plate-{re.sub(r'[^A-Za-z0-9._-]+', '_', plate)[:80]}"
+        names = itertools.chain([f"{name}.png"], (f"{name}-{number}.png" for number in itertools.count(2)))
+        named[next(free for free in names if free not in named and free not in taken)] = picture
+    return named

@@ -1,0 +1,57 @@
+"""Objects by key: what a store does, whatever it lies in."""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple, Protocol
+
+from cellnet.errors import IntegrityError
+
+MOST_BYTES: Final = 2**32
+"""Of an object; more is not read."""
+THREADS: Final = 16
+"""Connections that one S3 client keeps."""
+
+
+class Entry(NamedTuple):
+    """What a listing says of an object."""
+
+    key: str
+    size: int
+    modified: float
+    """Seconds since 1970, by the store's clock."""
+
+
+class Store(Protocol):
+    """Bytes by key; keys are relative paths with forward slashes."""
+
+    uri: str
+    endpoint_url: str | None
+
+    def get(self, key: str, *, limit: int = MOST_BYTES) -> bytes:
+        """The bytes of a key. Raises NotFoundError, and IntegrityError where they are more than `limit`, unread."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace; readers see the old bytes or the new."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write if the key is free, and say whether it was."""
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is gone already is fine."""
+
+    def entries(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """Every object whose key starts with the prefix and comes after another key, in order, page by page."""
+
+    def folders(self, prefix: str) -> list[str]:
+        """What stands between the prefix and the next slash, each once, in order."""
+
+    def sweep(self, prefix: str, before: float) -> int:
+        """Remove what was left below a folder by writes that began before a time and never ended; say how many."""
+
+    def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        """The keys of `entries`."""
+        return (entry.key for entry in self.entries(prefix, after=after))
+
+
+def check_size(size: int, limit: int, what: str) -> None:
+    if size > limit:
+        raise IntegrityError(f"{what} has {size} bytes, and at most {limit} are expected; it was not read")

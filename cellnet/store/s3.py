@@ -1,0 +1,252 @@
+"""Objects below a prefix of a bucket, through boto3.
+
+`create` rests on `If-None-Match: *`, which some servers accept and ignore, so that is probed before the first write.
+
+What S3 is asked for how long: 5 s to connect, 20 s for the next byte, four attempts with growing, random pauses
+(botocore's standard mode); then UnavailableError."""
+
+import contextlib
+import io
+import os
+import random
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from cellnet.errors import ConfigError, NotFoundError, RegistryError, UnavailableError
+from cellnet.store.objects import MOST_BYTES, THREADS, Entry, Store, check_size
+
+PROBE_KEY: Final = ".cellnet-probe"
+PART_BYTES: Final = 32 * 2**20
+"""Objects larger than two of these are sent to S3 in such parts."""
+ATTEMPTS: Final = 4
+CONNECT_S: Final = 5
+READ_S: Final = 20
+MISSING: Final = ("NoSuchKey", "404")
+TAKEN: Final = ("PreconditionFailed", "412")
+CONTENDED: Final = ("ConditionalRequestConflict", "OperationAborted", "409")
+
+
+class S3Store(Store):
+    """Objects below a prefix of a bucket, through boto3: its chain gives credentials, region and addressing style."""
+
+    def __init__(self, uri: str, *, endpoint_url: str | None = None) -> None:
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise ConfigError(f"{uri!r} names no bucket; write s3://bucket/prefix")
+        self.uri = uri.rstrip("/")
+        self.bucket = bucket
+        self.prefix = prefix.strip("/")
+        self.endpoint_url = endpoint_url
+        self.encryption = _encryption(os.environ.get("CELLNET_S3_SSE", ""))
+        self._client: Any = None
+        self._probed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_client": None}  # clients do not travel between processes
+
+    def get(self, key: str, *, limit: int = MOST_BYTES) -> bytes:
+        for attempt in range(1, ATTEMPTS + 1):
+            with self._translated(f"read {key}"):
+                answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
+                check_size(answer.get("ContentLength", 0), limit, f"{key} in {self.uri}")
+                try:
+                    data: bytes = answer["Body"].read() if "ContentLength" in answer else answer["Body"].read(limit + 1)
+                    check_size(len(data), limit, f"{key} in {self.uri}")
+                    return data
+                except _broken():  # in the middle of an answer, where botocore does not ask again
+                    if attempt == ATTEMPTS:
+                        raise
+            _pause(attempt)
+        raise AssertionError("unreachable")
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._translated(f"write {key}"):
+            self._send(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        if not self._probed:
+            self._probe()
+        return self._create(key, data)
+
+    def delete(self, key: str) -> None:
+        with self._translated(f"remove {key}"):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def entries(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        cut = len(self.prefix) + 1 if self.prefix else 0
+        for page in self._pages(prefix, **({"StartAfter": self._key(after)} if after else {})):
+            for item in page.get("Contents", ()):
+                key = item["Key"][cut:]
+                if key != PROBE_KEY and not item["Key"].endswith("/"):  # those are other programs' folder marks
+                    yield Entry(key, item["Size"], item["LastModified"].timestamp())
+
+    def folders(self, prefix: str) -> list[str]:
+        found = [
+            item["Prefix"] for page in self._pages(prefix, Delimiter="/") for item in page.get("CommonPrefixes", ())
+        ]
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
+    def sweep(self, prefix: str, before: float) -> int:
+        swept = 0
+        with self._translated("find unfinished uploads"):
+            pages = self.client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix)):
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"].timestamp() < before:
+                        with contextlib.suppress(self.client.exceptions.NoSuchUpload):  # somebody else was faster
+                            self.client.abort_multipart_upload(
+                                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                            )
+                            swept += 1
+        return swept
+
+    @property
+    def client(self) -> Any:
+        """The boto3 client, made at first use."""
+        if self._client is None:
+            import boto3
+            from botocore.config import Config
+
+            settings = Config(
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                connect_timeout=CONNECT_S,
+                read_timeout=READ_S,
+                max_pool_connections=THREADS,
+            )
+            with self._translated("start"):
+                session = boto3.Session()  # one each, since making clients is not thread-safe
+                self._client = session.client(
+                    "s3", endpoint_url=self.endpoint_url, config=settings, region_name=region_of(session)
+                )
+        return self._client
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
+        with self._translated(f"list {prefix or 'everything'}"):
+            pages = self.client.get_paginator("list_objects_v2")
+            yield from pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix), **more)
+
+    def _send(self, key: str, data: bytes, **condition: str) -> None:
+        """Write in one request, or in parts; visible as a whole or not at all."""
+        place = {"Bucket": self.bucket, "Key": self._key(key)}
+        if len(data) <= 2 * PART_BYTES:
+            self.client.put_object(**place, Body=data, **self.encryption, **condition)
+            return
+        upload = place | {"UploadId": self.client.create_multipart_upload(**place, **self.encryption)["UploadId"]}
+
+        def send(number: int) -> dict[str, Any]:
+            part = memoryview(data)[(number - 1) * PART_BYTES : number * PART_BYTES]
+            sent = self.client.upload_part(**upload, PartNumber=number, Body=io.BytesIO(part))
+            return {"PartNumber": number, "ETag": sent["ETag"]}
+
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                parts = list(pool.map(send, range(1, -(-len(data) // PART_BYTES) + 1)))
+            self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
+        except BaseException:
+            with contextlib.suppress(Exception):  # `sweep` removes what stays
+                self.client.abort_multipart_upload(**upload)
+            raise
+
+    def _create(self, key: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        for attempt in range(1, 3 * ATTEMPTS):
+            with self._translated(f"create {key}"):
+                try:
+                    self._send(key, data, IfNoneMatch="*")
+                    return True
+                except ClientError as error:
+                    code = error.response["Error"]["Code"]
+                    # An attempt whose answer was lost may have written it, and this error be of the next one.
+                    again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+                    if code in TAKEN:
+                        return again and self.get(key) == data
+                    if code == "NoSuchUpload":  # completed by such an attempt, or dropped by the server
+                        with contextlib.suppress(NotFoundError):
+                            return self.get(key) == data
+                    elif code not in CONTENDED:
+                        raise
+            _pause(attempt)
+        raise UnavailableError(f"{self.uri}: {key} is contended; try again in a moment")
+
+    def _probe(self) -> None:
+        """Refuse a server that takes the same new key twice, since it would lose one of two publishers."""
+        if self._create(PROBE_KEY, secrets.token_bytes(16)) and self._create(PROBE_KEY, secrets.token_bytes(16)):
+            raise RegistryError(
+                f"the server of {self.uri} ignores If-None-Match, so two writers could overwrite each other; "
+                "use a folder, or an S3 server that honours conditional writes"
+            )
+        self._probed = True
+
+    @contextlib.contextmanager
+    def _translated(self, action: str) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
+
+        unfinished = (
+            "" if action.startswith(("read", "list", "start", "find")) else "; whether it was done is not known"
+        )
+        try:
+            yield
+        except ClientError as error:
+            raise self._said_no(action, error, unfinished) from error
+        except NoCredentialsError as error:
+            raise ConfigError(
+                f"{self.uri}: no S3 credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
+        except _broken() as error:
+            raise UnavailableError(f"cannot {action} in {self.uri}: {error}{unfinished}; try again later") from error
+        except CredentialRetrievalError as error:  # whose words may be those of the user's own program, with secrets
+            raise ConfigError(f"{self.uri}: S3 credentials could not be had from where ~/.aws says") from error
+        except (BotoCoreError, ValueError, RuntimeError) as error:  # RuntimeError: of credentials that have expired
+            raise RegistryError(f"cannot {action} in {self.uri}: {error}") from error
+
+    def _said_no(self, action: str, error: Any, unfinished: str) -> RegistryError:
+        """What an answer that is an error means."""
+        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        if code in MISSING:
+            return NotFoundError(f"cannot {action} in {self.uri}: there is no such object")
+        if code == "NoSuchBucket":
+            return NotFoundError(f"{self.uri}: there is no bucket {self.bucket!r}; make it first")
+        said = f"cannot {action} in {self.uri}: {code} {error.response['Error'].get('Message', '')}".strip()
+        if status == 501 and action.startswith("create"):
+            return RegistryError(f"{said}; use a folder, or an S3 server that honours conditional writes")
+        if (status >= 500 and status != 501) or status == 429 or code in ("SlowDown", "RequestTimeout", "Throttling"):
+            return UnavailableError(f"{said}{unfinished}; try again later")
+        return RegistryError(said)
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """The errors of a connection."""
+    from botocore.exceptions import ConnectionError, HTTPClientError, IncompleteReadError
+
+    return ConnectionError, HTTPClientError, IncompleteReadError
+
+
+def region_of(session: Any) -> str:
+    """The region of a boto3 session: AWS_REGION, else what boto3's chain says, else the one that other servers take."""
+    return str(os.environ.get("AWS_REGION") or session.region_name or "us-east-1")
+
+
+def _encryption(text: str) -> dict[str, str]:
+    """What to ask of S3 by CELLNET_S3_SSE: `AES256`, `aws:kms`, or `aws:kms:KEY`; empty leaves it to the bucket.
+
+    >>> _encryption("aws:kms:alias/lab")
+    {'ServerSideEncryption': 'aws:kms', 'SSEKMSKeyId': 'alias/lab'}
+    """
+    if text in ("", "AES256", "aws:kms"):
+        return {"ServerSideEncryption": text} if text else {}
+    key = text.removeprefix("aws:kms:")
+    if key in ("", text):
+        raise ConfigError(f"CELLNET_S3_SSE is AES256, aws:kms or aws:kms:KEY, not {text!r}")
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
+
+
+def _pause(attempt: int) -> None:
+    """Wait a random time that grows with the attempts, up to five seconds."""
+    time.sleep(random.uniform(0, min(0.1 * 2**attempt, 5)))

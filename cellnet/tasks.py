@@ -1,0 +1,53 @@
+"""What cellnet does: name the lineage, or count the cells. Whatever differs between the two as a fact stands here."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Task = Literal["classify", "count"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """A row of the table."""
+
+    model: str
+    """What a model of the task is called in the registry unless told otherwise, and its role where models answer."""
+    architecture: str
+    """The network unless told otherwise."""
+    steering: str
+    """The score of the test split that chooses between epochs and trials."""
+    more_is_better: bool
+    """Of that score."""
+    main: str
+    """The score that is given with an interval, and decides a promotion."""
+    figures: tuple[str, ...]
+    """Scores of all tiles or frames that a person is shown."""
+    per_lineage: tuple[str, ...]
+    """Scores of each lineage that a person is shown."""
+
+
+TASKS: Final[dict[Task, TaskFacts]] = {
+    "classify": TaskFacts(
+        model="classifier",
+        architecture="residual",
+        steering="balanced_accuracy",
+        more_is_better=True,
+        main="accuracy",
+        figures=(
+            *("n", "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auc_macro"),
+            "ece",
+        ),
+        per_lineage=("n", "precision", "recall", "f1", "auc"),
+    ),
+    "count": TaskFacts(
+        model="regressor",
+        architecture="density",
+        steering="mae",
+        more_is_better=False,
+        main="mae",
+        figures=("n", "mae", "mse", "rmse", "r", "r2", "bias", "mape"),
+        per_lineage=("n", "mae", "rmse", "r", "r2", "bias", "mape"),
+    ),
+}
+TASK_OF: Final[dict[str, Task]] = {facts.model: task for task, facts in TASKS.items()}
+"""The task of each role: `classifier` and `regressor`."""

@@ -1,0 +1,197 @@
+"""What surrounds every request: its id, the names and keys, the limits, the figures, the log, headers for browsers.
+
+Plain ASGI, since it is passed by every request.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.http.keys import accepted
+from serve.http.problems import problem
+from serve.limits import Held, Limits, Share, busy
+from serve.meters import Meters
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("cellnet.requests")
+"""One line of JSON a request, where it is wanted."""
+
+PAGES: Final = frozenset({"/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"})
+HEALTH: Final = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN: Final = PAGES | HEALTH
+"""Paths that ask for no key: they tell nothing of images or models."""
+UNBOUNDED: Final = HEALTH | {"/metrics"}
+"""Paths that answer however many requests there are."""
+SAFE: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+def set_up_logs(log_requests: bool) -> None:
+    """Warnings of the service, and if wanted a line of JSON a request, in what Ray keeps of this process's output.
+
+    Its first output, since Ray Serve may have put a log of its own in the place, which keeps a thousand lines back.
+    """
+    handler = logging.StreamHandler(sys.__stderr__)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("cellnet", "serve"):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.WARNING)
+    lines = logging.StreamHandler(sys.__stdout__)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    access_log.handlers = [lines]
+    access_log.propagate = False
+    access_log.setLevel(logging.INFO if log_requests else logging.WARNING)
+
+
+class Surroundings:
+    """The application, with all that."""
+
+    def __init__(
+        self, app: ASGIApp, *, limits: Limits, meters: Meters, keys: tuple[str, ...] = (), hosts: tuple[str, ...] = ()
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._meters = meters
+        self._keys = keys
+        self._hosts = tuple(host.lower() for host in hosts)
+        self._held = Held(limits.held_mb * 1e6)
+        self._requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers, path, started = Headers(scope=scope), _path(scope), time.perf_counter()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id = _request_id(headers)
+        state["share"] = share = Share(self._held)
+        state["known"] = known = accepted(headers, self._keys)
+        answered: dict[str, Any] = {"status": None}
+        reading = _Reading(receive)
+
+        async def sender(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answered["status"] = message["status"]
+                given = MutableHeaders(scope=message)
+                for name, value in SAFE.items():
+                    given.setdefault(name, value)
+                if headers.get("x-request-id") != request_id:  # else it is known, and Ray Serve says it again
+                    given["X-Request-ID"] = request_id
+            await send(message)
+
+        self._requests += 1
+        self._meters.in_flight.set(self._requests)
+        try:
+            refusal = self._refusal(path, _host(headers), known)
+            if refusal:
+                await problem(refusal.status_code, refusal.detail, refusal.headers, request_id)(scope, receive, sender)
+                return
+            try:
+                async with asyncio.timeout(self._limits.seconds):
+                    await self._app(scope, reading, sender)
+            except TimeoutError:
+                if answered["status"] is not None:
+                    raise
+                await self._too_late(reading.finished, request_id)(scope, receive, sender)
+        except ClientDisconnect:
+            pass  # nobody is there to be told
+        except Exception:
+            log.exception("%s %s failed (request %s)", scope["method"], path, request_id)
+            if answered["status"] is not None:
+                raise
+            await problem(500, "the service failed; its log says why", None, request_id)(scope, receive, sender)
+        finally:
+            self._requests -= 1
+            self._meters.in_flight.set(self._requests)
+            share.give_back()
+            self._note(scope, path, answered["status"], time.perf_counter() - started)
+
+    def _refusal(self, path: str, host: str, known: bool) -> HTTPException | None:
+        """Why a request is turned away before any of it is read."""
+        if self._hosts and host not in self._hosts:
+            self._meters.refused.labels("host").inc()
+            names = ", ".join(self._hosts)
+            detail = f"this service is called {names}, not {host!r:.80}; start it with --allow-host to add a name"
+            return HTTPException(421, detail)
+        if not known and path not in OPEN:
+            self._meters.refused.labels("key").inc()
+            return HTTPException(
+                401, "this service asks for an API key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
+            )
+        if self._requests > self._limits.queue and path not in UNBOUNDED:
+            self._meters.refused.labels("queue").inc()
+            return busy(f"the service is busy with {self._limits.queue} requests")
+        return None
+
+    def _too_late(self, whole: bool, request_id: str) -> ASGIApp:
+        """The answer to a request whose time is over."""
+        limit = f"{self._limits.seconds:g} s"
+        if not whole:
+            self._meters.refused.labels("slow").inc()
+            detail = f"the request did not arrive within {limit}; send fewer images at a time"
+            return problem(408, detail, {"Connection": "close"}, request_id)
+        self._meters.refused.labels("time").inc()
+        detail = f"the answer took longer than {limit}; send fewer images at a time, or try again"
+        return problem(504, detail, None, request_id)
+
+    def _note(self, scope: Scope, path: str, status: int | None, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other") if status != 404 else "other"
+        self._meters.requests.labels(route, str(status or 499)).inc()  # 499: the client went away
+        self._meters.request_seconds.labels(route).observe(seconds)
+        if access_log.isEnabledFor(logging.INFO):
+            line = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "request_id": scope["state"]["request_id"],
+                "method": scope["method"],
+                "path": path,
+                "status": status or 499,
+                "ms": round(1e3 * seconds, 2),
+                "client": (scope.get("client") or ("",))[0],
+                **scope["state"].get("noted", {}),
+            }
+            access_log.info(json.dumps(line))
+
+
+class _Reading:
+    """What a request sends, and whether that was all."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.finished = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self.finished = self.finished or not message.get("more_body", False)
+        return message
+
+
+def _path(scope: Scope) -> str:
+    """The path below the service's own."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
+
+
+def _host(headers: Headers) -> str:
+    """What the service is called by whoever asks, without its port."""
+    return re.sub(r":\d*$", "", headers.get("host", "")).lower()
+
+
+def _request_id(headers: Headers) -> str:
+    """What the client calls the request, if that is short and plain, else a new name."""
+    given = headers.get("x-request-id", "")
+    return given if re.fullmatch(r"[A-Za-z0-9._:/+=-]{1,128}", given) else uuid.uuid4().hex

@@ -1,0 +1,130 @@
+"""POST /v1/predict."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field, ValidationError
+
+from cellnet.errors import DataError
+from cellnet.prediction.answers import Prediction
+from cellnet.prediction.tables import csv_lines, row_of
+from serve.answering import Answerer, How, Upload
+from serve.http.problems import problems
+from serve.http.schemas import Predictions
+from serve.http.uploads import FIELD, read_uploads
+
+
+class Asked(BaseModel):
+    """What is asked of the images of a request."""
+
+    pixel_um: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Micrometres a pixel; if left out, what an OME-TIFF itself says."
+    )
+    page: Literal["middle", "all"] | Annotated[int, Field(ge=1)] | None = Field(
+        None, description="What to take of a file of several pages: a number from 1, the middle one, or all of them."
+    )
+    format: Literal["json", "csv"] = Field("json", description="`csv` is for spreadsheets: a row an image.")
+    overlay: bool = Field(
+        False, description="A picture (PNG) of one image instead: what was counted where, and what was looked at."
+    )
+
+
+class Straight(APIRoute):
+    """A route with one argument besides the request, `Asked`: FastAPI's way to arguments takes 3 % of an answer."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                asked = Asked.model_validate(dict(request.query_params))
+            except ValidationError as error:
+                found = [one | {"loc": ("query", *one["loc"])} for one in error.errors()]
+                raise RequestValidationError(found) from error
+            answer: Response = await self.endpoint(request, asked)
+            return answer
+
+        return handle
+
+
+_BYTES: Final = {"type": "string", "format": "binary"}
+_BODY: Final = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {"type": "object", "properties": {FIELD: {"type": "array", "items": _BYTES}}, "required": [FIELD]}
+        },
+        "image/*": {"schema": _BYTES},
+        "application/octet-stream": {"schema": _BYTES},
+    },
+}
+_NAME: Final = {
+    "name": "name",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "Name of an image that is the body itself; the header Image-Name does the same.",
+}
+
+
+_ANSWERS: Final = {
+    200: {"content": {"text/csv": {"schema": {"type": "string"}}, "image/png": {"schema": _BYTES}}},
+    **problems(401, 408, 413, 422, 503, 504),
+}
+
+Draw = Callable[[Upload, How, Prediction], Awaitable[bytes]]
+"""A picture of an image and its prediction."""
+
+
+def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
+    async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Response:
+        """Lineage and count of one image (the body), or of several (a form's `images`).
+
+        A bad image alone is a problem 422; among others it is an entry with `error`, and the others are answered.
+        """
+        how = answerer.how(request.state.request_id, pixel_um=asked.pixel_um, page=asked.page)
+        uploads = await read_uploads(request, answerer.limits)
+        if asked.overlay:
+            return await _drawn(uploads, how, answerer, draw)
+        if len(uploads) == 1:
+            said = await answerer.predict(uploads[0], how)
+        else:
+            answered = await asyncio.gather(*(answerer.predict_or_say(upload, how) for upload in uploads))
+            said = [prediction for pages in answered for prediction in pages]
+        bad = sum(one.error is not None for one in said)
+        request.state.noted = {"images": len(said), "bad": bad, "models": [served.ref for served in how.models]}
+        if asked.format == "csv":
+            return PlainTextResponse(_csv(said), media_type="text/csv")
+        return Response(Predictions(predictions=said).model_dump_json(), media_type="application/json")
+
+    api.router.add_api_route(
+        "/v1/predict",
+        predict,
+        methods=["POST"],
+        openapi_extra={"requestBody": _BODY, "parameters": [_NAME]},
+        responses=_ANSWERS,
+        response_model=Predictions,
+        route_class_override=Straight,
+    )
+
+
+def _csv(said: list[Prediction]) -> str:
+    return "".join(csv_lines(row_of(prediction) for prediction in said))
+
+
+async def _drawn(uploads: list[Upload], how: How, answerer: Answerer, draw: Draw | None) -> Response:
+    """The picture of the one image, with the versions that it shows in the header Cellnet-Models."""
+    if draw is None:
+        raise DataError("this service draws no overlays; start it without --no-overlays, or leave overlay out")
+    if len(uploads) != 1:
+        raise DataError(f"an overlay is of one image, and the request holds {len(uploads)}; send one at a time")
+    said = await answerer.predict(uploads[0], how)
+    if len(said) != 1:
+        raise DataError(f"{uploads[0].name}: an overlay is of one page, not of {len(said)}; choose: page, a number")
+    refs = [ref for ref in (said[0].models.classifier, said[0].models.regressor) if ref]
+    picture = await draw(uploads[0], how, said[0])
+    return Response(picture, media_type="image/png", headers={"Cellnet-Models": ", ".join(refs)})

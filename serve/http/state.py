@@ -1,0 +1,72 @@
+"""The routes that say how the service is: its models, its health, its figures."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from serve.answering import Answerer
+from serve.http.problems import problems
+from serve.http.schemas import ModelInfo, Models, Readiness
+from serve.meters import CONTENT_TYPE, merged
+from serve.models import Served
+
+Texts = Callable[[], Awaitable[dict[str, str]]]
+"""The figures of every process that serves, by its name."""
+
+
+def add_state(api: FastAPI, answerer: Answerer, texts: Texts | None) -> None:
+    shelf, meters = answerer.shelf, answerer.meters
+
+    @api.get("/v1/models", responses=problems(401, 503))
+    async def list_models() -> Models:
+        """The models that are being served."""
+        return Models(models=[*_infos(answerer)])
+
+    @api.get("/healthz", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """`ok` while this process answers at all."""
+        return "ok"
+
+    @api.get("/readyz")
+    async def readyz(request: Request) -> Readiness:
+        """Whether it answers with the versions that the registry says; it answers with older ones if not."""
+        found = [f"{role}: {why}" for role, why in shelf.problems.items()]
+        return Readiness(
+            status="stale" if found else "ok",
+            problems=found if request.state.known else [],
+            registry_answered=datetime.fromtimestamp(shelf.checked, UTC).isoformat(timespec="seconds"),
+        )
+
+    @api.get("/metrics", response_class=PlainTextResponse, responses=problems(401))
+    async def metrics() -> Response:
+        """Figures of all processes that serve, for Prometheus."""
+        found = await texts() if texts else {"0": meters.text()}
+        return Response(await asyncio.to_thread(merged, found), media_type=CONTENT_TYPE)
+
+
+def _infos(answerer: Answerer) -> list[ModelInfo]:
+    shelf = answerer.shelf
+    roles = {id(served): lineage for lineage, served in shelf.champions.by_lineage.items()}
+    return [
+        _info(served, roles.get(id(served), "classifier" if served.version.card.task == "classify" else "regressor"))
+        for served in (*shelf.champions, *shelf.challengers)
+    ]
+
+
+def _info(served: Served, role: str) -> ModelInfo:
+    card = served.version.card
+    return ModelInfo(
+        ref=served.ref,
+        role=role,
+        alias=served.alias,
+        engine=served.engine,
+        task=card.task,
+        classes=card.classes,
+        scores=card.scores,
+        bank_digest=card.bank_digest,
+        tile_px=card.preprocess.tile_px,
+        pixel_um=card.preprocess.pixel_um,
+    )

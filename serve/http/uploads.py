@@ -1,0 +1,96 @@
+"""The images of a request as named bytes, never more of them in memory than the limits allow."""
+
+import re
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from cellnet.errors import DataError
+from serve.answering import Upload
+from serve.limits import Limits, Share
+
+FIELD = "images"
+MAX_NAME = 200
+
+
+async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
+    """The images of a form's `images` fields, or the body itself as one image.
+
+    A body of any type but multipart is taken for an image, since decoding tells better than a header does.
+    Raises HTTPException 413 for too much or too many, 503 where all requests hold too much, DataError for none.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        data = await read_body(request, limits)
+        if not data:
+            raise DataError("the request holds no image; send one as the body, or several as form fields 'images'")
+        return [Upload(_raw_name(request), data)]
+    _check_length(request, limits)
+    form = await _read_form(request, limits)
+    try:
+        return await _form_uploads(form)
+    finally:
+        await form.close()
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The whole body. Raises HTTPException 413 for too much, 503 where all requests hold too much."""
+    _check_length(request, limits)
+    return b"".join([chunk async for chunk in _bounded(request, limits)])
+
+
+def _check_length(request: Request, limits: Limits) -> None:
+    """Refuse by the header alone, before a byte of the body is read."""
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > limits.request_mb * 1e6:
+        raise _too_large(limits)
+
+
+async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """The body in chunks, given up once it is over the limit, whatever its header said."""
+    seen = 0
+    share: Share = request.state.share
+    async for chunk in request.stream():
+        seen += len(chunk)
+        if seen > limits.request_mb * 1e6:
+            raise _too_large(limits)
+        share.take(len(chunk))
+        yield chunk
+
+
+def _too_large(limits: Limits) -> HTTPException:
+    return HTTPException(413, f"the request is over {limits.request_mb:g} MB; send fewer images at a time, or as PNG")
+
+
+async def _read_form(request: Request, limits: Limits) -> FormData:
+    parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=limits.images, max_fields=20)
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise HTTPException(
+                413, f"the request holds over {limits.images} images; send at most {limits.images} at a time"
+            ) from error
+        raise DataError(f"the form is not readable: {error.message.rstrip('.')}") from error
+    except UnicodeError as error:  # of a charset that its header names
+        raise DataError(f"the form is not readable: {error}"[:200]) from error
+
+
+async def _form_uploads(form: FormData) -> list[Upload]:
+    files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
+    chosen = [part for part in files if part.filename or part.size]  # browsers send an empty part for no choice
+    if not chosen:
+        others = ", ".join(sorted(set(form.keys()))) or "no fields"
+        raise DataError(f"the form holds no files in fields 'images' (seen: {others:.200}); send at least one")
+    return [Upload(_clean(part.filename or "") or f"image {i}", await part.read()) for i, part in enumerate(chosen, 1)]
+
+
+def _raw_name(request: Request) -> str:
+    return _clean(request.query_params.get("name") or request.headers.get("image-name", "")) or "image"
+
+
+def _clean(name: str) -> str:
+    """A name that is safe in a one-line message: printable and short."""
+    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in name)).strip()[:MAX_NAME]

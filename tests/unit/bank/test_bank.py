@@ -1,0 +1,352 @@
+"""The image bank: what is kept, what is set aside, who goes to which side of the split."""
+
+import os
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cellnet.bank.bank import Bank, Imported
+from cellnet.bank.frames import Frame
+from cellnet.bank.prepare import prepare, prepare_all
+from cellnet.bank.warnings import warnings_of
+from cellnet.config.bank import BankSettings, Intensity
+from cellnet.errors import ConfigError, DataError, NotFoundError
+from cellnet.images.file import encode_png
+from cellnet.readers import SourceFrame
+
+
+def frame(number: int, lineage: str | None = "A549", group: str = "", **known: object) -> Frame:
+    return Frame(
+        frame=f"{number:064x}", source=f"{number}.png", lineage=lineage, group=group or f"well {number}", **known
+    )
+
+
+def write_image(path: Path, seed: int, depth: type = np.uint8) -> Path:
+    path.write_bytes(encode_png(np.random.default_rng(seed).integers(0, 200, (20, 30)).astype(depth)))
+    return path
+
+
+def take(bank: Bank, path: Path, **known: object) -> Imported:
+    """Import one file."""
+    return bank.add([prepare(SourceFrame(path=path, **known), bank.store)])
+
+
+def splits_of(bank: Bank) -> dict[str, str]:
+    return {item.group: item.split for item in bank.frames}
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    return Bank.create(tmp_path / "bank")
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_an_imported_frame_comes_back_as_recorded(bank: Bank, tmp_path: Path, depth: type) -> None:
+    path = write_image(tmp_path / "a.png", 1, depth)
+    centres = ((1.1, 2.2), (3.3, 4.4))
+    known = {"lineage": "THP1", "count": 2.0, "centres": centres, "group": "B7", "pixel_um": 0.65}
+    assert take(bank, path, **known) == Imported(added=1, known=0, set_aside=[], near=[])
+    reopened = Bank.open(tmp_path / "bank")
+    (kept,) = reopened.frames
+    assert (kept.lineage, kept.count, kept.group, kept.pixel_um) == ("THP1", 2.0, "B7", 0.65)
+    assert (kept.height, kept.width, kept.bits) == (20, 30, np.dtype(depth).itemsize * 8)
+    np.testing.assert_allclose(kept.centres_N2, centres, atol=1e-6)
+    pixels_HW = reopened.pixels(kept)
+    assert pixels_HW.dtype == depth
+    assert (pixels_HW == np.random.default_rng(1).integers(0, 200, (20, 30))).all()
+
+
+def test_a_frame_with_centres_outside_it_is_set_aside(bank: Bank, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", 1)
+    inside = take(bank, path, centres=((0.0, 0.0), (30.0, 20.0)))
+    assert inside.set_aside == []
+    (frame,) = take(bank, write_image(tmp_path / "b.png", 2), centres=((29.0, 21.0), (-3.0, 2.0), (5.0, 5.0))).set_aside
+    assert str(frame.set_aside).startswith("2 of its 3 centres lie outside its 30×20 pixels; give x and y in pixels")
+
+
+def test_names_that_are_no_utf_8_are_kept_legibly(bank: Bank, tmp_path: Path) -> None:
+    latin = os.fsdecode(b"Z\xfcrich")
+    path = write_image(tmp_path / f"{latin}.png", 1)
+    take(bank, path, lineage=latin, group=latin)
+    (frame,) = Bank.open(tmp_path / "bank").frames
+    assert (frame.lineage, frame.group, Path(frame.source).name) == ("Z�rich", "Z�rich", "Z�rich.png")
+
+
+def test_an_image_without_group_is_a_group_of_its_own(bank: Bank, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        take(bank, write_image(tmp_path / f"{seed}.png", seed))
+    assert len(splits_of(bank)) == 2
+
+
+def test_the_same_pixels_are_kept_once(bank: Bank, tmp_path: Path) -> None:
+    take(bank, write_image(tmp_path / "a.png", 1), lineage="A549")
+    again = take(bank, write_image(tmp_path / "copy.png", 1), lineage="A549")
+    assert (again.added, again.known, again.set_aside) == (0, 1, [])
+    assert [kept.source for kept in bank.frames] == [str(tmp_path / "a.png")]
+
+
+def test_the_same_pixels_with_another_label_are_set_aside_and_the_first_label_stays(bank: Bank, tmp_path: Path) -> None:
+    take(bank, write_image(tmp_path / "a.png", 1), lineage="A549", count=3.0)
+    other = take(bank, write_image(tmp_path / "b.png", 1), lineage="THP1", count=3.0)
+    assert (other.added, len(other.set_aside)) == (0, 1)
+    assert [(kept.lineage, kept.count) for kept in bank.frames] == [("A549", 3.0)]
+    assert "a.png, with another lineage or count" in bank.set_aside[0].set_aside
+
+
+def test_pixels_that_contradict_each_other_within_one_import_are_kept_once(bank: Bank) -> None:
+    imported = bank.add([frame(1, "A549"), replace(frame(1, "THP1"), source="b.png"), frame(2)])
+    assert (imported.added, imported.known, len(imported.set_aside)) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "the file is empty"), (b"text", "not a readable PNG"), (None, "cannot be read: No such file")],
+)
+def test_an_unusable_image_is_set_aside_with_its_reason(
+    bank: Bank, tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "bad.png"
+    if content is not None:
+        path.write_bytes(content)
+    assert len(take(bank, path).set_aside) == 1
+    assert Bank.open(tmp_path / "bank").set_aside[0].set_aside.startswith(reason)
+    assert bank.frames == []
+
+
+def test_an_image_that_was_set_aside_is_taken_once_it_is_exported_well(bank: Bank, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"half an image")
+    take(bank, path)
+    assert take(bank, write_image(path, 1)) == Imported(added=1, known=0, set_aside=[], near=[])
+    assert (len(bank.frames), bank.set_aside) == (1, [])
+
+
+def test_importing_the_same_again_changes_nothing(bank: Bank) -> None:
+    source = [
+        Frame(frame="", source="bad.png", set_aside="blank"),
+        frame(1, centres=[[0.1, 0.2]], count=1.0),
+        replace(frame(1, "THP1"), source="contradicts.png"),
+        Frame(frame="", source="worse.png", set_aside="blank"),
+    ]
+    bank.add(source)
+    tables, digest = list(bank.store.keys("tables/")), bank.digest
+    again = bank.add(source)
+    assert (again.added, again.known) == (0, 2)
+    assert (list(bank.store.keys("tables/")), bank.digest) == (tables, digest)
+
+
+def near(number: int, like: str, group: str) -> Frame:
+    """A frame with a hash of its own kind: the same letter is nearly the same picture."""
+    return frame(number, group=group, fingerprint=like * 128)
+
+
+def test_a_near_duplicate_is_told_and_follows_what_it_copies(bank: Bank) -> None:
+    bank.add([near(n, f"{n:x}", f"well {n}") for n in range(10)])
+    before = splits_of(bank)
+    added = bank.add([near(20 + n, f"{n:x}", f"new {n}") for n in range(10)])
+    assert [(item.frame, item.twin) for item in added.near] == [
+        (frame(20 + n).frame, frame(n).frame) for n in range(10)
+    ]
+    after = splits_of(bank)
+    assert [after[f"new {n}"] for n in range(10)] == [before[f"well {n}"] for n in range(10)]
+    assert warnings_of(bank.frames) == ["10 near-duplicates, kept on one side of the split with what they copy"]
+    relabelled = [replace(item, lineage="THP1") if item.twin == frame(3).frame else item for item in bank.frames]
+    assert "; 1 with another lineage or count, so look at their labels" in " ".join(warnings_of(relabelled))
+
+
+def test_a_near_duplicate_that_would_leak_is_set_aside_once(bank: Bank) -> None:
+    bank.add([near(0, "a", "well 0"), near(1, "b", "well 1"), near(2, "c", "well 2")])
+    sides = splits_of(bank)
+    assert len(set(sides.values())) == 3
+    crossing = [near(10, "a", "well 1"), near(11, "f", "well 1"), near(12, "f", "well 2"), near(13, "b", "well 1")]
+    added = bank.add(crossing)
+    assert added.added == 2 and [item.source for item in added.set_aside] == ["10.png", "12.png"]
+    assert added.set_aside[0].set_aside == (
+        f"nearly the same as 0.png of the {sides['well 0']} split, while its group well 1 is in {sides['well 1']}; "
+        "leave it out, as it would leak"
+    )
+    tables = list(bank.store.keys("tables/"))
+    assert bank.add(crossing).added == 0
+    assert list(bank.store.keys("tables/")) == tables and splits_of(bank) == sides
+
+
+def test_what_was_read_before_an_interruption_is_not_read_again(bank: Bank, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.bmp", tmp_path / "b.bmp"]
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 20, 32)).astype(np.uint8)
+    for path, image_HW in zip(paths, pixels, strict=True):
+        cv2.imwrite(str(path), image_HW)
+    sources = [SourceFrame(path=path, lineage="A549", centres=((1.5, 2.5),)) for path in paths]
+    first = prepare_all(sources, bank.store)
+    changed = paths[0].stat()
+    cv2.imwrite(str(paths[0]), pixels[1])  # as large as before,
+    os.utime(paths[0], ns=(changed.st_atime_ns, changed.st_mtime_ns))  # and as old: nobody looks into it again
+    assert prepare_all(sources, bank.store) == first
+    os.utime(paths[0], ns=(changed.st_atime_ns, changed.st_mtime_ns + 1))
+    again = prepare_all(sources, bank.store)
+    assert again[0].frame == again[1].frame == first[1].frame != first[0].frame
+    relabelled = prepare_all([replace(sources[0], lineage="THP1"), sources[1]], bank.store)
+    assert [item.lineage for item in relabelled] == ["THP1", "A549"]
+
+
+def test_the_shares_hold_over_100_groups(bank: Bank) -> None:
+    bank.add([frame(number) for number in range(100)])
+    assert Counter(splits_of(bank).values()) == {"train": 63, "test": 27, "holdout": 10}
+
+
+def test_the_shares_hold_when_groups_come_one_at_a_time(bank: Bank) -> None:
+    for number in range(40):
+        bank.add([frame(number)])
+    assert Counter(splits_of(bank).values()) == {"train": 25, "test": 11, "holdout": 4}
+
+
+def test_each_lineage_is_split_for_itself(bank: Bank) -> None:
+    sizes = {"rare": 3, "common": 40, None: 10}
+    bank.add([frame(100 * i + n, name) for i, (name, size) in enumerate(sizes.items()) for n in range(size)])
+    for name, (train, test, holdout) in {"rare": (1, 1, 1), "common": (25, 11, 4), None: (6, 3, 1)}.items():
+        of_it = Counter(item.split for item in bank.frames if item.lineage == name)
+        assert of_it == {"train": train, "test": test, "holdout": holdout}
+
+
+def test_a_group_is_never_divided_even_if_it_holds_several_lineages(bank: Bank) -> None:
+    bank.add([frame(n, ("A549", "THP1")[n % 2], group=f"well {n // 5}") for n in range(100)])
+    sides: dict[str, set] = {}
+    for item in bank.frames:
+        sides.setdefault(item.group, set()).add(item.split)
+    assert len(sides) == 20 and all(len(side) == 1 for side in sides.values())
+
+
+def test_adding_frames_later_moves_no_group(bank: Bank) -> None:
+    bank.add([frame(n, group=f"well {n // 2}") for n in range(40)])
+    before = splits_of(bank)
+    bank.add([frame(n, "THP1", group=f"well {n % 30}") for n in range(100, 160)])  # also into known wells
+    after = splits_of(bank)
+    assert len(after) == 30 and {group: after[group] for group in before} == before
+
+
+def test_the_draw_depends_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
+    frames = [frame(number) for number in range(50)]
+    shuffled = random.Random(0).sample(frames, 50)
+    drawn = []
+    for place, seed, items in (("a", 0, frames), ("b", 0, shuffled), ("c", 1, frames)):
+        bank = Bank.create(tmp_path / place, BankSettings(seed=seed))
+        bank.add(items)
+        drawn.append(splits_of(bank))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_of_two_imports_at_once_neither_is_lost(bank: Bank, tmp_path: Path) -> None:
+    other = Bank.create(tmp_path / "bank")  # sees the empty place
+    bank.add([frame(n) for n in range(10)])
+    first = splits_of(bank)
+    assert other.add([frame(n) for n in range(5, 15)]).added == 5
+    assert len(other.frames) == 15
+    assert {group: splits_of(other)[group] for group in first} == first
+
+
+def test_eight_imports_at_once_are_all_kept(bank: Bank, tmp_path: Path) -> None:
+    handles = [Bank.create(tmp_path / "bank") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: handles[n].add([frame(n)]), range(8)))
+    assert len(Bank.open(tmp_path / "bank").frames) == 8
+
+
+def test_the_digest_knows_labels_and_splits_but_not_order_or_place(tmp_path: Path) -> None:
+    frames = [frame(n, count=5.0, centres=[[0.1, 0.7]] * 5) for n in range(6)]
+
+    def digest(place: str, items: list[Frame], seed: int = 0) -> str:
+        bank = Bank.create(tmp_path / place, BankSettings(seed=seed))
+        bank.add(items)
+        assert bank.digest == Bank.open(tmp_path / place).digest
+        return bank.digest
+
+    known = digest("a", frames)
+    assert known == digest(
+        "i", [replace(item, fingerprint="ab" * 64) if item is frames[0] else item for item in frames]
+    )
+    assert known == digest("b", frames[::-1])
+    assert known == digest("c", [replace(item, source=f"/elsewhere/{item.source}") for item in frames])
+    changed = [
+        digest("d", [replace(frames[0], lineage="THP1"), *frames[1:]]),
+        digest("e", [replace(frames[0], count=6.0), *frames[1:]]),
+        digest("f", [replace(frames[0], centres=[[0.1, 0.8]] * 5), *frames[1:]]),
+        digest("g", frames[1:]),
+        digest("h", frames, seed=1),
+    ]
+    assert len({known, *changed}) == 6
+
+
+def test_lineages_are_sorted_and_only_the_known_ones(bank: Bank) -> None:
+    bank.add([frame(1, "THP1"), frame(2, None), frame(3, "A549"), frame(4, "A549")])
+    assert bank.lineages == ["A549", "THP1"]
+
+
+def test_a_banks_settings_are_fixed_when_it_is_made(tmp_path: Path) -> None:
+    made = BankSettings(intensity=Intensity(rule="range", low=0, high=4095))
+    default, other = Bank.create(tmp_path), Bank.create(tmp_path, made)
+    assert not list(tmp_path.iterdir()), "a bank is written with its first frames"
+    other.add([frame(1)])
+    assert Bank.create(tmp_path).settings == Bank.create(tmp_path, made).settings == made
+    with pytest.raises(ConfigError, match="fixed when it was made; import into a new bank"):
+        Bank.create(tmp_path, BankSettings())
+    with pytest.raises(ConfigError, match="other settings"):
+        default.add([frame(2)])
+
+
+def test_opening_no_bank_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"cellnet bank import SOURCE .*nowhere"):
+        Bank.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-20], lambda data: data[:60] + b"\xff" * 99])
+def test_a_damaged_table_is_named(bank: Bank, tmp_path: Path, damage: object) -> None:
+    bank.add([frame(1)])
+    path = tmp_path / "bank/tables/000001.parquet"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"tables/000001.parquet is damaged"):
+        Bank.open(tmp_path / "bank")
+
+
+def test_a_label_that_rotted_on_disk_is_noticed(bank: Bank, tmp_path: Path) -> None:
+    bank.add([frame(1, "A549")])
+    path = tmp_path / "bank/tables/000001.parquet"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"A549", b"B549", 1))
+    with pytest.raises(DataError, match="damaged"):
+        Bank.open(tmp_path / "bank")
+
+
+def test_damaged_settings_are_named(bank: Bank, tmp_path: Path) -> None:
+    bank.add([frame(1)])
+    (tmp_path / "bank/bank.json").write_text('{"seed": ')
+    with pytest.raises(DataError, match=r"bank\.json is damaged"):
+        Bank.open(tmp_path / "bank")
+
+
+def test_a_class_that_goes_along_with_a_format_or_a_plate_is_warned_of() -> None:
+    def two(lineage: str, plate: str, **known: object) -> list[Frame]:
+        return [
+            replace(frame(1, lineage), group=f"{plate}/{lineage}{well}", source=f"{well}.png", **known) for well in "ab"
+        ]
+
+    same = [*two("A549", "P1"), *two("3T3", "P1")]
+    assert warnings_of(same) == []
+    assert warnings_of([*same, *two("THP1", "P2", bits=16)]) == [
+        "THP1: a plate that no other lineage has; a classifier may learn that, not the cells",
+        "THP1: a bit depth that no other lineage has; a classifier may learn that, not the cells",
+    ]
+    apart = [*two("A549", "P1"), *two("3T3", "P2")]
+    assert warnings_of(apart)[0].startswith("every lineage: a plate")
+
+
+def test_a_lineage_of_one_group_and_missing_counts_are_warned_of() -> None:
+    frames = [replace(frame(n, "A549"), group="w1", source="a.png", count=count) for n, count in ((1, 3.0), (2, None))]
+    one, missing = warnings_of(frames)
+    assert one.startswith("A549: one group only")
+    assert missing.startswith("1 of 2 frames have no count")

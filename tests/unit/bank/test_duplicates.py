@@ -1,0 +1,63 @@
+"""Copies are found whatever became of them on the way; other frames are not."""
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cellnet.bank.duplicates import BITS, NEAR_BITS, fingerprint, near_pairs
+from cellnet.sample import draw_frame, draw_well
+
+Grey = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[Grey]:
+    """Two fields of a well, which share its light, for each of three lineages."""
+    drawn = []
+    for lineage in ("A549", "THP1", "3T3"):
+        well = draw_well(lineage, np.random.default_rng(1))
+        drawn += [draw_frame(lineage, np.random.default_rng(n), size_px=400, well=well).image_HW for n in (2, 3)]
+    return drawn
+
+
+def as_jpeg(frame_HW: Grey) -> Grey:
+    _, data = cv2.imencode(".jpg", frame_HW, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
+
+
+def at_half_size(frame_HW: Grey) -> Grey:
+    return np.asarray(cv2.resize(frame_HW, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def in_16_bits(frame_HW: Grey) -> NDArray[np.uint16]:
+    return np.asarray(frame_HW.astype(np.uint16) * 60 + 4000, np.uint16)
+
+
+def shaded(frame_HW: Grey) -> Grey:
+    return np.asarray(frame_HW * np.linspace(0.6, 1.0, frame_HW.shape[1]), np.uint8)
+
+
+@pytest.mark.parametrize("copy", [as_jpeg, at_half_size, in_16_bits, shaded])
+def test_a_copy_is_near_its_frame_and_to_no_other(frames: list[Grey], copy: object) -> None:
+    prints = [fingerprint(frame_HW) for frame_HW in frames]
+    copies = [fingerprint(copy(frame_HW)) for frame_HW in frames]  # type: ignore[operator]
+    n = len(frames)
+    assert near_pairs([*prints, *copies]) == [(i, n + i) for i in range(n)]
+
+
+def test_only_pairs_with_a_new_frame_are_told() -> None:
+    one, other = "ab" * (BITS // 8), "cd" * (BITS // 8)
+    assert near_pairs([one, one, other, one, ""], start=3) == [(0, 3), (1, 3)]
+    assert near_pairs([one, one]) == [(0, 1)]
+    assert near_pairs([]) == near_pairs([one]) == near_pairs(["", ""]) == []
+
+
+def test_an_eighth_of_the_bits_may_differ_and_no_more() -> None:
+    zero = bytes(BITS // 8)
+
+    def with_bits(number: int) -> str:
+        return np.packbits([1] * number + [0] * (BITS - number)).tobytes().hex()
+
+    assert near_pairs([zero.hex(), with_bits(NEAR_BITS)]) == [(0, 1)]
+    assert near_pairs([zero.hex(), with_bits(NEAR_BITS + 1)]) == []

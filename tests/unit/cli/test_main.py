@@ -1,0 +1,197 @@
+"""The commands as a user mistypes them: one line, exit 2, no traceback, nothing half-written."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cellnet.bank.bank import Bank
+from cellnet.bank.frames import Frame
+from cellnet.cli.main import _prediction_line, _workers, main
+from cellnet.config.bank import BankSettings
+from cellnet.prediction.answers import Prediction
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line with which a command is refused."""
+    assert main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("cellnet: ")
+    return lines[0]
+
+
+def bank_of(folder: Path, groups: dict[str, list[str]], count: float | None = None) -> Path:
+    """A bank with a frame in every group of every lineage."""
+    bank = Bank.create(folder, BankSettings())
+    bank.add(
+        [
+            Frame(frame=f"{lineage}{group}".encode().hex().ljust(64, "0"), source="x", lineage=lineage, group=group,
+                  count=count, height=400, width=400, bits=8)
+            for lineage, names in groups.items()
+            for group in names
+        ]
+    )  # fmt: skip
+    return folder
+
+
+def test_a_missing_source_makes_no_bank(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = refused(capsys, "bank", "import", tmp_path / "nothing.csv", tmp_path / "bank")
+    assert "nothing.csv does not exist" in line
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_manifest_without_a_column_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("image,lineage,count\na.png,A549,3\n")
+    line = refused(capsys, "bank", "import", tmp_path / "manifest.csv", tmp_path / "bank")
+    assert "has no column group" in line
+    assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("intensity.low=200", "low (200) must be below high"),
+        ("holdout_share=1", "holdout_share"),
+        ("epochs=3", "epochs"),
+    ],
+)
+def test_a_wrong_setting_of_a_bank_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str, said: str
+) -> None:
+    assert said in refused(capsys, "bank", "import", tmp_path, tmp_path / "bank", "--set", setting)
+
+
+@pytest.mark.parametrize("page", ["0", "last", "1.5"])
+def test_a_page_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], page: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["bank", "import", "images", "bank", "--page", page])
+    assert "--page" in capsys.readouterr().err
+
+
+def test_near_duplicates_are_told_with_what_they_copy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"]})
+    twins = [Frame(frame=name * 64, source=f"{name}.png", group="a", fingerprint="ab" * 64) for name in "12"]
+    Bank.open(bank).add(twins)
+    assert main(["bank", "show", str(bank)]) == 0
+    printed = capsys.readouterr()
+    assert "nearly the same: 2.png and 1.png" in printed.out
+    assert "warning: 1 near-duplicate, kept on one side" in printed.err
+    assert main(["bank", "show", str(bank), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["near"] == [["2.png", "1.png"]]
+
+
+def test_a_bank_that_is_not_there_says_how_to_make_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = refused(capsys, "train", tmp_path / "bank", "--task", "classify")
+    assert "there is no bank" in line and "cellnet bank import" in line
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_lineage_with_one_group_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"], "3T3": ["d"]})
+    line = refused(capsys, "train", bank, "--task", "classify", "--registry", tmp_path / "registry")
+    assert "3T3 has 1 group" in line and "another well or plate" in line
+    assert not (tmp_path / "registry").exists()
+
+
+def test_a_bank_without_counts_trains_no_counter(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"]})
+    assert "has a count" in refused(capsys, "train", bank, "--task", "count")
+
+
+@pytest.mark.parametrize("chosen", [("--lineage", "{}"), ("--set", "lineage={}")])
+def test_a_lineage_that_no_counter_can_be_trained_for_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, chosen: tuple[str, str]
+) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"], "3T3": ["d"]}, count=3)
+    Bank.open(bank).add([Frame(frame="f" * 64, source="x", lineage="HUH7", group="e")])
+
+    def said(verb: str, lineage: str) -> str:
+        option, value = chosen[0], chosen[1].format(lineage)
+        return refused(capsys, verb, bank, "--task", "count", option, value, "--registry", tmp_path / "registry")
+
+    for verb in ("train", "tune"):
+        assert said(verb, "THP1").endswith("bank has no lineage THP1; it has 3T3, A549, HUH7")
+        assert "no frame of HUH7 in " in said(verb, "HUH7")
+        assert re.search(
+            "all counted frames of 3T3 in .*/bank are in its train split, .* another well", said(verb, "3T3")
+        )
+    assert not (tmp_path / "registry").exists()
+
+
+def test_a_summary_shows_the_network_and_trains_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"], "3T3": ["d", "e", "f"]})
+    registry = tmp_path / "registry"
+    assert main(["train", str(bank), "--task", "classify", "--summary", "--registry", str(registry)]) == 0
+    *_, out, _, total, _, _ = capsys.readouterr().out.splitlines()
+    assert out.split() == ["out", "(Conv2d)", "(B,", "2,", "1,", "1)", "258"]
+    assert total.startswith("total parameters: 308,") and not registry.exists()
+
+
+def test_a_search_without_a_test_split_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank", {"A549": ["a", "b"]}, count=3)
+    assert "three groups" in refused(capsys, "tune", bank, "--task", "count")
+    bank_of(bank, {"3T3": ["d", "e", "f"]}, count=3)
+    assert "three groups" in refused(capsys, "tune", bank, "--task", "count", "--lineage", "A549")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("epochs=0", "'epochs'"),
+        ("colour=red", "'colour'"),
+        ("epochs", "KEY=VALUE"),
+        ("model.activation=elu", "activation"),
+    ],
+)
+def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str, said: str) -> None:
+    assert said in refused(capsys, "train", tmp_path / "bank", "--task", "count", "--set", setting)
+
+
+def test_an_unknown_reference_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    registry = ("--registry", tmp_path / "registry")
+    assert "is empty" in refused(capsys, "registry", "promote", "classifier@3", "champion", *registry)
+    assert "not a reference" in refused(capsys, "registry", "show", "classifier", *registry)
+    assert "is empty" in refused(capsys, "evaluate", "classifier:champion", bank_of(tmp_path / "b", {}), *registry)
+
+
+def test_prediction_without_images_or_models_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    registry = ("--registry", tmp_path / "registry")
+    assert "does not exist" in refused(capsys, "predict", tmp_path / "a.png", *registry)
+    cv2.imwrite(str(tmp_path / "b.png"), np.eye(300, dtype=np.uint8))
+    assert "neither classifier:champion nor" in refused(capsys, "predict", tmp_path / "b.png", *registry)
+    assert "give that too" in refused(capsys, "predict", tmp_path / "b.png", "--overwrite", *registry)
+
+
+def test_a_relative_folder_in_a_ray_job_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    line = refused(capsys, "train", "bank", "--task", "classify")
+    assert "'bank' would be lost" in line and "absolute path" in line
+
+
+def test_an_empty_registry_lists_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["registry", "list", "--json", "--registry", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+@pytest.mark.parametrize("workers", ["0", "two", "1:", "4:1", "0:2", "1:2:3", "-1", "1.5"])
+def test_a_wrong_number_of_workers_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, workers: str) -> None:
+    line = refused(capsys, "train", tmp_path, "--task", "count", f"--workers={workers}")
+    assert f"--workers takes a number from 1, or MIN:MAX like 1:4, not '{workers}'" in line
+
+
+def test_workers_are_a_number_or_a_range() -> None:
+    assert [_workers(text) for text in ("1", "12", "1:4", "3:3")] == [1, 12, (1, 4), (3, 3)]
+
+
+def test_a_prediction_is_told_with_its_interval_and_its_flag() -> None:
+    said = Prediction(image="a.png", count=12.0, count_low=9.5, count_high=14.5, interval_level=0.9, tiles=1)
+    assert _prediction_line(said) == "a.png  12.0 cells (9.5-14.5 at 90%)  [1 tile]"
+    strange = said.model_copy(update={"unfamiliar": True, "unfamiliar_reason": "regressor@2: 3.0 times as far"})
+    assert _prediction_line(strange).endswith("[1 tile]  UNFAMILIAR: regressor@2: 3.0 times as far")

@@ -1,0 +1,113 @@
+"""Configurations: precedence, and one line for whatever is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from cellnet.config.bank import Intensity
+from cellnet.config.loading import load_config
+from cellnet.config.train import TrainConfig
+from cellnet.config.tune import TuneConfig
+from cellnet.errors import ConfigError
+
+
+def load(*sets: str, file: Path | None = None, **fixed: object) -> TrainConfig:
+    return load_config(TrainConfig, file=file, sets=list(sets), **({"task": "count"} | fixed))
+
+
+def test_a_setting_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("epochs: 7\nmodel: {width: 8, depth: 3}\n")
+    config = load("model.width=24", "augment.mirror=off", "learning_rate=1e-2", file=file)
+    assert (config.epochs, config.model.width, config.model.depth) == (7, 24, 3)
+    assert (config.augment.mirror, config.learning_rate) == (False, 0.01)
+    assert (config.seed, config.kernel) == (0, "none")
+
+
+def test_what_the_command_line_names_itself_wins_over_everything(tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    file.write_text('{"task": "classify"}')
+    assert load("task=classify", file=file).task == "count"
+
+
+def test_a_tuple_and_a_tile_are_read_as_yaml() -> None:
+    config = load("augment.shares=[1, 0.25]", "tile=128")
+    assert (config.augment.shares, config.tile) == ((1.0, 0.25), 128)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs", r"--set takes KEY=VALUE, not 'epochs'"),
+        ("epochs=0", r"'epochs': Input should be greater than or equal to 1, or: .*auto.* \(seen: 0\)"),
+        ("epoch=3", r"'epoch': Extra inputs are not permitted"),
+        ("kernel=blur", r"'kernel': Input should be 'none', 'sharpen', .*\(seen: 'blur'\)"),
+        ("epochs.max=3", r"'epochs': Input should be a valid integer"),
+        ("augment.shares=[1.5]", r"'augment.shares': Input should be less than or equal to 1"),
+        ("augment.shares=[]", r"'augment.shares': Tuple should have at least 1 item"),
+        ("tile=0", r"'tile': Input should be 'auto' or 'frame', or: .* greater than or equal to 8 \(seen: 0\)"),
+        ("seed=-1", r"'seed': Input should be greater than or equal to 0"),
+        ("learning_rate=.inf", r"'learning_rate': Input should be a finite number"),
+        ("tile=[", r"--set 'tile=\[': '\[' is not a YAML value"),
+        ("model={architecture: resnet18, width: 32}", r"resnet18 has a fixed .*; leave width out"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(setting)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_density_map_does_not_classify() -> None:
+    with pytest.raises(ConfigError, match=r"density only counts; to classify, take another"):
+        load("model.architecture=density", task="classify")
+
+
+def test_a_search_over_activations_of_a_network_that_has_its_own_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"space\.model: resnet18 has a fixed activation, width and depth"):
+        load_config(TuneConfig, file=None, sets=["train.model.architecture=resnet18"], **{"train.task": "count"})
+    sets = ["train.model.architecture=resnet18", "space.kernel=[none]"]
+    assert load_config(TuneConfig, file=None, sets=sets, **{"train.task": "count"}).space == {"kernel": ("none",)}
+
+
+def test_one_lineage_alone_is_counted_and_not_classified_or_searched() -> None:
+    assert load("lineage=A549") == load(lineage="A549") != load()
+    with pytest.raises(
+        ConfigError, match=r"^configuration: a classifier tells lineages apart; A549 alone can be count"
+    ):
+        load("lineage=A549", task="classify")
+    fixed = {"train.task": "count", "train.lineage": "A549"}
+    assert load_config(TuneConfig, file=None, sets=[], **fixed).train.lineage == "A549"
+    with pytest.raises(ConfigError, match=r"space\.lineage: lineage is the same for all trials"):
+        load_config(TuneConfig, file=None, sets=["space.lineage=[A549,THP1]"], **fixed)
+
+
+def test_a_training_of_all_lineages_is_stored_as_it_was_before_one_could_be_chosen() -> None:
+    assert "lineage" not in TuneConfig(train=load()).model_dump_json()
+    assert load("lineage=A549").model_dump()["lineage"] == "A549"
+
+
+def test_a_value_is_no_section() -> None:
+    with pytest.raises(ConfigError, match=r"'model.width': 'model' is a value, not a section"):
+        load("model=3", "model.width=2")
+
+
+@pytest.mark.parametrize("content", [b"", b"just text", b"- 1\n", b"a: [", b"\xff\xfe\x00", None])
+def test_an_unreadable_file_is_named_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "train.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"train\.yaml") as caught:
+        load(file=file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rule", [{"low": 99, "high": 1}, {"high": 101}, {"rule": "range", "low": 7, "high": 7}])
+def test_an_intensity_rule_that_maps_nothing_is_refused(rule: dict) -> None:
+    with pytest.raises(ValueError, match=r"must be below|are 0 to 100"):
+        Intensity(**rule)
+
+
+def test_a_configuration_survives_its_json() -> None:
+    config = load("augment.shares=[0.5]", "tile=frame", "model.activation=tanh", "lineage=A549")
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config

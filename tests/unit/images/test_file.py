@@ -1,0 +1,353 @@
+"""Pixels: what is read, what is refused, and what cutting, stretching and filtering come to."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+from PIL import TiffImagePlugin
+
+from cellnet.config.bank import Intensity
+from cellnet.config.train import Preprocess
+from cellnet.errors import DataError
+from cellnet.images.file import Pages, choose_pages, decode, encode_png, pixel_size_um
+from cellnet.images.pixels import apply_kernel, normalise, percentiles, stretch
+from cellnet.images.scale import rescale
+from cellnet.images.tiles import Box, cut, to_network_size
+
+NOISE = np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)
+
+
+def saved(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def encoded(suffix: str, image_HW: NDArray[np.generic] = NOISE) -> bytes:
+    return cv2.imencode(suffix, image_HW)[1].tobytes()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises so many pixels and holds none."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def tiff_directory_first(rows_a_strip: int) -> bytes:
+    """NOISE as microscopes write TIFF: the directory before the pixels, so that a cut file has a whole header."""
+    height, width = NOISE.shape
+    starts = range(0, height, rows_a_strip)
+    n = len(starts)
+    table = 8 + 2 + 9 * 12 + 4
+    offsets = struct.pack(f"<{n}I", *(table + 8 * n + start * width for start in starts))
+    sizes = struct.pack(f"<{n}I", *(min(rows_a_strip, height - start) * width for start in starts))
+    rows = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, n, table), (277, 3, 1, 1), (278, 3, 1, rows_a_strip), (279, 4, n, table + 4 * n),
+    ]  # fmt: skip
+    directory = struct.pack("<H", 9) + b"".join(struct.pack("<HHII", *row) for row in rows) + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, 8) + directory + offsets + sizes + NOISE.tobytes()
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(DataError) as caught:
+        decode(data, name="well A1.png")
+    message = str(caught.value)
+    assert message.startswith("well A1.png: ") and "\n" not in message
+    return message.removeprefix("well A1.png: ")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_lossless_8_bit_files_are_read_bit_for_bit(suffix: str) -> None:
+    image_HW = decode(encoded(suffix), name="x")
+    assert image_HW.dtype == np.uint8 and (image_HW == NOISE).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_files_keep_their_16_bits(suffix: str) -> None:
+    recorded_HW = NOISE.astype(np.uint16) * 16 + 7
+    image_HW = decode(encoded(suffix, recorded_HW), name="x")
+    assert image_HW.dtype == np.uint16 and (image_HW == recorded_HW).all()
+
+
+def test_a_jpeg_is_read_within_its_losses() -> None:
+    smooth_HW = cv2.GaussianBlur(NOISE, (0, 0), 3)
+    assert np.abs(decode(encoded(".jpg", smooth_HW), name="x").astype(int) - smooth_HW).mean() < 2
+
+
+def test_colour_becomes_luminance() -> None:
+    rgb_HW3 = np.zeros((2, 4, 3), np.uint8)
+    rgb_HW3[0, :3] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    np.testing.assert_allclose(
+        decode(saved(PIL.Image.fromarray(rgb_HW3), "PNG"), name="x")[0], [76, 150, 29, 0], atol=1
+    )
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_transparency_is_dropped(alpha: int) -> None:
+    rgba = PIL.Image.fromarray(np.dstack([NOISE, NOISE, NOISE, np.full_like(NOISE, alpha)]))
+    assert (decode(saved(rgba, "PNG"), name="x") == NOISE).all()
+
+
+def test_a_palette_png_is_read_by_its_colours_and_not_by_its_indices() -> None:
+    palette = PIL.Image.fromarray(NOISE).convert("P")
+    palette.putpalette([255 - value for value in range(256) for _ in "rgb"])
+    assert (decode(saved(palette, "PNG"), name="x") == 255 - NOISE).all()
+
+
+def test_float_pixels_are_spread_from_their_lowest_to_their_highest() -> None:
+    values_HW = np.array([[-0.5, 0.0], [0.5, 1.5]], np.float32)
+    image_HW = decode(saved(PIL.Image.fromarray(values_HW), "TIFF"), name="x")
+    assert image_HW.tolist() == [[0, 16384], [32768, 65535]]
+
+
+def test_floats_that_are_not_numbers_are_refused() -> None:
+    values_HW = np.array([[0.0, np.nan]], np.float32)
+    assert "not numbers" in refusal(saved(PIL.Image.fromarray(values_HW), "TIFF"))
+
+
+def test_a_jpeg_that_cannot_hold_its_pixels_is_refused() -> None:
+    data = bytearray(encoded(".jpg"))
+    frame_header = data.index(b"\xff\xc0")
+    data[frame_header + 5 : frame_header + 9] = struct.pack(">HH", 9_999, 9_999)
+    assert "cannot hold its 9999×9999 pixels" in refusal(bytes(data))
+
+
+def test_a_tiff_of_complex_numbers_is_told_what_is_read() -> None:
+    with PIL.Image.open(io.BytesIO(encoded(".tif"))) as image:
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[339] = 6  # SampleFormat: complex
+        assert "not 8, 16 or float 32 bits" in refusal(saved(image, "TIFF", tiffinfo=tags))
+
+
+def test_an_image_of_one_row_is_read() -> None:
+    assert decode(encode_png(NOISE[:1]), name="x").tolist() == NOISE[:1].tolist()
+
+
+def test_what_is_no_image_is_refused_with_its_reason() -> None:
+    assert "empty" in refusal(b"")
+    assert "not a readable" in refusal(b"image,lineage,count\n")
+    assert "not a readable" in refusal(saved(PIL.Image.fromarray(NOISE), "GIF"))
+    assert "blank, every pixel has the value 7" in refusal(encode_png(np.full((9, 9), 7, np.uint8)))
+
+
+def test_a_file_of_several_pages_is_refused() -> None:
+    page = PIL.Image.fromarray(NOISE)
+    assert "2 pages" in refusal(saved(page, "TIFF", save_all=True, append_images=[page]))
+
+
+def stack(pages: int) -> bytes:
+    """A TIFF of 16 bits whose page 1 is 1000 brighter than the noise, page 2 is 2000 brighter."""
+    planes = [PIL.Image.fromarray(NOISE.astype(np.uint16) + 1000 * page) for page in range(1, pages + 1)]
+    return saved(planes[0], "TIFF", save_all=True, append_images=planes[1:])
+
+
+@pytest.mark.parametrize("page", [1, 2, 5])
+def test_a_page_is_read_by_its_number(page: int) -> None:
+    assert (decode(stack(5), name="x", page=page) == NOISE.astype(np.uint16) + 1000 * page).all()
+
+
+@pytest.mark.parametrize(
+    ("pages", "wanted", "chosen"),
+    [(5, "middle", [3]), (4, "middle", [3]), (3, "all", [1, 2, 3]), (3, 2, [2]), (1, "all", [None]), (1, 1, [None])],
+)
+def test_pages_are_chosen_as_told(pages: int, wanted: Pages, chosen: list[int | None]) -> None:
+    assert choose_pages(io.BytesIO(stack(pages)), wanted, name="x") == chosen
+
+
+def test_a_page_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DataError, match=r"x.tif: holds 3 pages, so there is no page 4"):
+        choose_pages(io.BytesIO(stack(3)), 4, name="x.tif")
+    assert choose_pages(io.BytesIO(b"no image"), "all", name="x") == [None], "left to decode, which says why"
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_001, 40_000, 2**31 - 1])
+def test_a_bomb_is_refused_by_its_header(side: int) -> None:
+    assert "100 megapixels" in refusal(png_header(side, side))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.99])
+@pytest.mark.parametrize(
+    "whole",
+    [*map(encoded, (".png", ".jpg", ".bmp", ".tif")), tiff_directory_first(60), tiff_directory_first(7)],
+    ids=["png", "jpg", "bmp", "tif", "tif, one strip", "tif, strips"],
+)
+def test_a_file_that_was_cut_short_is_refused_and_not_filled_with_grey(whole: bytes, kept: float) -> None:
+    assert decode(whole, name="x").shape == NOISE.shape
+    refusal(whole[: int(len(whole) * kept)])
+
+
+def test_a_png_with_a_flipped_byte_is_refused() -> None:
+    data = bytearray(encoded(".png"))
+    data[len(data) // 2] ^= 0xFF
+    assert "damaged" in refusal(bytes(data))
+
+
+def test_a_range_stretch_maps_its_ends_to_0_and_255_and_saturates_beyond() -> None:
+    image_HW = np.array([[0, 1000, 1500, 2000, 65535]], np.uint16)
+    rule = Intensity(rule="range", low=1000, high=2000)
+    assert stretch(image_HW, rule).tolist() == [[0, 0, 128, 255, 255]]
+
+
+def test_a_percentile_stretch_does_not_depend_on_gain_and_offset() -> None:
+    dim_HW, bright_HW = NOISE.astype(np.uint16) * 3 + 500, NOISE.astype(np.uint16) * 12 + 9000
+    stretched_HW = stretch(dim_HW, Intensity())
+    assert (stretched_HW == stretch(bright_HW, Intensity())).all()
+    assert stretched_HW.min() == 0 and stretched_HW.max() == 255
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_percentiles_are_numpys_to_the_bit(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        high = int(rng.integers(1, np.iinfo(dtype).max + 1))
+        image_HW = rng.integers(0, high, rng.integers(1, 60, 2), dtype, endpoint=True)
+        low, high = np.sort(rng.choice([0, 0.1, 0.5, 25, 50, 99, 99.9, 100, *rng.uniform(0, 100, 3)], 2, replace=False))
+        assert percentiles(image_HW, low, high) == np.percentile(image_HW, [low, high]).tolist()
+
+
+def test_a_frame_that_is_flat_but_for_a_few_pixels_is_stretched_without_dividing_by_zero() -> None:
+    image_HW = np.full((100, 100), 40, np.uint8)
+    image_HW[0, :3] = (41, 39, 200)
+    assert stretch(image_HW, Intensity())[0, :4].tolist() == [255, 0, 255, 0]
+
+
+@pytest.mark.parametrize(
+    ("length", "spans"),
+    [
+        (182, [(0, 182)]),  # 200 / 1.1 = 181.8: within the tolerance
+        (200, [(0, 200)]),
+        (220, [(0, 220)]),  # just within
+        (221, [(0, 200), (21, 221)]),  # just beyond: two of the exact size
+        (300, [(0, 200), (100, 300)]),
+        (363, [(0, 200), (163, 363)]),
+        (365, [(0, 182), (182, 365)]),  # an odd length: one tile is a pixel longer
+        (400, [(0, 200), (200, 400)]),
+        (600, [(0, 200), (200, 400), (400, 600)]),
+    ],
+)
+def test_a_frame_is_divided_where_it_nearly_divides_and_else_covered(length: int, spans: list[tuple[int, int]]) -> None:
+    assert [(box.left, box.right) for box in cut(200, length, (200, 200))] == spans
+    assert [(box.top, box.bottom) for box in cut(length, 200, (200, 200))] == spans
+
+
+@pytest.mark.parametrize("size", [(181, 200), (200, 181), (1, 2000), (1, 1)])
+def test_a_frame_smaller_than_a_tile_is_refused_with_both_sizes(size: tuple[int, int]) -> None:
+    with pytest.raises(DataError, match=rf"{size[1]}×{size[0]} pixels, smaller than the 200×200"):
+        cut(*size, (200, 200))
+
+
+def test_tiles_cover_every_pixel_and_weigh_as_much_as_the_frame() -> None:
+    for height, width, tile_px in [(221, 365, (200, 200)), (1080, 1080, (200, 200)), (999, 431, (97, 211))] + [
+        (side, 3 * side + 1, (side - 5, side + 3)) for side in range(60, 400, 7)
+    ]:
+        covered_HW = np.zeros((height, width))
+        for box in cut(height, width, tile_px):
+            covered_HW[box.top : box.bottom, box.left : box.right] += 1
+        area = sum(box.weight * (box.bottom - box.top) * (box.right - box.left) for box in cut(height, width, tile_px))
+        assert covered_HW.min() >= 1
+        assert area == pytest.approx(height * width)
+
+
+def test_a_centre_on_a_border_belongs_to_one_tile_only() -> None:
+    left, right = Box(0, 0, 10, 10), Box(0, 10, 10, 20)
+    centres_N2 = np.array([[10, 5], [9.9, 5], [0, 0], [20, 5]], np.float32)
+    assert (left.centres_inside(centres_N2), right.centres_inside(centres_N2)) == (2, 1)
+
+
+def test_rescaling_multiplies_both_sides_and_keeps_at_least_a_pixel() -> None:
+    assert rescale(NOISE, 0.5).shape == (30, 40)
+    assert rescale(NOISE, 2).shape == (120, 160)
+    assert rescale(NOISE[:1], 0.25).shape == (1, 20)
+    assert rescale(NOISE, 0.5)[0, 0] == pytest.approx(NOISE[:2, :2].mean(), abs=0.51)  # the mean of its area
+
+
+def test_a_tile_of_the_networks_size_is_not_resampled() -> None:
+    tile_HW = np.random.default_rng(1).integers(0, 256, (200, 200), np.uint8)
+    assert (to_network_size(tile_HW) == tile_HW).all()
+
+
+BUMP = np.array([[10, 10, 10], [10, 26, 10], [10, 10, 10]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "filtered"),
+    [
+        ("none", BUMP.tolist()),
+        # the border is reflected: over and under an edge's middle lies the bump, twice
+        ("sharpen", [[10, 0, 10], [0, 90, 0], [10, 0, 10]]),
+        ("edge", [[0, 0, 0], [0, 128, 0], [0, 0, 0]]),
+        ("gaussian", [[14, 14, 14], [14, 14, 14], [14, 14, 14]]),
+    ],
+)
+def test_kernels_by_hand(kernel: str, filtered: list[list[int]]) -> None:
+    assert apply_kernel(BUMP, kernel).tolist() == filtered
+
+
+def test_the_emboss_kernel_lights_from_the_lower_right() -> None:
+    image_HW = np.full((5, 5), 10, np.uint8)
+    image_HW[3, 3] = 50
+    filtered_HW = apply_kernel(image_HW, "emboss")
+    assert filtered_HW[2, 2] == 10 + 2 * 40  # its lower right neighbour is 40 brighter and weighs 2
+
+
+def test_filtered_values_saturate() -> None:
+    image_HW = np.full((5, 5), 250, np.uint8)
+    image_HW[2, 2] = 100
+    assert apply_kernel(image_HW, "sharpen")[2, 1:3].tolist() == [255, 0]
+
+
+def test_network_input_is_grey_minus_mean_over_std_after_the_kernel() -> None:
+    tiles_BHW = np.stack([BUMP, BUMP])
+    preprocess = Preprocess(tile_px=(3, 3), kernel="sharpen", mean=0.5, std=0.25)
+    input_B1HW = normalise(tiles_BHW, preprocess)
+    assert input_B1HW.shape == (2, 1, 3, 3) and input_B1HW.dtype == np.float32
+    assert input_B1HW[1, 0, 1, 1] == pytest.approx((90 / 255 - 0.5) / 0.25, abs=1e-6)
+    assert input_B1HW[0, 0, 0, 1] == pytest.approx(-2)
+
+
+def described(text: str, resolution: float = 0.0) -> bytes:
+    """A TIFF with a description and, perhaps, a resolution in pixels a unit."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[270] = text
+    if resolution:
+        tags[282] = resolution
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.eye(30, dtype=np.uint8)).save(buffer, "TIFF", tiffinfo=tags)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "resolution", "um"),
+    [
+        ('<OME><Pixels PhysicalSizeX="0.65" PhysicalSizeY="0.65"/></OME>', 0, 0.65),
+        ('<OME><Pixels PhysicalSizeX="598" PhysicalSizeXUnit="nm"/></OME>', 0, 0.598),
+        ("ImageJ=1.53\nunit=micron\nmin=0.0", 2.0, 0.5),
+        ("ImageJ=1.53\nunit=\\u00B5m", 4.0, 0.25),
+        ("ImageJ=1.53\nunit=inch", 72.0, None),
+        ("ImageJ=1.53\nunit=micron", 0, None),
+        ('<OME><Pixels PhysicalSizeX="-1"/></OME>', 0, None),
+        ('<OME><Pixels PhysicalSizeX="1e-"/></OME>', 0, None),
+        ("taken on a Monday", 72.0, None),
+    ],
+)
+def test_the_pixel_size_is_what_the_description_says_and_never_the_printers(
+    text: str, resolution: float, um: float | None
+) -> None:
+    assert pixel_size_um(described(text, resolution)) == (None if um is None else pytest.approx(um, rel=1e-3))
+
+
+@pytest.mark.parametrize("data", [b"", b"II*\0", encode_png(np.eye(9, dtype=np.uint8))])
+def test_what_is_no_tiff_says_no_pixel_size(data: bytes) -> None:
+    assert pixel_size_um(data) is None

@@ -1,0 +1,71 @@
+"""Which models answer, and that those that cut alike cut a frame once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cellnet.errors import ConfigError, NotFoundError
+from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models
+from cellnet.registry.registry import Registry
+from tests.serving import SIDE, Known, publish
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry.open(str(tmp_path))
+
+
+def refs(registry: Registry, classifier: str | None = None, regressor: str | None = None) -> Lineup[str]:
+    return resolve_models(registry, classifier, regressor).map(lambda version: version.ref)
+
+
+def test_models_are_resolved_to_versions_and_a_missing_champion_is_left_out(registry: Registry) -> None:
+    with pytest.raises(NotFoundError, match="neither classifier:champion nor regressor:champion"):
+        refs(registry)
+    publish(registry, "count", alias=None)
+    publish(registry, "count")
+    assert refs(registry) == Lineup(regressor="regressor@2")
+    assert refs(registry, regressor="regressor@1") == Lineup(regressor="regressor@1")
+    with pytest.raises(NotFoundError, match="no classifier@3"):
+        refs(registry, classifier="classifier@3")
+    with pytest.raises(ConfigError, match="regressor@1 is a model to count, not to classify; give another"):
+        refs(registry, classifier="regressor@1")
+
+
+def test_counters_of_single_lineages_answer_unless_another_is_named(registry: Registry) -> None:
+    publish(registry, "classify")
+    publish(registry, "count")
+    publish(registry, "count", name="regressor-VERO6")
+    publish(registry, "count", name="regressor-A172", alias="staging")  # no champion
+    publish(registry, "count", name="regressor-PC3")  # of a lineage that the classifier does not know
+    assert refs(registry).by_lineage == {"VERO6": "regressor-VERO6@1"}
+    assert refs(registry, regressor="regressor@1").by_lineage == {}
+
+
+def test_the_lineage_named_decides_who_counts_and_a_frame_is_cut_once(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task, name in (("classify", None), ("count", None), ("count", "regressor-A172"), ("count", "regressor-A172")):
+        publish(registry, task, name=name)
+    models = resolve_models(registry, None, None).map(Known)
+    cut, cuts = Known.cut, []
+    monkeypatch.setattr(Known, "cut", lambda self, *frame: cuts.append(self.ref) or cut(self, *frame))
+    dark_HW = np.full((SIDE, 2 * SIDE), 60, np.uint8)
+    assert [(said.lineage, said.count) for said in answers(models, dark_HW, pixel_um=None)] == [
+        ("A172", None),
+        (None, 4),
+    ]
+    assert cuts == ["classifier@1"]
+    bright = answers(models, dark_HW + 140, pixel_um=None)
+    assert (bright[0].lineage, bright[1].model, bright[1].count) == ("VERO6", "regressor@1", 2)
+
+
+def test_models_that_cut_otherwise_get_tiles_of_their_own(registry: Registry) -> None:
+    publish(registry, "classify")
+    publish(registry, "count")
+    classifier, counter = resolve_models(registry, None, None).map(Known)
+    finer = counter.card.preprocess.model_copy(update={"pixel_um": 1.0})
+    counter.card = counter.card.model_copy(update={"preprocess": finer})
+    cuts = Cuts(np.full((4 * SIDE, 4 * SIDE), 60, np.uint8), 0.5)
+    assert (len(cuts.of(classifier).tiles), len(cuts.of(counter).tiles)) == (16, 4)

@@ -1,0 +1,134 @@
+"""The report as a page: what a reader must find on it."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cellnet.errors import ConfigError
+from cellnet.evaluation.evaluations import Evaluation, Picture
+from cellnet.evaluation.metrics import Rows, score
+from cellnet.registry.records import Card
+from cellnet.reports.evaluation_report import write_report
+from cellnet.reports.plots import INK
+
+
+def counted() -> Evaluation:
+    """Four frames of two tiles each; the worst is off by 3."""
+    truth, output = np.array([1.0, 2, 3, 4, 5, 6, 7, 8]), np.array([1.0, 2, 3, 4, 5, 6, 7, 11])
+    tiles = Rows(truth=truth, output=output, lineages=["A549"] * 8, groups=list("aabbccdd"))
+    pairs = (truth.reshape(4, 2).sum(1), output.reshape(4, 2).sum(1))
+    frames = Rows(truth=pairs[0], output=pairs[1], lineages=["A549"] * 4, groups=list("abcd"))
+    scores = {"task": "count", "model": "regressor@3", "split": "holdout", "same_bank": True, "left_out": ["x: why"]}
+    units = {"tile": score("count", tiles, []), "frame": score("count", frames, [])}
+    return Evaluation(scores=scores | units, tiles=tiles, frames=frames, sources=[f"/plate/{i}<b>.tif" for i in "abcd"])
+
+
+def classified() -> Evaluation:
+    """Three frames of one tile each, one of them mistaken."""
+    probability = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    rows = Rows(truth=np.array([0, 1, 1]), output=probability, lineages=["3T3", "A549", "A549"], groups=list("abc"))
+    scores = {"task": "classify", "model": "classifier@1", "split": "all", "same_bank": True, "left_out": []}
+    units = {unit: score("classify", rows, ["3T3", "A549"]) for unit in ("tile", "frame")}
+    return Evaluation(scores=scores | units, tiles=rows, frames=rows, sources=["a.png", "b.png", "c.png"])
+
+
+def pictured(evaluation: Evaluation, card: Card) -> Evaluation:
+    """With a picture of the first frame, and all that the pipeline adds."""
+    cam_HW = np.zeros((200, 200), np.float32)
+    cam_HW[:50, :50] = 1
+    return replace(
+        evaluation,
+        card=card,
+        bank_digest="d" * 64,
+        held=[{"lineage": "<i>A549", "split": "train", "frames": 5, "groups": 3}],
+        set_aside=["<script>.png: not readable"],
+        worst=[Picture(row=len(evaluation.sources) - 1, tile_HW=np.full((200, 200), 90, np.uint8), cam_HW=cam_HW)],
+    )
+
+
+def test_a_counters_report_shows_its_scores_its_worst_frame_and_what_was_left_out(tmp_path: Path) -> None:
+    page = write_report(tmp_path / "report", counted()).read_text(encoding="utf-8")
+    assert "<h1>regressor@3 on the holdout split</h1>" in page
+    first = re.search(r"largest error</h2>.*?<tbody><tr>(.*?)</tr>", page)[1]
+    assert first == "<td>d&lt;b&gt;.tif</td><td>15.0</td><td>18.0</td>"
+    assert "Left out: 1;" in page and "flatters" not in page
+    stored = json.loads((tmp_path / "report/scores.json").read_text())
+    assert stored["frame"]["mae"] == 0.75
+    assert stored["plotted"]["tile"]["count"] == [1, 2, 3, 4, 5, 6, 7, 11]
+
+
+def test_scores_stand_in_a_table_as_wide_as_the_page_and_lineages_by_tile_and_frame(tmp_path: Path) -> None:
+    page = write_report(tmp_path, counted()).read_text(encoding="utf-8")
+    assert "<tr><td>mae</td><td>0.375</td><td>0.750</td></tr>" in page
+    for unit, row in (("tile", "8</td><td>0.375</td><td>1.061"), ("frame", "4</td><td>0.750</td><td>1.500")):
+        table = page[page.index(f"Per {unit}, by lineage") :]
+        assert table[table.index("<td>A549</td>") :].startswith(f"<td>A549</td><td>{row}</td><td>–</td><td>–</td>")
+
+
+def test_a_model_that_was_not_calibrated_is_not_called_so(tmp_path: Path) -> None:
+    plain = classified()
+    assert "calibrated: ECE" in write_report(tmp_path, plain).read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "not calibrated: ECE" in page and "<small>not calibrated</small>" in page
+    raw = replace(plain.tiles, raw=np.array([[0.99, 0.01], [0.1, 0.9], [0.8, 0.2]]))
+    units = {unit: score("classify", raw, ["3T3", "A549"]) for unit in ("tile", "frame")}
+    better = replace(plain, tiles=raw, frames=raw, scores=plain.scores | units)
+    page = write_report(tmp_path, better).read_text(encoding="utf-8")
+    assert "before calibration: ECE" in page and "not calibrated" not in page.replace("The model is not calibrated", "")
+
+
+@pytest.mark.parametrize("evaluation", [counted(), classified()], ids=["counted", "classified"])
+def test_plots_are_in_the_page_itself_in_the_colour_of_its_text_and_small(
+    tmp_path: Path, card: Callable, evaluation: Evaluation
+) -> None:
+    page = write_report(tmp_path, pictured(evaluation, card())).read_text(encoding="utf-8")
+    assert page.count("<svg role=") >= 2 and "currentColor" in page and INK not in page
+    assert not re.search(r"(src|href)=.?https?:", page)
+    assert len(page) < 1e6
+
+
+def test_the_worst_tile_is_shown_plain_and_with_what_the_network_looks_at(tmp_path: Path, card: Callable) -> None:
+    page = write_report(tmp_path, pictured(counted(), card())).read_text(encoding="utf-8")
+    plain, overlaid = (
+        cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    )
+    assert np.abs(plain.astype(int) - 90).max() < 5
+    changed_HW = np.abs(overlaid.astype(int) - plain).max(2) > 20
+    assert changed_HW[:40, :40].all() and not changed_HW[60:, 60:].any()
+
+
+def test_names_from_outside_cannot_become_part_of_the_page(tmp_path: Path, card: Callable) -> None:
+    evaluation = pictured(counted(), card())
+    one_lineage = replace(evaluation, scores=evaluation.scores | {"lineage": "<i>A549"})
+    page = write_report(tmp_path, one_lineage).read_text(encoding="utf-8")
+    assert "<h1>regressor@3 on the &lt;i&gt;A549 frames of the holdout split</h1>" in page
+    assert "&lt;i&gt;A549" in page and "&lt;script&gt;.png" in page
+    assert "<i>" not in page and "<script" not in page
+
+
+def test_curves_of_a_classifier_are_stored_beside_the_page(tmp_path: Path) -> None:
+    write_report(tmp_path, classified())
+    tile = json.loads((tmp_path / "scores.json").read_text())["plotted"]["tile"]
+    assert tile["roc"]["A549"][0] == [0, 0] and tile["roc"]["A549"][-1] == [1, 1]
+    assert sum(bin["n"] for bin in tile["reliability"]) == 3
+
+
+def test_a_classifiers_report_names_the_mistaken_frame_first_and_says_that_it_flatters(tmp_path: Path) -> None:
+    page = write_report(tmp_path, classified()).read_text(encoding="utf-8")
+    first = re.search(r"largest error</h2>.*?<tbody><tr>(.*?)</tr>", page)[1]
+    assert first == "<td>c.png</td><td>A549</td><td>3T3 (70%)</td>"
+    assert "it flatters" in page
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write the report into"):
+        write_report(tmp_path / "file", classified())

@@ -1,0 +1,82 @@
+"""Wells by the names of files, what is said of a well, and the picture of a plate."""
+
+import cv2
+import numpy as np
+import pytest
+
+from cellnet.images.wells import Well, well_of
+from cellnet.prediction.answers import Prediction
+from cellnet.reports.plates import DPI, WellSummary, draw_plate, summarise
+
+
+@pytest.mark.parametrize(
+    ("name", "well"),
+    [
+        ("r03c05f01p01-ch1sk1fk1fl1.tiff", "C05"),
+        ("A549_G7_1_00d12h00m.jpg", "G07"),
+        ("B03.png", "B03"),
+        ("HUH7-B3-2.tif", "B03"),
+        ("scan P24 (2).TIF", "P24"),
+        ("A01_B02f3.png", "B02"),
+        ("H12s1w2.png", "H12"),
+        ("A24_x.png", "A24"),
+    ],
+)
+def test_a_well_is_found_in_the_name_of_a_file(name: str, well: str) -> None:
+    found = well_of(name)
+    assert found is not None and found.name == well
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("A172_1.png", "A549.png", "T98G.tif", "HUH7.png", "B16F10.tif", "C2C12.tif", "SH-SY5Y.png", "K562.png"),
+        *("b03.png", "xB03.png", "3B03.png", "B100.png", "A0.png", "A25.png", "Q01.png", "r17c01f01.tiff"),
+        *("r03c25f01.tiff", "image.png", ""),
+    ],
+)
+def test_a_lineage_a_number_and_a_place_off_the_plate_are_no_well(name: str) -> None:
+    assert well_of(name) is None
+
+
+def test_a_well_is_the_mean_of_its_good_images() -> None:
+    said = [
+        Prediction(image="1", count=10, probabilities={"A549": 0.9, "3T3": 0.1}, unfamiliar=True),
+        Prediction(image="2", count=20, probabilities={"A549": 0.2, "3T3": 0.8}, unfamiliar=False),
+        Prediction(image="3", error="damaged"),
+    ]
+    assert summarise(said) == WellSummary(
+        images=2, count=15, lineage="A549", probability=pytest.approx(0.55), unfamiliar=True
+    )
+    more = [*said, Prediction(image="4", count=0, probabilities={"A549": 0.0, "3T3": 1.0}, unfamiliar=False)]
+    assert summarise(more) == WellSummary(
+        images=3, count=10, lineage="3T3", probability=pytest.approx(1.9 / 3), unfamiliar=False
+    )
+    assert summarise(said[2:]) == WellSummary(images=0)
+
+
+def drawn(wells: dict[Well, WellSummary], name: str = "P1") -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(draw_plate(wells, name=name), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image.astype(int)
+
+
+def blue_pixels(image_HW3: np.ndarray) -> int:
+    """Those clearly more blue than red."""
+    return int((image_HW3[..., 0] - image_HW3[..., 2] > 60).sum())
+
+
+def test_the_fullest_wells_are_blue_and_empty_ones_are_not() -> None:
+    few = {Well(1, 1): WellSummary(images=1, count=2.0), Well(1, 2): WellSummary(images=4, count=80.0)}
+    more = few | {Well(row, 5): WellSummary(images=1, count=80.0) for row in (2, 5, 8)}
+    of_a_well = np.pi * (0.43 * 0.58 * DPI) ** 2
+    blue = blue_pixels(drawn(more)) - blue_pixels(drawn(few, name="of $2$ wells"))
+    assert blue / 3 == pytest.approx(of_a_well, rel=0.1)
+
+
+def test_a_classifier_adds_lineages_beside_the_counts_and_below_those_of_a_large_plate() -> None:
+    said = WellSummary(images=1, count=3.0, lineage="A549", probability=0.9, unfamiliar=True)
+    height, width = drawn({Well(1, 1): said}).shape[:2]
+    assert width > 2 * height
+    height, width = drawn({Well(1, 1): said, Well(9, 1): WellSummary(images=0)}).shape[:2]
+    assert height > width

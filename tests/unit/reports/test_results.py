@@ -1,0 +1,268 @@
+"""What a job of predictions keeps in its folder, and what the next one makes of it."""
+
+import contextlib
+import csv
+import itertools
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import pyarrow.parquet as pq
+import pytest
+
+import cellnet.reports.results
+from cellnet.errors import ConfigError, DataError
+from cellnet.images.wells import well_of
+from cellnet.prediction.answers import ModelRefs, Prediction
+from cellnet.prediction.sources import Source, find_sources
+from cellnet.reports.results import Results, Said, drawn_in
+from cellnet.store.folder import FolderStore
+
+SETTINGS = {"models": {"classifier@1": "ab"}, "pixel_um": None, "page": None}
+
+
+def source(name: str, folder: str = "/P1", **changes: object) -> Source:
+    about = {"place": f"{folder}/{name}", "name": name, "folder": folder, "modified": "1", "well": well_of(name)}
+    return Source(**(about | changes))
+
+
+def said(one: Source, count: float | None = None, page: str = "", error: str | None = None) -> Prediction:
+    if error:
+        return Prediction(image=one.name + page, error=error)
+    return Prediction(
+        image=one.name + page, lineage="3T3", probabilities={"A549": 0.25, "3T3": 0.75}, count=count, tiles=4,
+        unfamiliar=False, magnification="assumed", models=ModelRefs(classifier="classifier@1", regressor="counter@2"),
+    )  # fmt: skip
+
+
+def kept(folder: Path, *rows: Said) -> None:
+    results = Results.open(str(folder), SETTINGS)
+    results.add(rows)
+    results.flush()
+
+
+def done(folder: Path, *sources: Source) -> list[str]:
+    """The pictures of a job that ended."""
+    results = Results.open(str(folder), SETTINGS)
+    results.add([(one, [said(one, 50.0)]) for one in sources])
+    return [Path(place).name for place in results.finish(sources)[2:]]
+
+
+def left(folder: Path, *sources: Source) -> dict[str, list[Prediction]]:
+    """What the next job has not to do again, by the names of its images."""
+    results = Results.open(str(folder), SETTINGS)
+    done = results.done(sources)
+    return {one.name: results.left(one, done[one.key]) for one in sources if one.key in done}
+
+
+def test_what_is_done_is_there_for_the_next_job_word_for_word(tmp_path: Path) -> None:
+    one, stack, todo = source("a.png"), source("b.tif"), source("c.png")
+    kept(tmp_path / "out", (one, [said(one, 3.5)]))
+    kept(tmp_path / "out", (stack, [said(stack, 1.0, "#1"), said(stack, 2.0, "#2")]))
+    there = left(tmp_path / "out", stack, todo, one)
+    assert there == {"a.png": [said(one, 3.5)], "b.tif": [said(stack, 1.0, "#1"), said(stack, 2.0, "#2")]}
+    moved = replace(stack, name="in/b.tif")
+    assert [row.image for row in left(tmp_path / "out", moved)["in/b.tif"]] == ["in/b.tif#1", "in/b.tif#2"]
+
+
+def test_what_changed_and_what_failed_is_to_be_done_again(tmp_path: Path) -> None:
+    one, bad, stack = source("a.png"), source("b.png"), source("c.tif")
+    half = [said(stack, 1.0, "#1"), said(stack, page="#2", error="damaged")]
+    kept(tmp_path / "out", (one, [said(one, 3.5)]), (bad, [said(bad, error="damaged")]), (stack, half))
+    changed = replace(one, modified="2")
+    assert left(tmp_path / "out", changed, bad, stack) == {}
+    kept(tmp_path / "out", (changed, [said(one, 4.0)]), (bad, [said(bad, 1.0)]))
+    assert left(tmp_path / "out", changed, bad, stack) == {"a.png": [said(one, 4.0)], "b.png": [said(bad, 1.0)]}
+    assert left(tmp_path / "out", one) == {}
+
+
+def test_a_write_that_was_cut_off_is_as_if_it_had_not_begun(tmp_path: Path) -> None:
+    one = source("a.png")
+    kept(tmp_path / "out", (one, [said(one, 3.5)]))
+    [part] = (tmp_path / "out/parts").iterdir()
+    (tmp_path / "out/parts/.tmp-x").write_bytes(part.read_bytes()[:99])
+    assert list(left(tmp_path / "out", one)) == ["a.png"]
+    part.write_bytes(part.read_bytes()[:99])
+    with pytest.raises(DataError, match=rf"{part.name} is damaged, .*; give another --out, or --overwrite"):
+        Results.open(str(tmp_path / "out"), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": {"classifier@2": "cd"}}, "by classifier@1, not by classifier@2"),
+        ({"models": {"classifier@1": "cd"}}, "by classifier@1, not by others of these names"),
+        ({"models": {"classifier@1 for A549": "ab"}}, "by classifier@1, not by classifier@1 for A549"),
+        ({"pixel_um": 0.5}, "made with no --pixel-um, not with --pixel-um 0.5"),
+        ({"page": "middle"}, "made with no --page, not with --page middle"),
+    ],
+)
+def test_predictions_under_other_settings_are_refused_unless_they_may_go(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    one = source("a.png")
+    kept(tmp_path / "out", (one, [said(one, 3.5)]))
+    with pytest.raises(ConfigError, match=f"out holds predictions {message}; give another --out, or --overwrite"):
+        Results.open(str(tmp_path / "out"), SETTINGS | changes)
+    assert list(left(tmp_path / "out", one)) == ["a.png"]
+    assert Results.open(str(tmp_path / "out"), SETTINGS | changes, overwrite=True).done([one]) == {}
+    assert not list((tmp_path / "out/parts").iterdir())
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "settings.json"])
+def test_files_of_something_else_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match="holds files of something else"):
+        Results.open(str(tmp_path), SETTINGS)
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_the_tables_have_the_rows_of_the_command_in_its_order_with_their_wells(tmp_path: Path) -> None:
+    first, second, third = sources = [source("B03.png"), source("=sum.png"), source("no-well.png")]
+    other = source("other.png")
+    results = Results.open(str(tmp_path), SETTINGS)
+    results.add([(third, [said(third, error="-damaged")]), (other, [said(other, 1.0)])])
+    results.add([(second, [said(second, 2.0)]), (first, [said(first, 12.0)])])
+    written = results.finish(sources)
+    assert written == [f"{tmp_path}/predictions.csv", f"{tmp_path}/predictions.parquet"]
+    with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["B03.png", "'=sum.png", "no-well.png"]
+    assert [row["well"] for row in rows] == ["B03", "", ""]
+    assert rows[2]["error"] == "'-damaged" and rows[2]["plate"] == ""
+    assert (rows[0]["count"], rows[0]["probability"], rows[0]["row"], rows[0]["column"]) == ("12.0", "0.75", "B", "3")
+    table = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert [row["image"] for row in table] == ["B03.png", "=sum.png", "no-well.png"]
+    assert [row["place"] for row in table] == [one.place for one in sources]
+    assert dict(table[0]["probabilities"]) == {"A549": 0.25, "3T3": 0.75} and table[2]["count"] is None
+
+
+def test_a_plate_of_two_known_wells_is_drawn_and_pictures_of_before_go(tmp_path: Path) -> None:
+    wells = [source(f"{name}.png", folder=folder) for folder in ("/P1", "/P2") for name in ("B03", "C11")]
+    lonely = source("D5.png", folder="/P3")
+    kept(tmp_path, *((one, [said(one, 50.0)]) for one in (*wells, lonely)))
+    results = Results.open(str(tmp_path), SETTINGS)
+    pictures = [Path(place).name for place in results.finish([*wells, lonely])[2:]]
+    assert pictures == ["plate-P1.png", "plate-P2.png"]
+    image_HW3 = cv2.imread(str(tmp_path / "plate-P2.png")).astype(int)
+    assert (image_HW3[..., 0] - image_HW3[..., 2] > 60).sum() > 1000, "its wells are blue"
+    assert [Path(place).name for place in results.finish(wells[:2])[2:]] == ["plate.png"]
+    assert sorted(path.name for path in tmp_path.glob("plate*")) == ["plate.png"]
+
+
+@pytest.fixture
+def quickly_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cellnet.reports.results, "draw_plate", lambda wells, *, name: name.encode())
+
+
+def wells_of(*folders: str) -> list[Source]:
+    return [source(f"{name}.png", folder=folder) for folder in folders for name in ("B03", "C11")]
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_images_that_are_called_like_pictures_of_plates_are_images_and_stay(tmp_path: Path) -> None:
+    own = ("plate-1_A01.png", "plate-1_A02.png", "plate.png")
+    (tmp_path / own[0]).write_bytes(b"image")
+    assert done(tmp_path, *wells_of("/P1")) == ["plate.png"]
+    assert drawn_in(f"{tmp_path}/", None) == {f"{tmp_path}/plate.png"}
+    for name in own[1:]:
+        (tmp_path / "later" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "later" / name).write_bytes(b"image")
+    (tmp_path / own[1]).write_bytes(b"image")
+    found = find_sources([tmp_path], but=drawn_in(str(tmp_path), None))
+    assert [Path(one.place).relative_to(tmp_path).as_posix() for one in found] == [
+        *("later/plate-1_A02.png", "later/plate.png", "plate-1_A01.png", "plate-1_A02.png")
+    ]
+    assert done(tmp_path) == [] and not (tmp_path / "plate.png").exists()
+    (tmp_path / own[2]).write_bytes(b"image")
+    assert done(tmp_path, *wells_of("/P1")) == ["plate-2.png"]
+    Results.open(str(tmp_path), SETTINGS, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == dict.fromkeys(own, b"image")
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_wherever_a_job_is_killed_its_pictures_are_known_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = 0
+
+    def counted(change: Callable[..., None]) -> Callable[..., None]:
+        def run(*arguments: object) -> None:
+            nonlocal changes
+            changes -= 1
+            if changes == 0:
+                raise KeyboardInterrupt
+            change(*arguments)
+
+        return run
+
+    for name in ("put", "delete"):
+        monkeypatch.setattr(FolderStore, name, counted(getattr(FolderStore, name)))
+    for number in itertools.count(1):
+        out = tmp_path / str(number)
+        done(out, *wells_of("/P1", "/P2"))
+        (out / "plate-own.png").write_bytes(b"image")
+        changes = number
+        with contextlib.suppress(KeyboardInterrupt):
+            done(out, *wells_of("/P3"))
+        ended, changes = changes > 0, 0
+        known = {Path(place).name for place in drawn_in(str(out), None)}
+        assert {path.name for path in out.glob("*.png")} - known == {"plate-own.png"}
+        if ended:
+            break
+    assert number > 8 and known == {"plate.png"}
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_the_pictures_of_a_job_beside_this_one_are_known_too(tmp_path: Path) -> None:
+    beside = Results.open(str(tmp_path), SETTINGS)
+    assert done(tmp_path, *wells_of("/P1", "/P2")) == ["plate-P1.png", "plate-P2.png"]
+    beside.finish([])
+    assert list(tmp_path.glob("*.png")) == []
+
+
+@pytest.mark.parametrize("pictures", [None, 5, ["../x.png", "a.png", 5, "plate-a/b.png"]])
+def test_settings_without_a_list_of_pictures_know_of_none(tmp_path: Path, pictures: object) -> None:
+    there = SETTINGS if pictures is None else {**SETTINGS, "pictures": pictures}
+    (tmp_path / "settings.json").write_text(json.dumps(there))
+    (tmp_path / "plate.png").write_bytes(b"of before")
+    assert drawn_in(str(tmp_path), None) == set()
+    assert Results.open(str(tmp_path), SETTINGS, overwrite=True).finish([]) == [
+        f"{tmp_path}/predictions.csv",
+        f"{tmp_path}/predictions.parquet",
+    ]
+    assert (tmp_path / "plate.png").read_bytes() == b"of before"
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_every_plate_has_a_picture_of_its_own(tmp_path: Path) -> None:
+    assert done(tmp_path, *wells_of("/x_y-2", "/x y", "/x_y")) == [
+        "plate-x_y-2.png",
+        "plate-x_y.png",
+        "plate-x_y-3.png",
+    ]
+    plates = {path.name: path.read_text() for path in tmp_path.glob("*.png")}
+    assert plates == {"plate-x_y-2.png": "x_y-2", "plate-x_y.png": "x y", "plate-x_y-3.png": "x_y"}
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_a_folder_whose_name_is_no_text_has_tables_and_a_picture(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    for name in ("B03.png", "C11.png"):
+        (folder / name).write_bytes(b"image")
+    assert done(tmp_path / "out", *find_sources([folder])) == ["plate.png"]
+    assert pq.read_table(tmp_path / "out/predictions.parquet").column("plate").to_pylist() == [r"\udcff"] * 2
+
+
+def test_the_csv_rounds_and_the_parquet_does_not(tmp_path: Path) -> None:
+    one = source("a.png")
+    results = Results.open(str(tmp_path), SETTINGS)
+    results.add([(one, [said(one, 1234.5678901)])])
+    results.finish([one])
+    line = (tmp_path / "predictions.csv").read_text().splitlines()[1]
+    assert line.startswith('"a.png","3T3",0.75,1234.57,,,,False,,4,"assumed",')
+    assert pq.read_table(tmp_path / "predictions.parquet").column("count").to_pylist() == [1234.5678901]

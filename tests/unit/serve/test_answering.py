@@ -1,0 +1,190 @@
+"""Which thread and which model an image comes to, and that no image is another's problem."""
+
+import asyncio
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import PIL.Image
+import pytest
+
+import cellnet.images.file
+from cellnet.registry.registry import Registry
+from serve.answering import Answerer, Upload
+from serve.limits import Limits
+from tests.serving import SIDE, Held, Kitchen, champions, image, publish
+
+
+def stack(*sizes: tuple[int, int]) -> bytes:
+    """A TIFF of pages of these heights and widths."""
+    pages = [PIL.Image.fromarray(np.arange(h * w, dtype=np.uint8).reshape(h, w)) for h, w in sizes]
+    file = io.BytesIO()
+    pages[0].save(file, format="TIFF", save_all=True, append_images=pages[1:])
+    return file.getvalue()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return champions(tmp_path)
+
+
+@pytest.fixture
+def kitchen(registry: Registry) -> Callable[..., Kitchen]:
+    return lambda **options: Kitchen(registry, **options)
+
+
+def asked(kitchen: Kitchen, *requests: dict, held: Held | None = None) -> list[httpx.Response]:
+    """Answers to requests: of the first, which may be held, and of the others together."""
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(kitchen.api, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://cellnet") as client:
+            first = asyncio.create_task(client.post("/v1/predict", **requests[0]))
+            if held:
+                await asyncio.to_thread(held.inside.acquire)
+            others = [asyncio.create_task(client.post("/v1/predict", **request)) for request in requests[1:]]
+            if held:
+                await asyncio.sleep(0.2)
+                held.go.set()
+            said = list(await asyncio.gather(first, *others))
+            await asyncio.gather(*kitchen.answerer._shadows)
+            return said
+
+    return asyncio.run(ask())
+
+
+def test_a_frame_that_its_counter_cannot_cut_is_its_own_problem_alone(registry: Registry, kitchen: Callable) -> None:
+    publish(registry, "count", name="regressor-A172", side=2 * SIDE)
+    held = Held()
+    service = kitchen(wait=held)
+    first, bad, good = asked(
+        service, {"content": image(grey=200)}, {"content": image()}, {"content": image(grey=200)}, held=held
+    )
+    assert (bad.status_code, bad.headers["content-type"]) == (422, "application/problem+json")
+    assert bad.json()["detail"].startswith("image: ")
+    assert [one.json()["predictions"][0]["count"] for one in (first, good)] == [1, 1]
+    assert service.shelf.champions.classifier.model.batches == [1, 2], "the bad one and the good one were together"
+
+
+def test_a_file_of_very_many_pages_is_refused_before_all_are_counted(
+    kitchen: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cellnet.images.file, "MOST_PAGES", 5)
+    data = stack(*[(SIDE, SIDE)] * 7)
+    for page in ("middle", "all", "2"):
+        [said] = asked(kitchen(), {"content": data, "params": {"page": page}})
+        assert said.status_code == 422 and "holds over 5 pages; save it in parts" in said.json()["detail"]
+
+
+def test_the_megapixels_of_a_page_are_bounded_not_only_those_of_the_first(kitchen: Callable) -> None:
+    service = kitchen(limits=Limits(megapixels=0.002))
+    data = stack((SIDE, SIDE), (3 * SIDE, 3 * SIDE))
+    good, bad = (asked(service, {"content": data, "params": {"page": page}})[0] for page in (1, 2))
+    assert good.status_code == 200
+    assert bad.status_code == 422 and "96×96 is over 0.002 megapixels" in bad.json()["detail"]
+    service = kitchen(limits=Limits(megapixels=0.01))  # of the 0.5 µm that the models see, the page is four times that
+    [bad] = asked(service, {"content": data, "params": {"page": 2, "pixel_um": 1.0}})
+    assert bad.status_code == 422 and "it would be enlarged to 0.0 megapixels" in bad.json()["detail"]
+
+
+def test_an_image_that_its_pixel_size_would_blow_up_is_refused(kitchen: Callable) -> None:
+    service = kitchen(limits=Limits(megapixels=0.01))
+    good, bad = (
+        asked(service, {"content": image(80, 80), "params": {"pixel_um": um}})[0] for um in (0.5, 1.5)
+    )  # the models see 0.5 µm a pixel
+    assert good.status_code == 200
+    assert bad.status_code == 422
+    assert "image: at 1.5 µm a pixel it would be enlarged to 0.1 megapixels" in bad.json()["detail"]
+
+
+@pytest.mark.parametrize("params", [{}, {"pixel_um": 1.0}])
+def test_large_images_wait_for_each_other_and_nobody_for_them(
+    kitchen: Callable, monkeypatch: pytest.MonkeyPatch, params: dict
+) -> None:
+    monkeypatch.setattr("serve.answering.SMALL", 2 * SIDE * SIDE)
+    held = Held()
+    service = kitchen(wait=held)
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(service.api, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://cellnet") as client:
+            side = 2 * SIDE if not params else SIDE
+            large = asyncio.create_task(client.post("/v1/predict", content=image(side, side), params=params))
+            await asyncio.to_thread(held.inside.acquire)
+            service.wait = lambda: None
+            small = await client.post("/v1/predict", content=image())
+            assert small.status_code == 200 and not large.done()
+            held.go.set()
+            assert (await large).json()["predictions"][0]["tiles"] == 4
+
+    asyncio.run(ask())
+
+
+def test_a_shadow_does_not_look_at_what_others_would_wait_for(registry: Registry, kitchen: Callable) -> None:
+    publish(registry, "count", alias="challenger")
+    service = kitchen(challenge="shadow")
+    small, large = asked(service, {"content": image()}, {"content": image(5 * SIDE, 5 * SIDE)})
+    assert small.status_code == large.status_code == 200
+    assert service.figure("cellnet_shadow_missed_total", reason="large") == 1
+
+
+def test_a_challenger_of_a_lineages_counter_answers_for_that_lineage_alone(
+    registry: Registry, kitchen: Callable
+) -> None:
+    publish(registry, "count", name="regressor-A172")
+    publish(registry, "count", name="regressor-A172", alias="challenger")
+    dark, bright = asked(kitchen(challenge=1.0), {"content": image()}, {"content": image(grey=200)})
+    refs = [one.json()["predictions"][0]["models"]["regressor"] for one in (dark, bright)]
+    assert refs == ["regressor-A172@2", "regressor@1"]
+    service = kitchen(challenge="shadow")
+    dark, bright = asked(service, {"content": image()}, {"content": image(grey=200)})
+    refs = [one.json()["predictions"][0]["models"]["regressor"] for one in (dark, bright)]
+    assert refs == ["regressor-A172@1", "regressor@1"]
+    assert service.figure("cellnet_shadow_cells_count", model="regressor-A172@2") == 1, "of the one A172"
+
+
+def test_images_that_are_not_usable_are_counted_however_they_come(kitchen: Callable) -> None:
+    service = kitchen()
+    form = [("images", ("a.png", image())), ("images", ("b.png", b"none")), ("images", ("c.png", b"none"))]
+    alone, among = asked(service, {"content": b"none"}, {"files": form})
+    assert (alone.status_code, among.status_code) == (422, 200)
+    assert service.figure("cellnet_images_total", outcome="not usable") == 3
+    assert service.figure("cellnet_images_total", outcome="answered") == 1
+
+
+def test_the_time_of_a_large_image_begins_with_its_header(kitchen: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.answering.SMALL", 0)
+    [said] = asked(kitchen(), {"content": image()})
+    timing = said.json()["predictions"][0]["timing"]
+    assert timing["total_ms"] == pytest.approx(timing["read_ms"] + timing["models_ms"], abs=0.02)
+    assert timing["read_ms"] > 0
+
+
+def test_a_form_whose_charset_is_none_is_refused(kitchen: Callable) -> None:
+    body = b'--B\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\nx\r\n--B--\r\n'
+    kind = "multipart/form-data; boundary=B; charset=undefined"
+    [said] = asked(kitchen(), {"content": body, "headers": {"content-type": kind}})
+    assert said.status_code == 422 and "the form is not readable" in said.json()["detail"]
+
+
+def test_a_process_whose_images_wait_for_ever_is_not_well(kitchen: Callable) -> None:
+    held = Held()
+    service = kitchen(wait=held, limits=Limits(seconds=0.05))
+    answerer: Answerer = service.answerer
+    answerer.check()
+
+    async def ask() -> None:
+        how = answerer.how("1")
+        tasks = [asyncio.create_task(answerer.predict(Upload("a.png", image()), how))]
+        await asyncio.to_thread(held.inside.acquire)
+        tasks.append(asyncio.create_task(answerer.predict(Upload("a.png", image()), how)))
+        await asyncio.sleep(0.2)
+        with pytest.raises(RuntimeError, match="an image has waited"):
+            answerer.check()
+        held.go.set()
+        await asyncio.gather(*tasks)
+        answerer.check()
+
+    asyncio.run(ask())

@@ -1,0 +1,467 @@
+"""The HTTP interface over models whose answers are known; the service itself is in tests/integration."""
+
+import asyncio
+import csv
+import io
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from cellnet.errors import ConfigError
+from cellnet.images.file import encode_png
+from cellnet.prediction.answers import Answer, Prediction, combine
+from cellnet.registry.registry import Registry
+from serve.answering import How, Room, Upload
+from serve.http.keys import load_keys
+from serve.http.middleware import access_log, set_up_logs
+from serve.limits import Limits
+from tests.serving import SIDE, Held, Kitchen, champions, image, publish
+
+COUNTED = Answer(model="regressor@2", task="count", count=12.0, tiles=4, magnification="rescaled")
+CLASSIFIED = Answer(
+    model="classifier@1",
+    task="classify",
+    probabilities={"A172": 0.1, "VERO6": 0.9},
+    tiles=1,
+    magnification="assumed",
+)
+
+
+DARK, BRIGHT = image(), image(grey=200)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return champions(tmp_path)
+
+
+@pytest.fixture
+def kitchen(registry: Registry) -> Callable[..., Kitchen]:
+    """`kitchen(limits=...)`: a service over classifier@1 and regressor@1, who counts one cell a tile."""
+    return lambda **options: Kitchen(registry, **options)
+
+
+def client(kitchen: Kitchen) -> TestClient:
+    return TestClient(kitchen.api, raise_server_exceptions=False)
+
+
+def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    problem = response.json()
+    assert problem["status"] == status and problem["title"] and problem["request_id"]
+    assert "\n" not in problem["detail"]
+    for word in words:
+        assert word in problem["detail"]
+
+
+def together(kitchen: Kitchen, held: Held, *requests: dict[str, object]) -> list[httpx.Response]:
+    """Answers to requests of which the first holds a model until all have come."""
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(kitchen.api, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://cellnet") as asking:
+            first = asyncio.create_task(asking.post("/v1/predict", **requests[0]))
+            await asyncio.to_thread(held.inside.acquire)
+            others = [asyncio.create_task(asking.post("/v1/predict", **request)) for request in requests[1:]]
+            _done, _ = await asyncio.wait(others, timeout=0.3) if others else ((), ())
+            health = await asking.get("/healthz")
+            assert health.text == "ok"
+            held.go.set()
+            return [await first, *(await asyncio.gather(*others))]
+
+    return asyncio.run(ask())
+
+
+def test_two_answers_become_one_prediction_that_is_no_surer_than_either() -> None:
+    prediction = combine("a.png", [CLASSIFIED, COUNTED])
+    assert (prediction.lineage, prediction.count) == ("VERO6", 12.0)
+    assert (prediction.tiles, prediction.magnification) == (4, "assumed")
+    assert (prediction.models.classifier, prediction.models.regressor) == ("classifier@1", "regressor@2")
+
+
+def test_one_model_that_does_not_know_an_image_is_enough_to_flag_it() -> None:
+    strange = CLASSIFIED.model_copy(update={"unfamiliar": True, "unfamiliar_reason": "3 times as far"})
+    sure = COUNTED.model_copy(update={"unfamiliar": False, "count_low": 9.5, "count_high": 14.5, "interval_level": 0.9})
+    prediction = combine("a.png", [strange, sure])
+    assert (prediction.unfamiliar, prediction.unfamiliar_reason) == (True, "classifier@1: 3 times as far")
+    assert (prediction.count_low, prediction.count_high, prediction.interval_level) == (9.5, 14.5, 0.9)
+    assert combine("a.png", [CLASSIFIED, COUNTED]).unfamiliar is None, "models of before cannot tell"
+
+
+def test_an_image_is_named_and_then_counted_with_its_timing(kitchen: Callable) -> None:
+    [said] = client(kitchen()).post("/v1/predict?name=a.png", content=DARK).json()["predictions"]
+    assert (said["image"], said["lineage"], said["count"]) == ("a.png", "A172", 1)
+    assert said["probabilities"] == pytest.approx({"A172": 0.9, "VERO6": 0.1})
+    assert said["models"] == {"classifier": "classifier@1", "regressor": "regressor@1"}
+    timing = said["timing"]
+    assert timing["read_ms"] > 0 and timing["models_ms"] > 0
+    assert timing["total_ms"] == pytest.approx(timing["read_ms"] + timing["models_ms"], abs=0.1)
+
+
+def test_each_lineage_is_counted_by_the_counter_that_is_for_it(registry: Registry, kitchen: Callable) -> None:
+    publish(registry, "count", name="regressor-A172", alias=None)
+    publish(registry, "count", name="regressor-A172")
+    form = [("images", ("dark.png", DARK)), ("images", ("bright.png", BRIGHT))]
+    dark, bright = client(kitchen()).post("/v1/predict", files=form).json()["predictions"]
+    assert (dark["lineage"], dark["count"], dark["models"]["regressor"]) == ("A172", 2, "regressor-A172@2")
+    assert (bright["lineage"], bright["count"], bright["models"]["regressor"]) == ("VERO6", 1, "regressor@1")
+
+
+def test_a_table_for_spreadsheets_has_a_row_an_image_and_runs_nothing(kitchen: Callable) -> None:
+    form = [("images", ("=a.png", DARK)), ("images", ("b.png", b"no image"))]
+    response = client(kitchen()).post("/v1/predict?format=csv", files=form)
+    assert response.headers["content-type"].startswith("text/csv")
+    good, bad = csv.DictReader(io.StringIO(response.text))
+    assert (good["image"], good["lineage"], good["count"]) == ("'=a.png", "A172", "1.0")
+    assert float(good["probability"]) == pytest.approx(0.9)
+    assert (good["classifier"], good["regressor"], good["error"]) == ("classifier@1", "regressor@1", "")
+    assert bad["image"] == "b.png" and bad["count"] == "" and "not a readable" in bad["error"]
+
+
+def test_an_overlay_is_one_picture_of_one_image_with_the_versions_it_shows(kitchen: Callable) -> None:
+    async def draw(upload: Upload, how: How, prediction: Prediction) -> bytes:
+        return f"{upload.name} {prediction.count}".encode()
+
+    api = client(kitchen(draw=draw))
+    response = api.post("/v1/predict?overlay=true&name=a.png", content=DARK)
+    assert (response.content, response.headers["content-type"]) == (b"a.png 1.0", "image/png")
+    assert response.headers["cellnet-models"] == "classifier@1, regressor@1"
+    form = [("images", ("a.png", DARK)), ("images", ("b.png", DARK))]
+    assert_problem(api.post("/v1/predict?overlay=true", files=form), 422, "one image", "holds 2")
+    assert_problem(api.post("/v1/predict?overlay=true&name=x.png", content=b"no"), 422, "x.png")
+    assert_problem(client(kitchen()).post("/v1/predict?overlay=true", content=DARK), 422, "no overlays")
+
+
+def test_the_pages_of_a_stack_are_bounded(kitchen: Callable) -> None:
+    pages = [np.random.default_rng(page).integers(0, 99, (SIDE, SIDE), np.uint8) for page in range(5)]
+    stack = cv2.imencodemulti(".tiff", pages)[1].tobytes()
+    api = client(kitchen(limits=Limits(images=4)))
+    assert_problem(api.post("/v1/predict?page=all&name=s.tif", content=stack), 422, "s.tif", "5 pages", "the 4")
+    assert api.post("/v1/predict?page=5&name=s.tif", content=stack).json()["predictions"][0]["image"] == "s.tif#5"
+
+
+def test_the_pages_of_all_stacks_of_a_request_are_bounded_together(kitchen: Callable) -> None:
+    pages = [np.random.default_rng(page).integers(0, 99, (SIDE, SIDE), np.uint8) for page in range(2)]
+    stack = cv2.imencodemulti(".tiff", pages)[1].tobytes()
+    form = [("images", (f"{number}.tif", stack)) for number in range(3)]
+    api = client(kitchen(limits=Limits(images=5)))
+    said = api.post("/v1/predict?page=all", files=form).json()["predictions"]
+    assert sum(one["error"] is None for one in said) == 4
+    [refused] = [one["error"] for one in said if one["error"]]
+    assert "with its 2 pages these are more than the 5 images" in refused
+    assert len(api.post("/v1/predict?page=middle", files=form).json()["predictions"]) == 3
+    room_for_one = client(kitchen(limits=Limits(images=1)))
+    assert_problem(room_for_one.post("/v1/predict?page=all&name=s.tif", content=stack), 422, "s.tif", "2 pages")
+
+
+def test_a_stack_that_is_refused_takes_no_room_from_the_others() -> None:
+    room = Room(3)
+    assert [room.take(images) for images in (5, 1, 2, 1)] == [False, True, True, False]
+
+
+def test_an_image_over_the_megapixels_that_are_taken_is_refused_by_its_header(kitchen: Callable) -> None:
+    api = client(kitchen(limits=Limits(megapixels=0.01)))
+    assert_problem(api.post("/v1/predict?name=big.png", content=image(101, 100)), 422, "big.png", "0.01", "cut it")
+    assert api.post("/v1/predict", content=image(100, 100)).status_code == 200
+
+
+def test_requests_beyond_the_queue_are_told_when_to_come_again_and_health_is_told_all_the_same(
+    kitchen: Callable,
+) -> None:
+    held = Held()
+    service = kitchen(limits=Limits(queue=1), wait=held)
+    first, second = together(service, held, {"content": DARK}, {"content": DARK})
+    assert first.status_code == 200
+    assert_problem(second, 503, "busy with 1 requests", "try again in 1 s")
+    assert second.headers["retry-after"] == "1"
+    assert service.figure("cellnet_requests_refused_total", reason="queue") == 1
+    assert client(service).post("/v1/predict", content=DARK).status_code == 200, "there is room again"
+
+
+def test_bodies_that_together_are_too_much_are_told_when_to_come_again(kitchen: Callable) -> None:
+    held = Held()
+    noise = encode_png(np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8))
+    service = kitchen(limits=Limits(held_mb=0.05), wait=held)
+    first, second = together(service, held, {"content": noise}, {"content": noise})
+    assert first.status_code == 200
+    assert_problem(second, 503, "as many images as it can")
+    assert client(service).post("/v1/predict", content=noise).status_code == 200, "what was held is given back"
+
+
+def test_an_answer_that_takes_too_long_is_given_up_and_is_told_from_a_busy_service(kitchen: Callable) -> None:
+    held = Held()
+    service = kitchen(limits=Limits(seconds=0.2), wait=held)
+    response = client(service).post("/v1/predict", content=DARK)
+    held.go.set()
+    assert_problem(response, 504, "longer than 0.2 s")
+    paths = client(kitchen()).get("/openapi.json").json()["paths"]
+    assert {"503", "504"} <= set(paths["/v1/predict"]["post"]["responses"])
+
+
+def test_a_request_that_does_not_arrive_in_time_is_given_up(kitchen: Callable) -> None:
+    service = kitchen(limits=Limits(seconds=0.2))
+    sent = []
+
+    async def trickle() -> dict[str, object]:
+        if sent:
+            await asyncio.sleep(20)
+        sent.append(1)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    said: list[dict[str, object]] = []
+
+    async def note(message: dict[str, object]) -> None:
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"", "headers": []}
+    started = time.monotonic()
+    asyncio.run(service.api(scope, trickle, note))
+    assert said[0]["status"] == 408 and b"did not arrive within 0.2 s" in said[1]["body"]
+    assert time.monotonic() - started < 15
+
+
+def test_a_fault_of_the_service_is_a_500_that_tells_nothing_of_its_inside(kitchen: Callable) -> None:
+    def fail() -> None:
+        raise RuntimeError("the secret path")
+
+    service = kitchen(wait=fail)
+    response = client(service).post("/v1/predict", content=DARK)
+    assert_problem(response, 500)
+    assert "secret" not in response.text
+    assert service.figure("cellnet_requests_total", route="/v1/predict", status="500") == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"), [("a\nb\x1b[31m.png", "a b [31m.png"), ("", "image"), ("x" * 999, "x" * 200)]
+)
+def test_an_images_name_is_one_short_printable_line(kitchen: Callable, sent: str, said: str) -> None:
+    response = client(kitchen()).post("/v1/predict", params={"name": sent}, content=DARK)
+    assert response.json()["predictions"][0]["image"] == said
+
+
+def test_where_keys_are_asked_for_only_those_who_hold_one_come_in(
+    kitchen: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = "k" * 32, "schlüssel-" * 4
+    (tmp_path / "keys").write_text(f"# of the lab\n{one}\n\n")
+    monkeypatch.setenv("CELLNET_API_KEYS", f" {other} ,")
+    keys = load_keys(tmp_path / "keys")
+    assert not any(key in str(keys) for key in (one, other)), "only their sha256 goes anywhere"
+    api = client(kitchen(keys=keys))
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"X-API-Key": one[:-1]}, {"Authorization": f"Basic {one}"}):
+        response = api.post("/v1/predict", content=DARK, headers=headers)
+        assert_problem(response, 401, "API key")
+        assert response.headers["www-authenticate"] == "Bearer"
+    for path in ("/v1/models", "/metrics", "/v2/models/classifier"):
+        assert_problem(api.get(path), 401)
+    shown = re.findall(r"(?:src|href)=\"(/[^\"]+)\"", api.get("/docs").text)
+    for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json", *shown):
+        assert api.get(path).status_code == 200
+    assert len(shown) == 2, "the documentation's script and style"
+    encoded = f"Bearer {other}".encode()
+    for headers in ({"Authorization": f"Bearer {one}"}, {"X-API-Key": one}, {"Authorization": encoded}):
+        assert api.post("/v1/predict", content=DARK, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("# none\n", "holds no API key"), ("short\n", "shorter than 16"), (None, "cannot be read")]
+)
+def test_a_file_of_keys_that_would_let_everybody_in_or_nobody_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, why: str
+) -> None:
+    monkeypatch.delenv("CELLNET_API_KEYS", raising=False)
+    file = tmp_path / "keys"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        load_keys(file)
+    assert load_keys(None) == ()
+
+
+def test_a_file_of_keys_may_be_written_in_notepad(tmp_path: Path) -> None:
+    (tmp_path / "notepad.txt").write_text("k" * 32 + "\r\n", encoding="utf-8-sig")
+    (tmp_path / "plain.txt").write_text("k" * 32)
+    assert load_keys(tmp_path / "notepad.txt") == load_keys(tmp_path / "plain.txt")
+
+
+def test_other_web_pages_may_call_it_only_where_that_was_asked_for(kitchen: Callable, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("k" * 32)
+    keys = load_keys(tmp_path / "keys")
+    origin = {"Origin": "https://lab.example"}
+    asking = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    closed, opened = client(kitchen()), client(kitchen(origins=["https://lab.example"], keys=keys))
+    assert "access-control-allow-origin" not in closed.get("/v1/models", headers=origin).headers
+    assert closed.options("/v1/predict", headers=asking).status_code == 405
+    asked = opened.options("/v1/predict", headers=asking)
+    assert (asked.status_code, asked.headers["access-control-allow-headers"]) == (200, "authorization")
+    let_in = opened.get("/v1/models", headers=origin | {"X-API-Key": "k" * 32})
+    refused = opened.get("/v1/models", headers=origin)
+    assert (let_in.status_code, refused.status_code) == (200, 401)
+    assert {"Retry-After", "Cellnet-Models", "X-Request-ID"} <= set(
+        refused.headers["access-control-expose-headers"].split(", ")
+    )
+    for response in (asked, let_in, refused):
+        assert response.headers["access-control-allow-origin"] == "https://lab.example"
+    other = opened.get("/v1/models", headers={"Origin": "https://elsewhere.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models"])
+def test_a_service_of_this_machine_answers_to_no_name_that_a_web_page_made_for_it(kitchen: Callable, path: str) -> None:
+    service = kitchen(hosts=("127.0.0.1", "localhost", "[::1]", "Lab.example"))
+    api = client(service)
+    for host in ("localhost", "LocalHost:8000", "127.0.0.1:80", "[::1]", "[::1]:8000", "lab.example"):
+        assert api.get(path, headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]:8000", ""):
+        assert_problem(
+            api.get(path, headers={"Host": host}), 421, f"not {host.removesuffix(':8000')!r}", "--allow-host"
+        )
+    assert service.figure("cellnet_requests_refused_total", reason="host") == 6
+    assert client(kitchen()).get(path, headers={"Host": "evil.example"}).status_code == 200, "any, where none is said"
+
+
+def test_browsers_are_told_to_be_careful_and_no_page_loads_anything_from_elsewhere(kitchen: Callable) -> None:
+    api = client(kitchen())
+    for path in ("/", "/docs", "/v1/models", "/nothing"):
+        headers = api.get(path).headers
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+    assert "unsafe" not in api.get("/").headers["content-security-policy"]
+    docs = api.get("/docs").text
+    sources = re.findall(r"(?:src|href)=\"([^\"]+)\"", docs)
+    assert sources and all(source.startswith(("/docs/", "data:")) for source in sources)
+    for source in sources:
+        assert source.startswith("data:") or api.get(source).status_code == 200
+
+
+def test_readiness_tells_what_is_stale_but_not_to_strangers(kitchen: Callable, registry: Registry) -> None:
+    service = kitchen()
+    assert client(service).get("/readyz").json()["status"] == "ok"
+    service.spoiled = {"regressor@2": RuntimeError("no such operator")}
+    publish(registry, "count")
+    service.shelf.refresh()
+    said = client(service).get("/readyz").json()
+    assert said["status"] == "stale" and "regressor@2 cannot be used" in said["problems"][0]
+    guarded = kitchen(keys=("0" * 64,))
+    guarded.shelf.problems = {"regressor": "s3://secret does not answer"}
+    said = client(guarded).get("/readyz").json()
+    assert (said["status"], said["problems"]) == ("stale", [])
+
+
+def test_the_models_are_told_with_what_they_are_for(kitchen: Callable, registry: Registry) -> None:
+    publish(registry, "count", name="regressor-A172")
+    registry.promote(publish(registry, "count", alias=None), "challenger")
+    models = client(kitchen(challenge=0.1)).get("/v1/models").json()["models"]
+    assert [(one["ref"], one["role"], one["alias"]) for one in models] == [
+        ("classifier@1", "classifier", "champion"),
+        ("regressor@1", "regressor", "champion"),
+        ("regressor-A172@1", "A172", "champion"),
+        ("regressor@2", "regressor", "challenger"),
+    ]
+
+
+def test_a_share_of_requests_is_answered_by_the_challenger_and_a_repeated_one_by_the_same(
+    kitchen: Callable, registry: Registry
+) -> None:
+    registry.promote(publish(registry, "count", alias=None), "challenger")
+    service = kitchen(challenge=0.25)
+    api = client(service)
+
+    def ask(name: str) -> tuple[float, str]:
+        said = api.post("/v1/predict", content=DARK, headers={"X-Request-ID": name}).json()["predictions"][0]
+        return said["count"], said["models"]["regressor"]
+
+    said = [ask(f"request-{number}") for number in range(80)]
+    assert set(said) == {(1, "regressor@1"), (2, "regressor@2")}
+    challenged = said.count((2, "regressor@2"))
+    assert 8 <= challenged <= 32
+    assert [ask(f"request-{number}") for number in range(20)] == said[:20]
+    answers = service.figure("cellnet_answers_total", model="regressor@2", alias="challenger")
+    assert answers == challenged + said[:20].count((2, "regressor@2"))
+
+
+def test_a_shadow_answers_nobody_but_is_compared(kitchen: Callable, registry: Registry) -> None:
+    registry.promote(publish(registry, "count", alias=None), "challenger")
+    service = kitchen(challenge="shadow")
+    with client(service) as api:
+        for _ in range(5):
+            said = api.post("/v1/predict", content=DARK).json()["predictions"][0]
+            assert (said["count"], said["models"]["regressor"]) == (1, "regressor@1")
+        deadline = time.monotonic() + 20
+        while service.figure("cellnet_shadow_cells_count", model="regressor@2") != 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert service.figure("cellnet_shadow_cells_sum", model="regressor@2") == 5, "one cell away, five times"
+    assert service.figure("cellnet_answers_total", model="regressor@1", alias="champion") == 5
+
+
+def test_the_figures_of_all_processes_are_told_apart_and_can_be_read_by_prometheus(kitchen: Callable) -> None:
+    one, other = kitchen(), kitchen()
+    client(one).post("/v1/predict", content=DARK)
+    for _ in range(2):
+        client(other).post("/v1/predict", content=DARK)
+
+    async def texts() -> dict[str, str]:
+        return {"a": one.meters.text(), "b": other.meters.text()}
+
+    text = client(kitchen(texts=texts)).get("/metrics").text
+    line = 'cellnet_requests_total{replica="%s",route="/v1/predict",status="200"} %.1f'
+    assert line % ("a", 1) in text and line % ("b", 2) in text
+    assert text.count("# TYPE cellnet_request_seconds histogram") == 1
+    assert 'cellnet_serving{alias="champion",engine="torch",model="regressor@1",replica="b",task="count"} 1.0' in text
+
+
+def test_the_client_knows_every_request_by_the_name_that_the_log_has(
+    kitchen: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = client(kitchen(keys=("0" * 64,)))
+    with caplog.at_level(logging.INFO, "cellnet.requests"):
+        good = api.get("/healthz")
+        refused = api.get("/v1/models", headers={"X-Request-ID": "not a name"})
+        named = api.get("/healthz", headers={"X-Request-ID": "from-the-client"})
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "cellnet.requests"]
+    assert [line["request_id"] for line in lines] == [
+        good.headers["x-request-id"],
+        refused.headers["x-request-id"],
+        "from-the-client",
+    ]
+    assert refused.json()["request_id"] == refused.headers["x-request-id"] != "not a name"
+    assert "x-request-id" not in named.headers, "Ray Serve adds what the request came with, and twice is once too often"
+
+
+def test_a_request_is_a_line_of_the_log_where_that_is_wanted_and_holds_no_secret(
+    kitchen: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = client(kitchen(keys=load_keys(None)))
+    headers = {"X-Request-ID": "from-the-client", "Authorization": "Bearer a-secret-of-somebody"}
+    with caplog.at_level(logging.INFO, "cellnet.requests"):
+        api.post("/v1/predict", content=DARK, headers=headers)
+        assert_problem(api.post("/v1/predict", content=b"", headers={"X-Request-ID": 'no"good\x7f'}), 422)
+    first, second = (json.loads(record.message) for record in caplog.records if record.name == "cellnet.requests")
+    assert (first["request_id"], first["status"], first["path"]) == ("from-the-client", 200, "/v1/predict")
+    assert (first["images"], first["bad"], first["models"]) == (1, 0, ["classifier@1", "regressor@1"])
+    assert second["status"] == 422 and re.fullmatch("[0-9a-f]{32}", second["request_id"])
+    assert "secret" not in caplog.text
+
+
+def test_the_lines_go_to_the_first_output_whatever_a_host_puts_in_its_place(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cellnet", "serve", "cellnet.requests"):
+        for kept in ("handlers", "level", "propagate"):
+            monkeypatch.setattr(logging.getLogger(name), kept, [] if kept == "handlers" else False)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    set_up_logs(log_requests=True)
+    access_log.info("a line")
+    set_up_logs(log_requests=False)
+    access_log.info("another")
+    assert capfd.readouterr().out == "a line\n"

@@ -1,0 +1,173 @@
+"""What is served follows the registry, whatever happens to the registry."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cellnet.errors import ConfigError, IntegrityError, NotFoundError, UnavailableError
+from cellnet.registry.registry import Registry
+from serve import models as shelf_module
+from serve.models import Shelf
+from tests.serving import Kitchen, publish
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = Registry.open(str(tmp_path / "registry"))
+    publish(registry, "classify")
+    publish(registry, "count")
+    return registry
+
+
+def served(shelf: Shelf) -> list[str]:
+    return [one.ref for one in shelf.champions]
+
+
+def test_a_moved_alias_is_followed_and_a_rollback_too(registry: Registry) -> None:
+    kitchen = Kitchen(registry)
+    before = kitchen.shelf.champions
+    publish(registry, "count")
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@2"]
+    assert before.regressor and before.regressor.ref == "regressor@1", "requests that have it go on with it"
+    assert kitchen.loaded == ["classifier@1", "regressor@1", "regressor@2"], "the classifier stays as it is"
+    registry.rollback("regressor", "champion")
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@1"]
+    assert kitchen.figure("cellnet_swaps_total", name="regressor") == 2
+    assert kitchen.shelf.problems == {} and kitchen.figure("cellnet_stale") == 0
+
+
+def test_a_registry_that_is_down_leaves_what_was_there_and_is_told(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kitchen = Kitchen(registry)
+    publish(registry, "count")
+
+    def down(*args: object, **options: object) -> None:
+        raise UnavailableError("s3://lab does not answer; try again later")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(registry.store), "keys", down)
+        patch.setattr(type(registry.store), "folders", down)
+        kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@1"]
+    assert "does not answer" in kitchen.shelf.problems["regressor"]
+    assert "regressor@1 goes on" in kitchen.shelf.problems["regressor"]
+    assert kitchen.figure("cellnet_stale") == 1
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@2"] and kitchen.shelf.problems == {}
+
+
+@pytest.mark.parametrize("fault", [IntegrityError("model.onnx is damaged"), RuntimeError("no such operator")])
+def test_a_version_that_cannot_be_used_leaves_the_old_one_and_is_not_tried_all_the_time(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    kitchen = Kitchen(registry)
+    kitchen.spoiled = {"regressor@2": fault}
+    publish(registry, "count")
+    for _ in range(3):
+        kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@1"]
+    assert kitchen.loaded.count("regressor@2") == 1
+    why = kitchen.shelf.problems["regressor"]
+    assert why.startswith("regressor@2 cannot be used: ") and str(fault) in why and "regressor@1 goes on" in why
+    monkeypatch.setattr(shelf_module, "RETRY_S", 0)
+    kitchen.spoiled = {}
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@2"]
+
+
+def test_a_new_version_that_works_replaces_one_that_did_not(registry: Registry) -> None:
+    kitchen = Kitchen(registry)
+    kitchen.spoiled = {"regressor@2": IntegrityError("damaged")}
+    publish(registry, "count")
+    kitchen.shelf.refresh()
+    publish(registry, "count")
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@3"] and kitchen.shelf.problems == {}
+
+
+def test_a_registry_that_was_emptied_and_filled_again_is_followed(registry: Registry, tmp_path: Path) -> None:
+    for _ in range(3):
+        publish(registry, "count")
+    kitchen = Kitchen(registry)
+    (tmp_path / "registry").rename(tmp_path / "gone")
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@4"]
+    assert "regressor@4 goes on" in kitchen.shelf.problems["regressor"]
+    again = Registry.open(str(tmp_path / "registry"))
+    publish(again, "classify")
+    publish(again, "count")
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@1"] and kitchen.shelf.problems == {}
+    assert kitchen.loaded[-2:] == ["classifier@1", "regressor@1"], "of the same name, but not the same"
+
+
+def test_a_counter_of_one_lineage_is_found_when_it_becomes_champion(registry: Registry) -> None:
+    kitchen = Kitchen(registry)
+    publish(registry, "count", name="regressor-A172", alias=None)
+    kitchen.shelf.refresh()
+    assert kitchen.shelf.champions.by_lineage == {}
+    registry.promote("regressor-A172@1", "champion")
+    kitchen.shelf.refresh()
+    champions = kitchen.shelf.champions
+    assert [one.ref if one else None for one in map(champions.counter_for, ("A172", "VERO6", None))] == [
+        "regressor-A172@1",
+        "regressor@1",
+        "regressor@1",
+    ]
+    assert Kitchen(registry).shelf.champions.counter_for("A172").ref == "regressor-A172@1"
+
+
+def test_a_version_that_does_something_else_does_not_take_over(registry: Registry) -> None:
+    kitchen = Kitchen(registry)
+    publish(registry, "classify", name="regressor")
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@1"]
+    assert "regressor@2 is a model to classify, not to count" in kitchen.shelf.problems["regressor"]
+
+
+def test_challengers_are_loaded_only_where_they_are_wanted_and_others_than_the_champions(registry: Registry) -> None:
+    registry.promote(publish(registry, "count", alias=None), "challenger")
+    registry.promote("classifier@1", "challenger")
+    assert list(Kitchen(registry).shelf.challengers) == []
+    kitchen = Kitchen(registry, challenge=0.5)
+    assert [(one.ref, one.alias) for one in kitchen.shelf.challengers] == [("regressor@2", "challenger")]
+    registry.promote("regressor@2", "champion")
+    kitchen.shelf.refresh()
+    assert served(kitchen.shelf) == ["classifier@1", "regressor@2"] and list(kitchen.shelf.challengers) == []
+    assert kitchen.loaded == ["classifier@1", "regressor@1", "regressor@2"], "it was in memory already"
+
+
+def test_without_any_model_or_with_one_that_is_not_there_nothing_begins(
+    tmp_path: Path, registry: Registry, card: Callable
+) -> None:
+    with pytest.raises(NotFoundError, match="neither classifier:champion nor regressor:champion"):
+        Kitchen(Registry.open(str(tmp_path / "empty")))
+    kitchen = Kitchen(registry)
+    with pytest.raises(NotFoundError, match="no classifier@3"):
+        Shelf(registry, kitchen.load, classifier="classifier@3", meters=kitchen.meters)
+    with pytest.raises(ConfigError, match="to count, not to classify"):
+        Shelf(registry, kitchen.load, classifier="regressor@1", meters=kitchen.meters)
+
+
+def test_a_version_asked_for_by_its_number_stays(registry: Registry) -> None:
+    kitchen = Kitchen(registry)
+    shelf = Shelf(registry, kitchen.load, regressor="regressor@1", meters=kitchen.meters)
+    publish(registry, "count")
+    publish(registry, "count", name="regressor-A172")
+    shelf.refresh()
+    assert served(shelf) == ["classifier@1", "regressor@1"], "nor do counters of single lineages come in between"
+
+
+def test_each_version_is_told_with_what_was_asked_for(registry: Registry) -> None:
+    publish(registry, "classify", alias="staging")
+    kitchen = Kitchen(registry)
+    refs = {"classifier": "classifier:staging", "regressor": "regressor@1"}
+    shelf = Shelf(registry, kitchen.load, meters=kitchen.meters, **refs)
+    said = [("classifier@2", "staging"), ("regressor@1", "1")]
+    assert [(one.ref, one.alias) for one in shelf.champions] == said
+    shelf.refresh()
+    assert [(one.ref, one.alias) for one in shelf.champions] == said

@@ -1,0 +1,111 @@
+"""Stores in a folder, and where a place leads. The contract that a folder shares with S3 is tested in
+tests/integration/test_store_s3.py."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from cellnet.errors import ConfigError, RegistryError
+from cellnet.store.folder import FolderStore
+from cellnet.store.place import open_store
+from cellnet.store.s3 import S3Store
+
+
+def test_a_place_is_a_folder_or_a_bucket(tmp_path: Path) -> None:
+    assert isinstance(open_store(tmp_path), FolderStore)
+    assert isinstance(open_store("s3://bucket/prefix"), S3Store)
+
+
+@pytest.mark.parametrize("place", ["", "gs://bucket/prefix", "http://host/x", "s3://", "s3:///prefix"])
+def test_any_other_place_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match="s3://bucket/prefix"):
+        open_store(place)
+
+
+def test_opening_a_place_makes_nothing(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "new")
+    assert list(store.keys("")) == []
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "prefix"),
+    [
+        ("s3://bucket", ""),
+        ("s3://bucket/", ""),
+        ("s3://bucket/a/b/", "a/b"),
+        ("s3://bucket/plate#1/why?", "plate#1/why?"),
+    ],
+)
+def test_the_prefix_of_a_bucket_is_taken_to_the_letter(uri: str, prefix: str) -> None:
+    store = S3Store(uri)
+    assert (store.bucket, store.prefix) == ("bucket", prefix)
+
+
+@pytest.mark.parametrize("key", ["../outside", "/etc/passwd", "a/../../outside"])
+def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path: Path, key: str) -> None:
+    store = FolderStore(tmp_path / "store")
+    for use in (store.get, store.keys, lambda key: store.put(key, b"x"), lambda key: store.create(key, b"x")):
+        with pytest.raises(RegistryError, match="leads out of"):
+            list(use(key))
+    assert list(tmp_path.rglob("outside")) == []
+
+
+def test_a_write_that_was_interrupted_is_not_listed(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.put("a/whole", b"x")
+    (tmp_path / "a/.tmp-half").write_bytes(b"x")
+    assert list(store.keys("")) == ["a/whole"]
+
+
+def test_nothing_but_the_objects_is_left_behind(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.put("a/b", b"1")
+    store.create("a/b", b"2")
+    store.create("a/c", b"3")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["b", "c"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = FolderStore(tmp_path / "file")
+    for write in (store.put, store.create):
+        with pytest.raises(RegistryError, match=r"cannot write a/b in .*file: "):
+            write("a/b", b"x")
+
+
+def test_a_key_too_long_for_the_file_system_is_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="File name too long"):
+        FolderStore(tmp_path).create("a" * 300, b"x")
+
+
+def test_a_folder_is_where_it_was_when_the_store_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FolderStore(Path("relative"))
+    monkeypatch.chdir("/")
+    store.put("a", b"x")
+    assert (tmp_path / "relative/a").read_bytes() == b"x"
+
+
+def test_stores_travel_between_processes(tmp_path: Path) -> None:
+    FolderStore(tmp_path).put("a", b"x")
+    assert pickle.loads(pickle.dumps(FolderStore(tmp_path))).get("a") == b"x"
+    bucket = S3Store("s3://bucket/prefix", endpoint_url="http://127.0.0.1:1")
+    assert bucket.client is bucket.client
+    copy = pickle.loads(pickle.dumps(bucket))
+    assert (copy.uri, copy.endpoint_url, copy._client) == (bucket.uri, bucket.endpoint_url, None)
+
+
+def test_files_have_the_rights_that_the_user_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellnet.store.folder._umask", lambda: 0o077)
+    FolderStore(tmp_path).put("private", b"x")
+    monkeypatch.setattr("cellnet.store.folder._umask", lambda: 0o022)
+    FolderStore(tmp_path).put("public", b"x")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("private", "public")] == [0o600, 0o644]
+
+
+def test_folders_without_an_object_are_none_as_in_s3(tmp_path: Path) -> None:
+    FolderStore(tmp_path).put("a/b/c", b"x")
+    (tmp_path / "empty/below").mkdir(parents=True)
+    assert FolderStore(tmp_path).folders("") == ["a"]

@@ -1,0 +1,251 @@
+"""From frames to tiles: every variant with the right pixels and the right count."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cellnet.bank.frames import Frame
+from cellnet.config.bank import Intensity
+from cellnet.config.choices import PAPER_SHARES
+from cellnet.config.train import Augment, Preprocess, TrainConfig
+from cellnet.errors import DataError
+from cellnet.images.scale import frame_at_scale
+from cellnet.images.tiles import Box, to_network_size
+from cellnet.training.batches import Target, draw_variants
+from cellnet.training.plan import preprocess_for, resolve
+from cellnet.training.tiles import UNKNOWN_CELLS, count_inside, crop_share, make_tiles, tiles_n
+
+AS_IS = Intensity(rule="range", low=0, high=255)
+TURNS = (0, 90, 180, 270)
+
+
+def frame(number: int = 1, **known: object) -> Frame:
+    return Frame(frame=f"{number:02x}" * 32, source=f"{number}.png", **({"height": 200, "width": 200} | known))
+
+
+def noise(*size: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+
+
+def ramps() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Two frames in which a pixel's value is its column, and its row: a crop of them tells where it was cut."""
+    column_HW = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
+    return column_HW, column_HW.T
+
+
+def tiles(item: Frame, image_HW: NDArray[np.uint8], *, seed: int = 0, **choices: object) -> list:
+    asked = {"shares": PAPER_SHARES, "orientations": (0,), "label": 0} | choices
+    preprocess = Preprocess(tile_px=(200, 200), intensity=AS_IS)
+    return list(make_tiles(item, image_HW, preprocess, seed=seed, **asked))
+
+
+@pytest.mark.parametrize("size", [(150, 150), (173, 173), (250, 250), (120, 180), (333, 211), (180, 260), (61, 400)])
+def test_turning_before_resizing_equals_turning_after_it(size: tuple[int, int]) -> None:
+    image_HW = noise(*size)
+    for turns in range(4):
+        before_HW = to_network_size(np.rot90(image_HW, turns)).astype(int)
+        after_HW = np.rot90(to_network_size(image_HW), turns).astype(int)
+        assert np.abs(before_HW - after_HW).max() <= 1
+
+
+def test_turning_a_tile_that_is_not_resized_is_exact() -> None:
+    image_HW = noise(200, 200)
+    for turns in range(4):
+        assert (to_network_size(np.rot90(image_HW, turns)) == np.rot90(to_network_size(image_HW), turns)).all()
+
+
+def test_a_drawn_orientation_is_one_of_the_four_stored_ones_and_each_is_as_likely() -> None:
+    stored = tiles(frame(), noise(250, 250), shares=(1.0,), orientations=TURNS)[:4]
+    stored_4HW = torch.from_numpy(np.stack([tile.pixels_HW for tile in stored])).float()
+    n = 2000
+    generator = torch.Generator().manual_seed(0)
+    upright_B1HW = stored_4HW[:1].expand(n, 1, -1, -1)
+    target = Target(label_B=torch.zeros(n), count_B=torch.zeros(n))
+    drawn_BHW = draw_variants(upright_B1HW, target, Augment(mirror=False, jitter=0), generator)[0][:, 0]
+    frequency_4 = torch.stack([(drawn_BHW == one_HW).flatten(1).all(1) for one_HW in stored_4HW]).sum(1).numpy()
+    assert frequency_4.sum() == n, "every drawn tile is a stored one, bit for bit, and only one"
+    chi_squared = ((frequency_4 - n / 4) ** 2 / (n / 4)).sum()
+    assert chi_squared < 16.27  # of four equally likely ones, exceeded once in 1,000 seeds
+
+
+def test_a_tile_has_the_papers_16_variants() -> None:
+    made = tiles(frame(count=20.0), noise(200, 200), orientations=TURNS, label=3)
+    assert [(tile.share, tile.orientation) for tile in made] == [(s, o) for s in PAPER_SHARES for o in TURNS]
+    assert {tile.pixels_HW.shape for tile in made} == {(200, 200)}
+    assert {(tile.label, tile.frame) for tile in made} == {(3, "01" * 32)}
+
+
+def test_the_four_orientations_are_the_same_pixels_turned_anticlockwise() -> None:
+    image_HW = noise(200, 200)
+    for quarter, tile in enumerate(tiles(frame(), image_HW, shares=(1.0,), orientations=TURNS)):
+        assert (tile.pixels_HW == np.rot90(image_HW, quarter)).all()
+
+
+def test_every_crops_count_is_the_number_of_centres_inside_it() -> None:
+    centres_N2 = np.random.default_rng(5).uniform(0, 200, (60, 2))
+    known = frame(centres=centres_N2.tolist(), count=60.0)
+    by_column, by_row = (tiles(known, ramp_HW, seed=9) for ramp_HW in ramps())
+    counts = []
+    for across, down in zip(by_column, by_row, strict=True):
+        left, right = int(across.pixels_HW[0, 0]), int(across.pixels_HW[0, -1])
+        top, bottom = int(down.pixels_HW[0, 0]), int(down.pixels_HW[-1, 0])
+        x_N, y_N = centres_N2.T
+        inside_N = (x_N >= left) & (x_N < right + 1) & (y_N >= top) & (y_N < bottom + 1)
+        assert (right + 1 - left) * (bottom + 1 - top) == pytest.approx(across.share * 200 * 200, rel=0.01)
+        assert across.count == inside_N.sum()
+        counts.append(across.count)
+    assert counts[0] == 60 and 0 < counts[3] < counts[1] < 60
+
+
+def test_every_crops_map_says_where_its_cells_lie_and_turns_with_it() -> None:
+    centres_N2 = np.random.default_rng(5).integers(0, 200, (60, 2))
+    image_HW = np.zeros((200, 200), np.uint8)
+    image_HW[centres_N2[:, 1], centres_N2[:, 0]] = 255
+    known = frame(centres=(centres_N2 + 0.5).tolist(), count=60.0)
+    for tile in tiles(known, image_HW, orientations=TURNS):
+        assert tile.cells_hw.sum() == tile.count
+        if tile.share == 1:
+            lit_hw = tile.pixels_HW.reshape(50, 4, 50, 4).max(axis=(1, 3)) > 0
+            assert (lit_hw == (tile.cells_hw > 0)).all()
+
+
+def test_where_centres_are_not_known_a_map_says_so() -> None:
+    assert {int(tile.cells_hw.min()) for tile in tiles(frame(count=4.0), noise(200, 200))} == {UNKNOWN_CELLS}
+
+
+def test_without_centres_the_count_is_reduced_by_the_area() -> None:
+    counts = [tile.count for tile in tiles(frame(count=40.0), noise(200, 200))]
+    assert counts == pytest.approx([40, 40 * 173**2 / 200**2, 40 * 141**2 / 200**2, 10])
+
+
+def test_a_frame_of_unknown_count_gives_tiles_of_unknown_count() -> None:
+    assert np.isnan([tile.count for tile in tiles(frame(), noise(200, 200))]).all()
+
+
+def test_the_tiles_of_a_frame_share_out_its_centres() -> None:
+    centres = np.random.default_rng(2).uniform(0, (600, 400), (70, 2)).tolist()
+    known = frame(centres=centres, count=70.0, height=400, width=600)
+    made = tiles(known, noise(400, 600), shares=(1.0,))
+    assert len(made) == 6 and sum(tile.count for tile in made) == 70
+
+
+def test_shifted_tiles_lie_in_the_frame_and_a_frame_of_one_tile_has_none() -> None:
+    assert len(tiles(frame(), noise(200, 200), shares=(1.0,), shifts=3)) == 1
+    centres = np.random.default_rng(2).uniform(0, (600, 400), (70, 2)).tolist()
+    known = frame(centres=centres, count=70.0, height=400, width=600)
+    image_HW = noise(400, 600)
+    made = tiles(known, image_HW, shares=(1.0,), shifts=2)
+    assert len(made) == 6 + 6 * 2
+    windows = np.lib.stride_tricks.sliding_window_view(image_HW, (1, 200))[:, :, 0]
+    for tile in made[6:]:
+        top, left = (int(axis[0]) for axis in np.nonzero((windows == tile.pixels_HW[0]).all(axis=2)))
+        assert (image_HW[top : top + 200, left : left + 200] == tile.pixels_HW).all()
+        assert tile.count == Box(top, left, top + 200, left + 200).centres_inside(np.float32(centres))
+
+
+def test_tiles_depend_on_the_seed_and_the_frame_and_on_no_other_frame() -> None:
+    one, two = frame(1, count=5.0), frame(2, count=5.0)
+    image_HW = noise(200, 200)
+
+    def pixels(*items: Frame, seed: int = 0) -> dict[str, list[bytes]]:
+        return {item.frame: [t.pixels_HW.tobytes() for t in tiles(item, image_HW, seed=seed)] for item in items}
+
+    assert pixels(one, two) == pixels(two, one) == pixels(two) | pixels(one)
+    assert pixels(one)[one.frame][1:] != pixels(two)[two.frame][1:]
+    assert pixels(one)[one.frame][1:] != pixels(one, seed=1)[one.frame][1:]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.75, 0.5, 0.25, 0.001])
+def test_a_crop_stays_in_its_box(share: float) -> None:
+    rng, box = np.random.default_rng(0), Box(7, 50, 38, 250)
+    for _ in range(200):
+        crop = crop_share(box, share, rng)
+        assert box.top <= crop.top < crop.bottom <= box.bottom and box.left <= crop.left < crop.right <= box.right
+
+
+def test_centres_follow_a_frame_that_was_resized() -> None:
+    known = frame(centres=[[10.0, 10.0], [90.0, 90.0]], count=2.0, pixel_um=0.5, height=100, width=100)
+    half = Box(0, 0, 50, 50)
+    assert count_inside(known, half, (100, 100)) == 1
+    assert count_inside(known, half, (50, 50), factor=0.5) == 2
+
+
+@pytest.mark.parametrize(
+    ("frame_um", "trained_um", "factor", "side"),
+    [(0.5, 1.0, 0.5, 50), (2.0, 1.0, 2.0, 200), (1.01, 1.0, 1.0, 100), (None, 1.0, 1.0, 100), (3.0, None, 1.0, 100)],
+)
+def test_a_frame_is_brought_to_the_trained_pixel_size_where_both_are_known(
+    frame_um: float | None, trained_um: float | None, factor: float, side: int
+) -> None:
+    preprocess = Preprocess(tile_px=(200, 200), pixel_um=trained_um)
+    grey_HW, seen = frame_at_scale(noise(100, 100), frame_um, preprocess)
+    assert seen == factor and grey_HW.shape == (side, side)
+
+
+@pytest.mark.parametrize("pixel_um", [650.0, 0.1])
+def test_a_pixel_size_in_the_wrong_unit_is_refused_and_not_blown_up(pixel_um: float) -> None:
+    with pytest.raises(DataError, match=r"0.65 µm a pixel, more than 4× apart"):
+        frame_at_scale(noise(100, 100), pixel_um, Preprocess(tile_px=(200, 200), pixel_um=0.65))
+
+
+@pytest.mark.parametrize(
+    ("tile", "size", "tile_px"),
+    [
+        ("auto", (299, 1000), (299, 1000)),
+        ("auto", (300, 1000), (200, 200)),
+        ("frame", (300, 1000), (300, 1000)),
+        (128, (300, 1000), (128, 128)),
+    ],
+)
+def test_what_the_network_sees_at_once(tile: str | int, size: tuple[int, int], tile_px: tuple[int, int]) -> None:
+    frames = [frame(number, height=size[0], width=size[1]) for number in range(3)]
+    assert preprocess_for(TrainConfig(task="count", tile=tile), frames, AS_IS).tile_px == tile_px
+
+
+def test_the_trained_pixel_size_is_the_median_and_known_only_if_every_frames_is() -> None:
+    known = [frame(number, pixel_um=um, height=400, width=800) for number, um in enumerate((0.5, 0.6, 0.6))]
+    config = TrainConfig(task="count", tile="frame", kernel="edge")
+    preprocess = preprocess_for(config, known, AS_IS)
+    assert (preprocess.pixel_um, preprocess.kernel, preprocess.intensity) == (0.6, "edge", AS_IS)
+    assert preprocess_for(config, [*known, frame(9)], AS_IS).pixel_um is None
+
+
+def test_a_whole_frame_tile_is_measured_at_the_trained_pixel_size() -> None:
+    frames = [frame(n, pixel_um=um, height=side, width=side) for n, um, side in ((1, 1.0, 100), (2, 0.5, 200))]
+    wide = [*frames, frame(3, pixel_um=1.0, height=100, width=100)]
+    assert preprocess_for(TrainConfig(task="count", tile="frame"), wide, AS_IS).tile_px == (100, 100)
+
+
+@pytest.mark.parametrize(
+    ("task", "tiles", "shares", "shifts"),
+    [
+        ("classify", 10, PAPER_SHARES, 16),
+        ("classify", 250, PAPER_SHARES, 3),
+        ("count", 250, (1.0,), 15),
+        ("count", 5000, (1.0,), 0),
+    ],
+)
+def test_few_frames_are_cut_more_often_and_only_a_classifier_sees_crops(
+    task: str, tiles: int, shares: tuple[float, ...], shifts: int
+) -> None:
+    decided = resolve(Augment(), task=task, tiles=tiles)
+    assert (decided.shares, decided.shifts) == (shares, shifts)
+    chosen = Augment(shares=(0.5,), shifts=1)
+    assert resolve(chosen, task=task, tiles=tiles) == chosen
+
+
+def test_a_frame_that_gives_no_tile_is_known_beforehand() -> None:
+    preprocess = Preprocess(tile_px=(200, 200), pixel_um=1.0)
+    sizes = [(frame(height=400, width=600), 6), (frame(height=100, width=600), 0)]
+    scaled = [(frame(height=200, width=200, pixel_um=2.0), 4), (frame(height=900, width=900, pixel_um=9.0), 0)]
+    assert [tiles_n(one, preprocess) for one, _ in sizes + scaled] == [n for _, n in sizes + scaled]
+
+
+def test_disc_counts_hold_in_every_tile(discs: Callable) -> None:
+    image_HW, centres_N2 = discs(12, size=(400, 400))
+    known = frame(centres=centres_N2.tolist(), count=12.0, height=400, width=400)
+    for tile in tiles(known, image_HW, shares=(1.0,)):
+        assert (tile.pixels_HW > 150).sum() == pytest.approx(tile.count * np.pi * 6**2, abs=60)
