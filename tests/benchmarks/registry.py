@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywh
 from cellnet.registry.registry import Registry
 from cellnet.store.s3 import S3Store
 from cellnet.untrusted import WEIGHTS
+from tests.factories import card
 from tests.integration import hammer
 from tests.integration.conftest import KEYS
 from tests.integration.servers import PersistentServer
@@ -73,7 +74,7 @@ def costs(place: str) -> list[str]:
     """Rows: requests and milliseconds of what people do, with the versions that are there."""
     rows = []
     uses: dict[str, Callable[[Registry], Any]] = {
-        "publish 4 files": lambda registry: registry.publish(hammer.NAME, fresh(), hammer.card()),
+        "publish 4 files": lambda registry: registry.publish(hammer.NAME, fresh(), card()),
         "resolve an alias": lambda registry: registry.resolve(f"{hammer.NAME}:{hammer.ALIAS}"),
         "list, newest 20": lambda registry: list(registry.versions(newest=20)),
         "list, all": lambda registry: list(registry.versions()),
@@ -114,7 +115,7 @@ def main(out: Path) -> None:
         lines += ["", "| where | versions | what | requests | ms |", "|---|---|---|---|---|"]
         for place in (f"{folder}/many", "s3://lab/many"):
             registry = Registry.open(place)
-            registry.publish(hammer.NAME, FILES, hammer.card())
+            registry.publish(hammer.NAME, FILES, card())
             registry.promote(f"{hammer.NAME}@1", hammer.ALIAS)
             for versions in (FEW, MANY):
                 fill(place, versions)

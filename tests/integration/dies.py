@@ -23,7 +23,7 @@ from cellnet.store.objects import Store
 from cellnet.store.place import open_store
 from cellnet.store.s3 import S3Store
 from cellnet.untrusted import WEIGHTS
-from tests.integration.hammer import card
+from tests.factories import card
 
 METHODS = ("get", "put", "create", "delete", "entries", "folders", "sweep")
 DIED, DONE = 9, 0

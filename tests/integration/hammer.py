@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
 from cellnet.errors import ConflictError
-from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
+from tests.factories import card
 
 ROOT = Path(__file__).parents[2]
 NAME, ALIAS, ROLE = "regressor", "champion", "notes.txt"
@@ -31,25 +30,6 @@ class Outcome:
     versions: int
     moves: int
     wrong: list[str]
-
-
-def card() -> Card:
-    """Of no model in particular."""
-    config = TrainConfig(task="count", model=ModelSpec(architecture="residual", width=4, depth=2))
-    return Card(
-        task="count",
-        classes=[],
-        config=config,
-        preprocess=Preprocess(tile_px=(200, 200)),
-        frame_px=(200, 200),
-        bank="bank",
-        bank_digest="0" * 64,
-        scores={},
-        history=[],
-        code_version="test",
-        packages={},
-        created="2024-01-01T00:00:00+00:00",
-    )
 
 
 def hammer(place: str, number: int, operations: int) -> None:

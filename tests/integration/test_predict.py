@@ -14,16 +14,13 @@ from numpy.typing import NDArray
 import cellnet.reports.results
 import pipelines.predict
 from cellnet.cli.main import main
-from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
 from cellnet.errors import ConfigError, IntegrityError
-from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.places import Places
-from cellnet.prediction.export import to_onnx
-from cellnet.prediction.predictor import Predictor, predictor_of
-from cellnet.registry.records import ONNX, Card
+from cellnet.prediction.predictor import Predictor
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS
 from pipelines.predict import predict, prepare
+from tests.factories import clouds, publish_untrained
 
 pytestmark = pytest.mark.ray
 
@@ -34,18 +31,8 @@ WELLS = ("B02", "B03", "C02")
 def registry(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A classifier with its ONNX export, and a counter of before there were any; both untrained, and champions."""
     registry = Registry.open(str(tmp_path_factory.mktemp("registry")))
-    for name, classes in (("classifier", ["3T3", "A549"]), ("regressor", [])):
-        config = TrainConfig(task="classify" if classes else "count", model=ModelSpec(architecture="residual", width=4))
-        card = Card(
-            task=config.task, classes=classes, config=config, preprocess=Preprocess(tile_px=(200, 200), pixel_um=0.5),
-            frame_px=(400, 400), bank="bank", bank_digest="0" * 64, scores={}, history=[], code_version="test",
-            packages={}, created="2024-01-01T00:00:00+00:00",
-        )  # fmt: skip
-        weights = fresh_network(config, len(classes), mean_count=10.0).state_dict()
-        files = {WEIGHTS: weights_to_bytes(weights)}
-        if classes:
-            files[ONNX] = to_onnx(predictor_of(f"{name}@1", card, weights))
-        registry.promote(registry.publish(name, files, card).ref, "champion")
+    publish_untrained(registry, "classify", classes=("3T3", "A549"))
+    publish_untrained(registry, "count", onnx=False)
     return registry
 
 
@@ -55,8 +42,8 @@ def places(registry: Registry) -> Places:
 
 
 def frame(seed: int) -> NDArray[np.uint8]:
-    noise_HW = np.random.default_rng(seed).random((220, 420), np.float32)
-    return cv2.normalize(cv2.GaussianBlur(noise_HW, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    """Something of two tiles to look at."""
+    return clouds(220, 420, seed=seed)
 
 
 def draw(folder: Path, *names: str) -> Path:

@@ -14,56 +14,16 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
-from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
 from cellnet.errors import ConfigError, NotFoundError, UntrustedError
-from cellnet.networks.weights import fresh_network, weights_to_bytes
-from cellnet.prediction.export import to_onnx
-from cellnet.prediction.predictor import Predictor, predictor_of
+from cellnet.prediction.predictor import Predictor
 from cellnet.registry import signing
 from cellnet.registry.exchange import import_version
-from cellnet.registry.records import ONNX, Card
 from cellnet.registry.registry import Registry
-from cellnet.tasks import TASKS, Task
-from cellnet.untrusted import WEIGHTS
 from serve.app import ServeArgs, build, serve_forever
 from serve.haproxy import free_port
+from tests.factories import LINEAGES, clouds, publish_untrained
 
 pytestmark = pytest.mark.ray
-
-LINEAGES = ["A172", "VERO6"]
-TILE = (200, 200)
-
-
-def publish(registry: Registry, task: Task, *, mean_count: float = 10.0) -> str:
-    """An untrained model of that task, as its champion."""
-    config = TrainConfig(task=task, model=ModelSpec(width=4))
-    classes = LINEAGES if task == "classify" else []
-    card = Card(
-        task=task,
-        classes=classes,
-        config=config,
-        preprocess=Preprocess(tile_px=TILE, pixel_um=0.5),
-        frame_px=(400, 400),
-        bank="bank",
-        bank_digest="0" * 64,
-        scores={"holdout": {"n": 0}},
-        history=[],
-        code_version="test",
-        packages={},
-        created="2024-01-01T00:00:00+00:00",
-    )
-    weights = fresh_network(config, len(classes), mean_count=mean_count).state_dict()
-    onnx = to_onnx(predictor_of("candidate", card, weights))
-    version = registry.publish(TASKS[task].model, {WEIGHTS: weights_to_bytes(weights), ONNX: onnx}, card)
-    registry.promote(version.ref, "champion")
-    return version.ref
-
-
-def frame(height: int, width: int, *, bits: int = 8) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Blurred noise: something for a network to look at."""
-    noise_HW = np.random.default_rng(height * width).random((height, width), np.float32)
-    grey_HW = cv2.normalize(cv2.GaussianBlur(noise_HW, (0, 0), 4), None, 0, 2**bits - 1, cv2.NORM_MINMAX)
-    return grey_HW.astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def encode(image_HW: NDArray[np.uint8] | NDArray[np.uint16], suffix: str = ".png") -> bytes:
@@ -74,8 +34,8 @@ def encode(image_HW: NDArray[np.uint8] | NDArray[np.uint16], suffix: str = ".png
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A classifier and a counter, each a champion."""
     registry = Registry.open(str(tmp_path_factory.mktemp("registry")))
-    publish(registry, "classify")
-    publish(registry, "count")
+    publish_untrained(registry, "classify")
+    publish_untrained(registry, "count")
     return registry
 
 
@@ -106,7 +66,7 @@ def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
 
 
 def test_one_png_is_named_and_counted_as_the_predictor_does(service: httpx.Client, registry: Registry) -> None:
-    image_HW = frame(200, 200)
+    image_HW = clouds(200, 200)
     headers = {"Content-Type": "image/png"}
     response = service.post("/v1/predict?name=well-a1.png", content=encode(image_HW), headers=headers)
     assert response.status_code == 200
@@ -122,7 +82,7 @@ def test_one_png_is_named_and_counted_as_the_predictor_does(service: httpx.Clien
 
 
 def test_a_frame_larger_than_a_tile_is_counted_whole(service: httpx.Client, registry: Registry) -> None:
-    image_HW = frame(400, 600)
+    image_HW = clouds(400, 600)
     response = service.post("/v1/predict", content=encode(image_HW))
     [prediction] = response.json()["predictions"]
     expected = Predictor.load(registry, "regressor:champion").predict(image_HW)
@@ -132,7 +92,7 @@ def test_a_frame_larger_than_a_tile_is_counted_whole(service: httpx.Client, regi
 
 
 def test_a_frame_recorded_at_another_pixel_size_is_rescaled(service: httpx.Client, registry: Registry) -> None:
-    image_HW = frame(400, 400)
+    image_HW = clouds(400, 400)
     sizes = {"0.5": ("matched", 4), "0.25": ("rescaled", 1)}
     for pixel_um, (magnification, tiles) in sizes.items():
         response = service.post("/v1/predict", params={"pixel_um": pixel_um}, content=encode(image_HW))
@@ -143,7 +103,7 @@ def test_a_frame_recorded_at_another_pixel_size_is_rescaled(service: httpx.Clien
 
 
 def test_the_pages_of_a_stack_are_answered_as_asked(service: httpx.Client, registry: Registry) -> None:
-    pages = [frame(200, 200), np.ascontiguousarray(frame(200, 200).T), frame(200, 200)[::-1]]
+    pages = [clouds(200, 200), np.ascontiguousarray(clouds(200, 200).T), clouds(200, 200)[::-1]]
     stack = cv2.imencodemulti(".tiff", pages)[1].tobytes()
     counter = Predictor.load(registry, "regressor:champion")
     counts = [counter.predict(page_HW).count for page_HW in pages]
@@ -159,12 +119,12 @@ def test_the_pages_of_a_stack_are_answered_as_asked(service: httpx.Client, regis
 
 
 def test_a_broken_image_among_others_spoils_only_its_own_entry(service: httpx.Client, registry: Registry) -> None:
-    deep_HW = frame(300, 300, bits=16)
+    deep_HW = clouds(300, 300, bits=16)
     images = form(
-        ("first.png", encode(frame(200, 200))),
-        ("broken.png", encode(frame(200, 200))[:200]),
+        ("first.png", encode(clouds(200, 200))),
+        ("broken.png", encode(clouds(200, 200))[:200]),
         ("deep.tif", encode(deep_HW, ".tif")),
-        ("small.png", encode(frame(50, 50))),
+        ("small.png", encode(clouds(50, 50))),
     )
     response = service.post("/v1/predict", files=images)
     assert response.status_code == 200
@@ -183,7 +143,7 @@ def test_a_single_bad_image_is_a_problem_that_names_it(service: httpx.Client) ->
     text = {"content": b"not an image", "headers": {"Content-Type": "text/plain", "Image-Name": "notes.txt"}}
     assert_problem(service.post("/v1/predict", **text), 422, "notes.txt", "PNG")
     assert_problem(service.post("/v1/predict", files=form(("b.png", b"no"))), 422, "b.png")
-    small = service.post("/v1/predict?name=s.png", content=encode(frame(50, 50)))
+    small = service.post("/v1/predict?name=s.png", content=encode(clouds(50, 50)))
     assert_problem(small, 422, "s.png", "50×50", "200×200")
 
 
@@ -205,7 +165,11 @@ def test_too_much_is_refused_by_its_header_and_while_it_is_read(service: httpx.C
 
 def test_the_models_and_their_health_are_told(service: httpx.Client) -> None:
     classifier, regressor = service.get("/v1/models").json()["models"]
-    assert (classifier["ref"], classifier["task"], classifier["classes"]) == ("classifier@1", "classify", LINEAGES)
+    assert (classifier["ref"], classifier["task"], classifier["classes"]) == (
+        "classifier@1",
+        "classify",
+        list(LINEAGES),
+    )
     assert (regressor["ref"], regressor["task"], regressor["classes"]) == ("regressor@1", "count", [])
     assert classifier["bank_digest"] == "0" * 64 and classifier["scores"] == {"holdout": {"n": 0}}
     assert {classifier["engine"], regressor["engine"]} <= {"onnxruntime", "openvino"}, "whichever was faster"
@@ -229,7 +193,7 @@ def test_two_processes_answer_and_one_draws_and_the_figures_are_of_all(service: 
     assert running == {"service": 2, "overlays": 1}
     before = answers_told(service)
     for _ in range(20):
-        response = service.post("/v1/predict", content=encode(frame(200, 200))).raise_for_status()
+        response = service.post("/v1/predict", content=encode(clouds(200, 200))).raise_for_status()
         assert len(response.headers.get_list("x-request-id")) == 1, "Ray Serve says one too"
     after = answers_told(service)
     assert len(after) == 2 and sum(after.values()) - sum(before.values()) == 20
@@ -247,20 +211,20 @@ def answers_told(service: httpx.Client) -> dict[str, float]:
 
 
 def test_an_overlay_is_a_picture_of_what_was_counted_where(service: httpx.Client) -> None:
-    response = service.post("/v1/predict?overlay=true&name=a.png", content=encode(frame(400, 600)))
+    response = service.post("/v1/predict?overlay=true&name=a.png", content=encode(clouds(400, 600)))
     assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
     assert response.headers["cellnet-models"] == "classifier@1, regressor@1"
     picture = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape[0] > 400 and picture.std() > 0
-    assert_problem(service.post("/v1/predict?overlay=true&name=b.png", content=encode(frame(50, 50))), 422, "b.png")
+    assert_problem(service.post("/v1/predict?overlay=true&name=b.png", content=encode(clouds(50, 50))), 422, "b.png")
 
 
 def test_an_alias_that_moves_is_followed_under_load_without_a_failure(
     service: httpx.Client, registry: Registry
 ) -> None:
     """Four clients ask all the time; each answer must be that of the version that it names."""
-    image_HW = frame(200, 200)
-    publish(registry, "count", mean_count=40.0)
+    image_HW = clouds(200, 200)
+    publish_untrained(registry, "count", mean_count=40.0)
     counts = {f"regressor@{n}": Predictor.load(registry, f"regressor@{n}").predict(image_HW).count for n in (1, 2)}
     finished, said = threading.Event(), list[tuple[int, str, float]]()
 
@@ -328,7 +292,7 @@ def test_a_server_that_requires_signatures_serves_a_signed_counter_alone_and_nam
     args = ServeArgs(registry=signed.store.uri, trusted_keys=str(public), replicas=1, overlays=False)
     serve.run(build(args), name="signed", route_prefix="/s")
     try:
-        [prediction] = service.post("/s/v1/predict", content=encode(frame(200, 200))).json()["predictions"]
+        [prediction] = service.post("/s/v1/predict", content=encode(clouds(200, 200))).json()["predictions"]
     finally:
         serve.delete("signed")
     assert prediction["count"] > 0 and prediction["lineage"] is prediction["probabilities"] is None

@@ -19,12 +19,7 @@ from cellnet.config.bank import BankSettings, Intensity
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.images.file import encode_png
 from cellnet.readers import SourceFrame
-
-
-def frame(number: int, lineage: str | None = "A549", group: str = "", **known: object) -> Frame:
-    return Frame(
-        frame=f"{number:064x}", source=f"{number}.png", lineage=lineage, group=group or f"well {number}", **known
-    )
+from tests.factories import frame
 
 
 def write_image(path: Path, seed: int, depth: type = np.uint8) -> Path:

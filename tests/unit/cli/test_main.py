@@ -11,8 +11,8 @@ import pytest
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.cli.main import _prediction_line, _workers, main
-from cellnet.config.bank import BankSettings
 from cellnet.prediction.answers import Prediction
+from tests.factories import bank_of
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -23,20 +23,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     lines = printed.err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("cellnet: ")
     return lines[0]
-
-
-def bank_of(folder: Path, groups: dict[str, list[str]], count: float | None = None) -> Path:
-    """A bank with a frame in every group of every lineage."""
-    bank = Bank.create(folder, BankSettings())
-    bank.add(
-        [
-            Frame(frame=f"{lineage}{group}".encode().hex().ljust(64, "0"), source="x", lineage=lineage, group=group,
-                  count=count, height=400, width=400, bits=8)
-            for lineage, names in groups.items()
-            for group in names
-        ]
-    )  # fmt: skip
-    return folder
 
 
 def test_a_missing_source_makes_no_bank(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

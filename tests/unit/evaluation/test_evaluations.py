@@ -7,24 +7,12 @@ import pytest
 
 from cellnet.errors import DataError
 from cellnet.evaluation.comparison import compare
-from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.metrics import Rows
 from cellnet.registry.records import Card, Evidence
+from tests.factories import evaluation
 
 TRUTH = np.arange(24.0)
 GROUPS = [f"well{row // 4}" for row in range(24)]
-
-
-def evaluation(
-    card: Card,
-    tiles: Rows,
-    *,
-    frames: Rows | None = None,
-    sources: Sequence[str] = tuple(f"{row}.png" for row in range(24)),
-    same_bank: bool = True,
-) -> Evaluation:
-    scores = {"task": card.task, "model": "m@1", "split": "holdout", "same_bank": same_bank}
-    return Evaluation(scores=scores, tiles=tiles, frames=frames or tiles, sources=list(sources), card=card)
 
 
 def counts(output: np.ndarray, truth: np.ndarray = TRUTH, groups: Sequence[str] = GROUPS) -> Rows:

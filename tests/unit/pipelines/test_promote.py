@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import pipelines.promote
 from cellnet.bank.bank import Bank
-from cellnet.bank.frames import Frame
 from cellnet.errors import NotBetterError
 from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.metrics import Rows
@@ -18,6 +16,7 @@ from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS
 from pipelines.promote import promote
+from tests.factories import evaluation, frame
 
 TRUTH = np.arange(12.0)
 
@@ -25,7 +24,7 @@ TRUTH = np.arange(12.0)
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     bank = Bank.create(tmp_path / "bank")
-    bank.add([Frame(frame="a" * 64, source="a.png", lineage="A549", group="a", count=3)])
+    bank.add([frame(count=3)])
     return Places(bank=str(tmp_path / "bank"), registry=str(tmp_path / "registry"))
 
 
@@ -49,10 +48,10 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
 
     def evaluate(ref: str, places: Places, *, lineage: str | None) -> Evaluation:
         asked.append((ref, lineage))
-        off = places.open_registry().resolve(ref).card.scores["test"]["mae"]
-        rows = Rows(truth=TRUTH, output=TRUTH + off, lineages=["A549"] * 12, groups=list("abc") * 4)
-        scores: dict[str, Any] = {"task": "count", "model": ref, "split": "holdout", "same_bank": True}
-        return Evaluation(scores=scores | {"lineage": lineage}, tiles=rows, frames=rows, sources=list("abcdefghijkl"))
+        made = places.open_registry().resolve(ref).card
+        output = TRUTH + made.scores["test"]["mae"]
+        rows = Rows(truth=TRUTH, output=output, lineages=["A549"] * 12, groups=list("abc") * 4)
+        return evaluation(made, rows, ref=ref, lineage=lineage)
 
     monkeypatch.setattr(pipelines.promote, "evaluate", evaluate)
     return asked

@@ -8,7 +8,7 @@ import pytest
 from cellnet.errors import ConfigError, NotFoundError
 from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models
 from cellnet.registry.registry import Registry
-from tests.serving import SIDE, Known, publish
+from tests.factories import SIDE, Known, publish
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -14,7 +13,8 @@ import cellnet.images.file
 from cellnet.registry.registry import Registry
 from serve.answering import Answerer, Upload
 from serve.limits import Limits
-from tests.serving import SIDE, Held, Kitchen, champions, image, publish
+from tests.factories import SIDE, even_png, publish
+from tests.unit.serve.kitchen import Held, Kitchen
 
 
 def stack(*sizes: tuple[int, int]) -> bytes:
@@ -23,16 +23,6 @@ def stack(*sizes: tuple[int, int]) -> bytes:
     file = io.BytesIO()
     pages[0].save(file, format="TIFF", save_all=True, append_images=pages[1:])
     return file.getvalue()
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return champions(tmp_path)
-
-
-@pytest.fixture
-def kitchen(registry: Registry) -> Callable[..., Kitchen]:
-    return lambda **options: Kitchen(registry, **options)
 
 
 def asked(kitchen: Kitchen, *requests: dict, held: Held | None = None) -> list[httpx.Response]:
@@ -60,7 +50,7 @@ def test_a_frame_that_its_counter_cannot_cut_is_its_own_problem_alone(registry: 
     held = Held()
     service = kitchen(wait=held)
     first, bad, good = asked(
-        service, {"content": image(grey=200)}, {"content": image()}, {"content": image(grey=200)}, held=held
+        service, {"content": even_png(grey=200)}, {"content": even_png()}, {"content": even_png(grey=200)}, held=held
     )
     assert (bad.status_code, bad.headers["content-type"]) == (422, "application/problem+json")
     assert bad.json()["detail"].startswith("image: ")
@@ -92,7 +82,7 @@ def test_the_megapixels_of_a_page_are_bounded_not_only_those_of_the_first(kitche
 def test_an_image_that_its_pixel_size_would_blow_up_is_refused(kitchen: Callable) -> None:
     service = kitchen(limits=Limits(megapixels=0.01))
     good, bad = (
-        asked(service, {"content": image(80, 80), "params": {"pixel_um": um}})[0] for um in (0.5, 1.5)
+        asked(service, {"content": even_png(80, 80), "params": {"pixel_um": um}})[0] for um in (0.5, 1.5)
     )  # the models see 0.5 µm a pixel
     assert good.status_code == 200
     assert bad.status_code == 422
@@ -111,10 +101,10 @@ def test_large_images_wait_for_each_other_and_nobody_for_them(
         transport = httpx.ASGITransport(service.api, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://cellnet") as client:
             side = 2 * SIDE if not params else SIDE
-            large = asyncio.create_task(client.post("/v1/predict", content=image(side, side), params=params))
+            large = asyncio.create_task(client.post("/v1/predict", content=even_png(side, side), params=params))
             await asyncio.to_thread(held.inside.acquire)
             service.wait = lambda: None
-            small = await client.post("/v1/predict", content=image())
+            small = await client.post("/v1/predict", content=even_png())
             assert small.status_code == 200 and not large.done()
             held.go.set()
             assert (await large).json()["predictions"][0]["tiles"] == 4
@@ -125,7 +115,7 @@ def test_large_images_wait_for_each_other_and_nobody_for_them(
 def test_a_shadow_does_not_look_at_what_others_would_wait_for(registry: Registry, kitchen: Callable) -> None:
     publish(registry, "count", alias="challenger")
     service = kitchen(challenge="shadow")
-    small, large = asked(service, {"content": image()}, {"content": image(5 * SIDE, 5 * SIDE)})
+    small, large = asked(service, {"content": even_png()}, {"content": even_png(5 * SIDE, 5 * SIDE)})
     assert small.status_code == large.status_code == 200
     assert service.figure("cellnet_shadow_missed_total", reason="large") == 1
 
@@ -135,11 +125,11 @@ def test_a_challenger_of_a_lineages_counter_answers_for_that_lineage_alone(
 ) -> None:
     publish(registry, "count", name="regressor-A172")
     publish(registry, "count", name="regressor-A172", alias="challenger")
-    dark, bright = asked(kitchen(challenge=1.0), {"content": image()}, {"content": image(grey=200)})
+    dark, bright = asked(kitchen(challenge=1.0), {"content": even_png()}, {"content": even_png(grey=200)})
     refs = [one.json()["predictions"][0]["models"]["regressor"] for one in (dark, bright)]
     assert refs == ["regressor-A172@2", "regressor@1"]
     service = kitchen(challenge="shadow")
-    dark, bright = asked(service, {"content": image()}, {"content": image(grey=200)})
+    dark, bright = asked(service, {"content": even_png()}, {"content": even_png(grey=200)})
     refs = [one.json()["predictions"][0]["models"]["regressor"] for one in (dark, bright)]
     assert refs == ["regressor-A172@1", "regressor@1"]
     assert service.figure("cellnet_shadow_cells_count", model="regressor-A172@2") == 1, "of the one A172"
@@ -147,7 +137,7 @@ def test_a_challenger_of_a_lineages_counter_answers_for_that_lineage_alone(
 
 def test_images_that_are_not_usable_are_counted_however_they_come(kitchen: Callable) -> None:
     service = kitchen()
-    form = [("images", ("a.png", image())), ("images", ("b.png", b"none")), ("images", ("c.png", b"none"))]
+    form = [("images", ("a.png", even_png())), ("images", ("b.png", b"none")), ("images", ("c.png", b"none"))]
     alone, among = asked(service, {"content": b"none"}, {"files": form})
     assert (alone.status_code, among.status_code) == (422, 200)
     assert service.figure("cellnet_images_total", outcome="not usable") == 3
@@ -156,7 +146,7 @@ def test_images_that_are_not_usable_are_counted_however_they_come(kitchen: Calla
 
 def test_the_time_of_a_large_image_begins_with_its_header(kitchen: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.answering.SMALL", 0)
-    [said] = asked(kitchen(), {"content": image()})
+    [said] = asked(kitchen(), {"content": even_png()})
     timing = said.json()["predictions"][0]["timing"]
     assert timing["total_ms"] == pytest.approx(timing["read_ms"] + timing["models_ms"], abs=0.02)
     assert timing["read_ms"] > 0
@@ -177,9 +167,9 @@ def test_a_process_whose_images_wait_for_ever_is_not_well(kitchen: Callable) -> 
 
     async def ask() -> None:
         how = answerer.how("1")
-        tasks = [asyncio.create_task(answerer.predict(Upload("a.png", image()), how))]
+        tasks = [asyncio.create_task(answerer.predict(Upload("a.png", even_png()), how))]
         await asyncio.to_thread(held.inside.acquire)
-        tasks.append(asyncio.create_task(answerer.predict(Upload("a.png", image()), how)))
+        tasks.append(asyncio.create_task(answerer.predict(Upload("a.png", even_png()), how)))
         await asyncio.sleep(0.2)
         with pytest.raises(RuntimeError, match="an image has waited"):
             answerer.check()

@@ -15,7 +15,6 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
 from cellnet.errors import ConfigError
 from cellnet.images.file import encode_png
@@ -25,7 +24,8 @@ from serve.answering import How, Room, Upload
 from serve.http.keys import load_keys
 from serve.http.middleware import access_log, set_up_logs
 from serve.limits import Limits
-from tests.serving import SIDE, Held, Kitchen, champions, image, publish
+from tests.factories import SIDE, even_png, publish
+from tests.unit.serve.kitchen import Held, Kitchen, client
 
 COUNTED = Answer(model="regressor@2", task="count", count=12.0, tiles=4, magnification="rescaled")
 CLASSIFIED = Answer(
@@ -37,22 +37,7 @@ CLASSIFIED = Answer(
 )
 
 
-DARK, BRIGHT = image(), image(grey=200)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return champions(tmp_path)
-
-
-@pytest.fixture
-def kitchen(registry: Registry) -> Callable[..., Kitchen]:
-    """`kitchen(limits=...)`: a service over classifier@1 and regressor@1, who counts one cell a tile."""
-    return lambda **options: Kitchen(registry, **options)
-
-
-def client(kitchen: Kitchen) -> TestClient:
-    return TestClient(kitchen.api, raise_server_exceptions=False)
+DARK, BRIGHT = even_png(), even_png(grey=200)
 
 
 def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
@@ -171,8 +156,8 @@ def test_a_stack_that_is_refused_takes_no_room_from_the_others() -> None:
 
 def test_an_image_over_the_megapixels_that_are_taken_is_refused_by_its_header(kitchen: Callable) -> None:
     api = client(kitchen(limits=Limits(megapixels=0.01)))
-    assert_problem(api.post("/v1/predict?name=big.png", content=image(101, 100)), 422, "big.png", "0.01", "cut it")
-    assert api.post("/v1/predict", content=image(100, 100)).status_code == 200
+    assert_problem(api.post("/v1/predict?name=big.png", content=even_png(101, 100)), 422, "big.png", "0.01", "cut it")
+    assert api.post("/v1/predict", content=even_png(100, 100)).status_code == 200
 
 
 def test_requests_beyond_the_queue_are_told_when_to_come_again_and_health_is_told_all_the_same(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from serve.batching import MOST_TILES, Batcher
-from tests.serving import Held
+from tests.unit.serve.kitchen import Held
 
 
 class Job:

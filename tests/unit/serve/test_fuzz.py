@@ -1,11 +1,8 @@
 """Whatever is sent, the service does not fail: a few hundred requests here, 10,000 in tests/benchmarks/fuzz.py."""
 
-from collections.abc import Iterator
-
 import hypothesis
 import pytest
 import schemathesis
-from fastapi.testclient import TestClient
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -13,10 +10,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from cellnet.registry.registry import Registry
 from serve.limits import Limits
+from tests.factories import champions
 from tests.mutants import requests
-from tests.serving import Kitchen, publish
+from tests.unit.serve.kitchen import Kitchen, client
 
 pytestmark = pytest.mark.slow
 
@@ -26,26 +23,18 @@ CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance,
 
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
-    registry = Registry.open(str(tmp_path_factory.mktemp("registry")))
-    publish(registry, "classify")
-    publish(registry, "count")
-    return Kitchen(registry, limits=Limits(request_mb=1, images=3))
+    return Kitchen(champions(tmp_path_factory.mktemp("fuzz")), limits=Limits(request_mb=1, images=3))
 
 
-@pytest.fixture
-def client(kitchen: Kitchen) -> Iterator[TestClient]:
-    with TestClient(kitchen.api, raise_server_exceptions=False) as client:
-        yield client
-
-
-def test_images_and_forms_that_are_nearly_right_are_answered_or_refused_with_a_reason(client: TestClient) -> None:
+def test_images_and_forms_that_are_nearly_right_are_answered_or_refused_with_a_reason(kitchen: Kitchen) -> None:
     statuses = []
-    for path, headers, body in requests(400):
-        response = client.post(path, content=body, headers=headers)
-        statuses.append(response.status_code)
-        assert response.status_code in (200, 413, 422), (path, headers, body[:200], response.text)
-        if response.status_code != 200:
-            assert response.headers["content-type"] == "application/problem+json" and response.json()["detail"]
+    with client(kitchen) as api:
+        for path, headers, body in requests(400):
+            response = api.post(path, content=body, headers=headers)
+            statuses.append(response.status_code)
+            assert response.status_code in (200, 413, 422), (path, headers, body[:200], response.text)
+            if response.status_code != 200:
+                assert response.headers["content-type"] == "application/problem+json" and response.json()["detail"]
     assert statuses.count(200) > 50 and statuses.count(422) > 50
 
 

@@ -7,7 +7,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,17 +23,16 @@ from cellnet.images.file import encode_png
 from cellnet.prediction.answers import Answer
 from cellnet.registry.registry import Registry
 from serve.limits import Limits
-from tests.serving import SIDE, Kitchen, champions, publish
+from tests.factories import SIDE, champions, even, publish
+from tests.unit.serve.kitchen import Kitchen, client
 
 HEADER = "Inference-Header-Content-Length"
 ALL = ["lineage", "probabilities", "classes", "count", "count_low", "count_high", "unfamiliar", "models"]
 
 
 def frame(grey: int = 60, *, tiles: int = 1) -> NDArray[np.uint8]:
-    """Nearly one grey value: dark ones are A172."""
-    image_HW = np.full((SIDE, SIDE * tiles), grey, np.uint8)
-    image_HW[0, 0] += 1
-    return image_HW
+    """So many tiles beside each other: dark ones are A172."""
+    return even(SIDE, SIDE * tiles, grey=grey)
 
 
 DARK, BRIGHT = frame(), frame(200)
@@ -62,25 +60,10 @@ def lengths(*files: bytes) -> bytes:
     return b"".join(struct.pack("<I", len(file)) + file for file in files)
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return champions(tmp_path)
-
-
-@pytest.fixture
-def kitchen(registry: Registry) -> Callable[..., Kitchen]:
-    """`kitchen(limits=...)`: a service over classifier@1 and regressor@1, who counts one cell a tile."""
-    return lambda **options: Kitchen(registry, **options)
-
-
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     """A service over the same, that all tests share."""
     return client(Kitchen(champions(tmp_path_factory.mktemp("shared"))))
-
-
-def client(kitchen: Kitchen) -> TestClient:
-    return TestClient(kitchen.api, raise_server_exceptions=False)
 
 
 def infer(

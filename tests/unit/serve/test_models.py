@@ -9,15 +9,8 @@ from cellnet.errors import ConfigError, IntegrityError, NotFoundError, Unavailab
 from cellnet.registry.registry import Registry
 from serve import models as shelf_module
 from serve.models import Shelf
-from tests.serving import Kitchen, publish
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = Registry.open(str(tmp_path / "registry"))
-    publish(registry, "classify")
-    publish(registry, "count")
-    return registry
+from tests.factories import publish
+from tests.unit.serve.kitchen import Kitchen
 
 
 def served(shelf: Shelf) -> list[str]:

@@ -10,12 +10,9 @@ from cellnet.config.tune import TuneConfig
 from cellnet.images.pixels import apply_kernel
 from cellnet.training.protocols import Paper
 from cellnet.training.tiles import Tile
+from tests.factories import frame
 
 SPLITS: tuple[Split, ...] = ("train", "test", "holdout")
-
-
-def frame(number: int, lineage: str | None = None) -> Frame:
-    return Frame(frame=f"{number:02x}" * 32, source=f"{number}.png", height=200, width=200, lineage=lineage)
 
 
 def turned_tiles(n: int) -> list[Tile]:

@@ -17,17 +17,10 @@ from cellnet.images.tiles import Box, to_network_size
 from cellnet.training.batches import Target, draw_variants
 from cellnet.training.plan import preprocess_for, resolve
 from cellnet.training.tiles import UNKNOWN_CELLS, count_inside, crop_share, make_tiles, tiles_n
+from tests.factories import frame, noise
 
 AS_IS = Intensity(rule="range", low=0, high=255)
 TURNS = (0, 90, 180, 270)
-
-
-def frame(number: int = 1, **known: object) -> Frame:
-    return Frame(frame=f"{number:02x}" * 32, source=f"{number}.png", **({"height": 200, "width": 200} | known))
-
-
-def noise(*size: int, seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
 
 
 def ramps() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -72,10 +65,11 @@ def test_a_drawn_orientation_is_one_of_the_four_stored_ones_and_each_is_as_likel
 
 
 def test_a_tile_has_the_papers_16_variants() -> None:
-    made = tiles(frame(count=20.0), noise(200, 200), orientations=TURNS, label=3)
+    item = frame(count=20.0)
+    made = tiles(item, noise(200, 200), orientations=TURNS, label=3)
     assert [(tile.share, tile.orientation) for tile in made] == [(s, o) for s in PAPER_SHARES for o in TURNS]
     assert {tile.pixels_HW.shape for tile in made} == {(200, 200)}
-    assert {(tile.label, tile.frame) for tile in made} == {(3, "01" * 32)}
+    assert {(tile.label, tile.frame) for tile in made} == {(3, item.frame)}
 
 
 def test_the_four_orientations_are_the_same_pixels_turned_anticlockwise() -> None:
