@@ -12,8 +12,15 @@ class TaskFacts:
 
     model: str
     """What a model of the task is called in the registry unless told otherwise, and its role where models answer."""
+    truth: Literal["label", "count"]
+    """What is true of a tile: the column of the shards that a network of the task learns."""
     architecture: str
     """The network unless told otherwise."""
+    crops: bool
+    """Whether a training sees crops of its tiles too unless told otherwise. They make a counter worse: the same cells
+    at another magnification."""
+    views: Literal[1, 8]
+    """Orientations that a prediction is the mean of unless told otherwise, in frames of one tile; of more it is one."""
     steering: str
     """The score of the test split that chooses between epochs and trials."""
     more_is_better: bool
@@ -29,7 +36,10 @@ class TaskFacts:
 TASKS: Final[dict[Task, TaskFacts]] = {
     "classify": TaskFacts(
         model="classifier",
+        truth="label",
         architecture="residual",
+        crops=True,
+        views=1,
         steering="balanced_accuracy",
         more_is_better=True,
         main="accuracy",
@@ -41,7 +51,10 @@ TASKS: Final[dict[Task, TaskFacts]] = {
     ),
     "count": TaskFacts(
         model="regressor",
+        truth="count",
         architecture="density",
+        crops=False,
+        views=8,
         steering="mae",
         more_is_better=False,
         main="mae",

@@ -23,16 +23,15 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
-from cellnet.config.train import TrainConfig
-from cellnet.config.tune import Settings, TuneConfig, with_settings
+from cellnet.config.tune import Settings, TuneConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.searches import Trial
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.tasks import TASKS
+from cellnet.training.plan import Plan
+from cellnet.training.shards import Shards
 from cellnet.training.state import Epoch, TrainState
 from pipelines.runs import Run
-from pipelines.shards import Shards
-from pipelines.train import decided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,8 @@ class Sweep:
 
     run: Run
     config: TuneConfig
+    plan: Plan
+    """Of `config.train`, with which each trial has its tiles in common."""
     shards: Shards
     workers: int = 1
     """Of each trial."""
@@ -51,14 +52,9 @@ class Sweep:
         facts = TASKS[self.config.train.task]
         return facts.steering, facts.more_is_better
 
-    def chosen(self, settings: Settings, seed: int) -> TrainConfig:
+    def chosen(self, settings: Settings, seed: int) -> Plan:
         """The training of a trial, whole."""
-        return decided(with_settings(self.config.train, {**settings, "seed": seed}), self.shards)
-
-    def shards_of(self, config: TrainConfig) -> Shards:
-        """The tiles as a trial of this training sees them: its kernel is put on when they are used."""
-        preprocess = self.shards.preprocess.model_copy(update={"kernel": config.kernel})
-        return self.shards.model_copy(update={"preprocess": preprocess})
+        return self.plan.with_settings({**settings, "seed": seed})
 
     def ranked(self) -> list[Trial]:
         """The trials so far: those that went to their end, then others with a score, then those without."""

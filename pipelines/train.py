@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import ray
 import ray.data
 import ray.train
@@ -25,11 +24,9 @@ import ray.train.torch
 import torch
 
 from cellnet.bank.bank import Bank
-from cellnet.bank.labels import trainable_frames
 from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
 from cellnet.errors import CellnetError, ConfigError, DataError
-from cellnet.networks import architectures as models
 from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
@@ -40,15 +37,16 @@ from cellnet.store.arrow import filesystem
 from cellnet.tasks import TASKS
 from cellnet.training.fit import fit, seed_everything
 from cellnet.training.losses import criterion_of
-from cellnet.training.plan import decide_epochs
+from cellnet.training.plan import Plan, make_plan
+from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.workers import unwrapped
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
-from pipelines.paper_holdout import score_drawn_holdout
+from pipelines.paper_holdout import score_paper_holdout
 from pipelines.publishing import finished
 from pipelines.runs import Run, Say, find_run, read_state, tensorboard_command, write_state
-from pipelines.shards import SPLITS, TILES_A_READ, Shards, batches, make_shards
+from pipelines.shards import batches, dataset, make_shards
 
 PACKAGES: Final = (
     *("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors"),
@@ -98,23 +96,22 @@ def train(
     bank = places.open_bank()
     model = name or model_name(config)
     places.open_registry().check_publish(model)
-    trainable_frames(bank, config.task, config.lineage)
+    plan = make_plan(bank, config)
+    check_workers(workers, plan, batch_size=config.batch_size)
     cluster.connect()
     use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
-    shards = make_shards(bank, config)
-    say(describe_shards(shards, config.lineage))
-    config = decided(config, shards)
-    check_workers(workers, config, shards)
-    run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
+    shards = make_shards(bank, plan)
+    say(shards.describe(plan))
+    run = find_run(places.open_runs(), plan.config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
     try:
-        trained = run_training(shards, config, run, workers=workers, use_gpu=use_gpu, say=say)
+        trained = run_training(plan, shards, run, workers=workers, use_gpu=use_gpu, say=say)
     except KeyboardInterrupt:
         say("the same command with --resume goes on after the last epoch that was kept")
         raise
-    more = score_drawn_holdout(bank, shards, config, trained.weights) if config.protocol == "paper" else {}
-    version = publish(places.open_registry(), bank, shards, config, trained, name=model, more=more, say=say)
+    more = score_paper_holdout(bank, plan, shards, trained.weights) if plan.paper else {}
+    version = publish(places.open_registry(), bank, plan, trained, name=model, more=more, say=say)
     run.finish(version.ref)
     return version
 
@@ -134,36 +131,17 @@ def at_most(workers: Workers) -> int:
     return workers if isinstance(workers, int) else workers[1]
 
 
-def check_workers(workers: Workers, config: TrainConfig, shards: Shards) -> None:
+def check_workers(workers: Workers, plan: Plan, *, batch_size: int) -> None:
     """Raise ConfigError unless every worker has enough tiles in every step for its batch norms."""
-    most = at_most(workers)
-    if most > 1 and most > min(config.batch_size // TILES_A_WORKER, shards.rows["train"] // PARTS_A_WORKER):
+    most, tiles = at_most(workers), plan.splits["train"].rows
+    if most > 1 and most > min(batch_size // TILES_A_WORKER, tiles // PARTS_A_WORKER):
         raise ConfigError(
-            f"{most} workers cannot share {shards.rows['train']} training tiles in steps of {config.batch_size}; "
+            f"{most} workers cannot share {tiles} training tiles in steps of {batch_size}; "
             f"take fewer workers, or larger steps, for example --set batch_size={TILES_A_WORKER * most}"
         )
 
 
-def decided(config: TrainConfig, shards: Shards) -> TrainConfig:
-    """The configuration with every `auto` decided by what the shards hold: what is stored with the model."""
-    model = models.resolve(config.model, config.task, frame_tiles=shards.frame_tiles)
-    chosen = {"augment": shards.augment, "model": model}
-    return decide_epochs(config.model_copy(update=chosen), tiles=shards.rows["train"])
-
-
-def describe_shards(shards: Shards, lineage: str | None = None) -> str:
-    """One line for a person; of a `lineage`, where the shards hold no other."""
-    alone = f" of {lineage} alone" if lineage else ""
-    tile = "×".join(str(side) for side in reversed(shards.preprocess.tile_px))
-    made = "made" if shards.fresh else "found"
-    test = f"{shards.rows['test']} test tiles" if shards.rows["test"] else "no test split, so the last epoch is taken"
-    out = f"; {shards.left_out} frames too small or of another magnification are left out" if shards.left_out else ""
-    return f"shards {made}: {shards.rows['train']} training tiles of {tile} px{alone}, {test}{out}"
-
-
-def run_training(
-    shards: Shards, config: TrainConfig, run: Run, *, workers: Workers, use_gpu: bool = False, say: Say
-) -> Trained:
+def run_training(plan: Plan, shards: Shards, run: Run, *, workers: Workers, use_gpu: bool = False, say: Say) -> Trained:
     """Train on Ray Train: each worker has its part of every epoch, gradients are averaged.
 
     Raises DataError when the training diverged, or when a counter is dead.
@@ -174,7 +152,7 @@ def run_training(
     with cluster.progress(say) as lines, _stopped_by_ctrl_c():
         result = run_workers(
             _worker,
-            {"config": config, "shards": shards, "run": run, "lines": lines, "data": data},
+            {"plan": plan, "shards": shards, "run": run, "lines": lines, "data": data},
             ray.train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=use_gpu,
@@ -250,16 +228,15 @@ def read_tiles(shards: Shards, split: Split, parts: int) -> list[ray.data.Datase
     rows = shards.rows[split]
     if not rows:
         return []
-    dataset, parts = shards.dataset(split).materialize(), min(parts, rows)
+    tiles, parts = dataset(shards, split).materialize(), min(parts, rows)
     ends = [part * rows // parts for part in range(1, parts)]
-    return list(dataset.split_at_indices(ends)) if ends else [dataset]
+    return list(tiles.split_at_indices(ends)) if ends else [tiles]
 
 
 def publish(
     registry: Registry,
     bank: Bank,
-    shards: Shards,
-    config: TrainConfig,
+    plan: Plan,
     trained: Trained,
     *,
     name: str,
@@ -273,16 +250,12 @@ def publish(
     `search` and `sweep` are the table and the place of the search that chose it; `more` are scores over other rows
     than the test tiles.
     """
-    frames = [frame for frame in trainable_frames(bank, config.task, config.lineage) if frame.split == "train"]
     card = Card(
-        task=config.task,
-        classes=shards.classes,
-        config=config,
-        preprocess=shards.preprocess,
-        frame_px=(
-            int(np.median([frame.height for frame in frames])),
-            int(np.median([frame.width for frame in frames])),
-        ),
+        task=plan.config.task,
+        classes=list(plan.classes),
+        config=plan.config,
+        preprocess=plan.preprocess,
+        frame_px=plan.frame_px,
         bank=bank.store.uri,
         bank_digest=bank.digest,
         scores={"test": trained.scores, **(more or {})},
@@ -307,23 +280,23 @@ def epoch_line(epoch: Epoch, epochs: object, *, best: bool) -> str:
 def _worker(given: dict[str, Any]) -> DataError | None:
     """What every Ray Train worker runs; gives back an error that would come again if Ray Train tried again."""
     loop = given_to(given)
-    config: TrainConfig = loop["config"]
+    plan: Plan = loop["plan"]
     shards: Shards = loop["shards"]
     context = ray.train.get_context()
     workers, rank = context.get_world_size(), context.get_world_rank()
     cluster.quiet()
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    torch.set_num_threads(plan.config.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     checkpoint = ray.train.get_checkpoint()
     try:
         state = read_state(checkpoint) if checkpoint else None
-        network = shared_network(config, shards)
+        network = shared_network(plan, shards)
         if rank == 0:
-            what = f"{config.model.architecture} network, {parameters_n(unwrapped(network)):,} parameters"
+            what = f"{plan.config.model.architecture} network, {parameters_n(unwrapped(network)):,} parameters"
             done = f", going on after epoch {state.history[-1].number}" if state else ""
             _say(loop, f"{what}, {workers} worker{'s' * (workers != 1)}{done}")
         fit_part(
             network,
-            config,
+            plan,
             shards,
             loop["data"],
             on_epoch=lambda state: _report(loop, state, rank),
@@ -336,10 +309,10 @@ def _worker(given: dict[str, Any]) -> DataError | None:
     return None
 
 
-def shared_network(config: TrainConfig, shards: Shards) -> torch.nn.Module:
+def shared_network(plan: Plan, shards: Shards) -> torch.nn.Module:
     """In a Ray Train worker: a fresh network on its device, the same on every worker."""
-    seed_everything(config.seed)
-    network = fresh_network(config, len(shards.classes), shards.mean_count)
+    seed_everything(plan.config.seed)
+    network = fresh_network(plan.config, len(plan.classes), shards.mean_count)
     # Buffers need no broadcast in every step: `cellnet.training.fit` brings their statistics together once an epoch.
     buckets = {"forward_sync_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
     prepared: torch.nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=buckets)
@@ -348,7 +321,7 @@ def shared_network(config: TrainConfig, shards: Shards) -> torch.nn.Module:
 
 def fit_part(
     network: torch.nn.Module,
-    config: TrainConfig,
+    plan: Plan,
     shards: Shards,
     data: dict[Split, list[ray.data.Dataset]],
     *,
@@ -362,10 +335,10 @@ def fit_part(
     train_part, test_part = (_united(parts[split]) for split in SPLITS)
     fit(
         network,
-        config,
-        shards.preprocess,
-        criterion=criterion_of(config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
-        train_batches=batches(train_part, TILES_A_READ, seed=config.seed),
+        plan.config,
+        plan.preprocess,
+        criterion=criterion_of(plan.config, class_tiles=shards.class_tiles, mean_count=shards.mean_count),
+        train_batches=batches(train_part, TILES_A_READ, seed=plan.config.seed),
         test_batches=(lambda: batches(test_part, 64, seed=None)(0)) if test_part is not None else None,
         tiles=sum(part.count() for part in parts["train"]),  # known of parts, and a task of what they are united to
         on_epoch=on_epoch,
@@ -381,7 +354,7 @@ def _united(parts: list[ray.data.Dataset]) -> Any:
 
 def _report(loop: dict[str, Any], state: TrainState, rank: int) -> None:
     """Tell of an epoch: to the person, to TensorBoard, and with a checkpoint to Ray Train."""
-    config: TrainConfig = loop["config"]
+    config: TrainConfig = loop["plan"].config
     epoch = state.history[-1]
     chosen = best_epoch(config.task, state.history) == epoch
     metrics = {"epoch": epoch.number, "loss": epoch.loss, **epoch.test, "chosen": epoch.number if chosen else 0}

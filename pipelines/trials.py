@@ -61,9 +61,9 @@ def _alone(space: dict[str, Any], sweep: Sweep, data: Data) -> None:
     """A trial in this process, which Ray Tune ends where it stops it."""
     cluster.quiet()
     _, settings, seed = of_space(space)
-    config = sweep.chosen(settings, seed)
+    plan = sweep.chosen(settings, seed)
     seed_everything(seed)
-    network = fresh_network(config, len(sweep.shards.classes), sweep.shards.mean_count)
+    network = fresh_network(plan.config, len(plan.classes), sweep.shards.mean_count)
     network = network.to("cuda" if sweep.config.gpus else "cpu")
 
     def tell(told: Told) -> bool:
@@ -185,7 +185,8 @@ def _train(
 
     Epochs that were kept by an earlier command are told again at once, so that schedulers and searchers know them.
     """
-    name, config = trial_name(settings, seed), sweep.chosen(settings, seed)
+    name, plan = trial_name(settings, seed), sweep.chosen(settings, seed)
+    config = plan.config
     torch.set_num_threads(config.threads or 1)
     steering, more_is_better = sweep.steering
     record = Trial(
@@ -212,8 +213,7 @@ def _train(
         for epochs in range(1, len(begun.history) + 1 if begun else 1):
             assert begun is not None
             tell_epoch(begun.history[:epochs])
-        shards = sweep.shards_of(config)
-        fit_part(network, config, shards, data, on_epoch=on_epoch, rank=rank, workers=sweep.workers, state=begun)
+        fit_part(network, plan, sweep.shards, data, on_epoch=on_epoch, rank=rank, workers=sweep.workers, state=begun)
     except _Stopped:
         return
     except DataError as error:  # which would come again if Ray tried again

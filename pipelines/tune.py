@@ -13,17 +13,18 @@ from typing import Any, Final
 import ray.tune
 import ray.tune.schedulers
 
-from cellnet.bank.labels import trainable_frames
 from cellnet.config.tune import Range, Settings, TuneConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.evaluation.searches import Trial, describe, draw, smallest_batch
 from cellnet.places import Places
 from cellnet.store.arrow import filesystem
+from cellnet.training.plan import make_plan
+from cellnet.training.shards import SPLITS
 from pipelines import cluster
 from pipelines.runs import Say, find_run
-from pipelines.shards import SPLITS, make_shards
+from pipelines.shards import make_shards
 from pipelines.sweeps import Sweep, keep_trial, trials_of
-from pipelines.train import check_workers, decided, describe_shards, model_name, read_tiles
+from pipelines.train import check_workers, model_name, read_tiles
 from pipelines.trials import of_space, trainable
 from pipelines.winner import Search, conclude
 
@@ -53,19 +54,19 @@ def tune(
     bank = places.open_bank()
     model = name or model_name(config.train)
     places.open_registry().check_publish(model)
-    frames = trainable_frames(bank, config.train.task, config.train.lineage)
-    if not any(frame.split == "test" for frame in frames):
+    plan = make_plan(bank, config.train)
+    if not plan.splits["test"].rows:
         raise DataError(
             f"{places.bank} has no test frames to choose by; a search needs at least three groups of every lineage"
         )
+    check_workers(workers, plan, batch_size=smallest_batch(config))
+    config = config.model_copy(update={"train": plan.config})
     cluster.connect()
-    shards = make_shards(bank, config.train)
-    say(describe_shards(shards, config.train.lineage))
-    config = config.model_copy(update={"train": decided(config.train, shards)})
-    check_workers(workers, config.train.model_copy(update={"batch_size": smallest_batch(config)}), shards)
+    shards = make_shards(bank, plan)
+    say(shards.describe(plan))
     run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
-    sweep = Sweep(run=run, config=config, shards=shards, workers=workers)
+    sweep = Sweep(run=run, config=config, plan=plan, shards=shards, workers=workers)
     try:
         _search(sweep, say)
         _train_finalists(sweep, say)
@@ -180,26 +181,26 @@ class _Teller(ray.tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name, settings, seed = of_space(trial.config)
         error = "its process died" if trial.error_file is None else _last_line(trial.error_file)
-        found = [one for one in trials_of(self._sweep.run) if one.name == name]
-        kept = found[0] if found else Trial(name=name, settings=settings, seed=seed)
-        keep_trial(self._sweep.run, kept.model_copy(update={"error": error}))
+        begun = next((kept for kept in trials_of(self._sweep.run) if kept.name == name), None)
+        failed = begun or Trial(name=name, settings=settings, seed=seed)
+        keep_trial(self._sweep.run, failed.model_copy(update={"error": error}))
         self._tell(trial)
 
     def _tell(self, trial: Any) -> None:
         self._ended += 1
         name = of_space(trial.config)[0]
         ranked = self._sweep.ranked()
-        for one in ranked:
-            if one.name == name:
-                self._say(f"trial {self._ended:>3}/{self._number}  {told(one, self._sweep.steering[0])}")
+        for known in ranked:
+            if known.name == name:
+                self._say(f"trial {self._ended:>3}/{self._number}  {trial_line(known, self._sweep.steering[0])}")
         if self._ended < self._number and time.monotonic() - self._told_s > TELL_S:
             self._told_s = time.monotonic()
             self._say("the best so far:")
-            for place, one in enumerate(ranked[:LEADERS], start=1):
-                self._say(f"  {place}. {told(one, self._sweep.steering[0], ended=False)}")
+            for place, leader in enumerate(ranked[:LEADERS], start=1):
+                self._say(f"  {place}. {trial_line(leader, self._sweep.steering[0], ended=False)}")
 
 
-def told(trial: Trial, steering: str, *, ended: bool = True) -> str:
+def trial_line(trial: Trial, steering: str, *, ended: bool = True) -> str:
     """A trial in one line for a person; one that has not `ended` for sure may still be trained."""
     what = f"{describe(trial.settings)} (seed {trial.seed})"
     if trial.error:

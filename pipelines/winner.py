@@ -24,11 +24,12 @@ from cellnet.registry.records import AliasMove, ModelVersion
 from cellnet.reports.search_report import search_page
 from cellnet.store.place import open_store
 from cellnet.training.fit import outputs_of
+from cellnet.training.plan import make_plan
 from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.promote import promote
 from pipelines.runs import Run, Say
-from pipelines.shards import batches, make_shards
+from pipelines.shards import batches, dataset, make_shards
 from pipelines.sweeps import Sweep, best_of, recipe_of, trial_name
 from pipelines.train import Trained, publish
 
@@ -73,8 +74,9 @@ def publish_sweep(uri: str, places: Places, *, alias: str, say: Say = lambda lin
     bank = on_bank.open_bank()
     if bank.digest != recipe["bank_digest"]:
         say("note: the bank has changed since the search; scores are taken on it as it is now")
+    plan = make_plan(bank, config.train)
     cluster.connect()
-    sweep = Sweep(run=run, config=config, shards=make_shards(bank, config.train))
+    sweep = Sweep(run=run, config=config, plan=plan, shards=make_shards(bank, plan))
     return conclude(sweep, on_bank, bank, alias=alias, model=recipe["model"], say=say)
 
 
@@ -86,14 +88,12 @@ def conclude(sweep: Sweep, places: Places, bank: Bank, *, alias: str, model: str
     trial = best.trials[0]
     say(f"winner: {describe(trial.settings)}; {_because(sides)}")
     rows = table(sides, steering)
-    config = sweep.chosen(trial.settings, trial.seed)
     scores = next(epoch["test"] for epoch in trial.history if epoch["test"].get(steering) == trial.score)
     trained = Trained(weights=best_of(sweep.run, trial.name), scores=scores, history=list(trial.history))
     winner = publish(
         places.open_registry(),
         bank,
-        sweep.shards_of(config),
-        config,
+        sweep.chosen(trial.settings, trial.seed),
         trained,
         name=model,
         search=rows,
@@ -134,7 +134,7 @@ def compared(sweep: Sweep, bank: Bank, trials: Sequence[Trial]) -> list[_Side]:
         raise DataError(f"every trial failed; the first said: {errors[0]}" if errors else "no trial came to a score")
     if not any(trial.whole for trial in trials):  # one that was stopped early: the best so far
         return [_Side(trials=found) for found in by_settings.values()]
-    tiles = sweep.shards.dataset("test", "frame").materialize()
+    tiles = dataset(sweep.shards, "test", "frame").materialize()
     group_of = {frame.frame: frame.group for frame in bank.frames}
     groups = [group_of[frame] for frame in tiles.to_pandas(limit=tiles.count())["frame"]]
     sides = [_scored(sweep, found, tiles, groups) for found in by_settings.values()]
@@ -161,12 +161,11 @@ def _scored(sweep: Sweep, trials: list[Trial], tiles: ray.data.Dataset, groups: 
 
 def _good(sweep: Sweep, trial: Trial, tiles: ray.data.Dataset) -> NDArray[np.float64]:
     """How good a trial's best weights are on each test tile."""
-    config = sweep.chosen(trial.settings, trial.seed)
-    shards = sweep.shards_of(config)
-    network = fresh_network(config, len(shards.classes), shards.mean_count)
+    plan = sweep.chosen(trial.settings, trial.seed)
+    network = fresh_network(plan.config, len(plan.classes), sweep.shards.mean_count)
     network.load_state_dict(safetensors.torch.load(best_of(sweep.run, trial.name)))
-    truth_N, output = outputs_of(network, config.task, shards.preprocess, batches(tiles, 64, seed=None)(0))
-    return goodness(config.task, truth_N, output)
+    truth_N, output = outputs_of(network, plan.config.task, plan.preprocess, batches(tiles, 64, seed=None)(0))
+    return goodness(plan.config.task, truth_N, output)
 
 
 def table(sides: Sequence[_Side], steering: str) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ Ray.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from cellnet.prediction.model import FrameModel
 from cellnet.registry.records import ONNX, Card, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.tasks import TASKS, Task
+from cellnet.training.tiles import Batch
 from cellnet.untrusted import WEIGHTS
 
 Drawn = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -203,3 +204,19 @@ def evaluation(
     about = {"task": of.task, "model": ref, "split": "holdout", "same_bank": True}
     names = [f"{row}.png" for row in range(len(tiles.truth))] if sources is None else list(sources)
     return Evaluation(scores=about | scores, tiles=tiles, frames=frames or tiles, sources=names, card=of)
+
+
+# Trainings
+
+
+def in_memory(batch: Batch, batch_size: int, *, seed: int) -> Callable[[int], Iterator[Batch]]:
+    """Batches of a set of tiles that lies in memory, in a new seeded order each epoch."""
+    columns = cast(dict[str, NDArray[Any]], batch)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        order = np.random.default_rng([seed, epoch]).permutation(len(batch["label"]))
+        for start in range(0, len(order), batch_size):
+            rows = np.sort(order[start : start + batch_size])
+            yield cast(Batch, {name: column[rows] for name, column in columns.items()})
+
+    return batches

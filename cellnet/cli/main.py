@@ -457,14 +457,15 @@ def _bank_sample(arguments: argparse.Namespace) -> None:
 
 
 def _bank_shards(arguments: argparse.Namespace) -> None:
+    from cellnet.training.plan import make_plan
     from pipelines import cluster
     from pipelines.shards import make_shards
-    from pipelines.train import describe_shards
 
     config = _train_config(arguments)
     bank = _places(arguments).open_bank()
+    plan = make_plan(bank, config)
     cluster.connect()
-    print(describe_shards(make_shards(bank, config), config.lineage))
+    print(make_shards(bank, plan).describe(plan))
 
 
 def _print_bank(bank: "Bank", *, as_json: bool) -> None:
@@ -543,12 +544,12 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _summary(bank: "Bank", config: TrainConfig) -> str:
     """The network that the bank would train, layer by layer."""
-    from cellnet.bank.labels import trainable_frames
     from cellnet.networks.summary import summary
     from cellnet.networks.weights import fresh_network
+    from cellnet.training.plan import make_plan
 
-    trainable_frames(bank, config.task, config.lineage)
-    return summary(fresh_network(config, len(bank.lineages)))
+    plan = make_plan(bank, config)
+    return summary(fresh_network(plan.config, len(plan.classes)))
 
 
 def _tune(arguments: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cellnet.config.choices import MAP_SIDE, NETWORK_PX, Activation
 from cellnet.config.train import ModelSpec
-from cellnet.tasks import Task
+from cellnet.tasks import TASKS, Task
 
 ACTIVATIONS: Final[dict[Activation, type[nn.Module]]] = {
     "relu": nn.ReLU,
@@ -39,9 +39,9 @@ def resolve(spec: ModelSpec, task: Task, *, frame_tiles: float = 1) -> ModelSpec
     >>> resolve(ModelSpec(), "count", frame_tiles=25).views, resolve(ModelSpec(), "classify").architecture
     (1, 'residual')
     """
-    counts = task == "count"
-    chosen = {"architecture": "density" if counts else "residual", "views": 8 if counts and frame_tiles == 1 else 1}
-    return spec.model_copy(update={name: value for name, value in chosen.items() if getattr(spec, name) == "auto"})
+    facts = TASKS[task]
+    defaults = {"architecture": facts.architecture, "views": facts.views if frame_tiles == 1 else 1}
+    return spec.model_copy(update={name: value for name, value in defaults.items() if getattr(spec, name) == "auto"})
 
 
 def parameters_n(model: nn.Module) -> int:

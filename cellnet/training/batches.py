@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cellnet.config.train import Augment, Preprocess
 from cellnet.images.pixels import normalise
+from cellnet.tasks import TASKS, Task
 from cellnet.training.tiles import UNKNOWN_CELLS, Batch
 
 
@@ -20,6 +21,10 @@ class Target(NamedTuple):
     """Cells (float32), NaN where that is not known."""
     cells_Bhw: Tensor | None = None
     """Cells whose centre lies in each field of a tile (float32), NaN in all of a tile of unknown centres."""
+
+    def of(self, task: Task) -> Tensor:
+        """What a network of the task is to say (B,)."""
+        return {"label": self.label_B, "count": self.count_B}[TASKS[task].truth]
 
 
 def to_tensors(batch: Batch, preprocess: Preprocess, device: torch.device) -> tuple[Tensor, Target]:
@@ -37,9 +42,7 @@ def to_tensors(batch: Batch, preprocess: Preprocess, device: torch.device) -> tu
     return input_B1HW.to(device, memory_format=torch.channels_last), target
 
 
-def draw_variants(
-    input_B1HW: Tensor, target: Target, augment: Augment, generator: torch.Generator
-) -> tuple[Tensor, Target]:
+def vary(input_B1HW: Tensor, target: Target, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Target]:
     """Each tile turned by a multiple of 90°, mirrored and changed in contrast as `augment` says, with its target."""
     batch = input_B1HW.shape[0]
     varied, cells_Bhw = input_B1HW, target.cells_Bhw

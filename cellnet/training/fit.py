@@ -22,7 +22,7 @@ from cellnet.config.train import Preprocess, TrainConfig
 from cellnet.errors import DataError
 from cellnet.networks.views import forward
 from cellnet.tasks import Task
-from cellnet.training.batches import Target, draw_variants, to_tensors
+from cellnet.training.batches import Target, to_tensors, vary
 from cellnet.training.losses import Criterion
 from cellnet.training.state import Epoch, TrainState, is_over
 from cellnet.training.steering import steering
@@ -31,7 +31,7 @@ from cellnet.training.workers import gathered, share_statistics, summed, unwrapp
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch's global generator, which initialises weights and draws dropout."""
+    """Seed torch's global generator, which initialises weights and chooses what drops out."""
     torch.manual_seed(seed)
 
 
@@ -135,7 +135,7 @@ class _Trainer:
             unwrapped(network).compile()
 
     def train(self, batches: Iterable[Batch], number: int) -> _Trained:
-        """Train on this worker's part of an epoch. Random draws depend on the seed, the epoch and the worker alone."""
+        """Train on this worker's part of an epoch. What is random depends on the seed, epoch and worker alone."""
         torch.manual_seed(_seed(self.config.seed, number, self.rank))
         generator = torch.Generator().manual_seed(_seed(self.config.seed, number, self.rank, 1))
         self.network.train()
@@ -144,7 +144,7 @@ class _Trainer:
         loss_sum = torch.zeros((), device=self.device)
         for batch in _timed(evenly(batches, self.tiles, self.steps), waits_s):
             input_B1HW, target = to_tensors(batch, self.preprocess, self.device)
-            input_B1HW, target = draw_variants(input_B1HW, target, self.config.augment, generator)
+            input_B1HW, target = vary(input_B1HW, target, self.config.augment, generator)
             loss = self._step(input_B1HW, target)
             loss_sum += loss * len(input_B1HW)  # stays on the device: reading it would wait for the step
         share_statistics(unwrapped(self.network))
@@ -253,25 +253,14 @@ def _rows(batch: Batch, which: slice) -> Batch:
     return cast(Batch, {name: column[which] for name, column in cast(dict[str, NDArray[Any]], batch).items()})
 
 
-def _joined(one: Batch, other: Batch) -> Batch:
-    columns = cast(dict[str, NDArray[Any]], other)
-    return cast(
-        Batch, {name: np.concatenate([column, columns[name]]) for name, column in cast(dict[str, Any], one).items()}
-    )
+def _joined(first: Batch, second: Batch) -> Batch:
+    columns, more = cast(dict[str, NDArray[Any]], first), cast(dict[str, NDArray[Any]], second)
+    return cast(Batch, {name: np.concatenate([column, more[name]]) for name, column in columns.items()})
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """A copy of the weights on the CPU, without the wrapping of several workers."""
     return {name: value.detach().to("cpu", copy=True) for name, value in unwrapped(network).state_dict().items()}
-
-
-def score_batches(network: nn.Module, task: Task, preprocess: Preprocess, batches: Iterable[Batch]) -> dict[str, float]:
-    """The steering scores over test tiles: a few numbers, cheap enough for every epoch.
-
-    Raises DataError for outputs that are not numbers.
-    """
-    truth, output = outputs_of(network, task, preprocess, batches)
-    return steering(task, truth, output) if len(output) else {}
 
 
 def outputs_of(
@@ -290,7 +279,7 @@ def outputs_of(
         for batch in batches:
             input_B1HW, target = to_tensors(batch, preprocess, device)
             outputs.append(forward(inner, input_B1HW, task))
-            truths.append((target.label_B if task == "classify" else target.count_B).cpu().numpy())
+            truths.append(target.of(task).cpu().numpy())
     truth, output = (gathered(np.concatenate(parts or [np.zeros(0)])) for parts in (truths, outputs))
     if not np.isfinite(output).all():
         raise DataError(
@@ -303,17 +292,3 @@ def outputs_of(
 def are_equal(output_B: NDArray[np.float32]) -> bool:
     """Whether a counter gave several tiles the same count: it is dead, since nothing that it sees changes it."""
     return len(output_B) > 1 and bool(np.ptp(output_B) <= 1e-6 * np.abs(output_B).max())
-
-
-def in_memory(batch: Batch, batch_size: int, *, seed: int) -> Callable[[int], Iterator[Batch]]:
-    """Batches of a set of tiles that lies in memory, in a new seeded order each epoch."""
-
-    columns = cast(dict[str, NDArray[Any]], batch)
-
-    def batches(epoch: int) -> Iterator[Batch]:
-        order = np.random.default_rng([seed, epoch]).permutation(len(batch["label"]))
-        for start in range(0, len(order), batch_size):
-            rows = np.sort(order[start : start + batch_size])
-            yield cast(Batch, {name: column[rows] for name, column in columns.items()})
-
-    return batches

@@ -36,7 +36,7 @@ class Epoch:
 class TrainState:
     """A training after an epoch: what it needs to go on from there.
 
-    Random states are not part of it: they are drawn anew for every epoch from the seed, the epoch and the worker.
+    Random states are not part of it: they begin anew in every epoch from the seed, the epoch and the worker.
     So is the order of the tiles, and the position in an epoch is always its end.
     """
 
@@ -58,8 +58,8 @@ def best_epoch(task: Task, history: Sequence[Epoch]) -> Epoch:
     """The first of the epochs with the best steering score; the last where there is no test split."""
     best = history[0]
     for epoch in history[1:]:
-        score, least = (one.test.get(TASKS[task].steering) for one in (epoch, best))
-        if score is None or is_better(task, score, least):
+        score, to_beat = (scored.test.get(TASKS[task].steering) for scored in (epoch, best))
+        if score is None or is_better(task, score, to_beat):
             best = epoch
     return best
 

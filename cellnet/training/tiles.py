@@ -35,6 +35,21 @@ class Tile:
     share: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variants:
+    """Which variants of every tile of a frame's grid are made; unless told otherwise the tile itself alone."""
+
+    shares: tuple[float, ...] = (1.0,)
+    """Shares of its area that are cropped."""
+    shifts: int = 0
+    """Further tiles at random places of a frame that has more than one."""
+    orientations: tuple[Orientation, ...] = (0,)
+
+    def number(self, grid: int) -> int:
+        """How many tiles `make_tiles` makes of a frame whose grid has so many."""
+        return grid * (1 + self.shifts * (grid > 1)) * len(self.shares) * len(self.orientations)
+
+
 class Batch(TypedDict):
     """Tiles as they lie in the shards."""
 
@@ -106,11 +121,9 @@ def make_tiles(
     frame: Frame,
     image_HW: NDArray[np.uint8] | NDArray[np.uint16],
     preprocess: Preprocess,
+    variants: Variants,
     *,
     label: int,
-    shares: tuple[float, ...],
-    shifts: int = 0,
-    orientations: tuple[Orientation, ...],
     seed: int,
 ) -> Iterator[Tile]:
     """Every variant of every tile of a frame; the crops depend on the seed and the frame, on nothing else."""
@@ -118,14 +131,14 @@ def make_tiles(
     grey_HW, factor = frame_at_scale(image_HW, frame.pixel_um, preprocess)
     size = (grey_HW.shape[0], grey_HW.shape[1])
     grid = cut(*size, preprocess.tile_px)
-    shifted = [shift(box, size, rng) for box in grid for _ in range(shifts)] if len(grid) > 1 else []
+    shifted = [shift(box, size, rng) for box in grid for _ in range(variants.shifts)] if len(grid) > 1 else []
     for box in [*grid, *shifted]:
-        for share in shares:
+        for share in variants.shares:
             crop = crop_share(box, share, rng)
             upright_HW = to_network_size(crop.pixels(grey_HW))
             count = count_inside(frame, crop, size, factor)
             cells_hw = map_cells(frame, crop, factor)
-            for orientation in orientations:
+            for orientation in variants.orientations:
                 yield Tile(
                     pixels_HW=np.rot90(upright_HW, orientation // 90),
                     label=label,

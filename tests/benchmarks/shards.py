@@ -44,11 +44,12 @@ from cellnet.config.train import Augment, Preprocess, TrainConfig
 from cellnet.images.tiles import cut
 from cellnet.places import Places
 from cellnet.sample import draw_frame
-from cellnet.training.plan import preprocess_for
+from cellnet.training.plan import make_plan, preprocess_for
+from cellnet.training.shards import Shards
 from cellnet.training.tiles import crop_share
 from pipelines import cluster
 from pipelines.ingest import ingest
-from pipelines.shards import Shards, batches, make_shards
+from pipelines.shards import batches, dataset, make_shards
 
 CPUS: Final = 2
 ROUNDS: Final = 3
@@ -181,7 +182,7 @@ def write(bank: Bank, tile: Literal["auto", "frame"], folder: Path) -> Rate:
         write_plainly(bank, config, folder)
         plain_s = time.perf_counter() - start_s
         start_s = time.perf_counter()
-        shards = make_shards(bank, config)
+        shards = make_shards(bank, make_plan(bank, config))
         ray_s = time.perf_counter() - start_s
         print(f"{plain_s:.1f} s plainly, {ray_s:.1f} s on Ray", file=sys.stderr, flush=True)
         rows, mean = contents(folder)
@@ -300,7 +301,7 @@ def reading(folder: Path) -> list[str]:
     fields = Bank.open(folder / "fields" / "bank")
     smalls = bank_of(folder / "small", 2000, small)
     for title, bank, loader_tiles in (("1080×1080, 16 bits", fields, 480), ("220×220, 8 bits", smalls, 20_000)):
-        shards = make_shards(bank, config_of("frame"))
+        shards = make_shards(bank, make_plan(bank, config_of("frame")))
         for batch_size in BATCH_SIZES:
             rate, first = read(bank, shards, batch_size, loader_tiles=loader_tiles)
             plain, ours = statistics.median(rate.plain), statistics.median(rate.ray)
@@ -326,7 +327,7 @@ def read(bank: Bank, shards: Shards, batch_size: int, *, loader_tiles: int) -> t
     )
     consume(tensor for tensor, _ in loader)  # the workers have started
     start_s = time.perf_counter()
-    epoch = batches(shards.dataset("train").materialize(), batch_size, seed=0)
+    epoch = batches(dataset(shards, "train").materialize(), batch_size, seed=0)
     first = consume(batch["pixels"] for batch in epoch(0)) / (time.perf_counter() - start_s)
     rate = Rate([], [])
     for turn in range(1, ROUNDS + 1):
@@ -378,10 +379,10 @@ def grow(uri: Path) -> dict[str, float]:
     idle_mb = memory_mb()
     with Peak() as peak:
         start_s = time.perf_counter()
-        shards = make_shards(bank, config_of("frame"))
+        shards = make_shards(bank, make_plan(bank, config_of("frame")))
         made_s = time.perf_counter()
         rows = sum(
-            consume(batch["pixels"] for batch in batches(shards.dataset(split).materialize(), 16, seed=0)(0))
+            consume(batch["pixels"] for batch in batches(dataset(shards, split).materialize(), 16, seed=0)(0))
             for split in ("train", "test")
         )
         read_s = time.perf_counter() - made_s

@@ -38,13 +38,15 @@ from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
 from cellnet.registry.registry import Registry
 from cellnet.sample import write_sample
-from cellnet.training.batches import Target, draw_variants, to_tensors
+from cellnet.training.batches import Target, to_tensors, vary
 from cellnet.training.fit import uses_bf16
 from cellnet.training.losses import criterion_of
+from cellnet.training.plan import Plan, make_plan
+from cellnet.training.shards import Shards
 from cellnet.training.tiles import Batch
 from pipelines import cluster
 from pipelines.ingest import ingest
-from pipelines.shards import Shards, batches, make_shards
+from pipelines.shards import batches, dataset, make_shards
 
 CPUS: Final = 2
 TURNS: Final = 3
@@ -74,8 +76,8 @@ def main() -> None:
     lines = [f"{CPUS} of {os.cpu_count()} cores; load average at the start {os.getloadavg()[0]:.1f}.", ""]
     start_ray()
     with tempfile.TemporaryDirectory(prefix="training-", dir=out) as folder:
-        bank, shards = drawn(Path(folder))
-        lines += measure(Path(folder), bank, shards)
+        bank, plan, shards = drawn(Path(folder))
+        lines += measure(Path(folder), bank, plan, shards)
         lines += agreement(Path(folder), bank)
     (out / "training.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
@@ -89,11 +91,12 @@ def start_ray() -> None:
     cluster.quiet()
 
 
-def drawn(folder: Path) -> tuple[Bank, Shards]:
+def drawn(folder: Path) -> tuple[Bank, Plan, Shards]:
     """A bank of drawn frames, and their tiles."""
     manifest = write_sample(folder / "images", wells_per_lineage=8)
     bank = ingest(manifest, Places(bank=str(folder / "bank")))[0]
-    return bank, make_shards(bank, CONFIG)
+    plan = make_plan(bank, CONFIG)
+    return bank, plan, make_shards(bank, plan)
 
 
 def agreement(folder: Path, bank: Bank) -> list[str]:
@@ -114,15 +117,15 @@ def agreement(folder: Path, bank: Bank) -> list[str]:
     return lines
 
 
-def measure(folder: Path, bank: Bank, shards: Shards) -> list[str]:
+def measure(folder: Path, bank: Bank, plan: Plan, shards: Shards) -> list[str]:
     """The table of speeds, from turns of all sides."""
     tiles = tiles_of(shards)
     torch.set_num_threads(CPUS)
     alone, both, tricks, naive = [], [], [], []
     for turn in range(TURNS):
         alone.append(train(folder, bank, workers=1))
-        tricks.append(loop(shards, tiles, tricks=True))
-        naive.append(loop(shards, tiles, tricks=False))
+        tricks.append(loop(plan, shards, tiles, tricks=True))
+        naive.append(loop(plan, shards, tiles, tricks=False))
         both.append(train(folder, bank, workers=CPUS))
         print(
             f"turn {turn + 1}: {alone[-1]}, {tricks[-1]:.1f}, {naive[-1]:.1f}, {both[-1]}", file=sys.stderr, flush=True
@@ -191,18 +194,18 @@ def train(folder: Path, bank: Bank, *, workers: int, sets: Sequence[str] = (f"ep
 
 def tiles_of(shards: Shards) -> Batch:
     """Every training tile with what is true of it."""
-    read = list(batches(shards.dataset("train"), 256, seed=None)(0))
+    read = list(batches(dataset(shards, "train"), 256, seed=None)(0))
     return cast(Batch, {name: np.concatenate([batch[name] for batch in read]) for name in read[0]})
 
 
-def loop(shards: Shards, tiles: Batch, *, tricks: bool) -> float:
+def loop(plan: Plan, shards: Shards, tiles: Batch, *, tricks: bool) -> float:
     """Tiles a second of the second epoch of a hand-written training, with all tiles as float32 tensors in memory."""
     torch.manual_seed(0)
     cpu = torch.device("cpu")
     network = fresh_network(CONFIG, 0, shards.mean_count)
     if not tricks:
         network = network.to(memory_format=torch.contiguous_format)
-    input_N1HW, target = to_tensors(tiles, shards.preprocess, cpu)
+    input_N1HW, target = to_tensors(tiles, plan.preprocess, cpu)
     input_N1HW = input_N1HW.contiguous()
     rows_n = len(input_N1HW)
     steps = -(-rows_n // CONFIG.batch_size)
@@ -219,7 +222,7 @@ def loop(shards: Shards, tiles: Batch, *, tricks: bool) -> float:
             if tricks:
                 input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
             of_batch = Target(*(values[rows] for values in target if values is not None))
-            input_B1HW, of_batch = draw_variants(input_B1HW, of_batch, shards.augment, generator)
+            input_B1HW, of_batch = vary(input_B1HW, of_batch, plan.config.augment, generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=tricks and uses_bf16(CONFIG, cpu)):
                 output = network(input_B1HW)
             loss = criterion(output.float(), of_batch)

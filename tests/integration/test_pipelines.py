@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import cellnet.training.shards
 import pipelines.shards
 from cellnet.bank.bank import Bank
 from cellnet.certainty.familiarity import FAMILIARITY
@@ -26,14 +27,16 @@ from cellnet.registry.records import REPORT
 from cellnet.reports.evaluation_report import write_report
 from cellnet.sample import write_sample
 from cellnet.store.place import open_store
-from cellnet.training.tiles import make_tiles
+from cellnet.training.plan import make_plan
+from cellnet.training.shards import Shards
+from cellnet.training.tiles import Variants, make_tiles
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
 from pipelines.predict import predict
 from pipelines.promote import promote
-from pipelines.shards import Shards, batches, make_shards
+from pipelines.shards import batches, dataset, make_shards
 from pipelines.train import train
 
 pytestmark = pytest.mark.ray
@@ -51,11 +54,17 @@ def places(trained: Places) -> Places:
     return trained
 
 
+def shards_for(bank: Path, wanted: TrainConfig) -> Shards:
+    opened = Bank.open(bank)
+    return make_shards(opened, make_plan(opened, wanted))
+
+
 def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines.shards, "FRAMES_A_FILE", 3)
+    monkeypatch.setattr(cellnet.training.shards, "FRAMES_A_FILE", 3)
     bank = Bank.open(sample_bank)
     wanted = TrainConfig(task="classify", augment=Augment(shares=(1.0, 0.25), shifts=0, orientation="stored"))
-    shards = make_shards(bank, wanted)
+    plan = make_plan(bank, wanted)
+    shards = make_shards(bank, plan)
     files = sorted((sample_bank / shards.folder / "train").glob("*.parquet"))
     assert len(files) > 1
     stored = [row for file in files for row in pq.read_table(file).select(["frame", "count", "share"]).to_pylist()]
@@ -65,17 +74,16 @@ def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path, monkeyp
         for tile in make_tiles(
             frame,
             bank.pixels(frame),
-            shards.preprocess,
+            plan.preprocess,
+            Variants(shares=(1.0, 0.25), orientations=(0, 90, 180, 270)),
             label=0,
-            shares=(1.0, 0.25),
-            orientations=(0, 90, 180, 270),
             seed=0,
         )
     ]
     assert len(stored) == len(made) == shards.rows["train"] == len(bank.split("train")) * 4 * 8
     key = [(row["frame"], row["count"], row["share"]) for row in stored]
     assert sorted(key) == sorted((tile.frame, tile.count, tile.share) for tile in made)
-    rows = shards.dataset("train").take_all()
+    rows = dataset(shards, "train").take_all()
     assert sum(int(row["pixels"].sum()) for row in rows) == sum(int(tile.pixels_HW.sum()) for tile in made)
 
 
@@ -84,7 +92,7 @@ def rows_of(bank: Path, shards: Shards) -> Iterator[str]:
     for split in ("train", "test"):
         files = sorted((bank / shards.folder / split).glob("*.parquet"))
         stored = [row for file in files for row in pq.read_table(file).to_pylist()]
-        read = shards.dataset(split).take_all()
+        read = dataset(shards, split).take_all()
         assert [row["pixels"] for row in stored] == [row["pixels"].tobytes() for row in read]
         assert [row["cells"] for row in stored] == [row["cells"].tobytes() for row in read]
         assert [int(row["cells"].sum()) for row in read] == [row["count"] for row in read]
@@ -99,9 +107,9 @@ def test_shards_are_the_same_rows_on_any_number_of_workers_and_for_any_size_of_f
     for blocks, tiles_a_file, frames_a_file in ((2, 512, 16), (5, 512, 3), (9, 40, 16)):
         bank = shutil.copytree(sample_bank, tmp_path / f"{blocks}", ignore=shutil.ignore_patterns("shards"))
         monkeypatch.setattr(cluster, "cpus", lambda blocks=blocks: blocks / cluster.BLOCKS_PER_CPU)
-        monkeypatch.setattr(pipelines.shards, "TILES_A_FILE", tiles_a_file)
-        monkeypatch.setattr(pipelines.shards, "FRAMES_A_FILE", frames_a_file)
-        shards = make_shards(Bank.open(bank), wanted)
+        monkeypatch.setattr(cellnet.training.shards, "TILES_A_FILE", tiles_a_file)
+        monkeypatch.setattr(cellnet.training.shards, "FRAMES_A_FILE", frames_a_file)
+        shards = shards_for(bank, wanted)
         assert shards.fresh
         made.append(list(rows_of(bank, shards)))
     assert made[0] == made[1] == made[2]
@@ -117,11 +125,11 @@ def test_the_papers_protocol_draws_the_16_variants_of_seen_frames_and_publishes_
     said: list[str] = []
     version = train(places, wanted, say=said.append)
     assert REPORT not in version.blobs and said[-1].startswith("published without a report: under protocol=paper")
-    shards = make_shards(bank, wanted)
+    shards = make_shards(bank, make_plan(bank, wanted))
     seen = {frame.frame for frame in bank.frames if frame.split != "holdout"}
     assert not shards.fresh
     assert sum(shards.rows.values()) == len(seen) * 4 * 16
-    frames = {split: {row["frame"] for row in shards.dataset(split, "frame").take_all()} for split in shards.rows}
+    frames = {split: {row["frame"] for row in dataset(shards, split, "frame").take_all()} for split in shards.rows}
     assert frames["train"] | frames["test"] | frames["holdout"] == seen
     assert frames["train"] & frames["test"] & frames["holdout"], "variants of a frame are on all sides"
     leaking = version.card.scores["drawn_holdout"]
@@ -136,7 +144,7 @@ def test_the_same_seed_gives_the_same_shards_and_another_seed_others(sample_bank
     def made(name: str, seed: int) -> list[str]:
         bank = shutil.copytree(sample_bank, tmp_path / name, ignore=shutil.ignore_patterns("shards"))
         wanted = TrainConfig(task="count", augment=Augment(shares=(0.5,), shifts=0), seed=seed)
-        return list(rows_of(bank, make_shards(Bank.open(bank), wanted)))
+        return list(rows_of(bank, shards_for(bank, wanted)))
 
     first, again, other = made("first", 7), made("again", 7), made("other", 8)
     assert first == again
@@ -149,25 +157,23 @@ def test_an_epoch_has_every_tile_once_in_an_order_of_its_own(
 ) -> None:
     monkeypatch.setattr(pipelines.shards, "SHUFFLE_TILES", 15)
     monkeypatch.setattr(pipelines.shards, "TILES_A_READ", 10)
-    dataset = make_shards(Bank.open(sample_bank), config("classify")).dataset("train").materialize()
-    read = batches(dataset, 5, seed=seed)
+    tiles = dataset(shards_for(sample_bank, config("classify")), "train").materialize()
+    read = batches(tiles, 5, seed=seed)
     epochs = [list(read(epoch)) for epoch in (1, 1, 2)]
     sizes = [[len(batch["label"]) for batch in epoch] for epoch in epochs]
     assert {tuple(of_epoch[:-1]) for of_epoch in sizes} == {(5,) * (len(sizes[0]) - 1)}, "only the last is smaller"
     first, again, other = ([tile.tobytes() for batch in epoch for tile in batch["pixels"]] for epoch in epochs)
-    stored = [row["pixels"].tobytes() for row in dataset.take_all()]
+    stored = [row["pixels"].tobytes() for row in tiles.take_all()]
     assert len(stored) > 15 + 10 and sorted(first) == sorted(other) == sorted(stored)
     assert first == again
     assert (first == stored) is (other == first) is (seed is None)
 
 
 def test_the_second_training_finds_its_shards(sample_bank: Path) -> None:
-    bank = Bank.open(sample_bank)
-    first = make_shards(bank, config("count", seed=5))
-    second = make_shards(bank, config("count", seed=5, kernel="sharpen"))
+    first = shards_for(sample_bank, config("count", seed=5))
+    second = shards_for(sample_bank, config("count", seed=5, kernel="sharpen"))
     assert (first.fresh, second.fresh) == (True, False)
-    assert second.folder == first.folder
-    assert second.preprocess.kernel == "sharpen"
+    assert second == first.model_copy(update={"store": second.store, "fresh": False})
 
 
 def test_a_published_model_answers_as_the_trained_one(sample_bank: Path, places: Places) -> None:
@@ -283,9 +289,9 @@ def test_a_counter_of_one_lineage_sees_and_is_scored_on_no_other(
     said: list[str] = []
     version = train(places, config("count", lineage="A172"), say=said.append)
     assert version.ref == "regressor-A172@1" and "16 training tiles of 200×200 px of A172 alone" in said[0]
-    shards = make_shards(bank, config("count", lineage="A172"))
-    assert {split: {row["frame"] for row in shards.dataset(split, "frame").take_all()} for split in own} == own
-    assert make_shards(bank, config("count")).folder != shards.folder
+    shards = shards_for(sample_bank, config("count", lineage="A172"))
+    assert {split: {row["frame"] for row in dataset(shards, split, "frame").take_all()} for split in own} == own
+    assert shards_for(sample_bank, config("count")).folder != shards.folder
     assert version.card.calibration.frames == len(own["test"])
     page = places.open_registry().read(version, REPORT).decode()
     assert "<h1>regressor-A172 (this version) on the A172 frames of the test split</h1>" in page

@@ -23,12 +23,12 @@ from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.places import Places
 from cellnet.sample import write_sample
+from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
 from pipelines.ingest import ingest
 from pipelines.runs import new_run
-from pipelines.shards import make_shards
-from pipelines.train import decided, train
+from pipelines.train import train
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -111,10 +111,9 @@ def shared(undisturbed: Places) -> Places:
 
     def watched(loop: dict[str, Any]) -> object:
         """The product's worker, leaving what every rank saw and ended with."""
-        from cellnet.training.fit import fit
-        from pipelines.train import _worker as original  # the unpatched one, in the worker's process
+        import pipelines.train as product  # the unpatched one, in the worker's process
 
-        fit = fit
+        fit = product.fit
 
         def watched_fit(network, *args, on_epoch, rank, **options):  # type: ignore[no-untyped-def]
             def on_epoch_too(state):  # type: ignore[no-untyped-def]
@@ -125,11 +124,11 @@ def shared(undisturbed: Places) -> Places:
 
             return fit(network, *args, on_epoch=on_epoch_too, rank=rank, **options)
 
-        fit = watched_fit
+        product.fit = watched_fit
         try:
-            return original(loop)
+            return product._worker(loop)
         finally:
-            fit = fit
+            product.fit = fit
 
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -189,7 +188,7 @@ def test_an_elastic_training_goes_on_without_a_machine_that_is_gone(
 
 
 def test_two_workers_see_different_tiles_and_keep_one_network(shared: Places) -> None:
-    folder, tiles = Path(shared.registry).parent, make_shards(Bank.open(shared.bank), config()).rows["train"]
+    folder, tiles = Path(shared.registry).parent, make_plan(Bank.open(shared.bank), config()).splits["train"].rows
     first, second = (json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first["tiles"] + second["tiles"] == tiles, "each worker has tiles of its own, and none is lost"
     assert abs(first["tiles"] - second["tiles"]) <= 1
@@ -224,8 +223,7 @@ def test_a_plain_training_says_that_there_is_one_to_resume_and_that_its_counter_
     places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
     bank = Bank.open(places.bank)
     paper = config(model=ModelSpec(architecture="paper", width=4, depth=2), learning_rate=3.0)
-    resolved = decided(paper, make_shards(bank, paper))
-    left = new_run(places.open_runs(), resolved, bank_digest=bank.digest, model="regressor")
+    left = new_run(places.open_runs(), make_plan(bank, paper).config, bank_digest=bank.digest, model="regressor")
     left.runs.put(f"{left.name}/checkpoint_manager_snapshot.json", b"{}")
     said: list[str] = []
     with pytest.raises(DataError, match=r"the counter is dead: it gave every tile the same count .* --set seed=1"):

@@ -20,8 +20,8 @@ from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.config.tune import Range, TuneConfig
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.places import Places
+from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
-from pipelines.shards import make_shards
 from pipelines.sweeps import trials_of
 from pipelines.tune import tune
 from pipelines.winner import publish_sweep
@@ -97,7 +97,7 @@ def test_trials_of_two_workers_are_stopped_and_share_all_tiles(places: Places) -
     best, slow = tune(places, config, workers=2).trials
     assert (best["learning_rate"], best["note"], best["seeds"]) == (1e-2, "winner", 1)
     assert slow["note"] == "stopped after 3 of 4 epochs"
-    tiles = make_shards(places.open_bank(), TRAIN).rows["train"]
+    tiles = make_plan(places.open_bank(), TRAIN).splits["train"].rows
     assert {epoch["tiles"] for one in records(places).values() for epoch in one["history"]} == {tiles}, "none is lost"
     with pytest.raises(ConfigError, match=r"2 workers cannot share .* in steps of 4; take fewer workers"):
         tune(places, TuneConfig(space={"batch_size": (16, 4)}, train=TRAIN), workers=2)

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from cellnet.config.train import Augment
 from cellnet.networks.views import views_of
-from cellnet.training.batches import Target, draw_variants
+from cellnet.training.batches import Target, vary
 
 
 def varied(tiles_B1HW: Tensor, augment: Augment, *, seed: int = 0) -> Tensor:
     """Variants drawn of tiles of which nothing is known."""
     target = Target(torch.full((len(tiles_B1HW),), -1), torch.full((len(tiles_B1HW),), torch.nan))
-    return draw_variants(tiles_B1HW, target, augment, torch.Generator().manual_seed(seed))[0]
+    return vary(tiles_B1HW, target, augment, torch.Generator().manual_seed(seed))[0]
 
 
 def test_turning_and_mirroring_keep_every_tiles_pixels() -> None:

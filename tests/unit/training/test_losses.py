@@ -9,10 +9,11 @@ import torch
 from cellnet.config.train import Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.networks.views import forward
 from cellnet.networks.weights import fresh_network
-from cellnet.training.batches import Target, draw_variants
-from cellnet.training.fit import fit, in_memory
+from cellnet.training.batches import Target, vary
+from cellnet.training.fit import fit
 from cellnet.training.losses import MAX_CLASS_WEIGHT, balanced_weights, count_loss, criterion_of, map_loss, spread_cells
 from cellnet.training.tiles import Batch
+from tests.factories import in_memory
 
 
 def maps(*places: tuple[int, int, int]) -> torch.Tensor:
@@ -34,11 +35,11 @@ def test_the_density_map_of_a_turned_tile_is_the_turned_density_map() -> None:
     cells_Bhw = maps((3, 7, 1), (40, 2, 2)).repeat(16, 1, 1)
     tiles_B1HW = cells_Bhw.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
     target = Target(torch.full((16,), -1), cells_Bhw.sum(dim=(1, 2)), cells_Bhw)
-    drawn_B1HW, drawn = draw_variants(tiles_B1HW, target, Augment(jitter=0), torch.Generator().manual_seed(0))
-    assert drawn.cells_Bhw is not None
-    assert torch.equal(drawn.cells_Bhw, drawn_B1HW[:, 0, ::4, ::4]), "every field went where its pixels went"
-    assert len({tuple(cells_hw.flatten().tolist()) for cells_hw in drawn.cells_Bhw}) > 4, "of eight orientations"
-    assert torch.allclose(spread_cells(drawn.cells_Bhw).sum(dim=(1, 2)), target.count_B)
+    varied_B1HW, varied = vary(tiles_B1HW, target, Augment(jitter=0), torch.Generator().manual_seed(0))
+    assert varied.cells_Bhw is not None
+    assert torch.equal(varied.cells_Bhw, varied_B1HW[:, 0, ::4, ::4]), "every field went where its pixels went"
+    assert len({tuple(cells_hw.flatten().tolist()) for cells_hw in varied.cells_Bhw}) > 4, "of eight orientations"
+    assert torch.allclose(spread_cells(varied.cells_Bhw).sum(dim=(1, 2)), target.count_B)
 
 
 def test_the_loss_of_a_map_is_least_at_the_truth_and_wants_the_places() -> None:

@@ -1,4 +1,4 @@
-"""The paper's protocol: a draw over tiles that puts one frame on all sides, and a kernel that tells the lineage."""
+"""The paper's protocol: chance over tiles, which puts one frame on all sides, and a kernel that tells the lineage."""
 
 import numpy as np
 import pytest
@@ -23,32 +23,32 @@ def turned_tiles(n: int) -> list[Tile]:
     return [Tile(pixels_HW=pixels_HW, orientation=90, **known) for pixels_HW in made]
 
 
-def drawn(of: Frame, made: list[Tile], *, kernel: Kernel = "none", seed: int = 0) -> dict[Split, list[bytes]]:
+def split_by_chance(of: Frame, made: list[Tile], *, kernel: Kernel = "none", seed: int = 0) -> dict[Split, list[bytes]]:
     """The pixels of every split."""
     paper = Paper(holdout_share=0.1, test_share=0.3, kernel=kernel, filtered=frozenset({"A549"}), seed=seed)
     return {split: [tile.pixels_HW.tobytes() for tile in paper.of_split(made, of, split)] for split in SPLITS}
 
 
-def test_every_tile_is_drawn_for_one_split_in_the_papers_shares() -> None:
+def test_every_tile_comes_into_one_split_in_the_papers_shares() -> None:
     made = turned_tiles(800)
-    sides = drawn(frame(1), made)
+    sides = split_by_chance(frame(1), made)
     together = [pixels for side in sides.values() for pixels in side]
     assert sorted(together) == sorted(tile.pixels_HW.tobytes() for tile in made)
     shares = {split: len(side) / len(made) for split, side in sides.items()}
     assert shares == pytest.approx({"train": 0.63, "test": 0.27, "holdout": 0.1}, abs=0.05)
 
 
-def test_the_draw_depends_on_the_seed_and_the_frame() -> None:
+def test_the_split_depends_on_the_seed_and_the_frame() -> None:
     made = turned_tiles(50)
-    assert drawn(frame(1), made) == drawn(frame(1), made)
-    assert drawn(frame(1), made) != drawn(frame(2), made)
-    assert drawn(frame(1), made) != drawn(frame(1), made, seed=1)
+    assert split_by_chance(frame(1), made) == split_by_chance(frame(1), made)
+    assert split_by_chance(frame(1), made) != split_by_chance(frame(2), made)
+    assert split_by_chance(frame(1), made) != split_by_chance(frame(1), made, seed=1)
 
 
 @pytest.mark.parametrize(("lineage", "kernel"), [("A549", "sharpen"), ("3T3", "none"), (None, "none")])
 def test_the_kernel_is_put_on_by_the_true_lineage(lineage: str | None, kernel: Kernel) -> None:
     made = turned_tiles(20)
-    sides = drawn(frame(1, lineage), made, kernel="sharpen")
+    sides = split_by_chance(frame(1, lineage), made, kernel="sharpen")
     wanted = [apply_kernel(np.ascontiguousarray(tile.pixels_HW), kernel).tobytes() for tile in made]
     assert sorted(pixels for side in sides.values() for pixels in side) == sorted(wanted)
 

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import Intensity
 from cellnet.config.choices import PAPER_SHARES
-from cellnet.config.train import Augment, Preprocess, TrainConfig
+from cellnet.config.train import Augment, Preprocess
 from cellnet.errors import DataError
 from cellnet.images.scale import frame_at_scale
 from cellnet.images.tiles import Box, to_network_size
-from cellnet.training.batches import Target, draw_variants
-from cellnet.training.plan import preprocess_for, resolve
-from cellnet.training.tiles import UNKNOWN_CELLS, count_inside, crop_share, make_tiles, tiles_n
+from cellnet.training.batches import Target, vary
+from cellnet.training.tiles import UNKNOWN_CELLS, Tile, Variants, count_inside, crop_share, make_tiles, tiles_n
 from tests.factories import frame, noise
 
 AS_IS = Intensity(rule="range", low=0, high=255)
@@ -29,10 +28,10 @@ def ramps() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return column_HW, column_HW.T
 
 
-def tiles(item: Frame, image_HW: NDArray[np.uint8], *, seed: int = 0, **choices: object) -> list:
-    asked = {"shares": PAPER_SHARES, "orientations": (0,), "label": 0} | choices
+def tiles(item: Frame, image_HW: NDArray[np.uint8], *, seed: int = 0, label: int = 0, **choices: object) -> list[Tile]:
+    variants = Variants(**({"shares": PAPER_SHARES} | choices))
     preprocess = Preprocess(tile_px=(200, 200), intensity=AS_IS)
-    return list(make_tiles(item, image_HW, preprocess, seed=seed, **asked))
+    return list(make_tiles(item, image_HW, preprocess, variants, label=label, seed=seed))
 
 
 @pytest.mark.parametrize("size", [(150, 150), (173, 173), (250, 250), (120, 180), (333, 211), (180, 260), (61, 400)])
@@ -50,16 +49,16 @@ def test_turning_a_tile_that_is_not_resized_is_exact() -> None:
         assert (to_network_size(np.rot90(image_HW, turns)) == np.rot90(to_network_size(image_HW), turns)).all()
 
 
-def test_a_drawn_orientation_is_one_of_the_four_stored_ones_and_each_is_as_likely() -> None:
+def test_an_orientation_by_chance_is_one_of_the_four_stored_ones_and_each_is_as_likely() -> None:
     stored = tiles(frame(), noise(250, 250), shares=(1.0,), orientations=TURNS)[:4]
     stored_4HW = torch.from_numpy(np.stack([tile.pixels_HW for tile in stored])).float()
     n = 2000
     generator = torch.Generator().manual_seed(0)
     upright_B1HW = stored_4HW[:1].expand(n, 1, -1, -1)
     target = Target(label_B=torch.zeros(n), count_B=torch.zeros(n))
-    drawn_BHW = draw_variants(upright_B1HW, target, Augment(mirror=False, jitter=0), generator)[0][:, 0]
-    frequency_4 = torch.stack([(drawn_BHW == one_HW).flatten(1).all(1) for one_HW in stored_4HW]).sum(1).numpy()
-    assert frequency_4.sum() == n, "every drawn tile is a stored one, bit for bit, and only one"
+    varied_BHW = vary(upright_B1HW, target, Augment(mirror=False, jitter=0), generator)[0][:, 0]
+    frequency_4 = torch.stack([(varied_BHW == stored_HW).flatten(1).all(1) for stored_HW in stored_4HW]).sum(1).numpy()
+    assert frequency_4.sum() == n, "every varied tile is a stored one, bit for bit, and only one"
     chi_squared = ((frequency_4 - n / 4) ** 2 / (n / 4)).sum()
     assert chi_squared < 16.27  # of four equally likely ones, exceeded once in 1,000 seeds
 
@@ -183,52 +182,6 @@ def test_a_frame_is_brought_to_the_trained_pixel_size_where_both_are_known(
 def test_a_pixel_size_in_the_wrong_unit_is_refused_and_not_blown_up(pixel_um: float) -> None:
     with pytest.raises(DataError, match=r"0.65 µm a pixel, more than 4× apart"):
         frame_at_scale(noise(100, 100), pixel_um, Preprocess(tile_px=(200, 200), pixel_um=0.65))
-
-
-@pytest.mark.parametrize(
-    ("tile", "size", "tile_px"),
-    [
-        ("auto", (299, 1000), (299, 1000)),
-        ("auto", (300, 1000), (200, 200)),
-        ("frame", (300, 1000), (300, 1000)),
-        (128, (300, 1000), (128, 128)),
-    ],
-)
-def test_what_the_network_sees_at_once(tile: str | int, size: tuple[int, int], tile_px: tuple[int, int]) -> None:
-    frames = [frame(number, height=size[0], width=size[1]) for number in range(3)]
-    assert preprocess_for(TrainConfig(task="count", tile=tile), frames, AS_IS).tile_px == tile_px
-
-
-def test_the_trained_pixel_size_is_the_median_and_known_only_if_every_frames_is() -> None:
-    known = [frame(number, pixel_um=um, height=400, width=800) for number, um in enumerate((0.5, 0.6, 0.6))]
-    config = TrainConfig(task="count", tile="frame", kernel="edge")
-    preprocess = preprocess_for(config, known, AS_IS)
-    assert (preprocess.pixel_um, preprocess.kernel, preprocess.intensity) == (0.6, "edge", AS_IS)
-    assert preprocess_for(config, [*known, frame(9)], AS_IS).pixel_um is None
-
-
-def test_a_whole_frame_tile_is_measured_at_the_trained_pixel_size() -> None:
-    frames = [frame(n, pixel_um=um, height=side, width=side) for n, um, side in ((1, 1.0, 100), (2, 0.5, 200))]
-    wide = [*frames, frame(3, pixel_um=1.0, height=100, width=100)]
-    assert preprocess_for(TrainConfig(task="count", tile="frame"), wide, AS_IS).tile_px == (100, 100)
-
-
-@pytest.mark.parametrize(
-    ("task", "tiles", "shares", "shifts"),
-    [
-        ("classify", 10, PAPER_SHARES, 16),
-        ("classify", 250, PAPER_SHARES, 3),
-        ("count", 250, (1.0,), 15),
-        ("count", 5000, (1.0,), 0),
-    ],
-)
-def test_few_frames_are_cut_more_often_and_only_a_classifier_sees_crops(
-    task: str, tiles: int, shares: tuple[float, ...], shifts: int
-) -> None:
-    decided = resolve(Augment(), task=task, tiles=tiles)
-    assert (decided.shares, decided.shifts) == (shares, shifts)
-    chosen = Augment(shares=(0.5,), shifts=1)
-    assert resolve(chosen, task=task, tiles=tiles) == chosen
 
 
 def test_a_frame_that_gives_no_tile_is_known_beforehand() -> None:

@@ -1,0 +1,203 @@
+"""Training tiles as Parquet shards in the bank: what a row is, which files there are, what is written down of them.
+
+    BANK/shards/KEY.json               what the shards hold: written last, so that they are seen whole or not at all
+    BANK/shards/KEY-XXXX/train/*.parquet, test/*.parquet (and holdout/*.parquet of the paper's protocol)
+
+KEY names the bank's digest and every setting that shapes a tile: the second training finds its shards ready.
+The model's kernel is applied after reading, so all kernels share one set of shards.
+"""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field, SkipValidation
+
+from cellnet.bank.frames import Frame, read_pixels
+from cellnet.config.choices import MAP_SIDE, NETWORK_PX, Split
+from cellnet.config.loading import Frozen
+from cellnet.store.arrow import filesystem
+from cellnet.store.objects import Store
+from cellnet.training.plan import Plan
+from cellnet.training.tiles import Tile, make_tiles, tiles_n
+
+SPLITS: Final[tuple[Split, ...]] = ("train", "test")
+"""Those that a training reads."""
+
+SCHEMA: Final = pa.schema(
+    [
+        ("pixels", pa.binary(NETWORK_PX**2)),  # as a list of numbers, Parquet takes ten times as long
+        ("label", pa.int64()),
+        ("count", pa.float32()),
+        ("cells", pa.binary(MAP_SIDE**2)),
+        ("frame", pa.string()),
+        ("orientation", pa.int16()),
+        ("share", pa.float32()),
+    ]
+)
+
+TILES_A_FILE: Final = 1024
+"""About how many tiles a file has at most."""
+FRAMES_A_FILE: Final = 16
+"""How many frames a file is made of at most, since decoding takes time too; more in splits of thousands."""
+TILES_A_READ: Final = 256
+"""Tiles that a reader takes from Ray at once, since each taking costs milliseconds, and that lie together in a file."""
+
+
+class Shards(Frozen):
+    """A finished set of shards: where it lies, and what came of writing it."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    store: SkipValidation[Store] = Field(exclude=True)
+    """The bank's, which may have been copied since."""
+    folder: str
+    """Below the bank."""
+    rows: dict[Split, int]
+    class_tiles: list[int]
+    """Training tiles of each class; empty for a counter."""
+    mean_count: float
+    """Cells a training tile; 1 when counts are not known."""
+    fresh: bool = Field(default=False, exclude=True)
+    """Whether this call made them, or an earlier one."""
+
+    def describe(self, plan: Plan) -> str:
+        """One line for a person; of a lineage, where the shards hold no other."""
+        alone = f" of {plan.config.lineage} alone" if plan.config.lineage else ""
+        tile = "×".join(str(side) for side in reversed(plan.preprocess.tile_px))
+        made = "made" if self.fresh else "found"
+        test = f"{self.rows['test']} test tiles" if self.rows["test"] else "no test split, so the last epoch is taken"
+        out = f"; {plan.left_out} frames too small or of another magnification are left out" if plan.left_out else ""
+        return f"shards {made}: {self.rows['train']} training tiles of {tile} px{alone}, {test}{out}"
+
+
+def key_of(plan: Plan, bank_digest: str) -> str:
+    """What shards are called after: the same for the same tiles of the same frames."""
+    config, paper = plan.config, plan.paper
+    variants = plan.splits["train"].variants
+    recipe = {
+        "form": [*sorted(Shards.model_fields), *SCHEMA.names],
+        "bank": bank_digest,
+        "task": config.task,
+        "tile_px": plan.preprocess.tile_px,
+        "pixel_um": plan.preprocess.pixel_um,
+        "shares": variants.shares,
+        "shifts": variants.shifts,
+        "orientations": variants.orientations,
+        "seed": config.seed,
+        "protocol": (config.protocol, config.kernel if paper else None),
+        **({"lineage": config.lineage} if config.lineage else {}),
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_record(store: Store, key: str) -> Shards:
+    """The shards of a key. Raises NotFoundError where none were finished."""
+    return Shards.model_validate(json.loads(store.get(f"shards/{key}.json")) | {"store": store})
+
+
+def write_record(shards: Shards, key: str) -> None:
+    """Let the shards be seen."""
+    shards.store.create(f"shards/{key}.json", shards.model_dump_json(indent=1).encode())
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file of shards to be written."""
+
+    split: Split
+    path: str
+    """Below the bank."""
+    frames: list[Frame]
+
+
+def drafts_of(plan: Plan, frames: Iterable[Frame], folder: str) -> list[Draft]:
+    """The files of a plan's splits, which are made of the bank's `frames`: the same on every cluster."""
+    by_name = {frame.frame: frame for frame in frames}
+    drafts: list[Draft] = []
+    for split, planned in plan.splits.items():
+        order = np.random.default_rng(plan.config.seed).permutation(len(planned.frames))
+        most_frames = max(FRAMES_A_FILE, len(planned.frames) // 256)
+        tiles = TILES_A_FILE  # of the last file
+        for place, i in enumerate(order):
+            frame = by_name[planned.frames[i]]
+            if tiles >= TILES_A_FILE or len(drafts[-1].frames) >= most_frames:
+                drafts.append(Draft(split, f"{folder}/{split}/{place:08}.parquet", []))
+                tiles = 0
+            drafts[-1].frames.append(frame)
+            tiles += planned.variants.number(tiles_n(frame, plan.preprocess))
+    return drafts
+
+
+def write_file(draft: Draft, plan: Plan, store: Store) -> int:
+    """Write the tiles of one draft, and give how many. A file that is there already is replaced."""
+    files, root = filesystem(store)
+    label = {lineage: index for index, lineage in enumerate(plan.classes)}
+    written = 0
+    with pq.ParquetWriter(
+        f"{root}/{draft.path}", SCHEMA, filesystem=files, compression="zstd", use_dictionary=False
+    ) as file:
+        waiting: list[pa.Table] = []
+        for frame in draft.frames:
+            tiles = make_tiles(
+                frame,
+                read_pixels(store, frame),
+                plan.preprocess,
+                plan.splits[draft.split].variants,
+                label=label.get(frame.lineage or "", -1),
+                seed=plan.config.seed,
+            )
+            if plan.paper:
+                tiles = plan.paper.of_split(tiles, frame, draft.split)
+            waiting.append(table_of(list(tiles)))
+            rows = sum(map(len, waiting))
+            if rows >= TILES_A_READ or frame is draft.frames[-1]:
+                file.write_table(pa.concat_tables(waiting), row_group_size=TILES_A_READ)
+                waiting, written = [], written + rows
+    return written
+
+
+def table_of(tiles: list[Tile]) -> pa.Table:
+    """Tiles as rows of a shard."""
+    pixels = pa.py_buffer(b"".join(tile.pixels_HW.tobytes() for tile in tiles))
+    cells = pa.py_buffer(b"".join(tile.cells_hw.tobytes() for tile in tiles))
+    values = [
+        pa.FixedSizeBinaryArray.from_buffers(SCHEMA.field("pixels").type, len(tiles), [None, pixels]),
+        np.array([tile.label for tile in tiles], np.int64),
+        np.array([tile.count for tile in tiles], np.float32),
+        pa.FixedSizeBinaryArray.from_buffers(SCHEMA.field("cells").type, len(tiles), [None, cells]),
+        [tile.frame for tile in tiles],
+        np.array([tile.orientation for tile in tiles], np.int16),
+        np.array([tile.share for tile in tiles], np.float32),
+    ]
+    return pa.table(values, schema=SCHEMA)
+
+
+def shards_of(plan: Plan, drafts: list[Draft], store: Store, folder: str) -> Shards:
+    """What was written for the drafts, as it says itself."""
+    written = {draft.split for draft in drafts}
+    truths = {split: _read_truths(store, f"{folder}/{split}") if split in written else [] for split in plan.splits}
+    counts = [count for _, count in truths["train"] if not math.isnan(count)]
+    labels = Counter(label for label, _ in truths["train"])
+    return Shards(
+        store=store,
+        folder=folder,
+        rows={split: len(rows) for split, rows in truths.items()},
+        class_tiles=[labels[index] for index in range(len(plan.classes))],
+        mean_count=float(np.mean(counts)) if counts else 1.0,
+        fresh=True,
+    )
+
+
+def _read_truths(store: Store, folder: str) -> list[tuple[int, float]]:
+    """The label and the cells of every tile in a folder of shards."""
+    files, root = filesystem(store)
+    table = pq.read_table(f"{root}/{folder}", columns=["label", "count"], filesystem=files)
+    return list(zip(table["label"].to_pylist(), table["count"].to_pylist(), strict=True))
