@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from cellnet.bank.frames import Frame
 from cellnet.errors import DataError
+from cellnet.store.parquet import read_parquet
 
 SCHEMA = pa.schema(
     [
@@ -40,7 +41,7 @@ def to_parquet(rows: list[Frame]) -> bytes:
 
 def from_parquet(data: bytes, key: str) -> list[Frame]:
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = read_parquet(data)
         return [Frame(**row) for row in table.to_pylist()]
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise DataError(f"the bank's {key} is damaged; restore it from a copy") from error

@@ -31,6 +31,7 @@ from cellnet.prediction.sources import S3, Source, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
 from cellnet.reports.plates import draw_plate, summarise
 from cellnet.store.objects import Store
+from cellnet.store.parquet import read_parquet
 from cellnet.store.place import open_store
 
 SETTINGS: Final = "settings.json"
@@ -199,7 +200,7 @@ def _check_settings(place: str, there: Mapping[str, Any], wanted: Mapping[str, A
 
 def _part(store: Store, key: str) -> pa.Table:
     try:
-        return pq.read_table(io.BytesIO(store.get(key))).cast(PART)
+        return read_parquet(store.get(key)).cast(PART)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(
             f"{store.uri}/{key} is damaged, or of another version of cellnet; give another --out, or --overwrite"
