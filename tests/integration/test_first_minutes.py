@@ -12,7 +12,7 @@ from cellnet.cli.main import main
 from cellnet.registry.registry import Registry
 from cellnet.sample import draw_frame
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 README = Path(__file__).parents[2] / "README.md"
 LINEAGES = ("THP1", "3T3")
