@@ -14,12 +14,9 @@ that was killed does at most one epoch again. None is a pickle. Ray Tune's own f
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from pydantic import ValidationError
 
@@ -29,7 +26,8 @@ from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.searches import Trial
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.tasks import TASKS
-from cellnet.training.state import Epoch, TrainState
+from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
+from cellnet.training.state import TrainState
 from pipelines.runs import Run
 from pipelines.shards import Shards
 from pipelines.train import decided
@@ -81,13 +79,9 @@ def keep_best(run: Run, name: str, weights: dict[str, torch.Tensor]) -> None:
     run.runs.put(_key(run, f"{name}.best"), weights_to_bytes(weights))
 
 
-def keep_state(run: Run, name: str, state: TrainState) -> None:
+def keep_state(run: Run, name: str, state: TrainState, config: TrainConfig) -> None:
     """Write or replace what a trial needs to go on."""
-    facts = json.dumps({"history": [asdict(epoch) for epoch in state.history], "rates": state.rates}).encode()
-    tensors = {f"weights.{key}": value for key, value in state.weights.items()}
-    tensors |= {f"moments.{key}": value for key, value in state.moments.items()}
-    tensors["facts"] = torch.from_numpy(np.frombuffer(facts, np.uint8).copy())
-    run.runs.put(_key(run, f"{name}.state"), weights_to_bytes(tensors))
+    run.runs.put(_key(run, f"{name}.state"), state_to_bytes(state, config))
 
 
 def trials_of(run: Run) -> Iterator[Trial]:
@@ -114,21 +108,9 @@ def state_of(run: Run, name: str) -> TrainState | None:
     except NotFoundError:
         return None
     try:
-        tensors = safetensors.torch.load(data)
-        facts = json.loads(tensors.pop("facts").numpy().tobytes())
-        history = tuple(Epoch(**epoch) for epoch in facts["history"])
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        return state_from_bytes(data)
+    except DataError as error:
         raise DataError(f"{run.uri}: the trial {name} cannot go on ({error}); search without --resume") from error
-    return TrainState(
-        history=history,
-        weights=_below(tensors, "weights."),
-        moments=_below(tensors, "moments."),
-        rates=facts["rates"],
-    )
-
-
-def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _key(run: Run, file: str) -> str:

@@ -238,4 +238,4 @@ def _keep(sweep: Sweep, config: TrainConfig, record: Trial, state: TrainState) -
         "error": "the counter is dead: it gave every tile the same count" if best.dead and ended else None,
     }
     keep_trial(sweep.run, record.model_copy(update=now))
-    keep_state(sweep.run, record.name, state)
+    keep_state(sweep.run, record.name, state, config)
