@@ -11,7 +11,6 @@ NAME is a digest of a trial's settings and seed. Each file is written whole or n
 that was killed does at most one epoch again. None is a pickle. Ray Tune's own files are in `ray/` and not read.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import Settings, TuneConfig, with_settings
 from cellnet.errors import DataError, NotFoundError
-from cellnet.evaluation.searches import Trial
+from cellnet.evaluation.searches import Trial, rank_trials
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.tasks import TASKS
 from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
@@ -60,13 +59,7 @@ class Sweep:
 
     def ranked(self) -> list[Trial]:
         """The trials so far: those that went to their end, then others with a score, then those without."""
-        sign = -1 if self.steering[1] else 1
-        return sorted(trials_of(self.run), key=lambda one: (not one.whole, one.score is None, sign * (one.score or 0)))
-
-
-def trial_name(settings: Settings, seed: int) -> str:
-    """The same for the same settings and seed."""
-    return hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:12]
+        return rank_trials(self.config.train.task, trials_of(self.run))
 
 
 def keep_trial(run: Run, trial: Trial) -> None:

@@ -20,7 +20,7 @@ from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import Settings
 from cellnet.errors import DataError
-from cellnet.evaluation.searches import Trial
+from cellnet.evaluation.searches import Trial, trial_name
 from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import fresh_network
 from cellnet.training.fit import seed_everything
@@ -28,7 +28,7 @@ from cellnet.training.state import Epoch, TrainState, best_epoch, is_over
 from cellnet.training.workers import unwrapped
 from pipelines import cluster
 from pipelines.runs import Run
-from pipelines.sweeps import Sweep, keep_best, keep_state, keep_trial, state_of, trial_name
+from pipelines.sweeps import Sweep, keep_best, keep_state, keep_trial, state_of
 from pipelines.train import fit_part, given_to, run_workers, shared_network
 
 Data = dict[Split, list[ray.data.Dataset]]

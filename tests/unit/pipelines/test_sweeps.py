@@ -9,11 +9,11 @@ import torch
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import TuneConfig
 from cellnet.errors import DataError, NotFoundError
-from cellnet.evaluation.searches import Trial
+from cellnet.evaluation.searches import Trial, trial_name
 from cellnet.store.place import open_store
 from cellnet.training.state import Epoch, TrainState
 from pipelines.runs import Run, new_run, unfinished_run
-from pipelines.sweeps import best_of, keep_best, keep_state, keep_trial, recipe_of, state_of, trial_name, trials_of
+from pipelines.sweeps import best_of, keep_best, keep_state, keep_trial, recipe_of, state_of, trials_of
 
 CONFIG = TuneConfig(space={"kernel": ("none", "edge")}, train=TrainConfig(task="count", epochs=4))
 SETTINGS = {"kernel": "edge", "learning_rate": 0.1234567890123}
