@@ -14,6 +14,10 @@ class TaskFacts:
     """What a model of the task is called in the registry unless told otherwise, and its role where models answer."""
     architecture: str
     """The network unless told otherwise."""
+    purpose: str
+    """What a model of the task does, to begin a sentence with."""
+    tag: str
+    """What libraries of models call the task."""
     steering: str
     """The score of the test split that chooses between epochs and trials."""
     more_is_better: bool
@@ -30,6 +34,8 @@ TASKS: Final[dict[Task, TaskFacts]] = {
     "classify": TaskFacts(
         model="classifier",
         architecture="residual",
+        purpose="Names the lineage of the cells",
+        tag="classification",
         steering="balanced_accuracy",
         more_is_better=True,
         main="accuracy",
@@ -42,6 +48,8 @@ TASKS: Final[dict[Task, TaskFacts]] = {
     "count": TaskFacts(
         model="regressor",
         architecture="density",
+        purpose="Counts the cells",
+        tag="counting",
         steering="mae",
         more_is_better=False,
         main="mae",

@@ -7,6 +7,7 @@
     RUNS/TASK-KEY-TIME/finished.json              the version that came of it
 
 KEY names the recipe, in which the number of workers has no part: another number may go on with the run.
+Records have a `format`; a reader leaves alone what it does not know of them, and refuses a higher one.
 """
 
 import hashlib
@@ -32,6 +33,8 @@ from cellnet.training.state import Epoch, TrainState
 
 Config = TrainConfig | TuneConfig
 Say = Callable[[str], None]
+FORMAT: Final = 1
+"""Of the records of a run, and of a search's trials."""
 SNAPSHOT: Final = "checkpoint_manager_snapshot.json"
 FINISHED: Final = "finished.json"
 
@@ -76,7 +79,7 @@ def new_run(runs: Store, config: Config, *, bank_digest: str, model: str, bank: 
     """
     time = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = Run(runs, f"{_prefix(config, bank_digest, model)}{time}")
-    facts = _recipe(config, bank_digest, model) | {"bank": bank}
+    facts = {"format": FORMAT} | _recipe(config, bank_digest, model) | {"bank": bank}
     runs.put(f"{run.name}/run.json", json.dumps(facts, indent=1).encode())
     return run
 
@@ -93,6 +96,15 @@ def unfinished_run(runs: Store, config: Config, *, bank_digest: str, model: str)
         if FINISHED not in files and (of_search or (SNAPSHOT in files and _is_json(runs.get(f"{name}/{SNAPSHOT}")))):
             return Run(runs, name)
     return None
+
+
+def check_format(record: dict[str, Any], where: str) -> None:
+    """Raise DataError for a record that a later cellnet wrote; those of before formats have none."""
+    if record.get("format", FORMAT) > FORMAT:
+        raise DataError(
+            f"{where} was written by a later cellnet, in format {record['format']}, and this one reads up to {FORMAT}; "
+            "update it"
+        )
 
 
 def tensorboard_command(run: Run) -> str:

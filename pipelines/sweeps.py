@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import Settings, TuneConfig, with_settings
@@ -27,7 +26,7 @@ from cellnet.networks.weights import weights_to_bytes
 from cellnet.tasks import TASKS
 from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
 from cellnet.training.state import TrainState
-from pipelines.runs import Run
+from pipelines.runs import FORMAT, Run, check_format
 from pipelines.shards import Shards
 from pipelines.train import decided
 
@@ -64,7 +63,8 @@ class Sweep:
 
 def keep_trial(run: Run, trial: Trial) -> None:
     """Write or replace what a trial came to."""
-    run.runs.put(_key(run, f"{trial.name}.json"), trial.model_dump_json(indent=1).encode())
+    record = {"format": FORMAT} | trial.model_dump(mode="json")
+    run.runs.put(_key(run, f"{trial.name}.json"), json.dumps(record, indent=1).encode())
 
 
 def keep_best(run: Run, name: str, weights: dict[str, torch.Tensor]) -> None:
@@ -82,8 +82,10 @@ def trials_of(run: Run) -> Iterator[Trial]:
     for key in run.runs.keys(_key(run, "")):
         if key.endswith(".json"):
             try:
-                yield Trial.model_validate_json(run.runs.get(key))
-            except ValidationError as error:
+                record = json.loads(run.runs.get(key))
+                check_format(record, f"{run.runs.uri}/{key}")
+                yield Trial.model_validate(record)
+            except (ValueError, TypeError, AttributeError) as error:
                 raise DataError(
                     f"{run.runs.uri}/{key} is not the record of a trial; remove it, then try again"
                 ) from error
@@ -111,6 +113,7 @@ def _key(run: Run, file: str) -> str:
 
 
 def recipe_of(run: Run) -> dict[str, Any]:
-    """The recipe that `new_run` left. Raises NotFoundError for a folder without one."""
+    """The recipe that `new_run` left. Raises NotFoundError for a folder without one, DataError for a later format."""
     recipe: dict[str, Any] = json.loads(run.runs.get(f"{run.name}/run.json"))
+    check_format(recipe, f"{run.uri}/run.json")
     return recipe

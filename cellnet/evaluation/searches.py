@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from cellnet.config.loading import Frozen
 from cellnet.config.tune import Range, Settings, TuneConfig
@@ -27,7 +27,9 @@ MOST_TRIES: Final = 1000
 
 
 class Trial(Frozen):
-    """One training of a search."""
+    """One training of a search, as its record holds it; what a later cellnet adds to that is left alone."""
+
+    model_config = ConfigDict(extra="ignore")
 
     name: str = Field(pattern="^[0-9a-z]{1,40}$")
     """A digest of its settings and seed, which its files are called after."""

@@ -79,6 +79,24 @@ def test_a_record_that_is_none_is_refused_and_named(run: Run, record: bytes) -> 
         list(trials_of(run))
 
 
+def test_what_a_later_cellnet_adds_to_records_is_left_alone_and_a_later_format_refused(run: Run) -> None:
+    keep_trial(run, trial(score=0.3, epochs=1))
+    for key, read in (
+        (f"trials/{trial().name}.json", lambda: list(trials_of(run))),
+        ("run.json", lambda: recipe_of(run)),
+    ):
+        place = f"{run.name}/{key}"
+        record = json.loads(run.runs.get(place))
+        assert record["format"] == 1
+        run.runs.put(place, json.dumps(record | {"mood": "good"}).encode())
+        assert read()
+        run.runs.put(place, json.dumps({"format": 2, "mood": "good"}).encode())
+        with pytest.raises(DataError, match=rf"{key} was written by a later cellnet, in format 2, .* 1; update it$"):
+            read()
+        run.runs.put(place, json.dumps({name: record[name] for name in record if name != "format"}).encode())
+        assert read(), "of before formats"
+
+
 def test_a_state_that_is_damaged_or_of_another_version_is_refused_and_named(run: Run) -> None:
     run.runs.put(f"{run.name}/trials/abc.state", b"not a tensor")
     with pytest.raises(DataError, match=r"the trial abc cannot go on \(.+\); search without --resume$"):
