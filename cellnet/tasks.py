@@ -21,6 +21,10 @@ class TaskFacts:
     at another magnification."""
     views: Literal[1, 8]
     """Orientations that a prediction is the mean of unless told otherwise, in frames of one tile; of more it is one."""
+    purpose: str
+    """What a model of the task does, to begin a sentence with."""
+    tag: str
+    """What libraries of models call the task."""
     steering: str
     """The score of the test split that chooses between epochs and trials."""
     more_is_better: bool
@@ -40,6 +44,8 @@ TASKS: Final[dict[Task, TaskFacts]] = {
         architecture="residual",
         crops=True,
         views=1,
+        purpose="Names the lineage of the cells",
+        tag="classification",
         steering="balanced_accuracy",
         more_is_better=True,
         main="accuracy",
@@ -55,6 +61,8 @@ TASKS: Final[dict[Task, TaskFacts]] = {
         architecture="density",
         crops=False,
         views=8,
+        purpose="Counts the cells",
+        tag="counting",
         steering="mae",
         more_is_better=False,
         main="mae",

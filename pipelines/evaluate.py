@@ -16,7 +16,7 @@ from cellnet.bank.frames import Frame
 from cellnet.bank.labels import labelled_frames
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.evaluations import Evaluation
-from cellnet.evaluation.scoring import EvaluateSplit, LeftOut, Said, evaluation_of, say_frame
+from cellnet.evaluation.scoring import EvaluateSplit, LeftOut, ScoredFrame, evaluation_of, score_frame
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.store.objects import Store
@@ -55,20 +55,20 @@ def evaluate(
             "evaluate a model that was trained on these lineages"
         )
     cluster.connect()
-    said, left_out = say_all(predictor, frames, bank.store)
-    if not said:
+    scored, left_out = score_frames(predictor, frames, bank.store)
+    if not scored:
         raise DataError(f"no frame of {places.bank} can be used; the first of {len(frames)}, {left_out[0].line}")
-    return evaluation_of(predictor, said, bank, split=split, lineage=lineage, left_out=left_out, pictures=pictures)
+    return evaluation_of(predictor, scored, bank, split=split, lineage=lineage, left_out=left_out, pictures=pictures)
 
 
-def say_all(
+def score_frames(
     predictor: Predictor, frames: list[Frame], store: Store, *, with_features: bool = False
-) -> tuple[list[Said], list[LeftOut]]:
-    """What a model, published or not, says of frames, by Ray Data; and the frames that cannot be used."""
+) -> tuple[list[ScoredFrame], list[LeftOut]]:
+    """The outputs of a model, published or not, for frames, by Ray Data; and the frames that cannot be used."""
     rows = (
         ray.data.from_items([{"frame": frame} for frame in frames], override_num_blocks=cluster.blocks(len(frames)))
         .map_batches(
-            _say_batch,
+            _score_batch,
             # In a list: Ray would put the model itself into every task.
             fn_kwargs={"model": [ray.put(predictor)], "store": store, "with_features": with_features},
             batch_size=8,
@@ -77,15 +77,18 @@ def say_all(
         .take_all()
     )
     results = [row["result"] for row in rows]
-    return [one for one in results if isinstance(one, Said)], [one for one in results if isinstance(one, LeftOut)]
+    scored = [result for result in results if isinstance(result, ScoredFrame)]
+    return scored, [result for result in results if isinstance(result, LeftOut)]
 
 
-def _say_batch(batch: dict[str, Any], model: list[Any], store: Store, with_features: bool) -> Iterator[dict[str, Any]]:
+def _score_batch(
+    batch: dict[str, Any], model: list[Any], store: Store, with_features: bool
+) -> Iterator[dict[str, Any]]:
     predictor = cluster.fetch_once(model[0])
     for frame in batch["frame"]:
         cell = np.empty(1, object)
         try:
-            cell[0] = say_frame(predictor, frame, store, with_features=with_features)
+            cell[0] = score_frame(predictor, frame, store, with_features=with_features)
         except (DataError, NotFoundError) as error:
             cell[:] = [LeftOut(frame, str(error))]
         yield {"result": cell}

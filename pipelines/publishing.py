@@ -13,14 +13,14 @@ from cellnet.certainty.calibration import Calibration, calibrate_classifier, cal
 from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, fit_familiarity
 from cellnet.config.choices import Split
 from cellnet.errors import DataError
-from cellnet.evaluation.scoring import LeftOut, Said, evaluation_of
+from cellnet.evaluation.scoring import LeftOut, ScoredFrame, evaluation_of
 from cellnet.networks.weights import weights_from_bytes
 from cellnet.prediction.export import compare, to_onnx
 from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.records import ONNX, REPORT, Card
 from cellnet.reports.evaluation_report import report_page
 from cellnet.untrusted import WEIGHTS
-from pipelines.evaluate import say_all
+from pipelines.evaluate import score_frames
 from pipelines.runs import Say
 
 MOST_FRAMES: Final = 400
@@ -51,14 +51,14 @@ def finished(name: str, bank: Bank, card: Card, weights: bytes, *, say: Say) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fitted:
-    """A model that knows how sure it may be, and what it says of the frames that this was learnt from."""
+    """A model that knows how sure it may be, and its outputs for the frames that this was learnt from."""
 
     predictor: Predictor
     familiarity: Familiarity
     frames: list[Frame]
     """Those that can be used, of training and test."""
-    test: list[Said]
-    """What the calibrated model says of test frames."""
+    test: list[ScoredFrame]
+    """Test frames with the outputs of the calibrated model."""
     left_out: list[LeftOut]
     """Test frames that cannot be used."""
     test_frames: int
@@ -70,9 +70,9 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     tensors = weights_from_bytes(weights, ref)
     raw = predictor_of(ref, card.model_copy(update={"calibration": None}), tensors)
     train, test = (_labelled(bank, card, split) for split in ("train", "test"))
-    drawn = [frame for frames in (train, test) for frame in _drawn(frames, seed=card.config.seed)]
-    said, left_out = say_all(raw, drawn, bank.store, with_features=True)
-    known, unseen = ([one for one in said if one.frame.split == split] for split in ("train", "test"))
+    chosen = [frame for frames in (train, test) for frame in _choose(frames, seed=card.config.seed)]
+    scored, left_out = score_frames(raw, chosen, bank.store, with_features=True)
+    known, unseen = ([frame for frame in scored if frame.frame.split == split] for split in ("train", "test"))
     if not known:
         raise DataError(f"no training frame of {bank.store.uri} can be used")
     familiarity = fit_familiarity(_features(known), _features(unseen))
@@ -81,9 +81,9 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     return _Fitted(
         predictor=predictor,
         familiarity=familiarity,
-        frames=[one.frame for one in said],
-        test=[one.calibrated_by(predictor) for one in unseen],
-        left_out=[one for one in left_out if one.frame.split == "test"],
+        frames=[frame.frame for frame in scored],
+        test=[frame.calibrated_by(predictor) for frame in unseen],
+        left_out=[frame for frame in left_out if frame.frame.split == "test"],
         test_frames=len(test),
     )
 
@@ -96,27 +96,27 @@ def _labelled(bank: Bank, card: Card, split: Split) -> list[Frame]:
     return frames if card.task == "count" else [frame for frame in frames if frame.lineage in card.classes]
 
 
-def _drawn(frames: list[Frame], *, seed: int) -> list[Frame]:
+def _choose(frames: list[Frame], *, seed: int) -> list[Frame]:
     """All, or so many at random."""
     order = np.random.default_rng(seed).permutation(len(frames))[:MOST_FRAMES]
     return [frames[i] for i in sorted(order)]
 
 
-def _features(said: list[Said]) -> list[NDArray[np.float32]]:
-    return [one.prediction.features_ND for one in said if one.prediction.features_ND is not None]
+def _features(scored: list[ScoredFrame]) -> list[NDArray[np.float32]]:
+    return [frame.outputs.features_ND for frame in scored if frame.outputs.features_ND is not None]
 
 
-def _calibration(card: Card, test: list[Said]) -> Calibration:
+def _calibration(card: Card, test: list[ScoredFrame]) -> Calibration:
     if not test:
         return Calibration(tiles=0, frames=0)
-    outputs = [one.prediction.tile_outputs.astype(np.float64) for one in test]
+    outputs = [frame.outputs.tile_outputs.astype(np.float64) for frame in test]
     if card.task == "classify":
-        labels = [np.full(len(one.tile_counts), card.classes.index(str(one.frame.lineage))) for one in test]
+        labels = [np.full(len(frame.tile_counts), card.classes.index(str(frame.frame.lineage))) for frame in test]
         return calibrate_classifier(np.concatenate(labels), np.concatenate(outputs), frames=len(test))
     return calibrate_counter(
-        [(np.array(one.tile_counts), output_N) for one, output_N in zip(test, outputs, strict=True)],
-        np.array([one.frame.count for one in test], np.float64),
-        np.array([one.prediction.count for one in test]),
+        [(np.array(frame.tile_counts), output_N) for frame, output_N in zip(test, outputs, strict=True)],
+        np.array([frame.frame.count for frame in test], np.float64),
+        np.array([frame.outputs.count for frame in test]),
     )
 
 

@@ -1,13 +1,13 @@
 """The run of a training: its folder, its checkpoints, and which run `--resume` goes on with; likewise of a search.
 
     RUNS/TASK-KEY-TIME/run.json                   the recipe: what is trained on what, with every setting
-    RUNS/TASK-KEY-TIME/checkpoint_*/              after an epoch; the last one and the best one stay
-        weights.safetensors, optimizer.safetensors, state.json
+    RUNS/TASK-KEY-TIME/checkpoint_*/              state.safetensors, after an epoch; the last and the best stay
     RUNS/TASK-KEY-TIME/checkpoint_manager_snapshot.json   Ray Train's list of the checkpoints that are whole
     RUNS/TASK-KEY-TIME/events.out.tfevents.*      TensorBoard's curves, a file an epoch
     RUNS/TASK-KEY-TIME/finished.json              the version that came of it
 
 KEY names the recipe, in which the number of workers has no part: another number may go on with the run.
+Records have a `format`; a reader leaves alone what it does not know of them, and refuses a higher one.
 """
 
 import hashlib
@@ -16,27 +16,25 @@ import json
 import secrets
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import ray.train
-import safetensors.torch
 
 from cellnet.bank.bank import Bank
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import TuneConfig
 from cellnet.errors import DataError
-from cellnet.networks.weights import weights_to_bytes
 from cellnet.store.objects import Store
+from cellnet.training.checkpoint import STATE, state_from_bytes, state_to_bytes
 from cellnet.training.state import Epoch, TrainState
-from cellnet.untrusted import WEIGHTS
 
 Config = TrainConfig | TuneConfig
 Say = Callable[[str], None]
-MOMENTS: Final = "optimizer.safetensors"
-STATE: Final = "state.json"
+FORMAT: Final = 1
+"""Of the records of a run, and of a search's trials."""
 SNAPSHOT: Final = "checkpoint_manager_snapshot.json"
 FINISHED: Final = "finished.json"
 
@@ -81,7 +79,7 @@ def new_run(runs: Store, config: Config, *, bank_digest: str, model: str, bank: 
     """
     time = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = Run(runs, f"{_prefix(config, bank_digest, model)}{time}")
-    facts = _recipe(config, bank_digest, model) | {"bank": bank}
+    facts = {"format": FORMAT} | _recipe(config, bank_digest, model) | {"bank": bank}
     runs.put(f"{run.name}/run.json", json.dumps(facts, indent=1).encode())
     return run
 
@@ -100,6 +98,15 @@ def unfinished_run(runs: Store, config: Config, *, bank_digest: str, model: str)
     return None
 
 
+def check_format(record: dict[str, Any], where: str) -> None:
+    """Raise DataError for a record that a later cellnet wrote; those of before formats have none."""
+    if record.get("format", FORMAT) > FORMAT:
+        raise DataError(
+            f"{where} was written by a later cellnet, in format {record['format']}, and this one reads up to {FORMAT}; "
+            "update it"
+        )
+
+
 def tensorboard_command(run: Run) -> str:
     """What shows the curves."""
     missing = "" if importlib.util.find_spec("tensorboard") else "  (after: pip install tensorboard)"
@@ -107,33 +114,22 @@ def tensorboard_command(run: Run) -> str:
 
 
 def write_state(folder: Path, state: TrainState, config: TrainConfig) -> None:
-    """A training's state as files of a checkpoint, none of them a pickle."""
-    (folder / WEIGHTS).write_bytes(weights_to_bytes(state.weights))
-    (folder / MOMENTS).write_bytes(weights_to_bytes(state.moments))
-    facts = {
-        "config": config.model_dump(mode="json"),
-        "history": [asdict(epoch) for epoch in state.history],
-        "rates": state.rates,
-    }
-    (folder / STATE).write_text(json.dumps(facts))
+    """A training's state as the file of a checkpoint."""
+    (folder / STATE).write_bytes(state_to_bytes(state, config))
 
 
 def read_state(checkpoint: ray.train.Checkpoint) -> TrainState:
     """The state that `write_state` left. Raises DataError for one that another version of cellnet left."""
     with checkpoint.as_directory() as folder:
-        facts = json.loads((Path(folder) / STATE).read_text())
+        file = Path(folder, STATE)
         try:
-            history = tuple(Epoch(**epoch) for epoch in facts["history"])
-        except TypeError as error:
+            if not file.exists():
+                raise DataError(f"it has no {STATE}")
+            return state_from_bytes(file.read_bytes())
+        except DataError as error:
             raise DataError(
                 f"{checkpoint.path} was left by another version of cellnet ({error}); train without --resume"
             ) from error
-        return TrainState(
-            history=history,
-            weights=safetensors.torch.load_file(Path(folder) / WEIGHTS),
-            moments=safetensors.torch.load_file(Path(folder) / MOMENTS),
-            rates=facts["rates"],
-        )
 
 
 def _recipe(config: Config, bank_digest: str, model: str) -> dict[str, Any]:

@@ -11,27 +11,24 @@ NAME is a digest of a trial's settings and seed. Each file is written whole or n
 that was killed does at most one epoch again. None is a pickle. Ray Tune's own files are in `ray/` and not read.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
-from pydantic import ValidationError
 
+from cellnet.config.train import TrainConfig
 from cellnet.config.tune import Settings, TuneConfig
 from cellnet.errors import DataError, NotFoundError
-from cellnet.evaluation.searches import Trial
+from cellnet.evaluation.searches import Trial, rank_trials
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.tasks import TASKS
+from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
 from cellnet.training.plan import Plan
 from cellnet.training.shards import Shards
-from cellnet.training.state import Epoch, TrainState
-from pipelines.runs import Run
+from cellnet.training.state import TrainState
+from pipelines.runs import FORMAT, Run, check_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +55,13 @@ class Sweep:
 
     def ranked(self) -> list[Trial]:
         """The trials so far: those that went to their end, then others with a score, then those without."""
-        sign = -1 if self.steering[1] else 1
-        return sorted(trials_of(self.run), key=lambda one: (not one.whole, one.score is None, sign * (one.score or 0)))
-
-
-def trial_name(settings: Settings, seed: int) -> str:
-    """The same for the same settings and seed."""
-    return hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:12]
+        return rank_trials(self.config.train.task, trials_of(self.run))
 
 
 def keep_trial(run: Run, trial: Trial) -> None:
     """Write or replace what a trial came to."""
-    run.runs.put(_key(run, f"{trial.name}.json"), trial.model_dump_json(indent=1).encode())
+    record = {"format": FORMAT} | trial.model_dump(mode="json")
+    run.runs.put(_key(run, f"{trial.name}.json"), json.dumps(record, indent=1).encode())
 
 
 def keep_best(run: Run, name: str, weights: dict[str, torch.Tensor]) -> None:
@@ -77,13 +69,9 @@ def keep_best(run: Run, name: str, weights: dict[str, torch.Tensor]) -> None:
     run.runs.put(_key(run, f"{name}.best"), weights_to_bytes(weights))
 
 
-def keep_state(run: Run, name: str, state: TrainState) -> None:
+def keep_state(run: Run, name: str, state: TrainState, config: TrainConfig) -> None:
     """Write or replace what a trial needs to go on."""
-    facts = json.dumps({"history": [asdict(epoch) for epoch in state.history], "rates": state.rates}).encode()
-    tensors = {f"weights.{key}": value for key, value in state.weights.items()}
-    tensors |= {f"moments.{key}": value for key, value in state.moments.items()}
-    tensors["facts"] = torch.from_numpy(np.frombuffer(facts, np.uint8).copy())
-    run.runs.put(_key(run, f"{name}.state"), weights_to_bytes(tensors))
+    run.runs.put(_key(run, f"{name}.state"), state_to_bytes(state, config))
 
 
 def trials_of(run: Run) -> Iterator[Trial]:
@@ -91,8 +79,10 @@ def trials_of(run: Run) -> Iterator[Trial]:
     for key in run.runs.keys(_key(run, "")):
         if key.endswith(".json"):
             try:
-                yield Trial.model_validate_json(run.runs.get(key))
-            except ValidationError as error:
+                record = json.loads(run.runs.get(key))
+                check_format(record, f"{run.runs.uri}/{key}")
+                yield Trial.model_validate(record)
+            except (ValueError, TypeError, AttributeError) as error:
                 raise DataError(
                     f"{run.runs.uri}/{key} is not the record of a trial; remove it, then try again"
                 ) from error
@@ -110,21 +100,9 @@ def state_of(run: Run, name: str) -> TrainState | None:
     except NotFoundError:
         return None
     try:
-        tensors = safetensors.torch.load(data)
-        facts = json.loads(tensors.pop("facts").numpy().tobytes())
-        history = tuple(Epoch(**epoch) for epoch in facts["history"])
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        return state_from_bytes(data)
+    except DataError as error:
         raise DataError(f"{run.uri}: the trial {name} cannot go on ({error}); search without --resume") from error
-    return TrainState(
-        history=history,
-        weights=_below(tensors, "weights."),
-        moments=_below(tensors, "moments."),
-        rates=facts["rates"],
-    )
-
-
-def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _key(run: Run, file: str) -> str:
@@ -132,6 +110,7 @@ def _key(run: Run, file: str) -> str:
 
 
 def recipe_of(run: Run) -> dict[str, Any]:
-    """The recipe that `new_run` left. Raises NotFoundError for a folder without one."""
+    """The recipe that `new_run` left. Raises NotFoundError for a folder without one, DataError for a later format."""
     recipe: dict[str, Any] = json.loads(run.runs.get(f"{run.name}/run.json"))
+    check_format(recipe, f"{run.uri}/run.json")
     return recipe

@@ -28,7 +28,7 @@ from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
 from cellnet.errors import CellnetError, ConfigError, DataError
 from cellnet.networks.architectures import parameters_n
-from cellnet.networks.weights import fresh_network
+from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
 from cellnet.registry.records import Card, ModelVersion
@@ -41,7 +41,6 @@ from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.workers import unwrapped
-from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
 from pipelines.paper_holdout import score_paper_holdout
 from pipelines.publishing import finished
@@ -209,15 +208,16 @@ def given_to(config: dict[str, Any]) -> dict[str, Any]:
 
 def read_checkpoint(checkpoint: ray.train.Checkpoint) -> Trained:
     """What a training came to after the epoch of a checkpoint. Raises DataError when its counter is dead."""
-    history = read_state(checkpoint).history
+    state = read_state(checkpoint)
+    history = state.history
     if history[-1].dead:
         raise DataError(
             f"the counter is dead: it gave every tile the same count in its best epoch, the {history[-1].number}th; "
             "try --set seed=1, a lower --set learning_rate, or --set model.architecture=residual"
         )
-    with checkpoint.as_directory() as folder:
-        weights = (Path(folder) / WEIGHTS).read_bytes()
-    return Trained(weights=weights, scores=history[-1].test, history=[asdict(epoch) for epoch in history])
+    return Trained(
+        weights=weights_to_bytes(state.weights), scores=history[-1].test, history=[asdict(epoch) for epoch in history]
+    )
 
 
 def read_tiles(shards: Shards, split: Split, parts: int) -> list[ray.data.Dataset]:

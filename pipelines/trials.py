@@ -20,7 +20,7 @@ from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import Settings
 from cellnet.errors import DataError
-from cellnet.evaluation.searches import Trial
+from cellnet.evaluation.searches import Trial, trial_name
 from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import fresh_network
 from cellnet.training.fit import seed_everything
@@ -28,12 +28,12 @@ from cellnet.training.state import Epoch, TrainState, best_epoch, is_over
 from cellnet.training.workers import unwrapped
 from pipelines import cluster
 from pipelines.runs import Run
-from pipelines.sweeps import Sweep, keep_best, keep_state, keep_trial, state_of, trial_name
+from pipelines.sweeps import Sweep, keep_best, keep_state, keep_trial, state_of
 from pipelines.train import fit_part, given_to, run_workers, shared_network
 
 Data = dict[Split, list[ray.data.Dataset]]
 """The tiles of each split, in a part for each worker of a trial."""
-Told = dict[str, Any]
+Report = dict[str, Any]
 """What Ray Tune is told of an epoch; `done` of a trial's last."""
 
 WORKER_CPUS: Final = 0.5
@@ -66,8 +66,8 @@ def _alone(space: dict[str, Any], sweep: Sweep, data: Data) -> None:
     network = fresh_network(plan.config, len(plan.classes), sweep.shards.mean_count)
     network = network.to("cuda" if sweep.config.gpus else "cpu")
 
-    def tell(told: Told) -> bool:
-        ray.tune.report({key: value for key, value in told.items() if key != "done"})
+    def tell(report: Report) -> bool:
+        ray.tune.report({key: value for key, value in report.items() if key != "done"})
         return True
 
     _train(network, sweep, settings, seed, data, tell)
@@ -103,13 +103,13 @@ class _Shared(ray.tune.Trainable):  # type: ignore[misc]
             self._error = error
         ray.get(self._judge.end.remote())
 
-    def step(self) -> Told:
+    def step(self) -> Report:
         """The next epoch of the trial, after the one before was told and is not to be the last."""
-        told: Told | None = ray.get(self._judge.next.remote())
-        if told is None:
+        report: Report | None = ray.get(self._judge.next.remote())
+        if report is None:
             self._thread.join()
             raise self._error or RuntimeError("the workers of the trial ended without a word")
-        return told
+        return report
 
     def cleanup(self) -> None:
         """Ray Tune has done with the trial."""
@@ -122,25 +122,25 @@ class _Judge:
     """Between the workers of a trial and Ray Tune."""
 
     def __init__(self) -> None:
-        self._told: asyncio.Queue[Told | None] = asyncio.Queue()
+        self._reports: asyncio.Queue[Report | None] = asyncio.Queue()
         self._last = 0
         self._goes_on: dict[int, asyncio.Future[bool]] = {}
         self._stopped = False
 
-    async def hear(self, told: Told, rank: int) -> bool:
+    async def hear(self, report: Report, rank: int) -> bool:
         """Whether to go on after an epoch; each worker asks, and what the first tells is passed on, once."""
-        epoch = told["epoch"]
+        epoch = report["epoch"]
         if epoch not in self._goes_on:
             self._goes_on[epoch] = asyncio.get_running_loop().create_future()
         if rank == 0 and epoch > self._last:
             self._last = epoch
-            await self._told.put(told)
+            await self._reports.put(report)
         return not self._stopped and await self._goes_on[epoch]
 
-    async def next(self) -> Told | None:
+    async def next(self) -> Report | None:
         """Let the workers go on, and give what they tell next; None when they have ended."""
         self._answer(True)
-        return await self._told.get()
+        return await self._reports.get()
 
     async def stop(self) -> None:
         """Let the workers end."""
@@ -149,7 +149,7 @@ class _Judge:
 
     async def end(self) -> None:
         """There are no workers any more."""
-        await self._told.put(None)
+        await self._reports.put(None)
 
     def _answer(self, goes_on: bool) -> None:
         for answer in self._goes_on.values():
@@ -168,7 +168,9 @@ def _shared_worker(given: dict[str, Any]) -> None:
     rank = context.get_world_rank()
     cluster.quiet()
     network = shared_network(sweep.chosen(settings, seed), sweep.shards)
-    _train(network, sweep, settings, seed, data, lambda told: bool(ray.get(judge.hear.remote(told, rank))), rank=rank)
+    _train(
+        network, sweep, settings, seed, data, lambda report: bool(ray.get(judge.hear.remote(report, rank))), rank=rank
+    )
 
 
 def _train(
@@ -177,7 +179,7 @@ def _train(
     settings: Settings,
     seed: int,
     data: Data,
-    tell: Callable[[Told], bool],
+    tell: Callable[[Report], bool],
     *,
     rank: int = 0,
 ) -> None:
@@ -199,8 +201,8 @@ def _train(
 
     def tell_epoch(history: Sequence[Epoch]) -> None:
         best, last = best_epoch(config.task, history), history[-1]
-        told = {"epoch": last.number, steering: best.test[steering], "loss": last.loss}
-        if not tell({**told, "done": is_over(config, history)}):
+        report = {"epoch": last.number, steering: best.test[steering], "loss": last.loss}
+        if not tell({**report, "done": is_over(config, history)}):
             raise _Stopped
 
     def on_epoch(state: TrainState) -> None:
@@ -225,17 +227,17 @@ def _train(
 
 def _keep(sweep: Sweep, config: TrainConfig, record: Trial, state: TrainState) -> None:
     """Write what a trial came to so far, and all that it needs to go on."""
-    epoch, best = state.history[-1], best_epoch(config.task, state.history)
+    last, best = state.history[-1], best_epoch(config.task, state.history)
     ended = is_over(config, state.history)
-    if epoch == best:
+    if last == best:
         keep_best(sweep.run, record.name, state.weights)
     now = {
         "score": None if best.dead else best.test[sweep.steering[0]],
-        "epochs": epoch.number,
-        "of_epochs": epoch.number if ended else record.of_epochs,
-        "seconds": round(sum(one.seconds for one in state.history), 1),
-        "history": tuple(asdict(one) for one in state.history),
+        "epochs": last.number,
+        "of_epochs": last.number if ended else record.of_epochs,
+        "seconds": round(sum(epoch.seconds for epoch in state.history), 1),
+        "history": tuple(asdict(epoch) for epoch in state.history),
         "error": "the counter is dead: it gave every tile the same count" if best.dead and ended else None,
     }
     keep_trial(sweep.run, record.model_copy(update=now))
-    keep_state(sweep.run, record.name, state)
+    keep_state(sweep.run, record.name, state, config)

@@ -15,7 +15,7 @@ import ray.tune.schedulers
 
 from cellnet.config.tune import Range, Settings, TuneConfig
 from cellnet.errors import ConfigError, DataError
-from cellnet.evaluation.searches import Trial, describe, draw, smallest_batch
+from cellnet.evaluation.searches import Trial, describe, sample_settings, smallest_batch
 from cellnet.places import Places
 from cellnet.store.arrow import filesystem
 from cellnet.training.plan import make_plan
@@ -81,9 +81,9 @@ def _search(sweep: Sweep, say: Say) -> None:
     """Run every trial of the search, with the first seed."""
     config, seed = sweep.config, sweep.config.train.seed
     if config.searcher == "random":
-        drawn = draw(config)
-        say(f"{len(drawn)} trials of up to {config.train.epochs} epochs; of the first: {describe(drawn[0])}")
-        _run(sweep, {"settings": ray.tune.grid_search(drawn), "seed": seed}, len(drawn), say, early=config.stop_early)
+        chosen = sample_settings(config)
+        say(f"{len(chosen)} trials of up to {config.train.epochs} epochs; of the first: {describe(chosen[0])}")
+        _run(sweep, {"settings": ray.tune.grid_search(chosen), "seed": seed}, len(chosen), say, early=config.stop_early)
         return
     known = [trial.settings for trial in trials_of(sweep.run) if trial.seed == seed]
     say(f"{config.trials} trials of up to {config.train.epochs} epochs, each chosen by what the earlier came to (TPE)")

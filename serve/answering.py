@@ -250,8 +250,8 @@ class Answerer:
                 by_model.setdefault(served, []).append((job, cut))
         for served, seen in by_model.items():
             started = time.perf_counter()
-            said = served.model.predict_cuts([cut for _, cut in seen], batch=MOST_TILES)
-            answers = [served.model.answer_of(one) for one in said]
+            outputs = served.model.predict_cuts([cut for _, cut in seen], batch=MOST_TILES)
+            answers = [served.model.answer_of(one) for one in outputs]
             for (job, _), answer in zip(seen, answers, strict=True):
                 job.answers.append(answer)
             self._count(served, answers, time.perf_counter() - started)

@@ -16,8 +16,9 @@ def compare(challenger: Evaluation, champion: Evaluation, *, number: int, agains
     """What a challenger is beside a champion, the version of that `number`, over the rows that both gave an answer to.
 
     `against` is the champion's reference, where it is of another model. By tile where both cut frames alike, else by
-    frame. The difference of the main score is of pairs: both answers to one row, and groups are drawn, not rows (Efron
-    & Tibshirani 1993, ch. 8). Raises DataError for models of different tasks, and where they have no frame in common.
+    frame. The difference of the main score is of pairs: both answers to one row, and groups are resampled, not rows
+    (Efron & Tibshirani 1993, ch. 8). Raises DataError for models of different tasks, and where they have no frame in
+    common.
     """
     task = challenger.scores["task"]
     if champion.scores["task"] != task:
@@ -25,14 +26,14 @@ def compare(challenger: Evaluation, champion: Evaluation, *, number: int, agains
     alike = challenger.sources == champion.sources and challenger.tiles.groups == champion.tiles.groups
     unit: Literal["tile", "frame"] = "tile" if alike and _same_truth(challenger.tiles, champion.tiles) else "frame"
     rows = [evaluation.rows(unit) for evaluation in (challenger, champion)]
-    chosen = [np.arange(len(one.truth)) for one in rows]
+    chosen = [np.arange(len(side.truth)) for side in rows]
     if not alike:
-        places = [{source: row for row, source in enumerate(one.sources)} for one in (challenger, champion)]
+        places = [{source: row for row, source in enumerate(side.sources)} for side in (challenger, champion)]
         common = [source for source in challenger.sources if source in places[1]]
         if not common:
             raise DataError(f"no frame of the {challenger.scores['split']} split can be used by both models")
         chosen = [np.array([where[source] for source in common]) for where in places]
-    good = [_goodness(task, one)[which] for one, which in zip(rows, chosen, strict=True)]
+    good = [_goodness(task, side)[which] for side, which in zip(rows, chosen, strict=True)]
     groups: list[str] = np.array(rows[0].groups)[chosen[0]].tolist()
     difference_N = good[0] - good[1]
     low, high = mean_interval(difference_N, groups)

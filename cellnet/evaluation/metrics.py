@@ -84,21 +84,23 @@ def classification(
     from sklearn import metrics as sk
 
     labels = np.arange(len(classes))
-    said_N = probability_NK.argmax(1)
+    predicted_N = probability_NK.argmax(1)
     present = np.unique(truth_N)
-    precision, recall, f1, n = sk.precision_recall_fscore_support(truth_N, said_N, labels=labels, zero_division=0.0)
+    precision, recall, f1, n = sk.precision_recall_fscore_support(
+        truth_N, predicted_N, labels=labels, zero_division=0.0
+    )
     auc = [_auc(truth_N == label, probability_NK[:, label]) for label in labels]
     known = [auc[label] for label in present if auc[label] is not None]
     return {
         "n": len(truth_N),
-        "accuracy": float(sk.accuracy_score(truth_N, said_N)),
+        "accuracy": float(sk.accuracy_score(truth_N, predicted_N)),
         "balanced_accuracy": float(recall[present].mean()),
         "precision_macro": float(precision[present].mean()),
         "recall_macro": float(recall[present].mean()),
         "f1_macro": float(f1[present].mean()),
         "auc_macro": float(np.mean(known)) if known else None,
         "ece": expected_calibration_error(truth_N, probability_NK),
-        "confusion": sk.confusion_matrix(truth_N, said_N, labels=labels).tolist(),
+        "confusion": sk.confusion_matrix(truth_N, predicted_N, labels=labels).tolist(),
         "classes": list(classes),
         "per_lineage": {
             classes[label]: {
@@ -156,8 +158,8 @@ def expected_calibration_error(
     >>> round(expected_calibration_error(np.array([0, 1, 1]), say), 3)  # (2 × |0.5 - 0.9| + |1 - 0.6|) / 3
     0.4
     """
-    found = reliability(truth_N, probability_NK, bins=bins)
-    return sum(bin.n * abs(bin.accuracy - bin.probability) for bin in found) / len(truth_N)
+    filled = reliability(truth_N, probability_NK, bins=bins)
+    return sum(bin.n * abs(bin.accuracy - bin.probability) for bin in filled) / len(truth_N)
 
 
 def roc(positive_N: NDArray[np.bool_], score_N: NDArray[np.floating[Any]]) -> list[tuple[float, float]]:
@@ -267,10 +269,10 @@ def bootstrap_interval(
     groups: Sequence[str],
     *,
     level: float = 0.95,
-    draws: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """An interval of `score(rows)` when whole groups are drawn with replacement (Efron & Tibshirani 1993, ch. 8).
+    """An interval of `score(rows)` when whole groups are resampled with replacement (Efron & Tibshirani 1993, ch. 8).
 
     Rows of one group are not independent, so the group, not the row, is the unit. With one group the
     interval is the score itself and says nothing.
@@ -278,7 +280,8 @@ def bootstrap_interval(
     rows_of = [np.flatnonzero(np.array(groups) == group) for group in dict.fromkeys(groups)]
     rng = np.random.default_rng(seed)
     scores = [
-        score(np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))])) for _ in range(draws)
+        score(np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))]))
+        for _ in range(resamples)
     ]
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -13,7 +13,7 @@ from cellnet.evaluation.evaluations import Evaluation, Picture, worst_rows
 from cellnet.evaluation.metrics import Rows, score
 from cellnet.images.pixels import normalise
 from cellnet.networks.saliency import grad_cam
-from cellnet.prediction.model import FramePrediction
+from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.records import Card
 from cellnet.store.objects import Store
@@ -23,21 +23,20 @@ EvaluateSplit = Literal["train", "test", "holdout", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """A frame, and what the model says of it."""
+class ScoredFrame:
+    """A frame, the outputs of a model for it, and the truth."""
 
     frame: Frame
-    prediction: FramePrediction
+    outputs: FrameOutputs
     interval: tuple[float, float] | None
     """Of the frame's count, of a counter that gives one."""
     tile_counts: list[float]
     """The true ones."""
 
-    def calibrated_by(self, predictor: Predictor) -> "Said":
-        """What the same network says once it is calibrated."""
-        prediction = predictor.calibrated(self.prediction)
-        interval = predictor.interval(prediction) if predictor.task == "count" else None
-        return replace(self, prediction=prediction, interval=interval)
+    def calibrated_by(self, predictor: Predictor) -> "ScoredFrame":
+        """The same with the outputs of the network once it is calibrated."""
+        outputs = predictor.calibrated(self.outputs)
+        return replace(self, outputs=outputs, interval=predictor.interval(outputs))
 
 
 class LeftOut(NamedTuple):
@@ -54,7 +53,7 @@ class LeftOut(NamedTuple):
 
 def evaluation_of(
     predictor: Predictor,
-    said: list[Said],
+    scored: list[ScoredFrame],
     bank: Bank,
     *,
     split: EvaluateSplit,
@@ -63,22 +62,22 @@ def evaluation_of(
     of_frames: int | None = None,
     pictures: bool = False,
 ) -> Evaluation:
-    """The scores of what a model said of frames, all or those of one `lineage`.
+    """The scores of a model by frames that it was asked about, all or those of one `lineage`.
 
-    `of_frames` are those of the split, where only some of them were drawn.
+    `of_frames` are those of the split, where only some of them were chosen.
     """
     card = predictor.card
-    tiles = _of_tiles(said, card)
-    whole = _of_frames(said, card, tiles)
+    tiles = _of_tiles(scored, card)
+    whole = _of_frames(scored, card, tiles)
     scores = {
         "task": card.task,
         "model": predictor.ref,
         "split": split,
         "lineage": lineage,
-        "of_frames": of_frames or len(said) + len(left_out),
+        "of_frames": of_frames or len(scored) + len(left_out),
         "same_bank": card.bank_digest == bank.digest,
         "protocol": card.config.protocol,
-        "left_out": [one.line for one in left_out],
+        "left_out": [frame.line for frame in left_out],
         "calibration": card.calibration.model_dump() if card.calibration else None,
         "tile": score(card.task, tiles, card.classes),
         "frame": score(card.task, whole, card.classes),
@@ -87,34 +86,35 @@ def evaluation_of(
         scores=scores,
         tiles=tiles,
         frames=whole,
-        sources=[one.frame.source for one in said],
+        sources=[frame.frame.source for frame in scored],
         card=card,
         bank_digest=bank.digest,
         held=_held(bank.frames),
         set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
-        worst=_worst(said, whole, predictor, bank.store) if pictures else [],
+        worst=_worst(scored, whole, predictor, bank.store) if pictures else [],
     )
 
 
-def say_frame(predictor: Predictor, frame: Frame, store: Store, *, with_features: bool) -> Said:
+def score_frame(predictor: Predictor, frame: Frame, store: Store, *, with_features: bool) -> ScoredFrame:
+    """Ask a model about a frame of a bank. Raises DataError or NotFoundError for one that cannot be used."""
     image_HW = read_pixels(store, frame)
-    prediction = predictor.predict(image_HW, pixel_um=frame.pixel_um, with_features=with_features)
-    boxes = prediction.boxes
+    outputs = predictor.predict(image_HW, pixel_um=frame.pixel_um, with_features=with_features)
+    boxes = outputs.boxes
     size = (max(box.bottom for box in boxes), max(box.right for box in boxes))
-    return Said(
+    return ScoredFrame(
         frame=frame,
-        prediction=prediction,
-        interval=predictor.interval(prediction) if predictor.task == "count" else None,
-        tile_counts=[count_inside(frame, box, size, prediction.factor) for box in boxes],
+        outputs=outputs,
+        interval=predictor.interval(outputs),
+        tile_counts=[count_inside(frame, box, size, outputs.factor) for box in boxes],
     )
 
 
-def _of_tiles(said: list[Said], card: Card) -> Rows:
+def _of_tiles(scored: list[ScoredFrame], card: Card) -> Rows:
     """The tiles as rows."""
-    frames = [one.frame for one in said for _ in one.prediction.boxes]
-    counts = [count for one in said for count in one.tile_counts]
-    output = np.concatenate([one.prediction.tile_outputs for one in said]).astype(np.float64)
-    strangeness = [one.prediction.strangeness_N for one in said if one.prediction.strangeness_N is not None]
+    frames = [frame.frame for frame in scored for _ in frame.outputs.boxes]
+    counts = [count for frame in scored for count in frame.tile_counts]
+    output = np.concatenate([frame.outputs.tile_outputs for frame in scored]).astype(np.float64)
+    strangeness = [frame.outputs.strangeness_N for frame in scored if frame.outputs.strangeness_N is not None]
     calibration = card.calibration or Calibration(tiles=0, frames=0)
     quantile = calibration.tile_quantile
     classifies = card.task == "classify"
@@ -129,37 +129,40 @@ def _of_tiles(said: list[Said], card: Card) -> Rows:
     )
 
 
-def _of_frames(said: list[Said], card: Card, tiles: Rows) -> Rows:
+def _of_frames(scored: list[ScoredFrame], card: Card, tiles: Rows) -> Rows:
     """Likewise the frames, by their pooled outputs."""
-    frames = [one.frame for one in said]
-    intervals = [one.interval for one in said if one.interval]
-    flags = [one.prediction.unfamiliar for one in said if one.prediction.unfamiliar is not None]
+    frames, outputs = [frame.frame for frame in scored], [frame.outputs for frame in scored]
+    intervals = [frame.interval for frame in scored if frame.interval]
+    flags = [pooled.unfamiliar for pooled in outputs if pooled.unfamiliar is not None]
     classifies = card.task == "classify"
     raw = None
     if tiles.raw is not None:
-        ends = np.cumsum([len(one.prediction.boxes) for one in said])[:-1]
-        parts = zip(said, np.split(tiles.raw, ends), strict=True)
-        raw = np.array([np.average(part_NK, axis=0, weights=one.prediction.weights_N) for one, part_NK in parts])
+        ends = np.cumsum([len(pooled.boxes) for pooled in outputs])[:-1]
+        parts = zip(outputs, np.split(tiles.raw, ends), strict=True)
+        raw = np.array([np.average(part_NK, axis=0, weights=pooled.weights_N) for pooled, part_NK in parts])
     return Rows(
         truth=np.array([card.classes.index(str(frame.lineage)) if classifies else frame.count for frame in frames]),
-        output=np.array([one.prediction.probability_K if classifies else one.prediction.count for one in said]),
+        output=np.array([pooled.probability_K if classifies else pooled.count for pooled in outputs]),
         lineages=[frame.lineage for frame in frames],
         groups=[frame.group for frame in frames],
         raw=raw,
-        interval=np.array(intervals) if len(intervals) == len(said) else None,
+        interval=np.array(intervals) if len(intervals) == len(scored) else None,
         unfamiliar=np.array(flags) if flags else None,
     )
 
 
-def _worst(said: list[Said], frames: Rows, predictor: Predictor, store: Store) -> list[Picture]:
+def _worst(scored: list[ScoredFrame], frames: Rows, predictor: Predictor, store: Store) -> list[Picture]:
     """The frames with the largest error, each with its worst tile and where the network looks in it."""
     pictures = []
     for row in worst_rows(predictor.task, frames):
-        one, truth = said[row], frames.truth[row]
-        outputs = one.prediction.tile_outputs
+        worst, truth = scored[row], frames.truth[row]
+        tile_outputs = worst.outputs.tile_outputs
         label = int(truth) if predictor.task == "classify" else None
-        error_N = -outputs[:, label] if label is not None else np.abs(outputs - np.nan_to_num(one.tile_counts))
-        tile_HW = predictor.cut(read_pixels(store, one.frame), one.frame.pixel_um).tiles[int(error_N.argmax())]
+        error_N = (
+            -tile_outputs[:, label] if label is not None else np.abs(tile_outputs - np.nan_to_num(worst.tile_counts))
+        )
+        tiles = predictor.cut(read_pixels(store, worst.frame), worst.frame.pixel_um).tiles
+        tile_HW = tiles[int(error_N.argmax())]
         input_1HW = torch.from_numpy(normalise(tile_HW[None], predictor.card.preprocess)[0])
         shown = int(frames.output[row].argmax()) if label is not None else None
         pictures.append(Picture(row=row, tile_HW=tile_HW, cam_HW=grad_cam(predictor.network, input_1HW, shown)))

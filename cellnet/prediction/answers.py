@@ -90,7 +90,7 @@ def combine(image: str, answers: Sequence[Answer]) -> Prediction:
     classified = next((answer for answer in answers if answer.task == "classify"), None)
     counted = next((answer for answer in answers if answer.task == "count"), None)
     least_sure = max(answers, key=lambda answer: CAUTION[answer.magnification])
-    told = [answer.unfamiliar for answer in answers if answer.unfamiliar is not None]
+    flags = [answer.unfamiliar for answer in answers if answer.unfamiliar is not None]
     reasons = [f"{answer.model}: {answer.unfamiliar_reason}" for answer in answers if answer.unfamiliar]
     return Prediction(
         image=image,
@@ -100,7 +100,7 @@ def combine(image: str, answers: Sequence[Answer]) -> Prediction:
         count_low=counted.count_low if counted else None,
         count_high=counted.count_high if counted else None,
         interval_level=counted.interval_level if counted else None,
-        unfamiliar=any(told) if told else None,
+        unfamiliar=any(flags) if flags else None,
         unfamiliar_reason="; ".join(reasons) or None,
         tiles=max(answer.tiles for answer in answers),
         magnification=least_sure.magnification,

@@ -23,6 +23,7 @@ from cellnet.prediction.predictor import predictor_of
 from cellnet.registry.description import scored
 from cellnet.registry.records import ONNX, Card, ModelVersion
 from cellnet.sample import LINEAGES, draw_frame
+from cellnet.tasks import TASKS
 from cellnet.untrusted import INPUT, OUTPUTS, WEIGHTS, check_onnx
 
 if TYPE_CHECKING:
@@ -89,14 +90,14 @@ def _onnx(version: ModelVersion, files: Mapping[str, bytes]) -> bytes:
 
 
 def _write_parts(folder: Path, version: ModelVersion, onnx: bytes) -> None:
-    """The files of the package, with a drawn tile and the answers to it."""
+    """The files of the package, with a drawn tile and the outputs for it."""
     tile_HW = _drawn_tile(version.card)
-    answers = run_onnx(onnx, [tile_HW])
+    outputs = run_onnx(onnx, [tile_HW])
     np.save(folder / f"{INPUT}.npy", tile_HW[None, None].astype(np.float32))
     cv2.imwrite(str(folder / f"{INPUT}.png"), tile_HW)
-    for name, answer in zip(OUTPUTS, answers, strict=True):
-        np.save(folder / f"{name}.npy", answer)
-        cv2.imwrite(str(folder / f"{name}.tif"), answer.reshape(1, -1))
+    for name, output in zip(OUTPUTS, outputs, strict=True):
+        np.save(folder / f"{name}.npy", output)
+        cv2.imwrite(str(folder / f"{name}.tif"), output.reshape(1, -1))
     (folder / ONNX).write_bytes(onnx)
     (folder / "README.md").write_text("\n".join(_documentation(version)), encoding="utf-8")
     (folder / "card.json").write_text(version.card.model_dump_json(indent=1, exclude=PRIVATE), encoding="utf-8")
@@ -123,7 +124,7 @@ def _described(folder: Path, version: ModelVersion, authors: Sequence[str], lice
                 "authors": [{"name": name} for name in authors or ["unknown"]],
                 "cite": [{"text": cite, "doi": doi}],
                 "license": license,
-                "tags": [*TAGS, "classification" if card.task == "classify" else "counting"],
+                "tags": [*TAGS, TASKS[card.task].tag],
                 "documentation": {"source": folder / "README.md"},
                 "covers": [{"source": folder / f"{INPUT}.png"}],
                 "attachments": [{"source": folder / "card.json"}],
@@ -148,10 +149,8 @@ def _opset(card: Card) -> int:
 
 
 def _purpose(card: Card) -> str:
-    if card.task == "classify":
-        return "Names the lineage of the cells in a brightfield or phase-contrast tile."
     of = f" of {card.config.lineage}" if card.config.lineage else ""
-    return f"Counts the cells in a brightfield or phase-contrast tile{of}."
+    return f"{TASKS[card.task].purpose} in a brightfield or phase-contrast tile{of}."
 
 
 def _input(folder: Path, card: Card) -> dict[str, Any]:

@@ -86,8 +86,8 @@ class OpenVino:
         self._model = core.compile_model(core.read_model(onnx), "CPU", settings)
 
     def __call__(self, tiles_B1HW: NDArray[np.float32]) -> Outputs:
-        found = self._model.create_infer_request().infer({INPUT: tiles_B1HW})
-        output, features = (np.array(found[name]) for name in OUTPUTS)
+        outputs = self._model.create_infer_request().infer({INPUT: tiles_B1HW})
+        output, features = (np.array(outputs[name]) for name in OUTPUTS)
         return output, features
 
 
@@ -164,8 +164,8 @@ def _made(name: str, onnx: bytes, threads: int) -> Engine:
 
 def _agree(wanted: Outputs, got: Outputs) -> bool:
     return all(
-        one.shape == other.shape and float(np.max(np.abs(other - one) / np.maximum(1, np.abs(one)))) <= TOLERANCE
-        for one, other in zip(wanted, got, strict=True)
+        due.shape == seen.shape and float(np.max(np.abs(seen - due) / np.maximum(1, np.abs(due)))) <= TOLERANCE
+        for due, seen in zip(wanted, got, strict=True)
     )
 
 

@@ -110,9 +110,9 @@ def compare(predictor: Predictor, onnx: bytes, tiles: Sequence[NDArray[np.uint8]
     away = dict.fromkeys(OUTPUTS, 0.0)
     for batch in (tiles, tiles[:1]):
         with watched(predictor.network) as seen:
-            wanted = (predictor.forward(batch), seen[0].cpu().numpy())
-        for name, one, other in zip(OUTPUTS, wanted, run_onnx(onnx, batch), strict=True):
-            away[name] = max(away[name], _difference(one, other))
+            by_torch = (predictor.forward(batch), seen[0].cpu().numpy())
+        for name, wanted, got in zip(OUTPUTS, by_torch, run_onnx(onnx, batch), strict=True):
+            away[name] = max(away[name], _difference(wanted, got))
     worst = max(away, key=lambda name: away[name])
     if not away[worst] <= TOLERANCE:  # NaN neither
         raise IntegrityError(
@@ -133,10 +133,10 @@ def run_onnx(onnx: bytes, tiles: Sequence[NDArray[np.uint8]]) -> list[NDArray[np
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    answers: list[NDArray[np.float32]] = session.run(
+    outputs: list[NDArray[np.float32]] = session.run(
         list(OUTPUTS), {INPUT: np.stack(tiles)[:, None].astype(np.float32)}
     )
-    return answers
+    return outputs
 
 
 def _difference(wanted: NDArray[np.float32], got: NDArray[np.float32]) -> float:

@@ -58,25 +58,25 @@ def resolve_models(registry: Registry, classifier: str | None, regressor: str | 
     Counters of single lineages answer unless another counter is named. Raises NotFoundError when a model that was asked
     for by name, or both champions, are not there, and ConfigError for one that does something else.
     """
-    found: dict[str, ModelVersion] = {}
+    by_role: dict[str, ModelVersion] = {}
     missing: list[NotFoundError] = []
     for role, ref in (("classifier", classifier), ("regressor", regressor)):
         try:
-            found[role] = checked(registry.resolve(ref or f"{role}:{CHAMPION}"), role)
+            by_role[role] = checked(registry.resolve(ref or f"{role}:{CHAMPION}"), role)
         except NotFoundError as error:
             if ref is not None:
                 raise
             missing.append(error)
     by_lineage = {}
-    if regressor is None and "classifier" in found:
-        refs = lineage_refs(registry, found["classifier"].card.classes)
+    if regressor is None and "classifier" in by_role:
+        refs = lineage_refs(registry, by_role["classifier"].card.classes)
         by_lineage = {lineage: checked(registry.resolve(ref), "regressor") for lineage, ref in refs.items()}
-    if not found:
+    if not by_role:
         raise NotFoundError(
             f"the registry {registry.store.uri} has neither classifier:champion nor regressor:champion; "
             "train a model, then: cellnet registry promote REF champion"
         ) from missing[0]
-    return Lineup(classifier=found.get("classifier"), regressor=found.get("regressor"), by_lineage=by_lineage)
+    return Lineup(classifier=by_role.get("classifier"), regressor=by_role.get("regressor"), by_lineage=by_lineage)
 
 
 def lineage_refs(registry: Registry, lineages: list[str]) -> dict[str, str]:
@@ -114,9 +114,10 @@ def answers(
 ) -> list[Answer]:
     """What the classifier says of a frame, and the counter of the lineage that it names. Raises DataError."""
     cuts = Cuts(image_HW, pixel_um)
-    said = [_answer(models.classifier, cuts)] if models.classifier else []
-    counter = models.counter_for(said[0].lineage if said else None)
-    return said + ([_answer(counter, cuts)] if counter else [])
+    named = _answer(models.classifier, cuts) if models.classifier else None
+    counter = models.counter_for(named.lineage if named else None)
+    counted = _answer(counter, cuts) if counter else None
+    return [answer for answer in (named, counted) if answer]
 
 
 class Cuts:

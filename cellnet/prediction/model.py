@@ -46,8 +46,8 @@ class Cut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FramePrediction:
-    """What a network says of one frame."""
+class FrameOutputs:
+    """The outputs of a network for the tiles of one frame, and what they come to for the whole of it."""
 
     magnification: Magnification
     boxes: list[Box]
@@ -124,33 +124,33 @@ class FrameModel(abc.ABC):
         *,
         pixel_um: float | None = None,
         with_features: bool = False,
-    ) -> FramePrediction:
-        """What the network says of a frame of any size not smaller than a tile.
+    ) -> FrameOutputs:
+        """The network's outputs for a frame of any size not smaller than a tile.
 
         The frame is brought to the training frames' magnification when both pixel sizes are known. Raises
         DataError for a frame smaller than a tile, or of a magnification too far from the training frames'.
         """
         return self.predict_cut(self.cut(image_HW, pixel_um), with_features=with_features)
 
-    def predict_cut(self, cut: Cut, *, with_features: bool = False) -> FramePrediction:
+    def predict_cut(self, cut: Cut, *, with_features: bool = False) -> FrameOutputs:
         """The same of a frame that is cut already, by a model that cuts alike (`cuts_by`)."""
-        [said] = self.predict_cuts([cut], with_features=with_features)
-        return said
+        [outputs] = self.predict_cuts([cut], with_features=with_features)
+        return outputs
 
     def predict_cuts(
         self, cuts: Sequence[Cut], *, with_features: bool = False, batch: int = BATCH
-    ) -> list[FramePrediction]:
+    ) -> list[FrameOutputs]:
         """The same of several frames, whose tiles the network sees together, `batch` at a time."""
         tiles = [tile for cut in cuts for tile in cut.tiles]
         wanted = with_features or self.familiarity is not None
         seen = [self.look(tiles[start : start + batch], with_features=wanted) for start in range(0, len(tiles), batch)]
-        outputs = np.concatenate([outputs for outputs, _ in seen])
+        tile_outputs = np.concatenate([outputs for outputs, _ in seen])
         features = [features_NC for _, features_NC in seen if features_NC is not None]
         features_NC = np.concatenate(features) if features else None
         ends = np.cumsum([len(cut.tiles) for cut in cuts])
         parts = [slice(end - len(cut.tiles), end) for cut, end in zip(cuts, ends, strict=True)]
         return [
-            self._predicted(cut, outputs[part], None if features_NC is None else features_NC[part])
+            self._assemble(cut, tile_outputs[part], None if features_NC is None else features_NC[part])
             for cut, part in zip(cuts, parts, strict=True)
         ]
 
@@ -166,13 +166,13 @@ class FrameModel(abc.ABC):
             magnification=_magnification(pixel_um, preprocess, factor),
         )
 
-    def _predicted(
+    def _assemble(
         self, cut: Cut, tile_outputs: NDArray[np.float32], features_NC: NDArray[np.float32] | None
-    ) -> FramePrediction:
-        """What the network said of all tiles of a frame, as what it says of the frame."""
+    ) -> FrameOutputs:
+        """The outputs for all tiles of a frame, and how strange they are."""
         features_ND = None if features_NC is None else np.hstack([features_NC, cut.grey_NG])
         known = self.familiarity if features_ND is not None else None
-        return FramePrediction(
+        return FrameOutputs(
             magnification=cut.magnification,
             boxes=cut.boxes,
             tile_outputs=tile_outputs,
@@ -185,34 +185,36 @@ class FrameModel(abc.ABC):
         """What the model says of a whole frame, for people and programs. Raises as `predict` does."""
         return self.answer_of(self.predict(image_HW, pixel_um=pixel_um))
 
-    def answer_of(self, said: FramePrediction) -> Answer:
-        """The same, of what the network said."""
+    def answer_of(self, outputs: FrameOutputs) -> Answer:
+        """The same, by the network's outputs."""
         classes = self.card.classes
         classifies = self.task == "classify"
-        low, high = (None, None) if classifies else self.interval(said) or (None, None)
+        low, high = self.interval(outputs) or (None, None)
         return Answer(
             model=self.ref,
             task=self.task,
-            probabilities=dict(zip(classes, said.probability_K.tolist(), strict=True)) if classifies else None,
-            count=None if classifies else said.count,
+            probabilities=dict(zip(classes, outputs.probability_K.tolist(), strict=True)) if classifies else None,
+            count=None if classifies else outputs.count,
             count_low=low,
             count_high=high,
             interval_level=None if low is None else self.calibration.level,
-            unfamiliar=said.unfamiliar,
-            unfamiliar_reason=_reason(said) if said.unfamiliar else None,
-            tiles=len(said.boxes),
-            magnification=said.magnification,
+            unfamiliar=outputs.unfamiliar,
+            unfamiliar_reason=_reason(outputs) if outputs.unfamiliar else None,
+            tiles=len(outputs.boxes),
+            magnification=outputs.magnification,
         )
 
-    def interval(self, said: FramePrediction) -> tuple[float, float] | None:
+    def interval(self, outputs: FrameOutputs) -> tuple[float, float] | None:
         """Low and high end of a frame's count, of a counter whose test split allowed one."""
+        if self.task != "count":
+            return None
         calibration = self.calibration
         quantile = calibration.frame_quantile
-        if quantile is None and len(said.boxes) == 1:
+        if quantile is None and len(outputs.boxes) == 1:
             quantile = calibration.tile_quantile
         if quantile is None:
             return None
-        low, high = count_interval(np.array([said.count]), quantile)[0].tolist()
+        low, high = count_interval(np.array([outputs.count]), quantile)[0].tolist()
         return low, high
 
 
@@ -229,9 +231,9 @@ def _magnification(pixel_um: float | None, preprocess: Preprocess, factor: float
     return "matched" if factor == 1 else "rescaled"
 
 
-def _reason(said: FramePrediction) -> str:
+def _reason(outputs: FrameOutputs) -> str:
     """Why a frame is called unfamiliar, for a person."""
     return (
-        f"{said.strangeness:.1f} times as far from the training images as the {FALSE_RATE:.0%} of known images that "
+        f"{outputs.strangeness:.1f} times as far from the training images as the {FALSE_RATE:.0%} of known images that "
         "are farthest from them"
     )

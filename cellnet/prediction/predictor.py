@@ -16,7 +16,7 @@ from cellnet.images.pixels import normalise
 from cellnet.networks import architectures as models
 from cellnet.networks.views import forward, views_of, watched
 from cellnet.networks.weights import weights_from_bytes
-from cellnet.prediction.model import FrameModel, FramePrediction, familiarity_of
+from cellnet.prediction.model import FrameModel, FrameOutputs, familiarity_of
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS
@@ -52,8 +52,8 @@ class Predictor(FrameModel):
             outputs = self.forward(tiles)
         return outputs, seen[0].cpu().numpy()
 
-    def calibrated(self, raw: FramePrediction) -> FramePrediction:
-        """What the same network said before it was calibrated, with the tiles' features, as it says it now."""
+    def calibrated(self, raw: FrameOutputs) -> FrameOutputs:
+        """Outputs of the same network before it was calibrated, with the tiles' features, as it gives them now."""
         strangeness_N = None
         if self.familiarity and raw.features_ND is not None:
             strangeness_N = self.familiarity.strangeness(raw.features_ND)
@@ -87,11 +87,11 @@ def _network_of(ref: str, card: Card, weights: dict[str, torch.Tensor]) -> nn.Mo
     held = {name: (value.dtype, tuple(value.shape)) for name, value in weights.items()}
     for name in wanted | held:
         if held.get(name) != wanted.get(name):
-            seen, due = (_said(of.get(name)) for of in (held, wanted))
+            seen, due = (_describe_tensor(of.get(name)) for of in (held, wanted))
             raise IntegrityError(f"the weights of {ref} do not fit its architecture: {name} is {seen}, not {due}")
     network.load_state_dict(weights, assign=True)
     return network.to(memory_format=torch.channels_last)
 
 
-def _said(tensor: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
+def _describe_tensor(tensor: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
     return "missing" if tensor is None else f"{tensor[0]} of {'×'.join(map(str, tensor[1])) or 'one number'}"

@@ -21,7 +21,7 @@ from cellnet.images.pixels import normalise, stretch
 from cellnet.images.tiles import Box
 from cellnet.networks import architectures as models
 from cellnet.networks.saliency import grad_cam
-from cellnet.prediction.model import FramePrediction
+from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -67,7 +67,7 @@ def draw_overlay(
 
 def density_map(
     regressor: Predictor, image_HW: Pixels, pixel_um: float | None = None
-) -> tuple[FramePrediction, NDArray[np.float32] | None]:
+) -> tuple[FrameOutputs, NDArray[np.float32] | None]:
     """What a counter says of a frame, and the cells in each pixel (H, W) of its picture: their sum is that count.
 
     The maps are of the very passes that were counted: of 8 `views` they are turned back and averaged, like the counts.
@@ -163,7 +163,7 @@ def _lineage_panel(classifier: Predictor, image_HW: Pixels, pixel_um: float | No
     return _panel(picture_HW3, caption, legend, LOOKED)
 
 
-def _said_by(model: Predictor, said: FramePrediction) -> str:
+def _said_by(model: Predictor, said: FrameOutputs) -> str:
     return f" · {model.ref}" + " · unlike its training images" * bool(said.unfamiliar)
 
 

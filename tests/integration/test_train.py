@@ -21,8 +21,10 @@ import pipelines.train
 from cellnet.bank.bank import Bank
 from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
+from cellnet.networks.weights import weights_to_bytes
 from cellnet.places import Places
 from cellnet.sample import write_sample
+from cellnet.training.checkpoint import state_from_bytes
 from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
@@ -213,8 +215,8 @@ def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(ray_st
     assert any("no test split, so the last epoch is taken" in line for line in said)
     assert card.scores["test"] == {} and [epoch["test"] for epoch in card.history] == [{}, {}]
     assert card.calibration is not None and card.calibration.tiles == 0
-    last = max((tmp_path / "runs").glob(f"*/checkpoint_*/{WEIGHTS}"))
-    assert weights(places, "classifier@1") == last.read_bytes()
+    last = max((tmp_path / "runs").glob("*/checkpoint_*/state.safetensors"))
+    assert weights(places, "classifier@1") == weights_to_bytes(state_from_bytes(last.read_bytes()).weights)
 
 
 def test_a_plain_training_says_that_there_is_one_to_resume_and_that_its_counter_died(

@@ -42,32 +42,30 @@ def test_a_run_is_known_by_bank_and_settings_and_resumed_until_it_is_finished(tm
     assert unfinished_run(runs, config(), **RECIPE) is None
 
 
-def test_a_state_is_read_as_it_was_written_and_holds_no_pickle(tmp_path: Path, epoch: Epoch) -> None:
-    state = TrainState(
-        history=(epoch,),
-        weights={"out.weight": torch.tensor([[0.1, -3e-8]])},
-        moments={"0.step": torch.tensor(7.0), "0.exp_avg": torch.tensor([[1e-9, 2.0]])},
-        rates={"groups": [{"lr": 0.1 + 0.2, "params": [0]}], "schedule": {"last_epoch": 3}},
-    )
+@pytest.fixture
+def checkpoint(tmp_path: Path, epoch: Epoch) -> ray.train.Checkpoint:
+    """Of a training after an epoch."""
+    state = TrainState(history=(epoch,), weights={"out": torch.ones(2)}, moments={}, rates={"schedule": {}})
     write_state(tmp_path, state, config())
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "weights.safetensors",
-        "optimizer.safetensors",
-        "state.json",
-    }
-    read = read_state(ray.train.Checkpoint.from_directory(str(tmp_path)))
-    assert (read.history, read.rates) == (state.history, state.rates)
-    for name in ("weights", "moments"):
-        one, other = getattr(read, name), getattr(state, name)
-        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    return ray.train.Checkpoint.from_directory(str(tmp_path))
 
 
-def test_a_state_of_another_version_is_refused_in_a_line(tmp_path: Path, epoch: Epoch) -> None:
-    write_state(tmp_path, TrainState(history=(epoch,), weights={}, moments={}, rates={}), config())
-    state = tmp_path / "state.json"
-    state.write_text(state.read_text().replace('"waiting"', '"waited"'))
-    with pytest.raises(DataError, match=r"left by another version of cellnet .*; train without --resume"):
-        read_state(ray.train.Checkpoint.from_directory(str(tmp_path)))
+def test_a_checkpoint_is_one_file_that_is_read_as_it_was_written(
+    checkpoint: ray.train.Checkpoint, epoch: Epoch
+) -> None:
+    assert [file.name for file in Path(checkpoint.path).iterdir()] == ["state.safetensors"]
+    read = read_state(checkpoint)
+    assert (read.history, read.rates) == ((epoch,), {"schedule": {}}) and read.weights["out"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("left", ["weights.safetensors optimizer.safetensors state.json", "state.safetensors"])
+def test_a_checkpoint_of_another_version_is_refused_in_a_line(checkpoint: ray.train.Checkpoint, left: str) -> None:
+    folder = Path(checkpoint.path)
+    (folder / "state.safetensors").unlink()
+    for name in left.split():
+        (folder / name).write_bytes(b"{}")
+    with pytest.raises(DataError, match=r"^\S+ was left by another version of cellnet \(.+\); train without --resume$"):
+        read_state(checkpoint)
 
 
 def test_tensorboard_gets_a_file_an_epoch(tmp_path: Path, epoch: Epoch, read_events: Callable) -> None:

@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 sys.path.insert(0, sys.argv[3])
-import test_parallel as test
+import test_workers as test
 
 for what in test.ARCHITECTURES:
     network = nn.parallel.DistributedDataParallel(test.network(what), forward_sync_buffers=False)
