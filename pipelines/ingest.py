@@ -41,19 +41,19 @@ def ingest(
     A bad image is set aside. What was read before an interruption is not read again. Raises DataError when no image
     at all could be used; then no bank is made.
     """
-    sources = read_source(source, options)
+    files = read_source(source, options)
     bank = places.new_bank(settings)
     cluster.connect()
-    chunks = [sources[start : start + CHUNK] for start in range(0, len(sources), CHUNK)]
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     prepared = ray.data.from_items(
-        [{"sources": chunk} for chunk in chunks], override_num_blocks=cluster.blocks(len(chunks))
+        [{"files": chunk} for chunk in chunks], override_num_blocks=cluster.blocks(len(chunks))
     ).map(_prepare_chunk, fn_kwargs={"store": bank.store})
     rows: list[Frame] = []
     said_s = time.monotonic()
     for done in prepared.iter_rows():
         rows += done["frames"]
         if time.monotonic() - said_s > SAY_S:
-            say(f"{len(rows):,} of {len(sources):,} images read")
+            say(f"{len(rows):,} of {len(files):,} images read")
             said_s = time.monotonic()
     if all(row.set_aside is not None for row in rows):
         raise DataError(
@@ -63,4 +63,4 @@ def ingest(
 
 
 def _prepare_chunk(row: dict[str, Any], store: Store) -> dict[str, Any]:
-    return {"frames": prepare_all(row["sources"], store)}
+    return {"frames": prepare_all(row["files"], store)}

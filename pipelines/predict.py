@@ -6,7 +6,6 @@ A Ray job, like `cellnet predict`:
 """
 
 import hashlib
-import io
 import math
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,12 @@ import cv2
 import ray.data
 
 from cellnet.errors import CellnetError
-from cellnet.images.file import Pages, choose_pages, decode, pixel_size_um
+from cellnet.images.file import ImageFile, Pages
 from cellnet.places import Places
 from cellnet.prediction.answers import Prediction, combine
 from cellnet.prediction.lineup import Lineup, answers, resolve_models
 from cellnet.prediction.model import FrameModel
-from cellnet.prediction.sources import Source, find_sources
+from cellnet.prediction.sources import ListedFile, list_files
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.reports.results import Results, Said, drawn_in
@@ -46,8 +45,6 @@ class Question:
     pixel_um: float | None
     """Of all images, whatever they say of themselves."""
     page: Pages | None
-    endpoint_url: str | None
-    """Of the images on S3."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -64,7 +61,7 @@ class Question:
 class Job:
     """Images to predict; `run` does it."""
 
-    sources: list[Source]
+    files: list[ListedFile]
     question: Question
     results: Results | None
     kept: dict[str, list[int]]
@@ -79,29 +76,29 @@ class Job:
 
         With a folder of results, what has come is kept there even where this is ended early.
         """
-        fresh = self._fresh([source for source in self.sources if source.key not in self.kept])
+        fresh = self._fresh([file for file in self.files if file.key not in self.kept])
         try:
-            for source in self.sources:
-                rows = self.kept.get(source.key)
+            for file in self.files:
+                rows = self.kept.get(file.key)
                 if self.results and rows:
-                    yield from self.results.left(source, rows)
+                    yield from self.results.left(file, rows)
                     continue
                 said = next(fresh)
                 self.done += 1
                 yield from said
             if self.results:
-                self.written = self.results.finish(self.sources)
+                self.written = self.results.finish(self.files)
         finally:
             if self.results:
                 self.results.flush()
 
-    def _fresh(self, sources: list[Source]) -> Iterator[list[Prediction]]:
+    def _fresh(self, files: list[ListedFile]) -> Iterator[list[Prediction]]:
         """What the models say of each image, in order."""
-        if not sources:
+        if not files:
             return
         cluster.connect()
-        chunks = list(_chunks(sources))
-        rows = ray.data.from_items([{"sources": chunk} for chunk in chunks], override_num_blocks=len(chunks)).map(
+        chunks = list(_chunks(files))
+        rows = ray.data.from_items([{"files": chunk} for chunk in chunks], override_num_blocks=len(chunks)).map(
             _answer_chunk, fn_kwargs={"question": self.question}
         )
         for row in rows.iter_rows():
@@ -132,12 +129,12 @@ def prepare(
     """
     endpoint_url = places.endpoint_url
     drawn = drawn_in(out, endpoint_url) if out else ()
-    sources = find_sources(given, channel=channel, endpoint_url=endpoint_url, but=drawn)
+    files = list_files(given, channel=channel, endpoint_url=endpoint_url, but=drawn)
     registry = places.open_registry()
     models = resolve_models(registry, classifier, regressor)
-    question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page, endpoint_url=endpoint_url)
+    question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page)
     results = Results.open(out, question.settings, endpoint_url=endpoint_url, overwrite=overwrite) if out else None
-    return Job(sources=sources, question=question, results=results, kept=results.done(sources) if results else {})
+    return Job(files=files, question=question, results=results, kept=results.done(files) if results else {})
 
 
 def predict(given: Sequence[str | Path], places: Places, **options: Any) -> Iterator[Prediction]:
@@ -145,15 +142,15 @@ def predict(given: Sequence[str | Path], places: Places, **options: Any) -> Iter
     return prepare(given, places, **options).run()
 
 
-def _chunks(sources: list[Source]) -> Iterator[list[Source]]:
+def _chunks(files: list[ListedFile]) -> Iterator[list[ListedFile]]:
     """The images in order, as many together as a task should take."""
-    most = min(CHUNK_IMAGES, math.ceil(len(sources) / cluster.blocks(len(sources))))
-    chunk: list[Source] = []
-    for source in sources:
-        if chunk and (len(chunk) == most or sum(one.size for one in chunk) + source.size > CHUNK_BYTES):
+    most = min(CHUNK_IMAGES, math.ceil(len(files) / cluster.blocks(len(files))))
+    chunk: list[ListedFile] = []
+    for file in files:
+        if chunk and (len(chunk) == most or sum(other.size for other in chunk) + file.size > CHUNK_BYTES):
             yield chunk
             chunk = []
-        chunk.append(source)
+        chunk.append(file)
     yield chunk
 
 
@@ -164,36 +161,36 @@ def _answer_chunk(row: dict[str, Any], question: Question) -> dict[str, Any]:
         models = question.models.map(lambda version: cluster.load_once(question.registry, version))
     except CellnetError as error:
         return {"said": error}
-    sources: list[Source] = row["sources"]
+    files: list[ListedFile] = row["files"]
     with ThreadPoolExecutor(READERS) as pool:
-        read = pool.map(lambda source: _read(source, question.endpoint_url), sources)
-        said = [list(_answers(models, *pair, question)) for pair in zip(sources, read, strict=True)]
-    return {"said": list(zip(sources, said, strict=True))}
+        images = pool.map(_read, files)
+        said = [list(_answers(models, *pair, question)) for pair in zip(files, images, strict=True)]
+    return {"said": list(zip(files, said, strict=True))}
 
 
-def _read(source: Source, endpoint_url: str | None) -> bytes | CellnetError:
+def _read(file: ListedFile) -> ImageFile | CellnetError:
     try:
-        return source.read(endpoint_url)
+        return file.read()
     except CellnetError as error:
         return error
 
 
 def _answers(
-    models: Lineup[FrameModel], source: Source, data: bytes | CellnetError, question: Question
+    models: Lineup[FrameModel], file: ListedFile, image: ImageFile | CellnetError, question: Question
 ) -> Iterator[Prediction]:
     """What the models say of each chosen page of a file, or what is wrong with it."""
-    name = source.key.rpartition("/")[2]
-    try:
-        if isinstance(data, CellnetError):
-            raise data
-        pages = choose_pages(io.BytesIO(data), question.page, name=name)
-    except CellnetError as error:
-        yield Prediction(image=source.name, error=str(error))
+    if isinstance(image, CellnetError):
+        yield Prediction(image=file.name, error=str(image).removeprefix(f"{file.image.name}: "))
         return
-    pixel_um = question.pixel_um or source.pixel_um or pixel_size_um(data)
-    for number in pages:
-        shown = source.name if number is None else f"{source.name}#{number}"
+    try:
+        pages = image.pages(question.page)
+    except CellnetError as error:
+        yield Prediction(image=file.name, error=str(error))
+        return
+    pixel_um = question.pixel_um or file.pixel_um or image.pixel_um
+    for page in pages:
+        shown = f"{file.name}{page.mark}"
         try:
-            yield combine(shown, answers(models, decode(data, name=name, page=number), pixel_um=pixel_um))
+            yield combine(shown, answers(models, page.decode(), pixel_um=pixel_um))
         except CellnetError as error:
             yield Prediction(image=shown, error=str(error))

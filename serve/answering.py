@@ -3,18 +3,15 @@
 import asyncio
 import contextlib
 import hashlib
-import io
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cellnet.errors import DataError
-from cellnet.images.file import Pages, choose_pages, decode, pixel_size_um, pixels_n
+from cellnet.images.file import ImageFile, Pages
+from cellnet.images.pixels import Pixels
 from cellnet.images.scale import MAX_RESCALE
 from cellnet.prediction.answers import Answer, Prediction, Timing, combine
 from cellnet.prediction.lineup import Cuts, Lineup
@@ -33,14 +30,6 @@ STUCK: Final = 2
 """How many times the longest time of a request an image may have waited, in a process that is well."""
 SHADOWS: Final = 8
 """Images that challengers look at in the shadow at a time; more are not looked at."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One image as it was sent: undecoded, perhaps no image at all."""
-
-    name: str
-    data: bytes
 
 
 @dataclass(eq=False)
@@ -74,7 +63,7 @@ class _Large:
     """An image that is not read at once, by its header."""
 
     um: float | None
-    pages: list[int | None]
+    pages: list[ImageFile]
 
 
 @dataclass(eq=False)
@@ -139,23 +128,23 @@ class Answerer:
         if waits_s > STUCK * self.limits.seconds:
             raise RuntimeError(f"an image has waited for {waits_s:.0f} s")
 
-    async def predict(self, upload: Upload, how: How) -> list[Prediction]:
+    async def predict(self, image: ImageFile, how: How) -> list[Prediction]:
         """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""
-        job = _Job(upload.name, how, lambda: self._seen(upload, how))
+        job = _Job(image.name, how, lambda: self._seen(image, how))
         with self._counted():
             await self._small.do(job)
             if job.large is None:
                 return [self._told(job)]
-            return [await self._page(upload, page, job, job.large.um) for page in job.large.pages]
+            return [await self._page(page, job, job.large.um) for page in job.large.pages]
 
-    async def _page(self, upload: Upload, page: int | None, seen: _Job, um: float | None) -> Prediction:
-        name = upload.name if page is None else f"{upload.name}#{page}"
-        job = _Job(name, seen.how, lambda: self._decoded(upload, page, um, seen.how), started=seen.started)
+    async def _page(self, page: ImageFile, seen: _Job, um: float | None) -> Prediction:
+        name = f"{page.name}{page.mark}"
+        job = _Job(name, seen.how, lambda: self._decoded(page, um, seen.how), started=seen.started)
         await self._large.do(job)
         seen.started = time.perf_counter()
         return self._told(job)
 
-    async def predict_pixels(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], name: str, how: How) -> Prediction:
+    async def predict_pixels(self, image_HW: Pixels, name: str, how: How) -> Prediction:
         """The same of pixels. Raises DataError, naming the image."""
         job = _Job(name, how, lambda: Cuts(image_HW, how.pixel_um))
         with self._counted():
@@ -172,32 +161,31 @@ class Answerer:
             self.meters.images.labels("not usable").inc()
             raise
 
-    async def predict_or_say(self, upload: Upload, how: How) -> list[Prediction]:
+    async def predict_or_say(self, image: ImageFile, how: How) -> list[Prediction]:
         """What the models say of an image, or what is wrong with it."""
         try:
-            return await self.predict(upload, how)
+            return await self.predict(image, how)
         except DataError as error:
-            return [Prediction(image=upload.name, error=str(error))]
+            return [Prediction(image=image.name, error=str(error))]
 
-    def _seen(self, upload: Upload, how: How) -> Cuts | _Large:
+    def _seen(self, image: ImageFile, how: How) -> Cuts | _Large:
         """An image by its header; a small one of one page is read at once."""
-        pixels = pixels_n(upload.data)
-        um = how.pixel_um or pixel_size_um(upload.data)
-        self._check_size(upload.name, pixels, um, how)
-        pages = choose_pages(io.BytesIO(upload.data), how.page, name=upload.name)
+        um = how.pixel_um or image.pixel_um
+        self._check_size(image.name, image.pixels_n, um, how)
+        pages = image.pages(how.page)
         if not how.room.take(len(pages)):
             raise DataError(
-                f"{upload.name}: with its {len(pages)} pages these are more than the {self.limits.images} images that "
+                f"{image.name}: with its {len(pages)} pages these are more than the {self.limits.images} images that "
                 "are taken in a request; choose: page middle, or a number, or send fewer at a time"
             )
-        if pages == [None] and _scaled(pixels, um, how) <= SMALL:
-            return Cuts(decode(upload.data, name=upload.name), um)
+        if pages[0].page is None and _scaled(image.pixels_n, um, how) <= SMALL:
+            return Cuts(image.decode(), um)
         return _Large(um, pages)
 
-    def _decoded(self, upload: Upload, page: int | None, um: float | None, how: How) -> Cuts:
+    def _decoded(self, page: ImageFile, um: float | None, how: How) -> Cuts:
         """A page, which may be larger than the first."""
-        image_HW = decode(upload.data, name=upload.name, page=page, most=int(self.limits.megapixels * 1e6))
-        self._check_size(upload.name, image_HW.size, um, how)
+        image_HW = page.decode(most=int(self.limits.megapixels * 1e6))
+        self._check_size(page.name, image_HW.size, um, how)
         return Cuts(image_HW, um)
 
     def _check_size(self, name: str, pixels: int, um: float | None, how: How) -> None:
@@ -216,14 +204,14 @@ class Answerer:
     def _read(self, job: _Job) -> int:
         """Read an image, and cut it for who sees it first; its tiles. Raises DataError, naming it."""
         started = time.perf_counter()
-        found = job.read()
-        if isinstance(found, _Large):
-            job.large = found
+        read = job.read()
+        if isinstance(read, _Large):
+            job.large = read
             return 0
-        job.cuts = found
+        job.cuts = read
         first = job.how.models.classifier or job.how.models.regressor
         try:
-            tiles = len(found.of(first.model).tiles) if first else 0
+            tiles = len(read.of(first.model).tiles) if first else 0
         except DataError as error:
             raise DataError(f"{job.name}: {error}") from error
         job.reading_s = time.perf_counter() - started
@@ -251,7 +239,7 @@ class Answerer:
         for served, seen in by_model.items():
             started = time.perf_counter()
             outputs = served.model.predict_cuts([cut for _, cut in seen], batch=MOST_TILES)
-            answers = [served.model.answer_of(one) for one in outputs]
+            answers = [served.model.answer_of(output) for output in outputs]
             for (job, _), answer in zip(seen, answers, strict=True):
                 job.answers.append(answer)
             self._count(served, answers, time.perf_counter() - started)
@@ -279,7 +267,7 @@ class Answerer:
         """Let challengers look at what was answered, after it was; but not at large images, which others wait for."""
         shadows, lineage = job.how.shadows, job.lineage or ""
         counter = shadows.by_lineage.get(lineage) if lineage in job.how.models.by_lineage else shadows.regressor
-        challengers = [one for one in (shadows.classifier, counter) if one]
+        challengers = [served for served in (shadows.classifier, counter) if served]
         if not challengers or not job.cuts:
             return
         if job.answers[0].tiles > MOST_TILES or len(self._shadows) >= SHADOWS:
@@ -290,7 +278,7 @@ class Answerer:
         task.add_done_callback(self._shadows.discard)
 
     async def _compare(self, seen: _Job, cuts: Cuts, challengers: Sequence[Served]) -> None:
-        said = {answer.task: answer for answer in seen.answers}
+        champions = {answer.task: answer for answer in seen.answers}
         for served in challengers:
             job = _Job(seen.name, How(served.alone, seen.how.room), lambda: cuts)
             try:
@@ -299,7 +287,7 @@ class Answerer:
             except Exception as error:  # it hurts nobody
                 self.meters.shadow_missed.labels(type(error).__name__).inc()
                 continue
-            champion = said.get(answer.task)
+            champion = champions.get(answer.task)
             if champion and answer.lineage:
                 same = str(champion.lineage == answer.lineage).lower()
                 self.meters.shadow_lineages.labels(served.ref, same).inc()
@@ -309,5 +297,6 @@ class Answerer:
 
 def _scaled(pixels: int, um: float | None, how: How) -> float:
     """Pixels of an image at the magnification of the models that see it."""
-    known = [served.version.card.preprocess.pixel_um for served in how.models]
-    return max((pixels * min(um / one, MAX_RESCALE) ** 2 for one in known if um and one), default=float(pixels))
+    trained_um = [served.version.card.preprocess.pixel_um for served in how.models]
+    factors = [min(um / model_um, MAX_RESCALE) for model_um in trained_um if um and model_um]
+    return max((pixels * factor**2 for factor in factors), default=float(pixels))

@@ -1,11 +1,10 @@
 """The process that draws: torch, for what an ONNX export does not tell, apart from the one that answers."""
 
 import functools
-import io
 from typing import TYPE_CHECKING
 
 from cellnet.errors import DataError
-from cellnet.images.file import Pages, choose_pages, decode, pixel_size_um
+from cellnet.images.file import ImageFile, Pages
 from cellnet.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ class Overlays:
 
     def draw(
         self,
-        data: bytes,
-        name: str,
+        image: ImageFile,
         page: Pages | None,
         pixel_um: float | None,
         classifier: str | None,
@@ -34,13 +32,13 @@ class Overlays:
     ) -> bytes | DataError:
         """A PNG of an image with what these versions say of it, or what is wrong with the image."""
         try:
-            [number] = choose_pages(io.BytesIO(data), page, name=name)
-            image_HW = decode(data, name=name, page=number)
+            [image] = image.pages(page)
+            image_HW = image.decode()
             from cellnet.reports.overlays import draw_overlay
 
             return draw_overlay(
                 image_HW,
-                pixel_um=pixel_um or pixel_size_um(data),
+                pixel_um=pixel_um or image.pixel_um,
                 classifier=self._load(classifier) if classifier else None,
                 regressor=self._load(regressor) if regressor else None,
             )

@@ -16,12 +16,13 @@ from ray.serve.handle import DeploymentHandle
 
 from cellnet.config.choices import NETWORK_PX
 from cellnet.errors import DataError
+from cellnet.images.file import ImageFile
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.engines import EngineName, load_model
 from cellnet.prediction.model import FrameModel
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
-from serve.answering import Answerer, Challenge, How, Upload
+from serve.answering import Answerer, Challenge, How
 from serve.api import make_api
 from serve.batching import MOST_TILES
 from serve.http.middleware import set_up_logs
@@ -97,12 +98,12 @@ class Service:
         model.look([np.zeros((NETWORK_PX, NETWORK_PX), np.uint8)] * MOST_TILES, with_features=True)
         return model
 
-    async def _draw(self, upload: Upload, how: How, prediction: Prediction) -> bytes:
+    async def _draw(self, image: ImageFile, how: How, prediction: Prediction) -> bytes:
         assert self._overlays is not None
         said = prediction.models
         try:
             picture: bytes | DataError = await self._overlays.draw.remote(
-                upload.data, upload.name, how.page, how.pixel_um, said.classifier, said.regressor
+                image, how.page, how.pixel_um, said.classifier, said.regressor
             )
         except Exception as error:  # of the registry, or of the process that draws
             log.exception("an overlay of %s and %s failed", said.classifier, said.regressor)

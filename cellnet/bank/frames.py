@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.config.choices import Split
-from cellnet.images.file import decode
+from cellnet.images.file import ImageFile
 from cellnet.store.objects import Store
 
 
@@ -45,4 +45,4 @@ class Frame:
 
 def read_pixels(store: Store, frame: Frame) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
-    return decode(store.get(f"pixels/{frame.frame}.png"), name=frame.source)
+    return ImageFile(frame.source, store.get(f"pixels/{frame.frame}.png")).decode()

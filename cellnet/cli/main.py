@@ -854,7 +854,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
     )
     if job.kept:
-        say(f"{len(job.kept):,} of {len(job.sources):,} images were predicted before, and are in {arguments.out}")
+        say(f"{len(job.kept):,} of {len(job.files):,} images were predicted before, and are in {arguments.out}")
     said = _print_predictions(job, arguments)
     say(f"{counted(said['good'], 'image')} predicted, {said['bad']} not")
     if said["assumed"]:
@@ -875,7 +875,7 @@ def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str
     """Print each prediction as it comes, and count what they come to."""
     show = _print_json if arguments.json else _csv_printer() if arguments.csv else _print_prediction
     said: Counter[str] = Counter()
-    meter = Meter(len(job.sources) - len(job.kept), sys.stderr, noun="images")
+    meter = Meter(len(job.files) - len(job.kept), sys.stderr, noun="images")
     try:
         with contextlib.closing(job.run()) as predictions:
             for prediction in predictions:

@@ -25,11 +25,13 @@ KERNELS: Final[dict[Kernel, tuple[tuple[float, ...], ...] | None]] = {
     "unsharp": ((-1 / 16, -2 / 16, -1 / 16), (-2 / 16, 28 / 16, -2 / 16), (-1 / 16, -2 / 16, -1 / 16)),
     "gaussian": ((1 / 16, 2 / 16, 1 / 16), (2 / 16, 4 / 16, 2 / 16), (1 / 16, 2 / 16, 1 / 16)),
 }
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+"""Grey, as recorded, (H, W)."""
 MAX_PIXELS: Final = 100_000_000
 """Largest image that is decoded (10,000 × 10,000); the header is read first."""
 
 
-def stretch(image_HW: NDArray[np.uint8] | NDArray[np.uint16], rule: Intensity) -> NDArray[np.uint8]:
+def stretch(image_HW: Pixels, rule: Intensity) -> NDArray[np.uint8]:
     """Grey values 0..255 of a whole frame by the bank's intensity rule; values beyond it saturate."""
     if rule.rule == "percentile":
         low, high = percentiles(image_HW, rule.low, rule.high)
@@ -41,17 +43,17 @@ def stretch(image_HW: NDArray[np.uint8] | NDArray[np.uint16], rule: Intensity) -
     return table[image_HW]
 
 
-def percentiles(image_HW: NDArray[np.uint8] | NDArray[np.uint16], *percents: float) -> list[float]:
+def percentiles(image_HW: Pixels, *percents: float) -> list[float]:
     """What np.percentile gives, to the bit, from a count of every grey value: several times faster than sorting."""
     pixels_up_to = np.bincount(image_HW.ravel()).cumsum()
-    found = []
+    values = []
     for percent in percents:
         place = (image_HW.size - 1) * (percent / 100)
         below, above = np.searchsorted(pixels_up_to, [int(place), math.ceil(place)], side="right").tolist()
         part = place % 1
         # NumPy counts from the nearer value, and so must this to round alike.
-        found.append(below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part))
-    return found
+        values.append(below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part))
+    return values
 
 
 def apply_kernel(image_HW: NDArray[np.uint8], name: Kernel) -> NDArray[np.uint8]:

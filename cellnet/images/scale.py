@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cellnet.config.train import Preprocess
 from cellnet.errors import DataError
-from cellnet.images.pixels import MAX_PIXELS, stretch
+from cellnet.images.pixels import MAX_PIXELS, Pixels, stretch
 
 
 def rescale(image_HW: NDArray[Any], factor: float) -> NDArray[Any]:
@@ -39,9 +39,7 @@ def factor_between(pixel_um: float | None, trained_um: float | None) -> float:
     return 1.0 if abs(factor - 1) < 0.02 else factor
 
 
-def frame_at_scale(
-    image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None, preprocess: Preprocess
-) -> tuple[NDArray[np.uint8], float]:
+def frame_at_scale(image_HW: Pixels, pixel_um: float | None, preprocess: Preprocess) -> tuple[NDArray[np.uint8], float]:
     """The frame in grey values 0..255 at the training frames' magnification, and the factor it was resized by.
 
     The factor is 1 when either pixel size is not known. Raises DataError for pixel sizes too far apart.

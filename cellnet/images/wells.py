@@ -46,5 +46,5 @@ def well_of(name: str) -> Well | None:
     """
     if match := _HARMONY.search(name):
         return well_at(int(match[1]), int(match[2]))
-    found = [well_at(ROWS.index(letter) + 1, int(number)) for letter, number in _WORD.findall(name)]
-    return next((well for well in reversed(found) if well is not None), None)
+    wells = [well_at(ROWS.index(letter) + 1, int(number)) for letter, number in _WORD.findall(name)]
+    return next((well for well in reversed(wells) if well is not None), None)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import ConfigError, DataError
-from cellnet.images.file import SUFFIXES
+from cellnet.images.file import SUFFIXES, ImageFile
 from cellnet.images.wells import Well, well_at, well_of
-from cellnet.readers import SourceFrame, harmony, number_of, read_csv
+from cellnet.readers import harmony, number_of, read_csv
 from cellnet.store.objects import Store
 from cellnet.store.place import open_store
 
@@ -30,9 +30,10 @@ GIVE: Final = "give images, folders of them, a Harmony export, a manifest.csv or
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ListedFile:
     """An image file to predict, and what is known of it before it is read."""
 
+    image: ImageFile
     place: str
     """An absolute path, or s3://bucket/key."""
     name: str
@@ -60,44 +61,35 @@ class Source:
         """Another one where the file, or what is known of it, is another."""
         return f"{self.size}-{self.modified}-{self.pixel_um}-{self.problem}"
 
-    def read(self, endpoint_url: str | None) -> bytes:
-        """The file. Raises DataError for one that cannot be read or is too large, which is then not read."""
+    def read(self) -> ImageFile:
+        """The file in memory. Raises DataError for one that cannot be read or is too large, which is then not read."""
         if self.problem:
             raise DataError(self.problem)
-        if self.place.startswith(S3):
-            bucket, _, key = self.place.removeprefix(S3).partition("/")
-            return _bucket(bucket, endpoint_url).get(key, limit=MOST_BYTES)
-        try:
-            with open(self.place, "rb") as file:
-                if os.fstat(file.fileno()).st_size > MOST_BYTES:
-                    raise DataError(f"over {MOST_BYTES // 10**9} GB, so it was not read; cut it, or save single pages")
-                return file.read()
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}") from error
+        return self.image.in_memory(MOST_BYTES)
 
 
-def find_sources(
+def list_files(
     given: Sequence[str | Path],
     *,
     channel: str | None = None,
     endpoint_url: str | None = None,
     but: Container[str] = (),
-) -> list[Source]:
+) -> list[ListedFile]:
     """Every image of what is given, each once, in order, but those at the places `but`.
 
     Raises DataError for what is not there, for no image at all, and where a Harmony export has several channels of
     transmitted light and none is named; ConfigError for a channel that nothing has a use for.
     """
-    found: dict[str, Source] = {}
+    by_place: dict[str, ListedFile] = {}
     for argument in given:
-        for source in _sources(str(argument), channel, endpoint_url):
-            if source.place not in but:
-                found.setdefault(source.place, source)
-    if not found:
+        for file in _list(str(argument), channel, endpoint_url):
+            if file.place not in but:
+                by_place.setdefault(file.place, file)
+    if not by_place:
         raise DataError(f"no {', '.join(sorted(SUFFIXES))} file in {', '.join(map(str, given))}")
-    if channel is not None and not any(source.exported for source in found.values()):
+    if channel is not None and not any(file.exported for file in by_place.values()):
         raise ConfigError("--channel is for Harmony exports, and none is among what was given; leave it out")
-    return list(found.values())
+    return list(by_place.values())
 
 
 def plate_names(folders: Iterable[str]) -> dict[str, str]:
@@ -114,13 +106,13 @@ def plate_names(folders: Iterable[str]) -> dict[str, str]:
     return {folder: "/".join(path) for folder, path in parts.items()}
 
 
-def _sources(given: str, channel: str | None, endpoint_url: str | None) -> Iterator[Source]:
+def _list(given: str, channel: str | None, endpoint_url: str | None) -> Iterator[ListedFile]:
     """The images of one argument."""
     if given.startswith(S3):
-        found = list(_of_s3(given, endpoint_url))
-        if not found:
+        files = list(_of_s3(given, endpoint_url))
+        if not files:
             raise DataError(f"{given} is no image, and there is none below it; {GIVE}")
-        yield from found
+        yield from files
     elif os.path.isdir(given):
         yield from _of_folder(Path(given), channel)
     elif not os.path.isfile(given):
@@ -133,7 +125,7 @@ def _sources(given: str, channel: str | None, endpoint_url: str | None) -> Itera
         yield _file(str(Path(given)))
 
 
-def _of_folder(folder: Path, channel: str | None) -> Iterator[Source]:
+def _of_folder(folder: Path, channel: str | None) -> Iterator[ListedFile]:
     if (folder / MANIFEST).is_file():
         yield from _of_manifest(folder / MANIFEST)
         return
@@ -151,15 +143,18 @@ def _of_folder(folder: Path, channel: str | None) -> Iterator[Source]:
             yield _file(str(folder / entry.name), entry.stat())
 
 
-def _of_export(export: Path, channel: str | None) -> Iterator[Source]:
-    for frame in harmony.read_images(export, channel):
-        plate, _, well = (frame.group or "").rpartition("/")
+def _of_export(export: Path, channel: str | None) -> Iterator[ListedFile]:
+    for plane in harmony.read_images(export, channel):
+        plate, _, well = (plane.group or "").rpartition("/")
         row, column = (int(part) for part in re.findall(r"\d+", well))
-        folder = shown(f"{frame.path.parent.absolute()}/{plate}")
-        yield replace(_of_frame(frame), folder=folder, well=well_at(row, column), exported=True)
+        folder = shown(f"{Path(plane.image.place).parent.absolute()}/{plate}")
+        yield replace(
+            _file(plane.image.place), folder=folder, well=well_at(row, column), exported=True,
+            pixel_um=plane.pixel_um, problem=plane.problem,
+        )  # fmt: skip
 
 
-def _of_manifest(manifest: Path) -> Iterator[Source]:
+def _of_manifest(manifest: Path) -> Iterator[ListedFile]:
     rows = read_csv(manifest, ("image",), numbers=("pixel_um",))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
@@ -169,15 +164,10 @@ def _of_manifest(manifest: Path) -> Iterator[Source]:
             problem = "the manifest names no image in this row"
         elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
             problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
-        yield _of_frame(SourceFrame(path=manifest.parent / row["image"], pixel_um=pixel_um, problem=problem))
+        yield replace(_file(str(manifest.parent / row["image"])), pixel_um=pixel_um, problem=problem)
 
 
-def _of_frame(frame: SourceFrame) -> Source:
-    """What a reader found."""
-    return replace(_file(str(frame.path)), pixel_um=frame.pixel_um, problem=frame.problem)
-
-
-def _file(path: str, status: os.stat_result | None = None) -> Source:
+def _file(path: str, status: os.stat_result | None = None) -> ListedFile:
     place, name = os.path.abspath(path), os.path.basename(path)
     size, modified = 0, ""
     try:
@@ -185,13 +175,13 @@ def _file(path: str, status: os.stat_result | None = None) -> Source:
         size, modified = status.st_size, str(status.st_mtime_ns)
     except (OSError, ValueError):
         pass  # said when it is read
-    return Source(
-        place=place, name=shown(path), folder=shown(os.path.dirname(place)), size=size, modified=modified,
-        well=well_of(name),
+    return ListedFile(
+        image=ImageFile(shown(name), Path(place)), place=place, name=shown(path), folder=shown(os.path.dirname(place)),
+        size=size, modified=modified, well=well_of(name),
     )  # fmt: skip
 
 
-def _of_s3(uri: str, endpoint_url: str | None) -> Iterator[Source]:
+def _of_s3(uri: str, endpoint_url: str | None) -> Iterator[ListedFile]:
     """The image of that key, or all below it."""
     bucket, _, key = uri.removeprefix(S3).partition("/")
     store = _bucket(bucket, endpoint_url)
@@ -205,10 +195,15 @@ def _of_s3(uri: str, endpoint_url: str | None) -> Iterator[Source]:
             )  # fmt: skip
         if entry.key == key if single else _is_image(name):
             place = f"{store.uri}/{entry.key}"
-            yield Source(
-                place=place, name=shown(place), folder=shown(f"{bucket}/{folder}"), size=entry.size,
+            yield ListedFile(
+                image=ImageFile(shown(name), functools.partial(_fetch, bucket, endpoint_url, entry.key)), place=place,
+                name=shown(place), folder=shown(f"{bucket}/{folder}"), size=entry.size,
                 modified=f"{entry.modified:f}", well=well_of(name),
             )  # fmt: skip
+
+
+def _fetch(bucket: str, endpoint_url: str | None, key: str, most: int) -> bytes:
+    return _bucket(bucket, endpoint_url).get(key, limit=most)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,6 +1,6 @@
-"""How images come in: each reader turns a source into `SourceFrame`s. Adding one is adding a file.
+"""How images come in: each reader turns a source into `LabelledFile`s. Adding one is adding a file.
 
-A reader is a module with `accepts(source) -> bool`, `read(source, options) -> list[SourceFrame]` and `TAKES`, the
+A reader is a module with `accepts(source) -> bool`, `read(source, options) -> list[LabelledFile]` and `TAKES`, the
 options that concern it. It looks at tables and names, not at pixels: decoding happens later, in parallel, one frame
 at a time.
 """
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
-from cellnet.images.file import Pages, choose_pages
+from cellnet.images.file import ImageFile, Pages
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceFrame:
+class LabelledFile:
     """One image file and what its source says of it; None where that is not known."""
 
-    path: Path
+    image: ImageFile
     lineage: str | None = None
     count: float | None = None
     centres: tuple[tuple[float, float], ...] | None = None
@@ -29,12 +29,10 @@ class SourceFrame:
     group: str | None = None
     """What must stay on one side of a split: a well, a plate, a recording series."""
     pixel_um: float | None = None
-    mask: Path | None = None
+    mask: ImageFile | None = None
     """An image of the cells, each a number of its own, from which count and centres are taken at import."""
-    page: int | None = None
-    """Which page of a file of several, from 1; None where the file is a single image."""
     problem: str | None = None
-    """Why this frame cannot be taken, when the source itself is wrong about it."""
+    """Why this file cannot be taken, when the source itself is wrong about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +117,8 @@ def matched(pattern: str | None, name: str, what: str) -> str | None:
 KNOWN = "a manifest.csv, a folder of LINEAGE/*.png, images/ and masks/, a COCO .json or a Harmony export"
 
 
-def read_source(source: Path, options: Options | None = None) -> list[SourceFrame]:
-    """Every frame of a source. Raises DataError when no reader knows it, or it has no use for an option."""
+def read_source(source: Path, options: Options | None = None) -> list[LabelledFile]:
+    """Every image of a source. Raises DataError when no reader knows it, or it has no use for an option."""
     from cellnet.readers import coco, folder, harmony, manifest, masks
 
     if not source.exists():
@@ -131,21 +129,20 @@ def read_source(source: Path, options: Options | None = None) -> list[SourceFram
         if reader.accepts(source):
             if useless := sorted(given - reader.TAKES - {"page"}):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")
-            frames: list[SourceFrame] = reader.read(source, options)
-            return [page for frame in frames for page in _pages(frame, options.page)] if options.page else frames
+            files: list[LabelledFile] = reader.read(source, options)
+            return [page for file in files for page in _choose_pages(file, options.page)] if options.page else files
     raise DataError(f"{source} is none of these: {KNOWN}")
 
 
-def _pages(frame: SourceFrame, wanted: Pages) -> list[SourceFrame]:
-    """The frame's chosen pages, of one group."""
+def _choose_pages(file: LabelledFile, wanted: Pages) -> list[LabelledFile]:
+    """The file's chosen pages, of one group; what cannot be read is set aside when it is."""
     try:
-        with frame.path.open("rb") as file:
-            chosen = choose_pages(file, wanted, name=frame.path.name)
-    except OSError:
-        return [frame]  # set aside when it is read
+        pages = file.image.pages(wanted)
     except DataError as error:
-        return [replace(frame, problem=str(error).removeprefix(f"{frame.path.name}: "))]
-    if len(chosen) > 1 and (frame.count is not None or frame.mask is not None):
-        reason = f"its count is that of one image, but it holds {len(chosen)} pages; choose one of them"
-        return [replace(frame, problem=reason)]
-    return [replace(frame, page=page, group=frame.group or (str(frame.path) if page else None)) for page in chosen]
+        return [replace(file, problem=str(error).removeprefix(f"{file.image.name}: "))]
+    if len(pages) > 1 and (file.count is not None or file.mask is not None):
+        reason = f"its count is that of one image, but it holds {len(pages)} pages; choose one of them"
+        return [replace(file, problem=reason)]
+    return [
+        replace(file, image=page, group=file.group or (None if page.page is None else page.place)) for page in pages
+    ]

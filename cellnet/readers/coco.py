@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, is_file, matched
+from cellnet.images.file import ImageFile
+from cellnet.readers import LabelledFile, Options, is_file, matched
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +29,13 @@ def accepts(source: Path) -> bool:
     return source.is_file() and source.suffix.lower() == ".json"
 
 
-def read(source: Path, options: Options) -> list[SourceFrame]:
-    """A frame an image. Raises DataError for what is not COCO, or a pattern that is not one."""
-    found = _load(source)
-    images, annotations = _items(found, "images", source), _items(found, "annotations", source)
+def read(source: Path, options: Options) -> list[LabelledFile]:
+    """Every image that is listed. Raises DataError for what is not COCO, or a pattern that is not one."""
+    document = _load(source)
+    images, annotations = _items(document, "images", source), _items(document, "annotations", source)
     if not images:
         raise DataError(f"{source} lists no images; export the annotations again")
-    names = {_id(item.get("id")): str(item.get("name")) for item in _items(found, "categories", source)}
+    names = {_id(item.get("id")): str(item.get("name")) for item in _items(document, "categories", source)}
     of_image: dict[str, list[Item]] = {_id(image.get("id")): [] for image in images}
     cells = [annotation for annotation in annotations if _id(annotation.get("iscrowd") or 0) == "0"]
     known = [cell for cell in cells if _id(cell.get("image_id")) in of_image]
@@ -46,19 +47,19 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
         of_image[_id(cell["image_id"])].append(cell)
     files = {path.name: path for path in source.parent.rglob("*") if path.is_file()}
     categories = names if len(names) > 1 else {}
-    return [_frame(source, image, of_image[_id(image.get("id"))], files, categories, options) for image in images]
+    return [_label(source, image, of_image[_id(image.get("id"))], files, categories, options) for image in images]
 
 
 def _load(source: Path) -> Item:
     if source.stat().st_size > MAX_BYTES:
         raise DataError(f"{source} is over {MAX_BYTES // 10**9} GB; split it by image")
     try:
-        found = json.loads(source.read_text(encoding="utf-8-sig"), object_hook=_without_outline)
+        document = json.loads(source.read_text(encoding="utf-8-sig"), object_hook=_without_outline)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{source} is not readable as JSON ({error}); export it again") from error
-    if not isinstance(found, dict) or not {"images", "annotations"} <= set(found):
+    if not isinstance(document, dict) or not {"images", "annotations"} <= set(document):
         raise DataError(f"{source} is not COCO: it needs 'images' and 'annotations'")
-    return found
+    return document
 
 
 def _without_outline(item: Item) -> Item:
@@ -73,18 +74,18 @@ def _id(number: object) -> str:
     return str(int(number) if isinstance(number, float) and number.is_integer() else number)
 
 
-def _items(found: Item, key: str, source: Path) -> list[Item]:
+def _items(document: Item, key: str, source: Path) -> list[Item]:
     """The entries of a part, which is a list, or a dict by id."""
-    part = found.get(key) or []
+    part = document.get(key) or []
     items = list(part.values()) if isinstance(part, dict) else part
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise DataError(f"{source}: {key!r} is not a list of objects; export it again")
     return [{"id": number} | item for number, item in zip(part, items, strict=True)] if items is not part else items
 
 
-def _frame(
+def _label(
     source: Path, image: Item, cells: list[Item], files: dict[str, Path], categories: dict[str, str], options: Options
-) -> SourceFrame:
+) -> LabelledFile:
     name = str(image.get("file_name", "")).replace("\\", "/")
     path = source.parent / name
     if not is_file(path) or not path.resolve().is_relative_to(source.parent.resolve()):
@@ -99,8 +100,8 @@ def _frame(
         problem = "the file is missing"
     elif len(kinds) > 1:
         problem = f"its cells are of several categories: {', '.join(sorted(kinds))}"
-    return SourceFrame(
-        path=path,
+    return LabelledFile(
+        image=ImageFile.at(path),
         lineage=lineage or next(iter(kinds), None),
         count=float(len(cells)),
         centres=known if len(known) == len(cells) else None,

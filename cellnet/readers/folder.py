@@ -6,8 +6,8 @@ A `counts.csv` in it (image,count; the image as LINEAGE/NAME or NAME) gives coun
 from pathlib import Path
 
 from cellnet.errors import DataError
-from cellnet.images.file import SUFFIXES
-from cellnet.readers import Options, SourceFrame, number_of, read_csv
+from cellnet.images.file import SUFFIXES, ImageFile
+from cellnet.readers import LabelledFile, Options, number_of, read_csv
 
 TAKES: frozenset[str] = frozenset()
 
@@ -17,28 +17,28 @@ def accepts(source: Path) -> bool:
     return source.is_dir()
 
 
-def read(source: Path, options: Options) -> list[SourceFrame]:
-    """A frame an image file, its lineage the name of its folder. Raises DataError when there is none."""
+def read(source: Path, options: Options) -> list[LabelledFile]:
+    """Every image file, its lineage the name of its folder. Raises DataError when there is none."""
     table = source / "counts.csv"
     rows = read_csv(table, ("image", "count"), numbers=("count",)) if table.is_file() else []
     counts = {row["image"]: row["count"] for row in rows}
-    frames = [
-        _frame(path, folder.name, counts)
+    files = [
+        _label(path, folder.name, counts)
         for folder in sorted(path for path in source.iterdir() if path.is_dir())
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in SUFFIXES
     ]
-    if not frames:
+    if not files:
         raise DataError(f"{source} holds no LINEAGE/*.png; put each lineage's images in a folder of its name")
-    return frames
+    return files
 
 
-def _frame(path: Path, lineage: str, counts: dict[str, str]) -> SourceFrame:
+def _label(path: Path, lineage: str, counts: dict[str, str]) -> LabelledFile:
     said = counts.get(f"{lineage}/{path.name}", counts.get(path.name, ""))
     count = number_of(said)
     wrong = bool(said) and (count is None or count < 0)
-    return SourceFrame(
-        path=path,
+    return LabelledFile(
+        image=ImageFile.at(path),
         lineage=lineage,
         count=count,
         problem=f"the count {said!r} in counts.csv is not a number of cells" if wrong else None,

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, is_file, number_of, read_csv
+from cellnet.images.file import ImageFile
+from cellnet.readers import LabelledFile, Options, is_file, number_of, read_csv
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ def accepts(source: Path) -> bool:
     return _find_index(source) is not None
 
 
-def read(source: Path, options: Options) -> list[SourceFrame]:
-    """A frame a field, of the one transmitted-light channel or the one that is named.
+def read(source: Path, options: Options) -> list[LabelledFile]:
+    """An image a field, of the one transmitted-light channel or the one that is named.
 
     Raises DataError for an unreadable index or table, or when a channel, layer or population must be named.
     """
@@ -61,13 +62,13 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
     root = index.parent.parent if index.parent.name.lower() == "images" else index.parent
     lineages = _lineages(root, options)
     counts = _counts(root, plate, chosen, options)
-    return [_frame(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())]
+    return [_label(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())]
 
 
-def read_images(source: Path, channel: str | None) -> list[SourceFrame]:
-    """The same frames, of which nothing is known but where they are: layouts and tables of results are not read."""
+def read_images(source: Path, channel: str | None) -> list[LabelledFile]:
+    """The same images, of which nothing is known but where they are: layouts and tables of results are not read."""
     index, plate, chosen = _chosen(source, channel)
-    return [_frame(index.parent, plate, field, facts, {}, {}) for field, facts in sorted(chosen.items())]
+    return [_label(index.parent, plate, field, facts, {}, {}) for field, facts in sorted(chosen.items())]
 
 
 def _chosen(source: Path, channel: str | None) -> tuple[Path, str, dict[Field, dict[str, str]]]:
@@ -128,9 +129,9 @@ def _of_channel(planes: list[dict[str, str]], wanted: str | None, index: Path) -
     if wanted is None and len(transmitted) == 1:
         wanted = transmitted[0]
     if wanted is None:
-        found = "several channels" if transmitted else "no channel"
+        seen = "several channels" if transmitted else "no channel"
         names = ", ".join(repr(name) for name in transmitted or types)
-        raise DataError(f"{index} has {found} of transmitted light; choose one with --channel: {names}")
+        raise DataError(f"{index} has {seen} of transmitted light; choose one with --channel: {names}")
     if wanted not in types:
         raise DataError(f"{index} has no channel {wanted!r}; it has {', '.join(map(repr, types))}")
     return [plane for plane in planes if plane.get("ChannelName", "") == wanted]
@@ -151,14 +152,14 @@ def _middle_planes(planes: list[dict[str, str]]) -> dict[Field, dict[str, str]]:
     }
 
 
-def _frame(
+def _label(
     folder: Path,
     plate: str,
     field: Field,
     facts: dict[str, str],
     lineages: dict[Well, str],
     counts: dict[Field, _Counts],
-) -> SourceFrame:
+) -> LabelledFile:
     path = folder / facts["URL"]
     known = counts.get(field)
     problem = None
@@ -168,8 +169,8 @@ def _frame(
         problem = f"Harmony marks it as {facts['State']!r}"
     elif not is_file(path):
         problem = "the file is missing"
-    return SourceFrame(
-        path=path,
+    return LabelledFile(
+        image=ImageFile.at(path),
         lineage=lineages.get(field[:2]),
         count=known.count if known else None,
         centres=known.centres if known else None,
@@ -249,7 +250,7 @@ def _counts(root: Path, plate: str, fields: dict[Field, dict[str, str]], options
 
 def _tables(root: Path, plate: str) -> dict[Path, tuple[str, ...]]:
     """The plate's tables of results, and the evaluation that each is of; one warning for all that are left out."""
-    found, left_out = {}, []
+    tables, left_out = {}, []
     for path in sorted([*root.rglob("Objects_Population - *.txt"), *root.rglob(WELLS)]):
         about = _about(path)
         if about is None:
@@ -257,18 +258,18 @@ def _tables(root: Path, plate: str) -> dict[Path, tuple[str, ...]]:
         elif about.get("Plate Name", plate) != plate:
             left_out.append(f"{path} is of the plate {about['Plate Name']!r}, the images are of {plate!r}")
         else:
-            found[path] = tuple(about.get(key, "") for key in ("Measurement", "Evaluation"))
+            tables[path] = tuple(about.get(key, "") for key in ("Measurement", "Evaluation"))
     if left_out:
         logger.warning("%d tables of results are left out; the first: %s", len(left_out), left_out[0])
-    return found
+    return tables
 
 
 def _choose(names: list[str], wanted: str | None, where: Path) -> str:
     if wanted is None and len(names) == 1:
         return names[0]
     if wanted not in names:
-        found = "objects of several populations" if wanted is None else f"no population {wanted!r}"
-        raise DataError(f"{where} has {found}; choose one with --population: {', '.join(names)}")
+        seen = "objects of several populations" if wanted is None else f"no population {wanted!r}"
+        raise DataError(f"{where} has {seen}; choose one with --population: {', '.join(names)}")
     return wanted
 
 
@@ -311,26 +312,26 @@ def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path |
     A field without a row has no cell where the table of wells, `results`, says that all fields of the well were
     analysed; else its count is not known.
     """
-    found: dict[Field, list[tuple[float, float] | None]] = defaultdict(list)
+    of_field: dict[Field, list[tuple[float, float] | None]] = defaultdict(list)
     planes = set()
     try:
         for row in _rows(path):
             x, y = number_of(row.get("X", "")), number_of(row.get("Y", ""))
             field = (int(row["Row"]), int(row["Column"]), int(row["Field"]), _time(row))
-            found[field].append(None if x is None or y is None else (x, y))
+            of_field[field].append(None if x is None or y is None else (x, y))
             planes.add(row.get("Plane"))
     except (KeyError, ValueError) as error:
         raise DataError(f"{path}: a row gives no Row, Column and Field; export it again") from error
-    if not _fits(path, fields, times={field[3] for field in found}, planes=planes):
+    if not _fits(path, fields, times={field[3] for field in of_field}, planes=planes):
         return {}
-    empty = _all_analysed(results, fields) - found.keys() if results else set()
-    if unknown := fields.keys() - found.keys() - empty:
+    empty = _all_analysed(results, fields) - of_field.keys() if results else set()
+    if unknown := fields.keys() - of_field.keys() - empty:
         logger.warning(
             "%s has no object in %d of %d fields, and no %s says that all fields of their wells were analysed; "
             "their counts are not known",
             path, len(unknown), len(fields), WELLS,
         )  # fmt: skip
-    objects = {field: found.get(field, []) for field in fields if field in found or field in empty}
+    objects = {field: of_field.get(field, []) for field in fields if field in of_field or field in empty}
     centres = {field: [centre for centre in held if centre is not None] for field, held in objects.items()}
     outside = sum(not _inside(fields[field], centre) for field, held in centres.items() for centre in held)
     if outside:

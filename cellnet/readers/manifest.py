@@ -8,7 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, is_file, number_of, read_csv
+from cellnet.images.file import ImageFile
+from cellnet.readers import LabelledFile, Options, is_file, number_of, read_csv
 
 TAKES: frozenset[str] = frozenset()
 COLUMNS = ("image", "lineage", "count", "group")
@@ -19,14 +20,14 @@ def accepts(source: Path) -> bool:
     return source.suffix.lower() == ".csv" or (source / "manifest.csv").is_file()
 
 
-def read(source: Path, options: Options) -> list[SourceFrame]:
-    """A frame a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
+def read(source: Path, options: Options) -> list[LabelledFile]:
+    """An image a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
     manifest = source / "manifest.csv" if source.is_dir() else source
     rows = read_csv(manifest, COLUMNS, numbers=("count", "pixel_um"))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
     centres = _centres(manifest.parent / "points.csv")
-    return [_frame(manifest, row, centres) for row in rows]
+    return [_label(manifest, row, centres) for row in rows]
 
 
 def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
@@ -42,7 +43,7 @@ def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
     return points
 
 
-def _frame(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None) -> SourceFrame:
+def _label(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None) -> LabelledFile:
     path = manifest.parent / row["image"]
     count = number_of(row["count"])
     points = None
@@ -61,8 +62,8 @@ def _frame(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[fl
         problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
     elif points is not None and count != len(points):
         problem = f"the count is {count:g}, but points.csv has {len(points)} points"
-    return SourceFrame(
-        path=path,
+    return LabelledFile(
+        image=ImageFile.at(path),
         lineage=row["lineage"] or None,
         count=count,
         centres=points,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
-from cellnet.images.file import SUFFIXES
-from cellnet.readers import Options, SourceFrame, matched
+from cellnet.images.file import SUFFIXES, ImageFile
+from cellnet.readers import LabelledFile, Options, matched
 
 TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})
 
@@ -19,8 +19,8 @@ def accepts(source: Path) -> bool:
     return (source / "images").is_dir() and (source / "masks").is_dir()
 
 
-def read(source: Path, options: Options) -> list[SourceFrame]:
-    """A frame an image. Raises DataError for none, for two of one name, and for a mask without an image."""
+def read(source: Path, options: Options) -> list[LabelledFile]:
+    """Every image with its mask. Raises DataError for none, for two of one name, and for a mask without an image."""
     images = _by_stem(source / "images")
     masks = _by_stem(source / "masks")
     if not images:
@@ -28,11 +28,11 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
     if strays := sorted(masks.keys() - images.keys()):
         raise DataError(f"{masks[strays[0]]} is the mask of no image ({len(strays)} such); name both alike")
     return [
-        SourceFrame(
-            path=path,
+        LabelledFile(
+            image=ImageFile.at(path),
             lineage=matched(options.lineage_pattern, path.name, "lineage"),
             group=matched(options.group_pattern, path.name, "group"),
-            mask=masks.get(stem),
+            mask=ImageFile.at(masks[stem]) if stem in masks else None,
         )
         for stem, path in images.items()
     ]
@@ -40,8 +40,8 @@ def read(source: Path, options: Options) -> list[SourceFrame]:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     """The image files by their names without suffix."""
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and path != found.setdefault(path.stem, path):
-            raise DataError(f"{found[path.stem]} and {path.name} have one name; keep one of them")
-    return found
+        if path.suffix.lower() in SUFFIXES and path != images.setdefault(path.stem, path):
+            raise DataError(f"{images[path.stem]} and {path.name} have one name; keep one of them")
+    return images

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.images.wells import Well, well_of
 from cellnet.prediction.answers import Prediction
-from cellnet.prediction.sources import S3, Source, plate_names
+from cellnet.prediction.sources import S3, ListedFile, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
 from cellnet.reports.plates import draw_plate, summarise
 from cellnet.store.objects import Store
@@ -56,7 +56,7 @@ PART: Final = pa.schema([*SAID, ("place", pa.string()), ("stamp", pa.string()), 
 WELL: Final = pa.schema([("plate", pa.string()), ("well", pa.string()), ("row", pa.string()), ("column", pa.int64())])
 """`row` is a letter."""
 
-Said = tuple[Source, list[Prediction]]
+Said = tuple[ListedFile, list[Prediction]]
 """An image, and what is said of it: of its pages, where several were asked for."""
 
 
@@ -92,7 +92,7 @@ class Results:
         results._note(() if overwrite else pictures)
         return results
 
-    def done(self, sources: Iterable[Source]) -> dict[str, list[int]]:
+    def done(self, sources: Iterable[ListedFile]) -> dict[str, list[int]]:
         """The keys of images that are predicted already, with the rows to give `left`; those that failed are not."""
         stamps = {source.key: source.stamp for source in sources}
         rows: dict[str, list[int]] = defaultdict(list)
@@ -104,7 +104,7 @@ class Results:
                 failed |= set() if error is None else {place}
         return {place: found for place, found in rows.items() if place not in failed}
 
-    def left(self, source: Source, rows: Iterable[int]) -> list[Prediction]:
+    def left(self, source: ListedFile, rows: Iterable[int]) -> list[Prediction]:
         """What was said of an image, under the name that it has now."""
         found = [self._left.slice(row, 1).to_pylist()[0] for row in rows]
         return [prediction_of({**row, "image": source.name + row["page"]}) for row in found]
@@ -130,7 +130,7 @@ class Results:
             self._waiting = []
         self._kept_s = time.monotonic()
 
-    def finish(self, sources: Sequence[Source]) -> list[str]:
+    def finish(self, sources: Sequence[ListedFile]) -> list[str]:
         """Write the tables, and a picture of every plate of which two wells are known; gives where."""
         self.flush()
         table, of_rows = _in_order(_latest(self._tables), sources)
@@ -219,7 +219,7 @@ def _latest(tables: Sequence[pa.Table]) -> pa.Table:
     ).combine_chunks()
 
 
-def _in_order(table: pa.Table, sources: Sequence[Source]) -> tuple[pa.Table, list[Source]]:
+def _in_order(table: pa.Table, sources: Sequence[ListedFile]) -> tuple[pa.Table, list[ListedFile]]:
     """The rows of these images in their order, and the image of each row."""
     numbers = {source.key: number for number, source in enumerate(sources)}
     place_N = np.array([numbers.get(place, -1) for place in table.column("place").to_pylist()], np.int64)
@@ -228,7 +228,7 @@ def _in_order(table: pa.Table, sources: Sequence[Source]) -> tuple[pa.Table, lis
     return table.take(rows), [sources[number] for number in place_N[rows]]
 
 
-def _with_wells(table: pa.Table, of_rows: Sequence[Source], plates: Mapping[str, str]) -> pa.Table:
+def _with_wells(table: pa.Table, of_rows: Sequence[ListedFile], plates: Mapping[str, str]) -> pa.Table:
     """The rows under the images' names of now, with their wells where these are known."""
     pages = table.column("page").to_pylist()
     image = pa.array([source.name + page for source, page in zip(of_rows, pages, strict=True)], pa.string())
@@ -239,7 +239,7 @@ def _with_wells(table: pa.Table, of_rows: Sequence[Source], plates: Mapping[str,
     return table.select([*COLUMNS, *WELL.names, "probabilities", "place"])
 
 
-def _well_cells(source: Source, plates: Mapping[str, str]) -> dict[str, Any]:
+def _well_cells(source: ListedFile, plates: Mapping[str, str]) -> dict[str, Any]:
     if source.well is None:
         return {}
     well, plate = source.well, plates[source.folder]

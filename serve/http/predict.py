@@ -11,12 +11,13 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
 
 from cellnet.errors import DataError
+from cellnet.images.file import ImageFile
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.tables import csv_lines, row_of
-from serve.answering import Answerer, How, Upload
+from serve.answering import Answerer, How
 from serve.http.problems import problems
 from serve.http.schemas import Predictions
-from serve.http.uploads import FIELD, read_uploads
+from serve.http.uploads import FIELD, read_images
 
 
 class Asked(BaseModel):
@@ -76,7 +77,7 @@ _ANSWERS: Final = {
     **problems(401, 408, 413, 422, 503, 504),
 }
 
-Draw = Callable[[Upload, How, Prediction], Awaitable[bytes]]
+Draw = Callable[[ImageFile, How, Prediction], Awaitable[bytes]]
 """A picture of an image and its prediction."""
 
 
@@ -87,13 +88,13 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
         A bad image alone is a problem 422; among others it is an entry with `error`, and the others are answered.
         """
         how = answerer.how(request.state.request_id, pixel_um=asked.pixel_um, page=asked.page)
-        uploads = await read_uploads(request, answerer.limits)
+        images = await read_images(request, answerer.limits)
         if asked.overlay:
-            return await _drawn(uploads, how, answerer, draw)
-        if len(uploads) == 1:
-            said = await answerer.predict(uploads[0], how)
+            return await _drawn(images, how, answerer, draw)
+        if len(images) == 1:
+            said = await answerer.predict(images[0], how)
         else:
-            answered = await asyncio.gather(*(answerer.predict_or_say(upload, how) for upload in uploads))
+            answered = await asyncio.gather(*(answerer.predict_or_say(image, how) for image in images))
             said = [prediction for pages in answered for prediction in pages]
         bad = sum(one.error is not None for one in said)
         request.state.noted = {"images": len(said), "bad": bad, "models": [served.ref for served in how.models]}
@@ -116,15 +117,15 @@ def _csv(said: list[Prediction]) -> str:
     return "".join(csv_lines(row_of(prediction) for prediction in said))
 
 
-async def _drawn(uploads: list[Upload], how: How, answerer: Answerer, draw: Draw | None) -> Response:
+async def _drawn(images: list[ImageFile], how: How, answerer: Answerer, draw: Draw | None) -> Response:
     """The picture of the one image, with the versions that it shows in the header Cellnet-Models."""
     if draw is None:
         raise DataError("this service draws no overlays; start it without --no-overlays, or leave overlay out")
-    if len(uploads) != 1:
-        raise DataError(f"an overlay is of one image, and the request holds {len(uploads)}; send one at a time")
-    said = await answerer.predict(uploads[0], how)
+    if len(images) != 1:
+        raise DataError(f"an overlay is of one image, and the request holds {len(images)}; send one at a time")
+    said = await answerer.predict(images[0], how)
     if len(said) != 1:
-        raise DataError(f"{uploads[0].name}: an overlay is of one page, not of {len(said)}; choose: page, a number")
+        raise DataError(f"{images[0].name}: an overlay is of one page, not of {len(said)}; choose: page, a number")
     refs = [ref for ref in (said[0].models.classifier, said[0].models.regressor) if ref]
-    picture = await draw(uploads[0], how, said[0])
+    picture = await draw(images[0], how, said[0])
     return Response(picture, media_type="image/png", headers={"Cellnet-Models": ", ".join(refs)})

@@ -1,4 +1,4 @@
-"""The images of a request as named bytes, never more of them in memory than the limits allow."""
+"""The images of a request, unread, never more of them in memory than the limits allow."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -9,14 +9,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from cellnet.errors import DataError
-from serve.answering import Upload
+from cellnet.images.file import ImageFile
 from serve.limits import Limits, Share
 
 FIELD = "images"
 MAX_NAME = 200
 
 
-async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
+async def read_images(request: Request, limits: Limits) -> list[ImageFile]:
     """The images of a form's `images` fields, or the body itself as one image.
 
     A body of any type but multipart is taken for an image, since decoding tells better than a header does.
@@ -26,11 +26,11 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
         data = await read_body(request, limits)
         if not data:
             raise DataError("the request holds no image; send one as the body, or several as form fields 'images'")
-        return [Upload(_raw_name(request), data)]
+        return [ImageFile(_raw_name(request), data)]
     _check_length(request, limits)
     form = await _read_form(request, limits)
     try:
-        return await _form_uploads(form)
+        return await _read_files(form)
     finally:
         await form.close()
 
@@ -78,13 +78,15 @@ async def _read_form(request: Request, limits: Limits) -> FormData:
         raise DataError(f"the form is not readable: {error}"[:200]) from error
 
 
-async def _form_uploads(form: FormData) -> list[Upload]:
+async def _read_files(form: FormData) -> list[ImageFile]:
     files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
     chosen = [part for part in files if part.filename or part.size]  # browsers send an empty part for no choice
     if not chosen:
         others = ", ".join(sorted(set(form.keys()))) or "no fields"
         raise DataError(f"the form holds no files in fields 'images' (seen: {others:.200}); send at least one")
-    return [Upload(_clean(part.filename or "") or f"image {i}", await part.read()) for i, part in enumerate(chosen, 1)]
+    return [
+        ImageFile(_clean(part.filename or "") or f"image {i}", await part.read()) for i, part in enumerate(chosen, 1)
+    ]
 
 
 def _raw_name(request: Request) -> str:

@@ -16,13 +16,15 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from cellnet.errors import DataError, NotFoundError
+from cellnet.images.file import ImageFile
+from cellnet.images.pixels import Pixels
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.lineup import Lineup
-from serve.answering import Answerer, How, Upload
+from serve.answering import Answerer, How
 from serve.http.problems import problems
 from serve.http.uploads import read_body
 from serve.models import Served
-from serve.v2.tensors import HEADER, Image, InferenceRequest, InferenceResponse, Tensor, read_request, written
+from serve.v2.tensors import HEADER, InferenceRequest, InferenceResponse, Tensor, read_request, written
 
 WHOLE: Final = "cellnet"
 """The name of all models together."""
@@ -258,7 +260,7 @@ def _wanted(asked: InferenceRequest, model: Named) -> dict[str, bool]:
     }
 
 
-async def _said(images: list[Image], answerer: Answerer, how: How) -> list[Prediction]:
+async def _said(images: list[ImageFile] | list[Pixels], answerer: Answerer, how: How) -> list[Prediction]:
     """What the models say of each image. Raises DataError for the first that is not usable."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -268,10 +270,10 @@ async def _said(images: list[Image], answerer: Answerer, how: How) -> list[Predi
     return [task.result() for task in tasks]
 
 
-async def _of(name: str, image: Image, answerer: Answerer, how: How) -> Prediction:
-    if not isinstance(image, bytes):
+async def _of(name: str, image: ImageFile | Pixels, answerer: Answerer, how: How) -> Prediction:
+    if not isinstance(image, ImageFile):
         return await answerer.predict_pixels(image, name, how)
-    [said] = await answerer.predict(Upload(name, image), how)
+    [said] = await answerer.predict(image, how)
     return said
 
 

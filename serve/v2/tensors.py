@@ -12,11 +12,12 @@ import struct
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, FailFast, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from cellnet.errors import DataError
+from cellnet.images.file import ImageFile
+from cellnet.images.pixels import Pixels
 from serve.limits import Limits
 
 Item = TypeVar("Item")
@@ -35,8 +36,6 @@ def _encoded(text: str) -> str:
 Text = Annotated[str, AfterValidator(_encoded)]
 Few = Annotated[list[Item], FailFast()]
 Side = Annotated[int, Field(ge=1, lt=2**31)]
-Image = bytes | NDArray[np.uint8] | NDArray[np.uint16]
-"""A whole file, or grey pixels (H, W)."""
 
 
 class RequestParameters(BaseModel):
@@ -113,7 +112,7 @@ class Read(NamedTuple):
     """A request and its images."""
 
     asked: InferenceRequest
-    images: list[Image]
+    images: list[ImageFile] | list[Pixels]
 
 
 def read_request(body: bytes, json_length: str | None, limits: Limits) -> Read:
@@ -153,9 +152,11 @@ def written(
         if tensor.name in binary:
             parts.append(_packed(tensor))
             tensor.parameters, tensor.data = {"binary_data_size": len(parts[-1])}, None
-    told = {"models": ", ".join(refs)}
-    said = InferenceResponse(model_name=name, model_version=version, id=request_id, parameters=told, outputs=outputs)
-    text = said.model_dump_json(exclude_none=True).encode()
+    models = {"models": ", ".join(refs)}
+    response = InferenceResponse(
+        model_name=name, model_version=version, id=request_id, parameters=models, outputs=outputs
+    )
+    text = response.model_dump_json(exclude_none=True).encode()
     return b"".join([text, *parts]), len(text)
 
 
@@ -201,16 +202,16 @@ def _sizes(tensor: RequestInput) -> list[int]:
     )
 
 
-def _files(tensor: RequestInput, rest: memoryview, number_n: int) -> list[Image]:
+def _files(tensor: RequestInput, rest: memoryview, number_n: int) -> list[ImageFile]:
     if tensor.data is not None:
         return [_of_base64(text, i) for i, text in enumerate(_flat(tensor, number_n, str), 1)]
-    files: list[Image] = []
+    files: list[ImageFile] = []
     start = 0
     while start < len(rest) and len(files) < number_n:
         if start + 4 > len(rest):
             break
         end = start + 4 + struct.unpack_from("<I", rest, start)[0]
-        files.append(bytes(rest[start + 4 : end]))
+        files.append(ImageFile(f"image {len(files) + 1}", bytes(rest[start + 4 : end])))
         start = end
     if len(files) != number_n or start != len(rest):
         raise DataError(
@@ -220,14 +221,14 @@ def _files(tensor: RequestInput, rest: memoryview, number_n: int) -> list[Image]
     return files
 
 
-def _of_base64(text: str, number: int) -> bytes:
+def _of_base64(text: str, number: int) -> ImageFile:
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return ImageFile(f"image {number}", base64.b64decode("".join(text.split()), validate=True))
     except ValueError as error:
         raise DataError(f"image {number}: not base64 ({error}); in JSON a file is base64") from error
 
 
-def _frames(tensor: RequestInput, rest: memoryview, number_n: int, size_px: list[int]) -> list[Image]:
+def _frames(tensor: RequestInput, rest: memoryview, number_n: int, size_px: list[int]) -> list[Pixels]:
     dtype = np.dtype(np.uint8 if tensor.datatype == "UINT8" else "<u2")
     pixels_n = math.prod(size_px) * number_n
     if tensor.data is not None:

@@ -24,7 +24,7 @@ from sklearn.datasets import load_sample_images
 from cellnet.bank.bank import Bank
 from cellnet.certainty.familiarity import FAMILIARITY
 from cellnet.errors import DataError
-from cellnet.images.file import SUFFIXES, decode
+from cellnet.images.file import SUFFIXES, ImageFile
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.sample import write_sample
@@ -106,7 +106,7 @@ def strange(data: Path, out: Path) -> Iterator[tuple[str, Iterator[Image]]]:
     for export in sorted((data / "harmony").iterdir()):
         planes = sorted(path for path in export.rglob("*") if path.suffix.lower() in SUFFIXES)
         if planes:
-            yield f"Harmony {export.name}", (decode(path.read_bytes(), name=path.name) for path in planes[:MOST])
+            yield f"Harmony {export.name}", (ImageFile.at(path).decode() for path in planes[:MOST])
 
 
 def text(rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -133,7 +133,7 @@ def listed(manifest: Path, rng: np.random.Generator) -> Iterator[Image]:
         names = sorted({row["image"] for row in csv.DictReader(file)})
     for name in rng.permutation(names)[:MOST]:
         path = manifest.parent / name
-        yield decode(path.read_bytes(), name=path.name)
+        yield ImageFile.at(path).decode()
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from joblib import cpu_count
 
 from cellnet.certainty.familiarity import FAMILIARITY, fit_familiarity
 from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
-from cellnet.images.file import decode, pixel_size_um
+from cellnet.images.file import ImageFile
 from cellnet.networks.architectures import resolve
 from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.prediction.answers import combine
@@ -122,18 +122,19 @@ def batches_per_s(place: str, data: bytes) -> float:
     models = loaded(Registry.open(place))
 
     def predict() -> None:
-        cuts = [Cuts(decode(data, name="image"), pixel_size_um(data)) for _ in range(MOST_TILES)]
+        images = [ImageFile("image", data) for _ in range(MOST_TILES)]
+        cuts = [Cuts(image.decode(), image.pixel_um) for image in images]
         said = [model.predict_cuts([one.of(model) for one in cuts], batch=MOST_TILES) for model in models]
         for several in zip(*said, strict=True):
             answered = [model.answer_of(one) for model, one in zip(models, several, strict=True)]
             combine("image", answered).model_dump_json()
 
     predict()
-    started, images = time.perf_counter(), 0
+    started, images_n = time.perf_counter(), 0
     while time.perf_counter() < started + 4:
         predict()
-        images += MOST_TILES
-    return images / (time.perf_counter() - started)
+        images_n += MOST_TILES
+    return images_n / (time.perf_counter() - started)
 
 
 def in_process(registry: Registry, data: bytes) -> dict[str, float]:
@@ -141,7 +142,8 @@ def in_process(registry: Registry, data: bytes) -> dict[str, float]:
     models = loaded(registry)
 
     def predict() -> str:
-        said = answers(models, decode(data, name="image"), pixel_um=pixel_size_um(data))
+        image = ImageFile("image", data)
+        said = answers(models, image.decode(), pixel_um=image.pixel_um)
         return combine("image", said).model_dump_json()
 
     predict()

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import litserve
 from fastapi import FastAPI, Request, Response, UploadFile
 
-from cellnet.images.file import decode, pixel_size_um
+from cellnet.images.file import ImageFile
 from cellnet.prediction.answers import combine
 from cellnet.prediction.engines import load_model
 from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models
@@ -38,8 +38,8 @@ def serve_eager(registry: str, port: int) -> None:
 
     @api.post("/v1/predict")
     def predict(images: UploadFile) -> dict[str, Any]:
-        data = images.file.read()
-        said = answers(models, decode(data, name="image"), pixel_um=pixel_size_um(data))
+        image = ImageFile("image", images.file.read())
+        said = answers(models, image.decode(), pixel_um=image.pixel_um)
         return combine("image", said).model_dump()
 
     @api.get("/healthz")
@@ -60,8 +60,8 @@ class Counting(litserve.LitAPI):
         self.models = models_of(self.registry, "onnxruntime")
 
     def decode_request(self, request: Request) -> list[Cut]:
-        data = request["images"].file.read()
-        cuts = Cuts(decode(data, name="image"), pixel_size_um(data))
+        image = ImageFile("image", request["images"].file.read())
+        cuts = Cuts(image.decode(), image.pixel_um)
         return [cuts.of(model) for model in self.models]
 
     def batch(self, inputs: list[list[Cut]]) -> list[list[Cut]]:

@@ -15,8 +15,8 @@ import pytest
 from cellnet.bank.bank import Bank
 from cellnet.bank.prepare import prepare
 from cellnet.errors import CellnetError, ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
-from cellnet.images.file import encode_png
-from cellnet.readers import SourceFrame
+from cellnet.images.file import ImageFile, encode_png
+from cellnet.readers import LabelledFile
 from cellnet.registry.records import AliasMove, Card
 from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import verify
@@ -230,7 +230,8 @@ def test_a_bank_lives_in_either(place: str, tmp_path: Path) -> None:
     image_HW = np.random.default_rng(0).integers(0, 4096, (30, 40), np.uint16)
     path.write_bytes(encode_png(image_HW))
     bank, other = Bank.create(place), Bank.create(place)
-    frame = prepare(SourceFrame(path=path, lineage="A549", count=1.0, centres=((1.1, 2.2),)), bank.store)
+    file = LabelledFile(image=ImageFile.at(path), lineage="A549", count=1.0, centres=((1.1, 2.2),))
+    frame = prepare(file, bank.store)
     assert bank.add([frame]).added == 1
     assert other.add([frame]).known == 1  # learnt by losing the race for the table
     reopened = Bank.open(place)

@@ -17,8 +17,8 @@ from cellnet.bank.prepare import prepare, prepare_all
 from cellnet.bank.warnings import warnings_of
 from cellnet.config.bank import BankSettings, Intensity
 from cellnet.errors import ConfigError, DataError, NotFoundError
-from cellnet.images.file import encode_png
-from cellnet.readers import SourceFrame
+from cellnet.images.file import ImageFile, encode_png
+from cellnet.readers import LabelledFile
 from tests.factories import frame
 
 
@@ -29,7 +29,7 @@ def write_image(path: Path, seed: int, depth: type = np.uint8) -> Path:
 
 def take(bank: Bank, path: Path, **known: object) -> Imported:
     """Import one file."""
-    return bank.add([prepare(SourceFrame(path=path, **known), bank.store)])
+    return bank.add([prepare(LabelledFile(image=ImageFile.at(path), **known), bank.store)])
 
 
 def splits_of(bank: Bank) -> dict[str, str]:
@@ -176,7 +176,7 @@ def test_what_was_read_before_an_interruption_is_not_read_again(bank: Bank, tmp_
     pixels = np.random.default_rng(0).integers(0, 255, (2, 20, 32)).astype(np.uint8)
     for path, image_HW in zip(paths, pixels, strict=True):
         cv2.imwrite(str(path), image_HW)
-    sources = [SourceFrame(path=path, lineage="A549", centres=((1.5, 2.5),)) for path in paths]
+    sources = [LabelledFile(image=ImageFile.at(path), lineage="A549", centres=((1.5, 2.5),)) for path in paths]
     first = prepare_all(sources, bank.store)
     changed = paths[0].stat()
     cv2.imwrite(str(paths[0]), pixels[1])  # as large as before,

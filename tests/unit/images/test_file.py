@@ -14,12 +14,16 @@ from PIL import TiffImagePlugin
 from cellnet.config.bank import Intensity
 from cellnet.config.train import Preprocess
 from cellnet.errors import DataError
-from cellnet.images.file import Pages, choose_pages, decode, encode_png, pixel_size_um
+from cellnet.images.file import ImageFile, Pages, encode_png
 from cellnet.images.pixels import apply_kernel, normalise, percentiles, stretch
 from cellnet.images.scale import rescale
 from cellnet.images.tiles import Box, cut, to_network_size
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)
+
+
+def decode(data: bytes, page: int | None = None) -> NDArray[np.generic]:
+    return ImageFile("x", data, page).decode()
 
 
 def saved(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
@@ -60,7 +64,7 @@ def tiff_directory_first(rows_a_strip: int) -> bytes:
 
 def refusal(data: bytes) -> str:
     with pytest.raises(DataError) as caught:
-        decode(data, name="well A1.png")
+        ImageFile("well A1.png", data).decode()
     message = str(caught.value)
     assert message.startswith("well A1.png: ") and "\n" not in message
     return message.removeprefix("well A1.png: ")
@@ -68,45 +72,43 @@ def refusal(data: bytes) -> str:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
 def test_lossless_8_bit_files_are_read_bit_for_bit(suffix: str) -> None:
-    image_HW = decode(encoded(suffix), name="x")
+    image_HW = decode(encoded(suffix))
     assert image_HW.dtype == np.uint8 and (image_HW == NOISE).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_16_bit_files_keep_their_16_bits(suffix: str) -> None:
     recorded_HW = NOISE.astype(np.uint16) * 16 + 7
-    image_HW = decode(encoded(suffix, recorded_HW), name="x")
+    image_HW = decode(encoded(suffix, recorded_HW))
     assert image_HW.dtype == np.uint16 and (image_HW == recorded_HW).all()
 
 
 def test_a_jpeg_is_read_within_its_losses() -> None:
     smooth_HW = cv2.GaussianBlur(NOISE, (0, 0), 3)
-    assert np.abs(decode(encoded(".jpg", smooth_HW), name="x").astype(int) - smooth_HW).mean() < 2
+    assert np.abs(decode(encoded(".jpg", smooth_HW)).astype(int) - smooth_HW).mean() < 2
 
 
 def test_colour_becomes_luminance() -> None:
     rgb_HW3 = np.zeros((2, 4, 3), np.uint8)
     rgb_HW3[0, :3] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
-    np.testing.assert_allclose(
-        decode(saved(PIL.Image.fromarray(rgb_HW3), "PNG"), name="x")[0], [76, 150, 29, 0], atol=1
-    )
+    np.testing.assert_allclose(decode(saved(PIL.Image.fromarray(rgb_HW3), "PNG"))[0], [76, 150, 29, 0], atol=1)
 
 
 @pytest.mark.parametrize("alpha", [0, 255])
 def test_transparency_is_dropped(alpha: int) -> None:
     rgba = PIL.Image.fromarray(np.dstack([NOISE, NOISE, NOISE, np.full_like(NOISE, alpha)]))
-    assert (decode(saved(rgba, "PNG"), name="x") == NOISE).all()
+    assert (decode(saved(rgba, "PNG")) == NOISE).all()
 
 
 def test_a_palette_png_is_read_by_its_colours_and_not_by_its_indices() -> None:
     palette = PIL.Image.fromarray(NOISE).convert("P")
     palette.putpalette([255 - value for value in range(256) for _ in "rgb"])
-    assert (decode(saved(palette, "PNG"), name="x") == 255 - NOISE).all()
+    assert (decode(saved(palette, "PNG")) == 255 - NOISE).all()
 
 
 def test_float_pixels_are_spread_from_their_lowest_to_their_highest() -> None:
     values_HW = np.array([[-0.5, 0.0], [0.5, 1.5]], np.float32)
-    image_HW = decode(saved(PIL.Image.fromarray(values_HW), "TIFF"), name="x")
+    image_HW = decode(saved(PIL.Image.fromarray(values_HW), "TIFF"))
     assert image_HW.tolist() == [[0, 16384], [32768, 65535]]
 
 
@@ -130,7 +132,7 @@ def test_a_tiff_of_complex_numbers_is_told_what_is_read() -> None:
 
 
 def test_an_image_of_one_row_is_read() -> None:
-    assert decode(encode_png(NOISE[:1]), name="x").tolist() == NOISE[:1].tolist()
+    assert decode(encode_png(NOISE[:1])).tolist() == NOISE[:1].tolist()
 
 
 def test_what_is_no_image_is_refused_with_its_reason() -> None:
@@ -153,7 +155,7 @@ def stack(pages: int) -> bytes:
 
 @pytest.mark.parametrize("page", [1, 2, 5])
 def test_a_page_is_read_by_its_number(page: int) -> None:
-    assert (decode(stack(5), name="x", page=page) == NOISE.astype(np.uint16) + 1000 * page).all()
+    assert (decode(stack(5), page) == NOISE.astype(np.uint16) + 1000 * page).all()
 
 
 @pytest.mark.parametrize(
@@ -161,13 +163,14 @@ def test_a_page_is_read_by_its_number(page: int) -> None:
     [(5, "middle", [3]), (4, "middle", [3]), (3, "all", [1, 2, 3]), (3, 2, [2]), (1, "all", [None]), (1, 1, [None])],
 )
 def test_pages_are_chosen_as_told(pages: int, wanted: Pages, chosen: list[int | None]) -> None:
-    assert choose_pages(io.BytesIO(stack(pages)), wanted, name="x") == chosen
+    assert [page.page for page in ImageFile("x", stack(pages)).pages(wanted)] == chosen
 
 
 def test_a_page_that_is_not_there_is_refused() -> None:
     with pytest.raises(DataError, match=r"x.tif: holds 3 pages, so there is no page 4"):
-        choose_pages(io.BytesIO(stack(3)), 4, name="x.tif")
-    assert choose_pages(io.BytesIO(b"no image"), "all", name="x") == [None], "left to decode, which says why"
+        ImageFile("x.tif", stack(3)).pages(4)
+    unreadable = ImageFile("x", b"no image")
+    assert unreadable.pages("all") == [unreadable], "left to decode, which says why"
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -184,7 +187,7 @@ def test_a_bomb_is_refused_by_its_header(side: int) -> None:
     ids=["png", "jpg", "bmp", "tif", "tif, one strip", "tif, strips"],
 )
 def test_a_file_that_was_cut_short_is_refused_and_not_filled_with_grey(whole: bytes, kept: float) -> None:
-    assert decode(whole, name="x").shape == NOISE.shape
+    assert decode(whole).shape == NOISE.shape
     refusal(whole[: int(len(whole) * kept)])
 
 
@@ -345,9 +348,9 @@ def described(text: str, resolution: float = 0.0) -> bytes:
 def test_the_pixel_size_is_what_the_description_says_and_never_the_printers(
     text: str, resolution: float, um: float | None
 ) -> None:
-    assert pixel_size_um(described(text, resolution)) == (None if um is None else pytest.approx(um, rel=1e-3))
+    assert ImageFile("x", described(text, resolution)).pixel_um == (None if um is None else pytest.approx(um, rel=1e-3))
 
 
 @pytest.mark.parametrize("data", [b"", b"II*\0", encode_png(np.eye(9, dtype=np.uint8))])
 def test_what_is_no_tiff_says_no_pixel_size(data: bytes) -> None:
-    assert pixel_size_um(data) is None
+    assert ImageFile("x", data).pixel_um is None

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.prepare import prepare
-from cellnet.readers import SourceFrame
+from cellnet.images.file import ImageFile
+from cellnet.readers import LabelledFile
 from cellnet.store.folder import FolderStore
 
 pytestmark = [
@@ -175,7 +176,7 @@ def taken(tmp_path: Path) -> Taken:
         frames = {}
         for name, data in files.items():
             (tmp_path / name).write_bytes(data)
-            frames[name] = prepare(SourceFrame(path=tmp_path / name), store)
+            frames[name] = prepare(LabelledFile(image=ImageFile.at(tmp_path / name)), store)
         for frame in frames.values():
             check(frame, store)
         more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
@@ -247,7 +248,8 @@ def test_what_is_no_file_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "broken.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    frames = [prepare(SourceFrame(path=tmp_path / f"{name}.png"), store) for name in ("folder", "broken", "loop")]
+    files = [ImageFile.at(tmp_path / f"{name}.png") for name in ("folder", "broken", "loop")]
+    frames = [prepare(LabelledFile(image=image), store) for image in files]
     for frame in frames:
         check(frame, store)
     assert [frame.set_aside for frame in frames] == [

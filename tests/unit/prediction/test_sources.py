@@ -8,7 +8,7 @@ import pytest
 import cellnet.prediction.sources
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.wells import Well
-from cellnet.prediction.sources import Source, find_sources, plate_names
+from cellnet.prediction.sources import ListedFile, list_files, plate_names
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -35,13 +35,13 @@ def export(folder: Path, plate: str, *, channels: tuple[str, ...] = ("Brightfiel
     return folder
 
 
-def names(sources: list[Source]) -> list[str]:
+def names(sources: list[ListedFile]) -> list[str]:
     return [Path(source.place).name for source in sources]
 
 
 def test_a_folder_is_taken_with_those_below_it_and_each_image_once(tmp_path: Path) -> None:
     folder = touch(tmp_path / "in", "b.png", "a/B3.TIF", "a/notes.txt", ".hidden/c.png", "._b.png", "c_G7_1.jpg")
-    found = find_sources([str(folder), folder / "b.png"])
+    found = list_files([str(folder), folder / "b.png"])
     assert names(found) == ["B3.TIF", "b.png", "c_G7_1.jpg"]
     assert [source.name for source in found] == [str(folder / name) for name in ("a/B3.TIF", "b.png", "c_G7_1.jpg")]
     assert [source.well for source in found] == [Well(2, 3), None, Well(7, 7)]
@@ -50,27 +50,27 @@ def test_a_folder_is_taken_with_those_below_it_and_each_image_once(tmp_path: Pat
 
 def test_a_name_is_shown_as_given_and_its_place_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(touch(tmp_path, "in/a.png"))
-    [source] = find_sources(["in/"])
+    [source] = list_files(["in/"])
     assert (source.name, source.place) == ("in/a.png", str(tmp_path / "in/a.png"))
 
 
 def test_a_name_that_is_no_text_is_shown_and_read(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xe9.png")
-    [source] = find_sources([touch(tmp_path / "in", name)])
+    [source] = list_files([touch(tmp_path / "in", name)])
     assert source.name.encode().endswith(rb"\udce9.png") and source.key.encode() == source.name.encode()
-    assert source.read(None) == b"x" * len(name)
+    assert source.read().contents == b"x" * len(name)
 
 
 def test_a_folder_whose_name_is_no_text_names_its_plate_in_text(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"\xff")
-    sources = find_sources([touch(folder, "B03.png"), export(tmp_path / "more" / folder.name, "P1")])
+    sources = list_files([touch(folder, "B03.png"), export(tmp_path / "more" / folder.name, "P1")])
     assert set(plate_names(source.folder for source in sources).values()) == {r"\udcff", "P1"}
     assert sources[1].folder == rf"{tmp_path}/more/\udcff/Images/P1"
 
 
 def test_places_that_are_left_out_are_no_images(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "out/plate.png", "out/plate-P1.png", "out/more/plate.png")
-    found = find_sources([tmp_path], but={str(tmp_path / "out/plate.png")})
+    found = list_files([tmp_path], but={str(tmp_path / "out/plate.png")})
     assert [source.place for source in found] == [
         str(tmp_path / name) for name in ("a.png", "out/more/plate.png", "out/plate-P1.png")
     ]
@@ -79,19 +79,19 @@ def test_places_that_are_left_out_are_no_images(tmp_path: Path) -> None:
 def test_a_manifest_says_which_images_and_their_pixel_sizes_and_all_else_in_it_is_ignored(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "b.png", "left-out.png")
     (tmp_path / "manifest.csv").write_text("image;count;pixel_um\nb.png;many;0,5\na.png;-3;\n;1;\nc.png;1;\na.png;;x\n")
-    found = find_sources([tmp_path])
+    found = list_files([tmp_path])
     assert names(found) == ["b.png", "a.png", tmp_path.name, "c.png"]
     assert [source.pixel_um for source in found] == [0.5, None, None, None]
     assert found[2].problem == "the manifest names no image in this row"
-    assert find_sources([tmp_path / "manifest.csv"]) == found
+    assert list_files([tmp_path / "manifest.csv"]) == found
     with pytest.raises(DataError, match="cannot be read: No such file"):
-        found[3].read(None)
+        found[3].read()
 
 
 def test_of_exports_the_planes_of_transmitted_light_are_taken_with_well_and_pixel_size(tmp_path: Path) -> None:
     export(tmp_path / "one", "P1")
     export(tmp_path / "two", "P2")
-    found = find_sources([tmp_path])
+    found = list_files([tmp_path])
     assert names(found) == ["r02c03f01p01-ch1.tiff", "r02c04f01p01-ch1.tiff"] * 2
     assert [source.well for source in found] == [Well(2, 3), Well(2, 4)] * 2
     assert [source.pixel_um for source in found] == pytest.approx([0.59] * 4)
@@ -102,10 +102,10 @@ def test_of_exports_the_planes_of_transmitted_light_are_taken_with_well_and_pixe
 def test_the_channel_of_an_export_can_be_named_and_without_an_export_it_is_refused(tmp_path: Path) -> None:
     folder = export(tmp_path / "plate", "P1", channels=("Brightfield", "Phase"))
     with pytest.raises(DataError, match="choose one with --channel: 'Brightfield', 'Phase'"):
-        find_sources([folder])
-    assert names(find_sources([folder], channel="Phase")) == ["r02c03f01p01-ch2.tiff", "r02c04f01p01-ch2.tiff"]
+        list_files([folder])
+    assert names(list_files([folder], channel="Phase")) == ["r02c03f01p01-ch2.tiff", "r02c04f01p01-ch2.tiff"]
     with pytest.raises(ConfigError, match="--channel is for Harmony exports"):
-        find_sources([touch(tmp_path / "in", "a.png")], channel="Phase")
+        list_files([touch(tmp_path / "in", "a.png")], channel="Phase")
 
 
 @pytest.mark.parametrize(
@@ -125,19 +125,19 @@ def test_a_plate_has_the_name_of_its_folder_and_as_much_of_its_path_as_tells_it_
 
 def test_a_file_that_changed_and_another_pixel_size_have_another_stamp(tmp_path: Path) -> None:
     folder = touch(tmp_path / "in", "a.png")
-    [before], [again] = find_sources([folder]), find_sources([folder])
+    [before], [again] = list_files([folder]), list_files([folder])
     (folder / "a.png").write_bytes(b"other")
-    [after] = find_sources([folder])
+    [after] = list_files([folder])
     (folder / "manifest.csv").write_text("image,pixel_um\na.png,0.5\n")
-    [measured] = find_sources([folder])
+    [measured] = list_files([folder])
     assert before.stamp == again.stamp and len({before.stamp, after.stamp, measured.stamp}) == 3
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [source] = find_sources([touch(tmp_path / "in", "a.png")])
+    [source] = list_files([touch(tmp_path / "in", "a.png")])
     monkeypatch.setattr(cellnet.prediction.sources, "MOST_BYTES", 4)
     with pytest.raises(DataError, match="so it was not read"):
-        source.read(None)
+        source.read()
 
 
 @pytest.mark.parametrize(
@@ -146,4 +146,4 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytes
 def test_what_is_not_there_is_named(tmp_path: Path, given: str, said: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=said):
-        find_sources([tmp_path / given])
+        list_files([tmp_path / given])

@@ -33,7 +33,7 @@ def test_cells_are_counted_with_their_centres_and_crowds_are_not(tmp_path: Path,
     first, second = read_source(annotated(tmp_path, **parts))
     assert (first.count, first.centres) == (2, ((12, 23), (4, 1)))
     assert (second.count, second.centres) == (0, ())
-    assert first.path == tmp_path / "images" / "A172_Phase_C7_1.tif"
+    assert first.image.place == str(tmp_path / "images" / "A172_Phase_C7_1.tif")
     assert first.lineage is first.group is first.problem is None
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_missing_or_elsewhere_is_never_read(tmp_path: Path) -> No
     source = annotated(tmp_path / "set", images=[{"id": n, "file_name": name} for n, name in enumerate(names, 7)])
     frames = read_source(source)
     assert {frame.problem for frame in frames} == {"the file is missing"}
-    assert all(frame.path.is_relative_to(tmp_path / "set") for frame in frames)
+    assert all(Path(frame.image.place).is_relative_to(tmp_path / "set") for frame in frames)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, read_source
+from cellnet.readers import LabelledFile, Options, read_source
 
 V5 = "http://www.perkinelmer.com/PEHH/HarmonyV5"
 V7 = "43B2A954-E3C3-47E1-B392-6635266B0DD3/HarmonyV7"
@@ -59,8 +59,8 @@ def table(path: Path, columns: str, *rows: str, plate: str = "P1") -> None:
     path.write_text("\n".join(lines + [row.replace(" ", "\t") for row in rows]) + "\n", encoding="utf-8")
 
 
-def by_name(frames: list[SourceFrame]) -> dict[str, SourceFrame]:
-    return {frame.path.name[:9]: frame for frame in frames}
+def by_name(frames: list[LabelledFile]) -> dict[str, LabelledFile]:
+    return {frame.image.name[:9]: frame for frame in frames}
 
 
 @pytest.mark.parametrize(("namespace", "index"), [(V5, "Index.idx.xml"), (V7, "Index.xml")])
@@ -71,7 +71,7 @@ def test_every_field_of_the_transmitted_channel_is_a_frame(
     folder = export(tmp_path / "plate", namespace=namespace, index=index)
     source = folder / "Images" / index if given == "index" else folder / given
     frames = read_source(source)
-    assert [frame.path.name for frame in frames] == [f"r03c0{c}f0{f}p01-ch2.tiff" for c in (3, 4) for f in (1, 2)]
+    assert [frame.image.name for frame in frames] == [f"r03c0{c}f0{f}p01-ch2.tiff" for c in (3, 4) for f in (1, 2)]
     assert {(frame.group, frame.problem) for frame in frames} == {("P1/r03c03", None), ("P1/r03c04", None)}
     assert frames[0].pixel_um == pytest.approx(0.59)
     assert frames[0].lineage is frames[0].count is None
@@ -81,7 +81,7 @@ def test_two_channels_of_transmitted_light_must_be_told_apart(tmp_path: Path) ->
     folder = export(tmp_path, channels=(PHASE, DYE, BRIGHTFIELD))
     with pytest.raises(DataError, match="choose one with --channel: 'Digital Phase Contrast', 'Brightfield'"):
         read_source(folder)
-    assert read_source(folder, Options(channel="Brightfield"))[0].path.name.endswith("ch3.tiff")
+    assert read_source(folder, Options(channel="Brightfield"))[0].image.name.endswith("ch3.tiff")
     with pytest.raises(DataError, match="no channel 'Brightfeld'; it has"):
         read_source(folder, Options(channel="Brightfeld"))
 
@@ -92,7 +92,7 @@ def test_an_export_of_dyes_alone_says_so(tmp_path: Path) -> None:
 
 
 def test_of_a_stack_the_middle_plane_is_taken(tmp_path: Path) -> None:
-    names = [frame.path.name for frame in read_source(export(tmp_path, planes=3, fields=1))]
+    names = [frame.image.name for frame in read_source(export(tmp_path, planes=3, fields=1))]
     assert names == ["r03c03f01p02-ch2.tiff", "r03c04f01p02-ch2.tiff"]
 
 

@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 
 from cellnet.errors import DataError
-from cellnet.readers import Options, SourceFrame, read_source
+from cellnet.images.file import ImageFile
+from cellnet.readers import LabelledFile, Options, read_source
 
 HEADER = "image,lineage,count,group\n"
 
@@ -20,7 +21,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(source: Path, manifest: str, points: str | None = None, encoding: str = "utf-8") -> list[SourceFrame]:
+def read(source: Path, manifest: str, points: str | None = None, encoding: str = "utf-8") -> list[LabelledFile]:
     (source / "manifest.csv").write_bytes(manifest.encode(encoding))
     if points is not None:
         (source / "points.csv").write_text(points)
@@ -30,15 +31,15 @@ def read(source: Path, manifest: str, points: str | None = None, encoding: str =
 def test_a_row_is_a_frame_and_an_empty_cell_is_not_known(source: Path) -> None:
     frames = read(source, HEADER + "a.png,A549,12,B7\nb.png,,,\n")
     assert frames == [
-        SourceFrame(path=source / "a.png", lineage="A549", count=12.0, group="B7"),
-        SourceFrame(path=source / "b.png"),
+        LabelledFile(image=ImageFile.at(source / "a.png"), lineage="A549", count=12.0, group="B7"),
+        LabelledFile(image=ImageFile.at(source / "b.png")),
     ]
 
 
 def test_the_manifest_file_may_be_named_itself(source: Path) -> None:
     table = source / "plate.csv"
     table.write_text(HEADER + "a.png,A549,12,B7\n")
-    assert read_source(table)[0].path == source / "a.png"
+    assert read_source(table)[0].image == ImageFile.at(source / "a.png")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -142,8 +143,8 @@ def test_a_folder_names_the_lineage_of_its_images(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert read_source(tmp_path) == [
-        SourceFrame(path=tmp_path / "A549/1.tif", lineage="A549"),
-        SourceFrame(path=tmp_path / "THP1/2.PNG", lineage="THP1"),
+        LabelledFile(image=ImageFile.at(tmp_path / "A549/1.tif"), lineage="A549"),
+        LabelledFile(image=ImageFile.at(tmp_path / "THP1/2.PNG"), lineage="THP1"),
     ]
 
 
@@ -159,7 +160,7 @@ def test_a_folder_of_lineages_may_have_counts(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "counts.csv").write_text("image,count\nA549/a.png,3\nTHP1/a.png,many\nc.png, 7 \n")
-    frames = {f"{frame.lineage}/{frame.path.name}": frame for frame in read_source(tmp_path)}
+    frames = {f"{frame.lineage}/{frame.image.name}": frame for frame in read_source(tmp_path)}
     assert {name: frame.count for name, frame in frames.items()} == {
         "A549/a.png": 3,
         "A549/b.png": None,
@@ -184,12 +185,12 @@ def test_the_pages_of_a_file_are_frames_of_one_group(tmp_path: Path) -> None:
     write_stack(tmp_path / "A549" / "single.tif", 1)
     series, single = str(tmp_path / "A549" / "series.tif"), tmp_path / "A549" / "single.tif"
     frames = read_source(tmp_path, Options(page="all"))
-    assert [(frame.path.name, frame.page) for frame in frames] == [
+    assert [(frame.image.name, frame.image.page) for frame in frames] == [
         ("series.tif", 1), ("series.tif", 2), ("series.tif", 3), ("single.tif", None)
     ]  # fmt: skip
     assert {frame.group for frame in frames[:3]} == {series}
-    assert frames[3] == SourceFrame(path=single, lineage="A549")
-    assert [frame.page for frame in read_source(tmp_path, Options(page="middle"))] == [2, None]
+    assert frames[3] == LabelledFile(image=ImageFile.at(single), lineage="A549")
+    assert [frame.image.page for frame in read_source(tmp_path, Options(page="middle"))] == [2, None]
 
 
 def test_a_page_that_is_not_there_or_shares_a_count_is_set_aside(source: Path) -> None:
@@ -199,4 +200,4 @@ def test_a_page_that_is_not_there_or_shares_a_count_is_set_aside(source: Path) -
     assert "holds 2 pages; choose one of them" in problems[0] and problems[1] == "" and "missing" in problems[2]
     assert read_source(source, Options(page=3))[0].problem == "holds 2 pages, so there is no page 3"
     (chosen, _, _) = read_source(source, Options(page=2))
-    assert (chosen.page, chosen.count, chosen.group, chosen.problem) == (2, 12.0, "B7", None)
+    assert (chosen.image.page, chosen.count, chosen.group, chosen.problem) == (2, 12.0, "B7", None)

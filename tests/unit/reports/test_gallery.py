@@ -8,8 +8,8 @@ import pytest
 from cellnet.bank.bank import Bank
 from cellnet.bank.prepare import prepare
 from cellnet.errors import ConfigError
-from cellnet.images.file import encode_png
-from cellnet.readers import SourceFrame
+from cellnet.images.file import ImageFile, encode_png
+from cellnet.readers import LabelledFile
 from cellnet.reports.gallery import SHOWN, write_gallery
 
 
@@ -17,14 +17,15 @@ from cellnet.reports.gallery import SHOWN, write_gallery
 def bank(tmp_path: Path) -> Bank:
     """Eight frames of A549, one of 3T3, and one that is no image."""
     bank = Bank.create(tmp_path / "bank")
-    frames = []
+    files = []
     for n in range(9):
         path = tmp_path / f"{n}.png"
         path.write_bytes(encode_png(np.random.default_rng(n).integers(0, 255, (40, 60), np.uint8)))
-        frames.append(SourceFrame(path=path, lineage="A549" if n < 8 else "3T3", group=f"w{n}", count=float(n)))
+        about = {"lineage": "A549" if n < 8 else "3T3", "group": f"w{n}", "count": float(n)}
+        files.append(LabelledFile(image=ImageFile.at(path), **about))
     (tmp_path / "<b>.png").write_text("no image")
-    frames.append(SourceFrame(path=tmp_path / "<b>.png"))
-    bank.add([prepare(frame, bank.store) for frame in frames])
+    files.append(LabelledFile(image=ImageFile.at(tmp_path / "<b>.png")))
+    bank.add([prepare(file, bank.store) for file in files])
     return bank
 
 
@@ -49,7 +50,8 @@ def test_near_duplicates_stand_side_by_side(bank: Bank, tmp_path: Path) -> None:
     assert "Nearly the same" not in write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
     brighter_HW = np.random.default_rng(3).integers(0, 255, (40, 60), np.uint8) // 2
     (tmp_path / "copy.png").write_bytes(encode_png(brighter_HW))
-    bank.add([prepare(SourceFrame(path=tmp_path / "copy.png", lineage="A549", group="w9", count=3), bank.store)])
+    copy = LabelledFile(image=ImageFile.at(tmp_path / "copy.png"), lineage="A549", group="w9", count=3)
+    bank.add([prepare(copy, bank.store)])
     page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
     _, _, near = page.partition("<h2>Nearly the same: 1</h2>")
     assert near.index("3.png") < near.index("copy.png") and near.count("<figure>") == 2

@@ -15,21 +15,22 @@ import pytest
 
 import cellnet.reports.results
 from cellnet.errors import ConfigError, DataError
+from cellnet.images.file import ImageFile
 from cellnet.images.wells import well_of
 from cellnet.prediction.answers import ModelRefs, Prediction
-from cellnet.prediction.sources import Source, find_sources
+from cellnet.prediction.sources import ListedFile, list_files
 from cellnet.reports.results import Results, Said, drawn_in
 from cellnet.store.folder import FolderStore
 
 SETTINGS = {"models": {"classifier@1": "ab"}, "pixel_um": None, "page": None}
 
 
-def source(name: str, folder: str = "/P1", **changes: object) -> Source:
+def source(name: str, folder: str = "/P1", **changes: object) -> ListedFile:
     about = {"place": f"{folder}/{name}", "name": name, "folder": folder, "modified": "1", "well": well_of(name)}
-    return Source(**(about | changes))
+    return ListedFile(image=ImageFile(name, b""), **(about | changes))
 
 
-def said(one: Source, count: float | None = None, page: str = "", error: str | None = None) -> Prediction:
+def said(one: ListedFile, count: float | None = None, page: str = "", error: str | None = None) -> Prediction:
     if error:
         return Prediction(image=one.name + page, error=error)
     return Prediction(
@@ -44,14 +45,14 @@ def kept(folder: Path, *rows: Said) -> None:
     results.flush()
 
 
-def done(folder: Path, *sources: Source) -> list[str]:
+def done(folder: Path, *sources: ListedFile) -> list[str]:
     """The pictures of a job that ended."""
     results = Results.open(str(folder), SETTINGS)
     results.add([(one, [said(one, 50.0)]) for one in sources])
     return [Path(place).name for place in results.finish(sources)[2:]]
 
 
-def left(folder: Path, *sources: Source) -> dict[str, list[Prediction]]:
+def left(folder: Path, *sources: ListedFile) -> dict[str, list[Prediction]]:
     """What the next job has not to do again, by the names of its images."""
     results = Results.open(str(folder), SETTINGS)
     done = results.done(sources)
@@ -158,7 +159,7 @@ def quickly_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cellnet.reports.results, "draw_plate", lambda wells, *, name: name.encode())
 
 
-def wells_of(*folders: str) -> list[Source]:
+def wells_of(*folders: str) -> list[ListedFile]:
     return [source(f"{name}.png", folder=folder) for folder in folders for name in ("B03", "C11")]
 
 
@@ -172,7 +173,7 @@ def test_images_that_are_called_like_pictures_of_plates_are_images_and_stay(tmp_
         (tmp_path / "later" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "later" / name).write_bytes(b"image")
     (tmp_path / own[1]).write_bytes(b"image")
-    found = find_sources([tmp_path], but=drawn_in(str(tmp_path), None))
+    found = list_files([tmp_path], but=drawn_in(str(tmp_path), None))
     assert [Path(one.place).relative_to(tmp_path).as_posix() for one in found] == [
         *("later/plate-1_A02.png", "later/plate.png", "plate-1_A01.png", "plate-1_A02.png")
     ]
@@ -254,7 +255,7 @@ def test_a_folder_whose_name_is_no_text_has_tables_and_a_picture(tmp_path: Path)
     folder.mkdir()
     for name in ("B03.png", "C11.png"):
         (folder / name).write_bytes(b"image")
-    assert done(tmp_path / "out", *find_sources([folder])) == ["plate.png"]
+    assert done(tmp_path / "out", *list_files([folder])) == ["plate.png"]
     assert pq.read_table(tmp_path / "out/predictions.parquet").column("plate").to_pylist() == [r"\udcff"] * 2
 
 

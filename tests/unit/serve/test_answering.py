@@ -10,8 +10,9 @@ import PIL.Image
 import pytest
 
 import cellnet.images.file
+from cellnet.images.file import ImageFile
 from cellnet.registry.registry import Registry
-from serve.answering import Answerer, Upload
+from serve.answering import Answerer
 from serve.limits import Limits
 from tests.factories import SIDE, even_png, publish
 from tests.unit.serve.kitchen import Held, Kitchen
@@ -167,9 +168,9 @@ def test_a_process_whose_images_wait_for_ever_is_not_well(kitchen: Callable) -> 
 
     async def ask() -> None:
         how = answerer.how("1")
-        tasks = [asyncio.create_task(answerer.predict(Upload("a.png", even_png()), how))]
+        tasks = [asyncio.create_task(answerer.predict(ImageFile("a.png", even_png()), how))]
         await asyncio.to_thread(held.inside.acquire)
-        tasks.append(asyncio.create_task(answerer.predict(Upload("a.png", even_png()), how)))
+        tasks.append(asyncio.create_task(answerer.predict(ImageFile("a.png", even_png()), how)))
         await asyncio.sleep(0.2)
         with pytest.raises(RuntimeError, match="an image has waited"):
             answerer.check()

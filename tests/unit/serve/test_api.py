@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from cellnet.errors import ConfigError
-from cellnet.images.file import encode_png
+from cellnet.images.file import ImageFile, encode_png
 from cellnet.prediction.answers import Answer, Prediction, combine
 from cellnet.registry.registry import Registry
-from serve.answering import How, Room, Upload
+from serve.answering import How, Room
 from serve.http.keys import load_keys
 from serve.http.middleware import access_log, set_up_logs
 from serve.limits import Limits
@@ -114,8 +114,8 @@ def test_a_table_for_spreadsheets_has_a_row_an_image_and_runs_nothing(kitchen: C
 
 
 def test_an_overlay_is_one_picture_of_one_image_with_the_versions_it_shows(kitchen: Callable) -> None:
-    async def draw(upload: Upload, how: How, prediction: Prediction) -> bytes:
-        return f"{upload.name} {prediction.count}".encode()
+    async def draw(image: ImageFile, how: How, prediction: Prediction) -> bytes:
+        return f"{image.name} {prediction.count}".encode()
 
     api = client(kitchen(draw=draw))
     response = api.post("/v1/predict?overlay=true&name=a.png", content=DARK)
