@@ -68,7 +68,7 @@ import sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
-from cellnet.engines import ENGINES
+from cellnet.prediction.engines import ENGINES
 
 sys.setswitchinterval(1e-6)
 engine = ENGINES[sys.argv[1]](Path(sys.argv[2]).read_bytes(), 1)
