@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup setup-dev demo test unit lint clean
+.PHONY: setup setup-dev demo test unit coverage lint clean
 
 setup: $(STAMP)
 setup-dev: $(STAMP)-dev
@@ -40,10 +40,14 @@ test: setup-dev
 unit: setup-dev
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests/unit cellnet
 
+# A table of the lines that no test runs; those of Ray's workers and of commands count too (half as long again).
+coverage: setup-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -32,6 +32,16 @@ FOREIGN = {"ray", "fastapi", "starlette", "uvicorn"}
 FRONT_DOOR = ("cellnet.cli", "cellnet.__main__")
 """What alone of the library calls into the other packages, and only when a command needs them."""
 
+NAMED_OTHERWISE = {
+    "test_architecture.py": "the house",
+    "test_infra.py": "the files of infra/",
+    "test_papers.py": "the pages for people",
+    "cli/test_registry_commands.py": "`cellnet registry`, as users type it",
+    "images/test_mutated_files.py": "whatever reads image files",
+    "serve/test_fuzz.py": "whatever answers requests",
+}
+"""Unit tests that are not named after a module or its room, and what they are about."""
+
 LIBRARY = sorted(
     path for path in (ROOT / "cellnet").rglob("*.py") if not {"cli", "__main__.py"} & set(path.relative_to(ROOT).parts)
 )
@@ -177,6 +187,18 @@ def test_what_is_in_pipelines_needs_ray() -> None:
     while more := {name for name, path in files.items() if needs & set(imports_of(path))} - needs:
         needs |= more
     assert files.keys() - needs == set()
+
+
+def test_unit_tests_are_named_after_the_module_or_the_room_that_they_test() -> None:
+    stray = []
+    for path in sorted((ROOT / "tests/unit").rglob("test_*.py")):
+        inside = path.relative_to(ROOT / "tests/unit")
+        room = next(one for one in (ROOT / "cellnet" / inside.parent, ROOT / inside.parent) if one.is_dir())
+        modules = room.glob("*.py") if room == ROOT / "cellnet" else room.rglob("*.py")
+        names = {room.name, *(module.stem for module in modules)}
+        if path.stem.removeprefix("test_") not in names and str(inside) not in NAMED_OTHERWISE:
+            stray.append(str(inside))
+    assert stray == []
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:

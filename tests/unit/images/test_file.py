@@ -1,4 +1,4 @@
-"""Pixels: what is read, what is refused, and what cutting, stretching and filtering come to."""
+"""Image files: what is read, bit for bit, and what is refused."""
 
 import io
 import struct
@@ -11,15 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
-from cellnet.config.bank import Intensity
-from cellnet.config.train import Preprocess
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, Pages, encode_png
-from cellnet.images.pixels import apply_kernel, normalise, percentiles, stretch
-from cellnet.images.scale import rescale
-from cellnet.images.tiles import Box, cut, to_network_size
+from tests.factories import noise
 
-NOISE = np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)
+NOISE = noise(60, 80)
 
 
 def decode(data: bytes, page: int | None = None) -> NDArray[np.generic]:
@@ -195,129 +191,6 @@ def test_a_png_with_a_flipped_byte_is_refused() -> None:
     data = bytearray(encoded(".png"))
     data[len(data) // 2] ^= 0xFF
     assert "damaged" in refusal(bytes(data))
-
-
-def test_a_range_stretch_maps_its_ends_to_0_and_255_and_saturates_beyond() -> None:
-    image_HW = np.array([[0, 1000, 1500, 2000, 65535]], np.uint16)
-    rule = Intensity(rule="range", low=1000, high=2000)
-    assert stretch(image_HW, rule).tolist() == [[0, 0, 128, 255, 255]]
-
-
-def test_a_percentile_stretch_does_not_depend_on_gain_and_offset() -> None:
-    dim_HW, bright_HW = NOISE.astype(np.uint16) * 3 + 500, NOISE.astype(np.uint16) * 12 + 9000
-    stretched_HW = stretch(dim_HW, Intensity())
-    assert (stretched_HW == stretch(bright_HW, Intensity())).all()
-    assert stretched_HW.min() == 0 and stretched_HW.max() == 255
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_percentiles_are_numpys_to_the_bit(dtype: type) -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        high = int(rng.integers(1, np.iinfo(dtype).max + 1))
-        image_HW = rng.integers(0, high, rng.integers(1, 60, 2), dtype, endpoint=True)
-        low, high = np.sort(rng.choice([0, 0.1, 0.5, 25, 50, 99, 99.9, 100, *rng.uniform(0, 100, 3)], 2, replace=False))
-        assert percentiles(image_HW, low, high) == np.percentile(image_HW, [low, high]).tolist()
-
-
-def test_a_frame_that_is_flat_but_for_a_few_pixels_is_stretched_without_dividing_by_zero() -> None:
-    image_HW = np.full((100, 100), 40, np.uint8)
-    image_HW[0, :3] = (41, 39, 200)
-    assert stretch(image_HW, Intensity())[0, :4].tolist() == [255, 0, 255, 0]
-
-
-@pytest.mark.parametrize(
-    ("length", "spans"),
-    [
-        (182, [(0, 182)]),  # 200 / 1.1 = 181.8: within the tolerance
-        (200, [(0, 200)]),
-        (220, [(0, 220)]),  # just within
-        (221, [(0, 200), (21, 221)]),  # just beyond: two of the exact size
-        (300, [(0, 200), (100, 300)]),
-        (363, [(0, 200), (163, 363)]),
-        (365, [(0, 182), (182, 365)]),  # an odd length: one tile is a pixel longer
-        (400, [(0, 200), (200, 400)]),
-        (600, [(0, 200), (200, 400), (400, 600)]),
-    ],
-)
-def test_a_frame_is_divided_where_it_nearly_divides_and_else_covered(length: int, spans: list[tuple[int, int]]) -> None:
-    assert [(box.left, box.right) for box in cut(200, length, (200, 200))] == spans
-    assert [(box.top, box.bottom) for box in cut(length, 200, (200, 200))] == spans
-
-
-@pytest.mark.parametrize("size", [(181, 200), (200, 181), (1, 2000), (1, 1)])
-def test_a_frame_smaller_than_a_tile_is_refused_with_both_sizes(size: tuple[int, int]) -> None:
-    with pytest.raises(DataError, match=rf"{size[1]}×{size[0]} pixels, smaller than the 200×200"):
-        cut(*size, (200, 200))
-
-
-def test_tiles_cover_every_pixel_and_weigh_as_much_as_the_frame() -> None:
-    for height, width, tile_px in [(221, 365, (200, 200)), (1080, 1080, (200, 200)), (999, 431, (97, 211))] + [
-        (side, 3 * side + 1, (side - 5, side + 3)) for side in range(60, 400, 7)
-    ]:
-        covered_HW = np.zeros((height, width))
-        for box in cut(height, width, tile_px):
-            covered_HW[box.top : box.bottom, box.left : box.right] += 1
-        area = sum(box.weight * (box.bottom - box.top) * (box.right - box.left) for box in cut(height, width, tile_px))
-        assert covered_HW.min() >= 1
-        assert area == pytest.approx(height * width)
-
-
-def test_a_centre_on_a_border_belongs_to_one_tile_only() -> None:
-    left, right = Box(0, 0, 10, 10), Box(0, 10, 10, 20)
-    centres_N2 = np.array([[10, 5], [9.9, 5], [0, 0], [20, 5]], np.float32)
-    assert (left.centres_inside(centres_N2), right.centres_inside(centres_N2)) == (2, 1)
-
-
-def test_rescaling_multiplies_both_sides_and_keeps_at_least_a_pixel() -> None:
-    assert rescale(NOISE, 0.5).shape == (30, 40)
-    assert rescale(NOISE, 2).shape == (120, 160)
-    assert rescale(NOISE[:1], 0.25).shape == (1, 20)
-    assert rescale(NOISE, 0.5)[0, 0] == pytest.approx(NOISE[:2, :2].mean(), abs=0.51)  # the mean of its area
-
-
-def test_a_tile_of_the_networks_size_is_not_resampled() -> None:
-    tile_HW = np.random.default_rng(1).integers(0, 256, (200, 200), np.uint8)
-    assert (to_network_size(tile_HW) == tile_HW).all()
-
-
-BUMP = np.array([[10, 10, 10], [10, 26, 10], [10, 10, 10]], np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "filtered"),
-    [
-        ("none", BUMP.tolist()),
-        # the border is reflected: over and under an edge's middle lies the bump, twice
-        ("sharpen", [[10, 0, 10], [0, 90, 0], [10, 0, 10]]),
-        ("edge", [[0, 0, 0], [0, 128, 0], [0, 0, 0]]),
-        ("gaussian", [[14, 14, 14], [14, 14, 14], [14, 14, 14]]),
-    ],
-)
-def test_kernels_by_hand(kernel: str, filtered: list[list[int]]) -> None:
-    assert apply_kernel(BUMP, kernel).tolist() == filtered
-
-
-def test_the_emboss_kernel_lights_from_the_lower_right() -> None:
-    image_HW = np.full((5, 5), 10, np.uint8)
-    image_HW[3, 3] = 50
-    filtered_HW = apply_kernel(image_HW, "emboss")
-    assert filtered_HW[2, 2] == 10 + 2 * 40  # its lower right neighbour is 40 brighter and weighs 2
-
-
-def test_filtered_values_saturate() -> None:
-    image_HW = np.full((5, 5), 250, np.uint8)
-    image_HW[2, 2] = 100
-    assert apply_kernel(image_HW, "sharpen")[2, 1:3].tolist() == [255, 0]
-
-
-def test_network_input_is_grey_minus_mean_over_std_after_the_kernel() -> None:
-    tiles_BHW = np.stack([BUMP, BUMP])
-    preprocess = Preprocess(tile_px=(3, 3), kernel="sharpen", mean=0.5, std=0.25)
-    input_B1HW = normalise(tiles_BHW, preprocess)
-    assert input_B1HW.shape == (2, 1, 3, 3) and input_B1HW.dtype == np.float32
-    assert input_B1HW[1, 0, 1, 1] == pytest.approx((90 / 255 - 0.5) / 0.25, abs=1e-6)
-    assert input_B1HW[0, 0, 0, 1] == pytest.approx(-2)
 
 
 def described(text: str, resolution: float = 0.0) -> bytes:

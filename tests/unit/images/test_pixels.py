@@ -1,0 +1,79 @@
+"""Grey values: what stretching, filtering and normalising come to."""
+
+import numpy as np
+import pytest
+
+from cellnet.config.bank import Intensity
+from cellnet.config.train import Preprocess
+from cellnet.images.pixels import apply_kernel, normalise, percentiles, stretch
+from tests.factories import noise
+
+NOISE = noise(60, 80)
+
+
+def test_a_range_stretch_maps_its_ends_to_0_and_255_and_saturates_beyond() -> None:
+    image_HW = np.array([[0, 1000, 1500, 2000, 65535]], np.uint16)
+    rule = Intensity(rule="range", low=1000, high=2000)
+    assert stretch(image_HW, rule).tolist() == [[0, 0, 128, 255, 255]]
+
+
+def test_a_percentile_stretch_does_not_depend_on_gain_and_offset() -> None:
+    dim_HW, bright_HW = NOISE.astype(np.uint16) * 3 + 500, NOISE.astype(np.uint16) * 12 + 9000
+    stretched_HW = stretch(dim_HW, Intensity())
+    assert (stretched_HW == stretch(bright_HW, Intensity())).all()
+    assert stretched_HW.min() == 0 and stretched_HW.max() == 255
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_percentiles_are_numpys_to_the_bit(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        high = int(rng.integers(1, np.iinfo(dtype).max + 1))
+        image_HW = rng.integers(0, high, rng.integers(1, 60, 2), dtype, endpoint=True)
+        low, high = np.sort(rng.choice([0, 0.1, 0.5, 25, 50, 99, 99.9, 100, *rng.uniform(0, 100, 3)], 2, replace=False))
+        assert percentiles(image_HW, low, high) == np.percentile(image_HW, [low, high]).tolist()
+
+
+def test_a_frame_that_is_flat_but_for_a_few_pixels_is_stretched_without_dividing_by_zero() -> None:
+    image_HW = np.full((100, 100), 40, np.uint8)
+    image_HW[0, :3] = (41, 39, 200)
+    assert stretch(image_HW, Intensity())[0, :4].tolist() == [255, 0, 255, 0]
+
+
+BUMP = np.array([[10, 10, 10], [10, 26, 10], [10, 10, 10]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "filtered"),
+    [
+        ("none", BUMP.tolist()),
+        # the border is reflected: over and under an edge's middle lies the bump, twice
+        ("sharpen", [[10, 0, 10], [0, 90, 0], [10, 0, 10]]),
+        ("edge", [[0, 0, 0], [0, 128, 0], [0, 0, 0]]),
+        ("gaussian", [[14, 14, 14], [14, 14, 14], [14, 14, 14]]),
+    ],
+)
+def test_kernels_by_hand(kernel: str, filtered: list[list[int]]) -> None:
+    assert apply_kernel(BUMP, kernel).tolist() == filtered
+
+
+def test_the_emboss_kernel_lights_from_the_lower_right() -> None:
+    image_HW = np.full((5, 5), 10, np.uint8)
+    image_HW[3, 3] = 50
+    filtered_HW = apply_kernel(image_HW, "emboss")
+    assert filtered_HW[2, 2] == 10 + 2 * 40  # its lower right neighbour is 40 brighter and weighs 2
+
+
+def test_filtered_values_saturate() -> None:
+    image_HW = np.full((5, 5), 250, np.uint8)
+    image_HW[2, 2] = 100
+    assert apply_kernel(image_HW, "sharpen")[2, 1:3].tolist() == [255, 0]
+
+
+def test_network_input_is_grey_minus_mean_over_std_after_the_kernel() -> None:
+    tiles_BHW = np.stack([BUMP, BUMP])
+    preprocess = Preprocess(tile_px=(3, 3), kernel="sharpen", mean=0.5, std=0.25)
+    input_B1HW = normalise(tiles_BHW, preprocess)
+    assert input_B1HW.shape == (2, 1, 3, 3) and input_B1HW.dtype == np.float32
+    assert input_B1HW[1, 0, 1, 1] == pytest.approx((90 / 255 - 0.5) / 0.25, abs=1e-6)
+    assert input_B1HW[0, 0, 0, 1] == pytest.approx(-2)
