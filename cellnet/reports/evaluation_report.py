@@ -1,13 +1,11 @@
 """An evaluation as a page that one can look at: `DIR/report.html`, self-contained, and `DIR/scores.json`."""
 
-import base64
-import html
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,9 +14,9 @@ from numpy.typing import NDArray
 
 from cellnet.certainty.calibration import LEVEL
 from cellnet.errors import ConfigError
-from cellnet.evaluation.evaluations import Evaluation, Picture, title, worst_rows
+from cellnet.evaluation.evaluations import Evaluation, title, worst_rows
 from cellnet.evaluation.metrics import Scores, reliability, roc, shown, units
-from cellnet.reports.pages import page, plot, table
+from cellnet.reports.pages import Headline, Plot, data_uri, page, plot
 from cellnet.reports.plots import (
     draw_confusion,
     draw_counts,
@@ -28,6 +26,19 @@ from cellnet.reports.plots import (
     draw_roc,
 )
 from cellnet.tasks import TASKS, Task
+
+Table = list[list[Any]]
+"""Rows, the first of them the heads."""
+
+
+class WorstFrame(NamedTuple):
+    """A frame with a large error as the page shows it: its worst tile, and the same with what the network looks at."""
+
+    name: str
+    truth: str
+    prediction: str
+    tile: str
+    overlay: str
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> Path:
@@ -45,16 +56,21 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
 def report_page(evaluation: Evaluation) -> str:
     """The report, as HTML that holds all that it shows."""
     scores = evaluation.scores
-    name = title(scores)
     return page(
-        name,
-        f"""<header><h1>{html.escape(name)}</h1>{_lead(evaluation)}</header>
-{_headline(scores)}{_notes(scores)}
-{_plots(evaluation)}
-{_table_section("Scores", _score_rows(scores))}
-{_per_lineage(scores)}{_by_density(scores)}
-<h2>Frames with the largest error</h2>{_worst(evaluation)}
-{_data(evaluation)}{_configuration(evaluation)}""",
+        "evaluation.html",
+        title=title(scores),
+        lead=_lead(evaluation),
+        headlines=_headlines(scores),
+        warning=_warning(scores),
+        notes=_notes(scores),
+        plots=_plots(evaluation),
+        tables={"Scores": _score_rows(scores)} | _per_lineage(scores) | _by_density(scores),
+        pictured=bool(evaluation.worst),
+        worst=_worst_frames(evaluation) if evaluation.worst else _worst_rows(evaluation),
+        held=_held_rows(evaluation),
+        bank_digest=evaluation.bank_digest,
+        lists=_lists(evaluation),
+        configuration=_configuration(evaluation),
     )
 
 
@@ -88,17 +104,16 @@ def _lead(evaluation: Evaluation) -> str:
         f"published {card.created[:10]}",
         f"bank {evaluation.bank_digest[:12]}",
     ]
-    return f'<p class="soft">{html.escape(", ".join(words))}</p>'
+    return ", ".join(words)
 
 
-def _headline(scores: dict[str, Any]) -> str:
-    """The main figures as tiles, each with its interval."""
-    tiles = [
-        f"<div><small>{name} per {unit}</small><b>{value}</b><small>{note}</small></div>"
+def _headlines(scores: dict[str, Any]) -> list[Headline]:
+    """The main figures by frame and tile, each with its interval."""
+    return [
+        Headline(f"{name} per {unit}", value, note)
         for unit in reversed(units(scores))
         for name, value, note in _figures(scores["task"], scores[unit])
     ]
-    return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
 def _figures(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -120,6 +135,16 @@ def _span(interval: list[float]) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
+def _warning(scores: dict[str, Any]) -> str:
+    """Why the figures may not be trusted, if there is a reason."""
+    reasons = []
+    if scores["split"] not in ("holdout", "test"):
+        reasons.append("These frames include the training frames: it flatters.")
+    if not scores["same_bank"]:
+        reasons.append("The model was trained on another state of the bank, whose splits may differ.")
+    return " ".join(reasons)
+
+
 def _notes(scores: dict[str, Any]) -> str:
     """What a reader must know to read the figures rightly."""
     notes = ["Spans are 95 % bootstrap intervals over groups; of few groups they say little."]
@@ -135,29 +160,25 @@ def _notes(scores: dict[str, Any]) -> str:
             f"The {calibration['frames']} test frames are too few for conformal intervals of frames; "
             "those given rest on parts of these frames and guarantee nothing."
         )
-    flatters = scores["split"] not in ("holdout", "test")
-    warning = "These frames include the training frames: it flatters." if flatters else ""
-    if not scores["same_bank"]:
-        warning += " The model was trained on another state of the bank, whose splits may differ."
-    out = f" Left out: {len(scores['left_out'])}; see below." if scores["left_out"] else ""
-    warned = f'<p class="warn">{warning.strip()}</p>' if warning else ""
-    return f'{warned}<p class="note">{" ".join(notes)}{out}</p>'
+    if scores["left_out"]:
+        notes.append(f"Left out: {len(scores['left_out'])}; see below.")
+    return " ".join(notes)
 
 
-def _plots(evaluation: Evaluation) -> str:
-    """Every plot of the task, each a figure with its words."""
+def _plots(evaluation: Evaluation) -> list[Plot]:
+    """Every plot of the task."""
     classifies = evaluation.scores["task"] == "classify"
-    found: list[str] = []
+    plots: list[Plot] = []
     for unit in units(evaluation.scores):
         draw_main, words = (
             (draw_confusion, f"Confusion matrix: colour is the share of the true lineage, numbers are {unit}s.")
             if classifies
             else (draw_counts, "Predicted against true counts; the grey line is equality, bars are intervals.")
         )
-        found.append(plot(partial(draw_main, evaluation=evaluation, unit=unit), words))
+        plots.append(plot(partial(draw_main, evaluation=evaluation, unit=unit), words))
     if classifies:
         unit = units(evaluation.scores)[0]
-        found += [
+        plots += [
             plot(partial(draw_roc, evaluation=evaluation, unit=unit), "ROC curve of each lineage against the rest."),
             plot(
                 partial(draw_reliability, evaluation=evaluation, unit=unit),
@@ -168,63 +189,69 @@ def _plots(evaluation: Evaluation) -> str:
         for unit in units(evaluation.scores):
             if len(evaluation.scores[unit].get("by_density", [])) > 1:
                 draw = partial(draw_density, evaluation=evaluation, unit=unit)
-                found.append(plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
+                plots.append(plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
     history = evaluation.card.history if evaluation.card else []
     if history and {"number", "loss", "test"} <= history[0].keys():
         draw = partial(draw_history, history=history, main=TASKS[evaluation.scores["task"]].main)
         chosen = ", and its score on the test split, which chose the last epoch shown" if history[0]["test"] else ""
-        found.append(plot(draw, f"The training's loss{chosen}."))
-    return f'<h2>At a glance</h2><div class="plots">{"".join(found)}</div>'
+        plots.append(plot(draw, f"The training's loss{chosen}."))
+    return plots
 
 
-def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
+def _score_rows(scores: dict[str, Any]) -> Table:
     names = [name for name, value in scores["tile"].items() if isinstance(value, int | float | None)]
-    shown = units(scores)
-    return [["score", *(f"per {unit}" for unit in shown)]] + [
-        [name.replace("_", " "), *(_text(scores[unit].get(name)) for unit in shown)] for name in names
+    return [["score", *(f"per {unit}" for unit in units(scores))]] + [
+        [name.replace("_", " "), *(_text(scores[unit].get(name)) for unit in units(scores))] for name in names
     ]
 
 
-def _per_lineage(scores: dict[str, Any]) -> str:
-    tables = []
+def _per_lineage(scores: dict[str, Any]) -> dict[str, Table]:
+    tables = {}
     for unit in units(scores):
         rows = {name: shown(scores["task"], of) for name, of in scores[unit].get("per_lineage", {}).items()}
         if rows:
-            tables.append(_table_section(f"Per {unit}, by lineage", _named_rows("lineage", rows)))
-    return "".join(tables)
+            tables[f"Per {unit}, by lineage"] = _named_rows("lineage", rows)
+    return tables
 
 
-def _by_density(scores: dict[str, Any]) -> str:
+def _by_density(scores: dict[str, Any]) -> dict[str, Table]:
     bins = scores["tile"].get("by_density")
     if not bins:
-        return ""
-    rows = {f"{bin['from']:g} to {bin['to']:g}": shown("count", bin) for bin in bins}
-    return _table_section("Per tile, by density", _named_rows("true count", rows))
+        return {}
+    rows = {
+        f"{bin['from']:g}" + (f" to {bin['to']:g}" if bin["to"] > bin["from"] else ""): shown("count", bin)
+        for bin in bins
+    }
+    return {"Per tile, by density": _named_rows("true count", rows)}
 
 
-def _named_rows(title: str, rows: dict[str, Scores]) -> list[list[Any]]:
-    """The rows of a table, with their heads."""
+def _named_rows(title: str, rows: dict[str, Scores]) -> Table:
     names = list(next(iter(rows.values())))
     return [[title, *names]] + [[name, *map(_text, values.values())] for name, values in rows.items()]
 
 
-def _worst(evaluation: Evaluation) -> str:
-    """The worst frames: as pictures, where there are some, and else as a table."""
-    told = {row: _told(evaluation, row) for row in worst_rows(evaluation.scores["task"], evaluation.frames)}
-    if not evaluation.worst:
-        rows = [["image", "true", "predicted"]] + [[_name(evaluation, row), *words] for row, words in told.items()]
-        return table(rows)
-    figures = (
-        _worst_figure(picture, _name(evaluation, picture.row), *told[picture.row]) for picture in evaluation.worst
-    )
-    return (
-        '<p class="note">The worst tile of each: as it is, and with what spoke most for the prediction (Grad-CAM) in '
-        f'yellow.</p><div class="worst">{"".join(figures)}</div>'
-    )
+def _worst_rows(evaluation: Evaluation) -> Table:
+    """The worst frames in words, where there are no pictures of them."""
+    rows = worst_rows(evaluation.scores["task"], evaluation.frames)
+    return [["image", "true", "predicted"]] + [
+        [_name(evaluation, row), *_truth_and_prediction(evaluation, row)] for row in rows
+    ]
 
 
-def _told(evaluation: Evaluation, row: int) -> tuple[str, str]:
-    """The truth and the prediction of a frame."""
+def _worst_frames(evaluation: Evaluation) -> list[WorstFrame]:
+    return [
+        WorstFrame(
+            _name(evaluation, picture.row),
+            *_truth_and_prediction(evaluation, picture.row),
+            tile=_jpeg_uri(picture.tile_HW),
+            overlay=_jpeg_uri(overlay(picture.tile_HW, picture.cam_HW)),
+        )
+        for picture in evaluation.worst
+    ]
+
+
+def _truth_and_prediction(evaluation: Evaluation, row: int) -> tuple[str, str]:
+    """Of a frame, in words."""
     frames = evaluation.frames
     if evaluation.scores["task"] == "count":
         return f"{frames.truth[row]:.1f}", f"{frames.output[row]:.1f}"
@@ -236,16 +263,6 @@ def _name(evaluation: Evaluation, row: int) -> str:
     return Path(evaluation.sources[row]).name
 
 
-def _worst_figure(picture: Picture, name: str, truth: str, said: str) -> str:
-    alts = (f"worst tile of {name}", f"where the network looks in {name}")
-    pair = "".join(
-        f'<img alt="{html.escape(alt)}" src="{_jpeg(image)}">'
-        for alt, image in zip(alts, (picture.tile_HW, overlay(picture.tile_HW, picture.cam_HW)), strict=True)
-    )
-    words = f"<b>{html.escape(name)}</b><br>true {html.escape(truth)}, predicted {html.escape(said)}"
-    return f'<figure><div class="pair">{pair}</div><figcaption>{words}</figcaption></figure>'
-
-
 def overlay(tile_HW: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A tile in grey with a saliency map of 0..1 over it (H, W, 3), from nothing to bright yellow; BGR."""
     heat_HW3 = cv2.applyColorMap((cam_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
@@ -253,44 +270,38 @@ def overlay(tile_HW: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> NDArray[
     return np.asarray(tile_HW[..., None] * (1 - weight_HW1) + heat_HW3 * weight_HW1, np.uint8)
 
 
-def _jpeg(image: NDArray[np.uint8]) -> str:
+def _jpeg_uri(image: NDArray[np.uint8]) -> str:
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+    return data_uri(data.tobytes(), "jpeg")
 
 
-def _data(evaluation: Evaluation) -> str:
-    """What the bank holds and what was left out."""
-    parts = []
-    if evaluation.held:
-        held = {(row["lineage"], row["split"]): f"{row['frames']} ({row['groups']})" for row in evaluation.held}
-        splits = [split for split in ("train", "test", "holdout") if any(split == of for _, of in held)]
-        lineages = list(dict.fromkeys(lineage for lineage, _ in held))
-        rows = [[lineage, *(held.get((lineage, split), "–") for split in splits)] for lineage in lineages]
-        parts.append(table([["lineage: frames (groups)", *splits], *rows]))
-        parts.append(f'<p class="note">The bank’s digest is {html.escape(evaluation.bank_digest)}.</p>')
-    for words, lines in (
-        ("Frames left out of this evaluation", evaluation.scores["left_out"]),
-        ("Files that the bank set aside", evaluation.set_aside),
-    ):
-        if lines:
-            listed = "\n".join(map(html.escape, lines[:200]))
-            parts.append(f"<details><summary>{words}: {len(lines)}</summary><pre>{listed}</pre></details>")
-    return f"<h2>Data</h2>{''.join(parts)}" if parts else ""
+def _held_rows(evaluation: Evaluation) -> Table:
+    """What the bank holds of every lineage in every split; nothing where that is not known."""
+    if not evaluation.held:
+        return []
+    held = {(row["lineage"], row["split"]): f"{row['frames']} ({row['groups']})" for row in evaluation.held}
+    splits = [split for split in ("train", "test", "holdout") if any(split == of for _, of in held)]
+    lineages = list(dict.fromkeys(lineage for lineage, _ in held))
+    rows = [[lineage, *(held.get((lineage, split), "–") for split in splits)] for lineage in lineages]
+    return [["lineage: frames (groups)", *splits], *rows]
+
+
+def _lists(evaluation: Evaluation) -> dict[str, list[str]]:
+    """What was left out, where something was."""
+    lists = {
+        "Frames left out of this evaluation": evaluation.scores["left_out"],
+        "Files that the bank set aside": evaluation.set_aside,
+    }
+    return {words: lines for words, lines in lists.items() if lines}
 
 
 def _configuration(evaluation: Evaluation) -> str:
     card = evaluation.card
     if card is None:
         return ""
-    shown = card.model_dump(mode="json", exclude={"history", "search", "scores"})
-    text = html.escape(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
-    return (
-        f"<h2>Configuration</h2><details open><summary>Everything that was chosen</summary><pre>{text}</pre></details>"
-    )
-
-
-def _table_section(title: str, rows: list[list[Any]]) -> str:
-    return f"<h2>{html.escape(title)}</h2>{table(rows)}"
+    chosen = card.model_dump(mode="json", exclude={"history", "search", "scores"})
+    text: str = yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _text(value: float | None, digits: int = 3) -> str:

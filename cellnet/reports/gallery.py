@@ -1,11 +1,11 @@
 """A bank as a page that one can look at: frames of every lineage, how many cells they hold, what to beware of."""
 
 import contextlib
-import html
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,95 +17,87 @@ from cellnet.bank.warnings import warnings_of
 from cellnet.errors import CellnetError, ConfigError
 from cellnet.images.file import encode_png
 from cellnet.images.pixels import stretch
-from cellnet.reports.pages import STYLE, png_of, src_of
+from cellnet.reports.pages import Plot, data_uri, page, plot
+from cellnet.reports.plots import draw_cell_counts, draw_grey_values
 
 THUMBNAIL_PX: Final = 145
 SHOWN: Final = 6
 """Frames of every lineage."""
-MORE_STYLE: Final = """
-.frames { display: flex; flex-wrap: wrap; gap: .6rem; }
-figure { margin: 0; width: 145px; font-size: 11px; overflow-wrap: anywhere; }
-.warning { border-left: 4px solid #c77700; padding-left: .8rem; }
-"""
+
+
+class Thumbnail(NamedTuple):
+    """A frame as the page shows it."""
+
+    source: str | None
+    """The `src` of its picture; None where it cannot be read."""
+    words: str
 
 
 def write_gallery(path: Path, bank: Bank) -> Path:
     """A self-contained page at that path. Raises ConfigError when it cannot be written."""
-    lineages: dict[str, list[Frame]] = defaultdict(list)
-    for frame in bank.frames:
-        lineages[frame.lineage or "(not known)"].append(frame)
-    warnings = "".join(f'<p class="warning">{html.escape(text)}</p>' for text in warnings_of(bank.frames))
-    aside = "".join(f"<li>{html.escape(f'{row.source}: {row.set_aside}')}</li>" for row in bank.set_aside)
-    title = html.escape(f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}")
-    page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width"><style>{STYLE}{MORE_STYLE}</style></head><body>
-<h1>{title}</h1><p class="note">{html.escape(bank.store.uri)}, digest {bank.digest[:12]}</p>{warnings}
-{_histograms(bank, lineages)}
-{"".join(_lineage(bank, name, frames) for name, frames in sorted(lineages.items()))}
-{_near(bank)}
-{f"<h2>Set aside</h2><ul>{aside}</ul>" if aside else ""}
-</body></html>"""
+    text = _gallery_page(bank)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the page {path}: {error.strerror}") from error
     return path
 
 
-def _lineage(bank: Bank, name: str, frames: Sequence[Frame]) -> str:
-    """A heading and some frames, spread over the splits and groups as they come."""
-    shown = "".join(_thumbnail(bank, frame) for frame in _some(frames))
-    return (
-        f'<h2>{html.escape(name)}: {len(frames)} frame{"s" * (len(frames) != 1)}</h2><div class="frames">{shown}</div>'
+def _gallery_page(bank: Bank) -> str:
+    by_lineage: dict[str, list[Frame]] = defaultdict(list)
+    for frame in bank.frames:
+        by_lineage[frame.lineage or "(not known)"].append(frame)
+    lineages = dict(sorted(by_lineage.items()))
+    shown = {
+        f"{name}: {len(frames)} frame{'s' * (len(frames) != 1)}": [_thumbnail(bank, frame) for frame in _some(frames)]
+        for name, frames in lineages.items()
+    }
+    return page(
+        "gallery.html",
+        title=f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}",
+        lead=f"{bank.store.uri}, digest {bank.digest[:12]}",
+        warnings=warnings_of(bank.frames),
+        plots=_histograms(bank, lineages),
+        sections=shown | _near(bank),
+        set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
     )
 
 
-def _thumbnail(bank: Bank, frame: Frame) -> str:
+def _thumbnail(bank: Bank, frame: Frame) -> Thumbnail:
     try:
         grey_HW = stretch(bank.pixels(frame), bank.settings.intensity)
     except CellnetError as error:
-        return f"<figure>{html.escape(str(error))}</figure>"
+        return Thumbnail(None, str(error))
     factor = THUMBNAIL_PX / max(grey_HW.shape)
     small_HW = cv2.resize(grey_HW, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     cells = "" if frame.count is None else f", {frame.count:g} cells"
-    words = html.escape(f"{Path(frame.source).name}, {frame.split}{cells}")
-    return f'<figure><img alt="" src="{src_of(encode_png(small_HW))}"><figcaption>{words}</figcaption></figure>'
+    return Thumbnail(data_uri(encode_png(small_HW), "png"), f"{Path(frame.source).name}, {frame.split}{cells}")
 
 
 def _some(frames: Sequence[Frame]) -> Sequence[Frame]:
     return frames[:: max(1, len(frames) // SHOWN)][:SHOWN]
 
 
-def _near(bank: Bank) -> str:
-    """Near-duplicates, each beside what it copies."""
+def _near(bank: Bank) -> dict[str, list[Thumbnail]]:
+    """Near-duplicates, each beside what it copies, under their heading."""
     by_name = {frame.frame: frame for frame in bank.frames}
     copies = [frame for frame in bank.frames if frame.twin in by_name]
     if not copies:
-        return ""
-    pairs = "".join(_thumbnail(bank, by_name[str(copy.twin)]) + _thumbnail(bank, copy) for copy in copies[:SHOWN])
+        return {}
+    pairs = [frame for copy in copies[:SHOWN] for frame in (by_name[str(copy.twin)], copy)]
     more = f", of which {SHOWN} are shown" if len(copies) > SHOWN else ""
-    return f'<h2>Nearly the same: {len(copies)}{more}</h2><div class="frames">{pairs}</div>'
+    return {f"Nearly the same: {len(copies)}{more}": [_thumbnail(bank, frame) for frame in pairs]}
 
 
-def _histograms(bank: Bank, lineages: dict[str, list[Frame]]) -> str:
+def _histograms(bank: Bank, lineages: dict[str, list[Frame]]) -> list[Plot]:
     """Grey values as recorded, of some frames, and cells a frame where counts are known: a colour a lineage."""
-    from matplotlib.figure import Figure
-
-    names = sorted(lineages)
-    counts = [[frame.count for frame in lineages[name] if frame.count is not None] for name in names]
-    figure: Any = Figure(figsize=(11.2, 3.2), layout="constrained")
-    grey, *counted = np.atleast_1d(figure.subplots(1, 2 if any(counts) else 1))
-    for name in names:
-        values_N = _grey_values(bank, _some(lineages[name]))
-        if len(values_N):
-            grey.hist(values_N, bins=100, density=True, histtype="step", label=name)
-    grey.set(xlabel="grey value as recorded", ylabel="share of the pixels", yticks=[])
-    for axis in counted:
-        axis.hist(counts, bins=20, stacked=True, label=names)
-        axis.set(xlabel="cells a frame", ylabel="frames")
-    figure.legend(*grey.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    return f'<h2>Histograms</h2><img alt="histograms of grey values and counts" src="{src_of(png_of(figure))}">'
+    values = {name: _grey_values(bank, _some(frames)) for name, frames in lineages.items()}
+    counts = {name: [frame.count for frame in frames if frame.count is not None] for name, frames in lineages.items()}
+    plots = [plot(partial(draw_grey_values, values=values), "Grey values as recorded, of the frames below.")]
+    if any(counts.values()):
+        plots.append(plot(partial(draw_cell_counts, counts=counts), "Cells a frame, where counts are known."))
+    return plots
 
 
 def _grey_values(bank: Bank, frames: Sequence[Frame]) -> NDArray[Any]:

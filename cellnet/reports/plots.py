@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.metrics import expected_calibration_error, reliability, roc
@@ -110,13 +111,16 @@ def draw_roc(axis: Any, evaluation: Evaluation, unit: str) -> None:
         points = roc(rows.truth == label, rows.output[:, label])
         if points:
             auc = scores["per_lineage"][name]["auc"]
-            style = dict(color=LINES[label % len(LINES)], linestyle=("-", "--", ":")[label // len(LINES) % 3])
-            axis.plot(
-                *zip(*points, strict=True), label=f"{plain(name)} {auc:.3f}", linewidth=1.6, clip_on=False, **style
-            )
+            words = f"{plain(name)} {auc:.3f}"
+            axis.plot(*zip(*points, strict=True), label=words, linewidth=1.6, clip_on=False, **_line(label))
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="false positive rate", ylabel="true positive rate")
     axis.set_title(f"per {unit}: ROC, with the area under it")
     axis.legend(fontsize=8, loc="lower right")
+
+
+def _line(number: int) -> dict[str, Any]:
+    """A colour and a stroke that tell the lines of a plot apart."""
+    return {"color": LINES[number % len(LINES)], "linestyle": ("-", "--", ":")[number // len(LINES) % 3]}
 
 
 def draw_reliability(axis: Any, evaluation: Evaluation, unit: str) -> None:
@@ -160,6 +164,7 @@ def draw_history(axis: Any, history: list[dict[str, Any]], main: str) -> None:
     epochs = [epoch["number"] for epoch in history]
     axis.plot(epochs, [epoch["loss"] for epoch in history], color=ORANGE, linestyle="--", label="training loss")
     axis.set(xlabel="epoch", ylabel="training loss", title="training")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     handles, names = axis.get_legend_handles_labels()
     if all(main in epoch["test"] for epoch in history):
         other = axis.twinx()
@@ -262,3 +267,32 @@ def draw_curves(axis: Any, curves: list[tuple[str, list[float]]], score: str) ->
     axis.xaxis.get_major_locator().set_params(integer=True)
     if shown:
         axis.legend(fontsize=7.5)
+
+
+def draw_grey_values(axis: Any, values: dict[str, NDArray[Any]]) -> None:
+    """Histograms of grey values by lineage."""
+    for number, (name, values_N) in enumerate(values.items()):
+        if len(values_N):
+            axis.hist(values_N, bins=100, density=True, histtype="step", label=plain(name), **_line(number))
+    axis.set(xlabel="grey value as recorded", ylabel="share of the pixels", yticks=[])
+    _legend_below(axis)
+
+
+def draw_cell_counts(axis: Any, counts: dict[str, list[float]]) -> None:
+    """A histogram of counts, the lineages on top of each other, in the colours of `draw_grey_values`."""
+    shown = [(number, name) for number, name in enumerate(counts) if counts[name]]
+    axis.hist(
+        [counts[name] for _, name in shown],
+        bins=20,
+        stacked=True,
+        label=[plain(name) for _, name in shown],
+        color=[LINES[number % len(LINES)] for number, _ in shown],
+        hatch=[("", "//", "..")[number // len(LINES) % 3] for number, _ in shown],
+    )
+    axis.set(xlabel="cells a frame", ylabel="frames")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    _legend_below(axis)
+
+
+def _legend_below(axis: Any) -> None:
+    axis.figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)

@@ -1,6 +1,5 @@
 """A search as a page that one can look at: which settings win, by how much, and how the trials got there."""
 
-import html
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -9,7 +8,7 @@ import yaml
 
 from cellnet.config.tune import Range, TuneConfig
 from cellnet.evaluation.searches import Trial, describe
-from cellnet.reports.pages import page, plot, table
+from cellnet.reports.pages import Headline, Plot, page, plot
 from cellnet.reports.plots import draw_curves, draw_heat_map, draw_parallel
 from cellnet.tasks import TASKS
 
@@ -21,26 +20,19 @@ def search_page(
     config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any]], score: str, *, bank: str, model: str
 ) -> str:
     """The page of a search that came to `model`, from its trials and the rows of its table."""
-    title = f"Search that found {model}"
-    best = describe(trials_settings(rows[0], config))
-    lead = f"{len(rows)} combinations, {len(trials)} trainings, on {bank}; the winner: {best}"
-    tiles = "".join(
-        f"<div><small>{name}</small><b>{value}</b><small>{note}</small></div>"
-        for name, value, note in _figures(rows, trials, score)
-    )
+    winner = describe(trials_settings(rows[0], config))
     scores = (score, "low", "high")
-    shown = [[*rows[0]], *([_text(value, exact=key not in scores) for key, value in row.items()] for row in rows)]
-    settings = html.escape(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     return page(
-        title,
-        f"""<header><h1>{html.escape(title)}</h1><p class="soft">{html.escape(lead)}</p></header>
-<div class="tiles">{tiles}</div>
-<p class="note">Scores are of the test split, which chose: they flatter the winner a little. Spans are 95 % bootstrap
-intervals over groups, and over seeds where there are several. Combinations that were stopped early or failed are not
-in the heat map.</p>
-<h2>At a glance</h2><div class="plots">{_plots(config, trials, rows, score)}</div>
-<h2>Combinations</h2>{table(shown)}
-<h2>Configuration</h2><details><summary>Everything that was chosen</summary><pre>{settings}</pre></details>""",
+        "search.html",
+        title=f"Search that found {model}",
+        lead=f"{len(rows)} combinations, {len(trials)} trainings, on {bank}; the winner: {winner}",
+        headlines=_headlines(rows, trials, score),
+        plots=_plots(config, trials, rows, score),
+        combinations=[
+            [*rows[0]],
+            *([_text(value, exact=key not in scores) for key, value in row.items()] for row in rows),
+        ],
+        configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 
 
@@ -49,7 +41,7 @@ def trials_settings(row: dict[str, Any], config: TuneConfig) -> dict[str, Any]:
     return {key: row[key.rpartition(".")[2]] for key in config.space}
 
 
-def _figures(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str) -> list[tuple[str, str, str]]:
+def _headlines(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str) -> list[Headline]:
     best = rows[0]
     span = (
         ""
@@ -58,24 +50,26 @@ def _figures(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str) ->
     )
     had, wanted = sum(trial.epochs for trial in trials), sum(trial.of_epochs for trial in trials)
     failed = sum(trial.error is not None for trial in trials)
+    saved = f"of {wanted:,} without stopping early" if wanted > had else "none was stopped early"
+    minutes = sum(trial.seconds for trial in trials) / 60
     return [
-        (f"test {score} of the winner", f"{best[score]:.3f}", span),
-        ("trainings", str(len(trials)), f"{failed} failed"),
-        ("epochs", f"{had:,}", f"of {wanted:,} without stopping early" if wanted > had else "none was stopped early"),
-        ("time", f"{sum(trial.seconds for trial in trials) / 60:.0f} min", "all trainings, one after the other"),
+        Headline(f"test {score} of the winner", f"{best[score]:.3f}", span),
+        Headline("trainings", str(len(trials)), f"{failed} failed"),
+        Headline("epochs", f"{had:,}", saved),
+        Headline("time", f"{minutes:.0f} min", "all trainings, one after the other"),
     ]
 
 
-def _plots(config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any]], score: str) -> str:
+def _plots(config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any]], score: str) -> list[Plot]:
     more_is_better = TASKS[config.train.task].more_is_better
     scored = [row for row in rows if row[score] is not None]
-    found = []
+    plots = []
     sides = heat_sides(config)
     cells = heat_cells(rows, list(sides), score) if len(sides) == 2 else {}
     if len(cells) > 1:
         draw = partial(draw_heat_map, cells=cells, sides=sides, more_is_better=more_is_better)
         words = f"Best test {score} by {' and '.join(sides)}, with its 95 % interval; the best is framed."
-        found.append(plot(draw, words))
+        plots.append(plot(draw, words))
     names = [key.rpartition(".")[2] for key in config.space]
     if len(scored) > 1:
         logs = {
@@ -84,20 +78,20 @@ def _plots(config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any
         parallel = partial(
             draw_parallel, rows=scored, keys=names, score=score, more_is_better=more_is_better, logs=logs
         )
-        found.append(
+        plots.append(
             plot(parallel, f"Every combination as a line from its settings to its test {score}; the best in orange.")
         )
     sign = -1 if more_is_better else 1
-    ranked = sorted((one for one in trials if one.score is not None), key=lambda one: sign * (one.score or 0))
+    ranked = sorted((trial for trial in trials if trial.score is not None), key=lambda trial: sign * (trial.score or 0))
     curves = [
-        (_curve_name(one) if place < NAMED else "", [epoch["test"][score] for epoch in one.history])
-        for place, one in enumerate(ranked)
+        (_curve_name(trial) if place < NAMED else "", [epoch["test"][score] for epoch in trial.history])
+        for place, trial in enumerate(ranked)
     ]
     if any(len(values) > 1 for _, values in curves):
-        found.append(
+        plots.append(
             plot(partial(draw_curves, curves=curves, score=score), f"Test {score} after every epoch of every training.")
         )
-    return "".join(found)
+    return plots
 
 
 def _curve_name(trial: Trial) -> str:

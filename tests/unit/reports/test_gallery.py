@@ -1,5 +1,6 @@
 """The page of a bank: what a biologist must find on it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from cellnet.errors import ConfigError
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.readers import LabelledFile
 from cellnet.reports.gallery import SHOWN, write_gallery
+from tests.unit.reports.reading import HOSTILE, assert_harmless
 
 
 @pytest.fixture
@@ -35,15 +37,30 @@ def test_the_page_shows_every_lineage_what_to_beware_of_and_what_was_set_aside(b
     assert page.count("<figure>") == SHOWN + 1
     assert "8.png, train, 8 cells" in page
     assert "3T3: one group only" in page
-    assert "&lt;b&gt;.png: not a readable" in page and "<b>" not in page
-    assert "http" not in page and page.count('src="data:image/png') == SHOWN + 2, "all of it is in the page"
+    assert page.count('src="data:image/png') == SHOWN + 1, "all of it is in the page"
+    assert len(re.findall('<div role="img" aria-label="[^"]+"><svg ', page)) == 2, "grey values, and counts"
+    assert_harmless(page, "<b>.png: not a readable")
+
+
+def test_names_from_outside_cannot_become_part_of_the_page(bank: Bank, tmp_path: Path) -> None:
+    frames = []
+    for number, place in enumerate((HOSTILE, f"broken{HOSTILE}", "<img src=x onerror=alert(1)>.png")):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey_HW = np.random.default_rng(100 + number).integers(0, 255, (40, 60), np.uint8)
+        path.write_bytes(b"no image" if "broken" in place else encode_png(grey_HW))
+        frames.append(SourceFrame(path=path, lineage=f"<i>{HOSTILE}", group=f"<i>{number}", count=2))
+    bank.add([prepare(frame, bank.store) for frame in frames])
+    page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
+    shown = (f"<i>{HOSTILE}: 2 frames", f"broken{HOSTILE}: not a readable", "<img src=x onerror=alert(1)>.png, ")
+    assert_harmless(page, *shown, HOSTILE.rpartition("/")[2])
 
 
 def test_a_frame_whose_pixels_rotted_is_named_and_the_others_are_shown(bank: Bank, tmp_path: Path) -> None:
     [only] = [frame for frame in bank.frames if frame.lineage == "3T3"]
     (tmp_path / f"bank/pixels/{only.frame}.png").write_bytes(b"rot")
     page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
-    assert "8.png: not a readable" in page and page.count("<figcaption>") == SHOWN
+    assert "8.png: not a readable" in page and page.count('src="data:image/png') == SHOWN
 
 
 def test_near_duplicates_stand_side_by_side(bank: Bank, tmp_path: Path) -> None:
