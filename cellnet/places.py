@@ -11,19 +11,17 @@ from cellnet.registry import signing
 from cellnet.registry.registry import Registry
 from cellnet.store.folder import FolderStore
 from cellnet.store.objects import Store
-from cellnet.store.place import open_store
+from cellnet.store.place import NOWHERE, S3, Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
     """The places of one job; one that the job does not use is left empty."""
 
-    bank: str = ""
-    registry: str = ""
-    runs: str | None = None
-    """Where Ray Train and Ray Tune keep checkpoints; None: `runs` beside the registry."""
-    endpoint_url: str | None = None
-    """Another S3 server than Amazon's."""
+    bank: Place = NOWHERE
+    registry: Place = NOWHERE
+    runs: Place = NOWHERE
+    """Where Ray Train and Ray Tune keep checkpoints; left empty: `runs` beside the registry."""
     trusted_keys: str | None = None
     """A file of public keys; where there is one, the registry's versions must be signed by one of them."""
     signing_key: str | None = None
@@ -31,35 +29,34 @@ class Places:
 
     def open_bank(self) -> Bank:
         """The bank. Raises NotFoundError where there is none."""
-        return Bank.open(self.bank, endpoint_url=self.endpoint_url)
+        return Bank.open(self.bank)
 
     def new_bank(self, settings: BankSettings | None = None) -> Bank:
         """The bank, or an empty one in its place. Raises ConfigError if it has other settings."""
-        return Bank.create(self.bank, settings, endpoint_url=self.endpoint_url)
+        return Bank.create(self.bank, settings)
 
     def open_registry(self) -> Registry:
         """The registry; an empty place is an empty registry. Raises ConfigError for keys that cannot be read."""
         return Registry.open(
             self.registry,
-            endpoint_url=self.endpoint_url,
             trusted=signing.load_trusted(Path(self.trusted_keys)) if self.trusted_keys else (),
             signer=signing.load_signer(Path(self.signing_key)) if self.signing_key else None,
         )
 
     def open_runs(self) -> Store:
         """The store of the runs; a folder is made."""
-        store = open_store(self.runs or _beside(self.registry), endpoint_url=self.endpoint_url)
+        store = (self.runs or _beside(self.registry)).open()
         if isinstance(store, FolderStore):
             store.folder.mkdir(parents=True, exist_ok=True)
         return store
 
 
-def _beside(registry: str) -> str:
+def _beside(registry: Place) -> Place:
     """`runs` beside a registry; below it where the registry is a whole bucket."""
-    if not registry.startswith("s3://"):
-        return str(Path(registry).absolute().parent / "runs")
-    bucket, _, prefix = registry.removeprefix("s3://").strip("/").partition("/")
-    return "/".join(["s3:/", bucket, *prefix.split("/")[:-1], "runs"])
+    if not registry.is_on_s3:
+        return Place(str(Path(registry.uri).absolute().parent / "runs"))
+    bucket, _, prefix = registry.uri.removeprefix(S3).strip("/").partition("/")
+    return registry.elsewhere("/".join([f"{S3}{bucket}", *prefix.split("/")[:-1], "runs"]))
 
 
 def absolute(uri: str) -> str:

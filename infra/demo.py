@@ -22,6 +22,7 @@ from cellnet.errors import CellnetError, ConfigError
 from cellnet.places import Places
 from cellnet.reports.evaluation_report import write_report
 from cellnet.sample import write_sample
+from cellnet.store.place import place_of
 from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
@@ -78,7 +79,7 @@ def _run() -> None:
     check_port("127.0.0.1", port)
     _clear(FOLDER)
     clock = _Clock()
-    places = Places(bank=str((FOLDER / "bank").absolute()), registry=str((FOLDER / "registry").absolute()))
+    places = Places(bank=place_of((FOLDER / "bank").absolute()), registry=place_of((FOLDER / "registry").absolute()))
 
     clock.step("draw the sample", "cellnet bank sample demo/images")
     print("drawn, not recorded: the scores below are not scores on cells")
@@ -122,7 +123,7 @@ def _run() -> None:
         print(f"report: {write_report(FOLDER / f'report-{name}', evaluation)}")
 
     clock.step("serve, and ask over HTTP", f"cellnet serve --registry demo/registry --port {port}")
-    address = serve_forever(ServeArgs(registry=places.registry), port=port, block=False)
+    address = serve_forever(ServeArgs(registry=places.registry.uri), port=port, block=False)
     frame = bank.split("holdout")[0]
     answer = _ask(address, Path(frame.source))
     (FOLDER / "prediction.json").write_text(json.dumps(answer, indent=1))

@@ -10,7 +10,6 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -26,6 +25,7 @@ from cellnet.prediction.sources import ListedFile, list_files
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.reports.results import Results, Said, drawn_in
+from cellnet.store.place import PlaceLike
 from pipelines import cluster
 
 CHUNK_IMAGES: Final = 128
@@ -111,7 +111,7 @@ class Job:
 
 
 def prepare(
-    given: Sequence[str | Path],
+    given: Sequence[PlaceLike],
     places: Places,
     *,
     classifier: str | None = None,
@@ -119,7 +119,7 @@ def prepare(
     pixel_um: float | None = None,
     page: Pages | None = None,
     channel: str | None = None,
-    out: str | None = None,
+    out: PlaceLike | None = None,
     overwrite: bool = False,
 ) -> Job:
     """The job of predicting images, folders, Harmony exports, manifests and s3://bucket/prefix.
@@ -127,17 +127,15 @@ def prepare(
     With `out`, a folder or s3://bucket/prefix, results are kept there, and those of before are used. Raises for
     images or models that are not there, and ConfigError where `out` holds predictions under other settings.
     """
-    endpoint_url = places.endpoint_url
-    drawn = drawn_in(out, endpoint_url) if out else ()
-    files = list_files(given, channel=channel, endpoint_url=endpoint_url, but=drawn)
+    files = list_files(given, channel=channel, but=drawn_in(out) if out else ())
     registry = places.open_registry()
     models = resolve_models(registry, classifier, regressor)
     question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page)
-    results = Results.open(out, question.settings, endpoint_url=endpoint_url, overwrite=overwrite) if out else None
+    results = Results.open(out, question.settings, overwrite=overwrite) if out else None
     return Job(files=files, question=question, results=results, kept=results.done(files) if results else {})
 
 
-def predict(given: Sequence[str | Path], places: Places, **options: Any) -> Iterator[Prediction]:
+def predict(given: Sequence[PlaceLike], places: Places, **options: Any) -> Iterator[Prediction]:
     """The predictions of the job that `prepare` makes of the same arguments."""
     return prepare(given, places, **options).run()
 

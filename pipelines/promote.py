@@ -80,7 +80,7 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
             f"{new.ref} counts {lineage} alone, and cannot take the place of {old.ref}, which counts "
             f"{counted or 'all lineages'}; {STAYS}"
         )
-    on_bank = replace(places, bank=places.bank or new.card.bank)
+    on_bank = replace(places, bank=places.bank or places.registry.elsewhere(new.card.bank))
     try:
         on_bank.open_bank()
     except NotFoundError as error:

@@ -30,7 +30,7 @@ from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
 from cellnet.registry.records import AliasMove, ModelVersion
 from cellnet.reports.search_report import search_page
-from cellnet.store.place import open_store
+from cellnet.store.place import PlaceLike, place_of
 from cellnet.training.fit import outputs_of
 from cellnet.training.plan import make_plan
 from pipelines import cluster
@@ -56,19 +56,20 @@ class Search:
     run: Run
 
 
-def publish_sweep(uri: str, places: Places, *, alias: str, say: Say = lambda line: None) -> Search:
+def publish_sweep(given: PlaceLike, places: Places, *, alias: str, say: Say = lambda line: None) -> Search:
     """Publish and promote the best trial so far of a search that was stopped, by the folder of its run.
 
     Raises NotFoundError for a folder that is no search's, DataError when no trial of it came to a score.
     """
-    runs, _, folder = uri.rstrip("/").rpartition("/")
-    run = Run(open_store(runs or "/", endpoint_url=places.endpoint_url), folder)
+    folder = place_of(given)
+    runs, _, name = folder.uri.rstrip("/").rpartition("/")
+    run = Run(folder.elsewhere(runs or "/").open(), name)
     try:
         recipe = recipe_of(run)
     except NotFoundError as error:
-        raise NotFoundError(f"{uri} is not the folder of a search; cellnet tune names it when it starts") from error
-    config = load_checked(TuneConfig, recipe["config"], where=f"{uri}/run.json: ")
-    on_bank = replace(places, bank=places.bank or recipe["bank"])
+        raise NotFoundError(f"{folder} is not the folder of a search; cellnet tune names it when it starts") from error
+    config = load_checked(TuneConfig, recipe["config"], where=f"{folder}/run.json: ")
+    on_bank = replace(places, bank=places.bank or folder.elsewhere(recipe["bank"]))
     bank = on_bank.open_bank()
     if bank.digest != recipe["bank_digest"]:
         say("note: the bank has changed since the search; scores are taken on it as it is now")

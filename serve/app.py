@@ -30,6 +30,7 @@ from cellnet.prediction.engines import EngineName, load_model
 from cellnet.prediction.lineup import resolve_models
 from cellnet.registry.registry import Registry
 from cellnet.registry.signing import load_trusted
+from cellnet.store.place import Place
 from serve.http.keys import load_keys
 from serve.limits import Limits
 from serve.overlays import Overlays
@@ -105,7 +106,7 @@ def build(args: ServeArgs) -> Application:
     Raises NotFoundError, ConfigError, IntegrityError or UntrustedError.
     """
     trusted = load_trusted(Path(args.trusted_keys)) if args.trusted_keys else ()
-    registry = Registry.open(args.registry, endpoint_url=args.endpoint_url, trusted=trusted)
+    registry = Registry.open(Place(args.registry, args.endpoint_url), trusted=trusted)
     for version in resolve_models(registry, args.classifier, args.regressor):
         load_model(registry, version, engine=args.engine)
     most = args.replicas if isinstance(args.replicas, int) else args.replicas[1]

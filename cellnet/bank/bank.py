@@ -27,7 +27,7 @@ from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
 from cellnet.errors import ConfigError, ConflictError, DataError, NotFoundError
 from cellnet.store.objects import Store
-from cellnet.store.place import open_store
+from cellnet.store.place import PlaceLike, open_store
 
 HEARSAY: Final = frozenset({"source", "fingerprint", "twin"})
 """Fields that the bank's digest leaves out: they are no part of what a model learns from."""
@@ -57,20 +57,20 @@ class Bank:
         self._is_new = True
 
     @classmethod
-    def open(cls, uri: str | Path, *, endpoint_url: str | None = None) -> Self:
-        """The bank at a folder or `s3://bucket/prefix`. Raises NotFoundError where there is none."""
-        bank = cls.create(uri, endpoint_url=endpoint_url)
+    def open(cls, place: PlaceLike) -> Self:
+        """The bank at a place, a folder or `s3://bucket/prefix`. Raises NotFoundError where there is none."""
+        bank = cls.create(place)
         if bank._is_new:
-            raise NotFoundError(f"there is no bank at {uri}; make one with: cellnet bank import SOURCE {uri}")
+            raise NotFoundError(f"there is no bank at {place}; make one with: cellnet bank import SOURCE {place}")
         return bank
 
     @classmethod
-    def create(cls, uri: str | Path, settings: BankSettings | None = None, *, endpoint_url: str | None = None) -> Self:
+    def create(cls, place: PlaceLike, settings: BankSettings | None = None) -> Self:
         """The bank, or an empty one in its place, written with its first frames.
 
         Raises ConfigError if `settings` differ from those of the bank that is there.
         """
-        bank = cls(open_store(uri, endpoint_url=endpoint_url), settings or BankSettings(), [], 0)
+        bank = cls(open_store(place), settings or BankSettings(), [], 0)
         bank._adopt_settings(wanted=settings)
         bank._reload()
         return bank

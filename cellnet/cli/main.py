@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cellnet.bank.frames import Frame
     from cellnet.places import Places
     from cellnet.registry.registry import Listed
+    from cellnet.store.place import Place
     from pipelines.predict import Job
     from pipelines.winner import Search
 
@@ -73,10 +74,31 @@ def say(line: str) -> None:
 def _places(arguments: argparse.Namespace) -> "Places":
     """The places that the command line names, made absolute."""
     from cellnet.places import Places, absolute
+    from cellnet.store.place import NOWHERE
 
-    keys = ("bank", "registry", "runs", "trusted_keys", "signing_key")
-    named = {key: getattr(arguments, key, None) for key in keys}
-    return Places(**{key: absolute(uri) for key, uri in named.items() if uri}, endpoint_url=arguments.endpoint_url)
+    def place(key: str) -> "Place":
+        uri = getattr(arguments, key, None)
+        return _place(uri, arguments) if uri else NOWHERE
+
+    def file(key: str) -> str | None:
+        path = getattr(arguments, key, None)
+        return absolute(path) if path else None
+
+    return Places(
+        bank=place("bank"),
+        registry=place("registry"),
+        runs=place("runs"),
+        trusted_keys=file("trusted_keys"),
+        signing_key=file("signing_key"),
+    )
+
+
+def _place(uri: str, arguments: argparse.Namespace) -> "Place":
+    """A place that the command line names, made absolute, on the server that it names."""
+    from cellnet.places import absolute
+    from cellnet.store.place import Place
+
+    return Place(absolute(uri), arguments.endpoint_url)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -721,10 +743,9 @@ def _registry_promote(arguments: argparse.Namespace) -> None:
     if (arguments.ref is None) == (arguments.from_sweep is None):
         raise ConfigError("promote takes a REF and an ALIAS, or --from-sweep RUN and an ALIAS")
     if arguments.from_sweep:
-        from cellnet.places import absolute
         from pipelines.winner import publish_sweep
 
-        run = absolute(arguments.from_sweep)
+        run = _place(arguments.from_sweep, arguments)
         _print_search(publish_sweep(run, _places(arguments), alias=arguments.alias, say=say), arguments)
         return
     from pipelines.promote import promote
@@ -809,10 +830,11 @@ def _registry_export(arguments: argparse.Namespace) -> None:
 def _registry_import(arguments: argparse.Namespace) -> None:
     from cellnet.places import absolute
     from cellnet.registry.exchange import import_version
+    from cellnet.store.place import Place
 
     places = _places(arguments)
-    endpoint_url = arguments.from_endpoint_url or arguments.endpoint_url
-    source = replace(places, registry=absolute(arguments.source), endpoint_url=endpoint_url, signing_key=None)
+    server = arguments.from_endpoint_url or arguments.endpoint_url
+    source = replace(places, registry=Place(absolute(arguments.source), server), signing_key=None)
     if arguments.accept_unsigned:
         source = replace(source, trusted_keys=None)
     version = import_version(places.open_registry(), source.open_registry(), arguments.ref, name=arguments.name)
@@ -835,7 +857,6 @@ def _registry_keygen(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from cellnet.places import absolute
     from pipelines.predict import prepare
 
     if arguments.pixel_um is not None and not arguments.pixel_um > 0:
@@ -843,14 +864,14 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.overwrite and not arguments.out:
         raise ConfigError("--overwrite is about the folder of --out; give that too, or leave it out")
     job = prepare(
-        [given if os.path.exists(given) else absolute(given) for given in arguments.images],
+        [given if os.path.exists(given) else _place(given, arguments) for given in arguments.images],
         _places(arguments),
         classifier=arguments.classifier,
         regressor=arguments.regressor,
         pixel_um=arguments.pixel_um,
         page=arguments.page,
         channel=arguments.channel,
-        out=absolute(arguments.out) if arguments.out else None,
+        out=_place(arguments.out, arguments) if arguments.out else None,
         overwrite=arguments.overwrite,
     )
     if job.kept:
@@ -945,7 +966,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     places = _places(arguments)
     given = {name: getattr(arguments, name, None) for name in ServeArgs.model_fields}
     chosen = {name: value for name, value in given.items() if value is not None} | {
-        "registry": places.registry,
+        "registry": places.registry.uri,
         "trusted_keys": places.trusted_keys,
     }
     chosen["overlays"] = not arguments.no_overlays

@@ -18,13 +18,12 @@ from cellnet.images.file import SUFFIXES, ImageFile
 from cellnet.images.wells import Well, well_at, well_of
 from cellnet.readers import harmony, number_of, read_csv
 from cellnet.store.objects import Store
-from cellnet.store.place import open_store
+from cellnet.store.place import S3, Place, PlaceLike, place_of
 
 logger = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 10**9
 """Of an image file; a larger one is not read."""
-S3: Final = "s3://"
 MANIFEST: Final = "manifest.csv"
 GIVE: Final = "give images, folders of them, a Harmony export, a manifest.csv or s3://bucket/prefix"
 
@@ -69,10 +68,9 @@ class ListedFile:
 
 
 def list_files(
-    given: Sequence[str | Path],
+    given: Sequence[PlaceLike],
     *,
     channel: str | None = None,
-    endpoint_url: str | None = None,
     but: Container[str] = (),
 ) -> list[ListedFile]:
     """Every image of what is given, each once, in order, but those at the places `but`.
@@ -82,7 +80,7 @@ def list_files(
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
-        for file in _list(str(argument), channel, endpoint_url):
+        for file in _list(place_of(argument), channel):
             if file.place not in but:
                 by_place.setdefault(file.place, file)
     if not by_place:
@@ -106,10 +104,11 @@ def plate_names(folders: Iterable[str]) -> dict[str, str]:
     return {folder: "/".join(path) for folder, path in parts.items()}
 
 
-def _list(given: str, channel: str | None, endpoint_url: str | None) -> Iterator[ListedFile]:
+def _list(place: Place, channel: str | None) -> Iterator[ListedFile]:
     """The images of one argument."""
-    if given.startswith(S3):
-        files = list(_of_s3(given, endpoint_url))
+    given = place.uri
+    if place.is_on_s3:
+        files = list(_of_s3(place))
         if not files:
             raise DataError(f"{given} is no image, and there is none below it; {GIVE}")
         yield from files
@@ -181,10 +180,11 @@ def _file(path: str, status: os.stat_result | None = None) -> ListedFile:
     )  # fmt: skip
 
 
-def _of_s3(uri: str, endpoint_url: str | None) -> Iterator[ListedFile]:
+def _of_s3(given: Place) -> Iterator[ListedFile]:
     """The image of that key, or all below it."""
-    bucket, _, key = uri.removeprefix(S3).partition("/")
-    store = _bucket(bucket, endpoint_url)
+    bucket, _, key = given.uri.removeprefix(S3).partition("/")
+    whole = given.elsewhere(f"{S3}{bucket}")
+    store = _bucket(whole)
     single = _is_image(os.path.basename(key))
     for entry in store.entries(key if single or not key else key.rstrip("/") + "/"):
         folder, _, name = entry.key.rpartition("/")
@@ -196,20 +196,20 @@ def _of_s3(uri: str, endpoint_url: str | None) -> Iterator[ListedFile]:
         if entry.key == key if single else _is_image(name):
             place = f"{store.uri}/{entry.key}"
             yield ListedFile(
-                image=ImageFile(shown(name), functools.partial(_fetch, bucket, endpoint_url, entry.key)), place=place,
+                image=ImageFile(shown(name), functools.partial(_fetch, whole, entry.key)), place=place,
                 name=shown(place), folder=shown(f"{bucket}/{folder}"), size=entry.size,
                 modified=f"{entry.modified:f}", well=well_of(name),
             )  # fmt: skip
 
 
-def _fetch(bucket: str, endpoint_url: str | None, key: str, most: int) -> bytes:
-    return _bucket(bucket, endpoint_url).get(key, limit=most)
+def _fetch(bucket: Place, key: str, most: int) -> bytes:
+    return _bucket(bucket).get(key, limit=most)
 
 
 @functools.lru_cache(maxsize=8)
-def _bucket(bucket: str, endpoint_url: str | None) -> Store:
+def _bucket(bucket: Place) -> Store:
     """A bucket, whose client is made once in a process."""
-    return open_store(f"{S3}{bucket}", endpoint_url=endpoint_url)
+    return bucket.open()
 
 
 def _is_image(name: str) -> bool:

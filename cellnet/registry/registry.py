@@ -26,7 +26,7 @@ from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundE
 from cellnet.registry import signing
 from cellnet.registry.cache import Cache
 from cellnet.store.objects import MOST_BYTES, THREADS, Store
-from cellnet.store.place import open_store
+from cellnet.store.place import PlaceLike, open_store
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
@@ -88,16 +88,9 @@ class Registry:
         return {**self.__dict__, "signer": None}  # private keys do not travel between processes
 
     @classmethod
-    def open(
-        cls,
-        uri: str,
-        *,
-        endpoint_url: str | None = None,
-        trusted: Iterable[str] = (),
-        signer: "CryptoSigner | None" = None,
-    ) -> Self:
-        """The registry at a folder or `s3://bucket/prefix`; an empty place is an empty registry."""
-        store = open_store(uri, endpoint_url=endpoint_url)
+    def open(cls, place: PlaceLike, *, trusted: Iterable[str] = (), signer: "CryptoSigner | None" = None) -> Self:
+        """The registry at a place, a folder or `s3://bucket/prefix`; an empty one is an empty registry."""
+        store = open_store(place)
         return cls(store, trusted=trusted, signer=signer, cache=Cache.of(store))
 
     def fresh(self) -> Self:

@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.images.wells import Well, well_of
 from cellnet.prediction.answers import Prediction
-from cellnet.prediction.sources import S3, ListedFile, plate_names
+from cellnet.prediction.sources import ListedFile, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
 from cellnet.reports.plates import draw_plate, summarise
 from cellnet.store.objects import Store
 from cellnet.store.parquet import read_parquet
-from cellnet.store.place import open_store
+from cellnet.store.place import PlaceLike, open_store, place_of
 
 SETTINGS: Final = "settings.json"
 PICTURES: Final = "pictures"
@@ -72,14 +72,12 @@ class Results:
         self._kept_s = time.monotonic()
 
     @classmethod
-    def open(
-        cls, place: str, settings: Mapping[str, Any], *, endpoint_url: str | None = None, overwrite: bool = False
-    ) -> Self:
+    def open(cls, place: PlaceLike, settings: Mapping[str, Any], *, overwrite: bool = False) -> Self:
         """The results in a folder or s3://bucket/prefix; with `overwrite` those that are there go.
 
         Raises ConfigError where it holds predictions by other models or settings, or files of something else.
         """
-        store = open_store(place, endpoint_url=endpoint_url)
+        store = open_store(place)
         left, pictures = _settings_of(store)
         there = [key for key in store.keys("") if key in pictures or _is_ours(key)]
         if overwrite:
@@ -153,11 +151,12 @@ class Results:
         self.store.put(SETTINGS, json.dumps(noted, indent=1).encode())
 
 
-def drawn_in(place: str, endpoint_url: str | None) -> set[str]:
+def drawn_in(given: PlaceLike) -> set[str]:
     """Where the pictures are that jobs of predictions drew in a folder or s3://bucket/prefix."""
-    _, pictures = _settings_of(open_store(place, endpoint_url=endpoint_url))
-    above = place.rstrip("/") if place.startswith(S3) else os.path.abspath(place)
-    return {f"{above}/{name}" for name in pictures}
+    place = place_of(given)
+    _, pictures = _settings_of(place.open())
+    folder = place if place.is_on_s3 else place.elsewhere(os.path.abspath(place.uri))
+    return {folder.below(name).uri for name in pictures}
 
 
 def _is_ours(key: str) -> bool:
@@ -181,7 +180,7 @@ def _settings_of(store: Store) -> tuple[dict[str, Any], set[str]]:
     return settings, {name for name in names if isinstance(name, str) and _PICTURE.fullmatch(name)}
 
 
-def _check_settings(place: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _check_settings(place: PlaceLike, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise ConfigError unless both are the same."""
     if there == wanted:
         return

@@ -28,6 +28,7 @@ from cellnet.images.file import SUFFIXES, ImageFile
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.sample import write_sample
+from cellnet.store.place import place_of
 from pipelines.calibrate import recalibrate
 
 SETS: Final = ("brightfield-lines", "living-dead", "t98g")
@@ -65,7 +66,7 @@ def main() -> None:
 
 def model(out: Path, name: str) -> Predictor:
     """The newest version of a set's model, which can tell."""
-    places = Places(bank=str((out / f"bank-{name}").absolute()), registry=str((out / "registry").absolute()))
+    places = Places(bank=place_of((out / f"bank-{name}").absolute()), registry=place_of((out / "registry").absolute()))
     registry = places.open_registry()
     (newest,) = registry.versions(name, newest=1)
     version = registry.resolve(newest.ref)

@@ -33,6 +33,7 @@ from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.records import ModelVersion
 from cellnet.sample import write_sample
+from cellnet.store.place import place_of
 from cellnet.tasks import TASKS, Task
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
@@ -79,8 +80,8 @@ def main() -> None:
         if chosen.name != "sample" and not arguments.data:
             continue
         places = Places(
-            bank=str((arguments.out / f"bank-{chosen.name}").absolute()),
-            registry=str((arguments.out / "registry").absolute()),
+            bank=place_of((arguments.out / f"bank-{chosen.name}").absolute()),
+            registry=place_of((arguments.out / "registry").absolute()),
         )
         bank = bank_of(chosen.name, places, arguments)
         for title, (protocol, kernel) in PROTOCOLS.items():

@@ -24,6 +24,7 @@ from cellnet.places import Places
 from cellnet.reports.evaluation_report import write_report
 from cellnet.reports.plots import draw_confusion, draw_counts
 from cellnet.sample import write_sample
+from cellnet.store.place import place_of
 from cellnet.tasks import TASKS, Task
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
@@ -54,7 +55,8 @@ def main() -> None:
     lines, shown = [], {}
     for name, task in SETS.items():
         places = Places(
-            bank=str((arguments.out / f"bank-{name}").absolute()), registry=str((arguments.out / "registry").absolute())
+            bank=place_of((arguments.out / f"bank-{name}").absolute()),
+            registry=place_of((arguments.out / "registry").absolute()),
         )
         drawn = name.startswith("drawn")
         manifest = write_drawn(arguments.out / "drawn") if drawn else arguments.data / name / "manifest.csv"

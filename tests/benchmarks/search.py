@@ -22,6 +22,7 @@ from cellnet.places import Places
 from cellnet.reports.plots import draw_heat_map
 from cellnet.reports.search_report import heat_cells, heat_sides
 from cellnet.sample import write_sample
+from cellnet.store.place import place_of
 from cellnet.tasks import TASKS, Task
 from pipelines.ingest import ingest
 from pipelines.sweeps import trials_of
@@ -49,7 +50,7 @@ def main() -> None:
     lines, grids = [], {}
     for name, (task, epochs) in SETS.items():
         manifest = drawn(out / "drawn") if name.startswith("drawn") else arguments.data / name / "manifest.csv"
-        ingest(manifest, Places(bank=str(out / f"bank-{name}")), settings=BankSettings(seed=SEED))
+        ingest(manifest, Places(bank=place_of(out / f"bank-{name}")), settings=BankSettings(seed=SEED))
         grid, early = (searched(out, name, task, epochs, early=early) for early in (False, True))
         grids[name] = grid
         lines += [*rows(name, grid), beside(name, grid, early), ""]
@@ -67,7 +68,7 @@ def drawn(folder: Path) -> Path:
 def searched(out: Path, name: str, task: Task, epochs: int, *, early: bool) -> Search:
     """A search in a registry of its own; trials that were trained by an earlier command are not trained again."""
     kind = "asha" if early else "grid"
-    places = Places(bank=str(out / f"bank-{name}"), registry=str(out / f"{name}-{kind}" / "registry"))
+    places = Places(bank=place_of(out / f"bank-{name}"), registry=place_of(out / f"{name}-{kind}" / "registry"))
     for finished in (out / f"{name}-{kind}").glob("runs/tune-*/finished.json"):
         return publish_sweep(str(finished.parent), places, alias="champion")
     seeds = 1 if early else 3

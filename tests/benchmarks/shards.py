@@ -44,6 +44,7 @@ from cellnet.config.train import Augment, Preprocess, TrainConfig
 from cellnet.images.tiles import cut
 from cellnet.places import Places
 from cellnet.sample import draw_frame
+from cellnet.store.place import place_of
 from cellnet.training.plan import make_plan, preprocess_for
 from cellnet.training.shards import Shards
 from cellnet.training.tiles import crop_share
@@ -117,7 +118,7 @@ def bank_of(folder: Path, frames: int, draw: Callable[[int], NDArray[Any]]) -> B
     with (folder / "manifest.csv").open("w", newline="") as file:
         rows = [(f"{n}.png", "AB"[n % 2], "", f"{'AB'[n % 2]}{n % 40}") for n in range(frames)]
         csv.writer(file).writerows([("image", "lineage", "count", "group"), *rows])
-    return ingest(folder / "manifest.csv", Places(bank=str(folder / "bank")))[0]
+    return ingest(folder / "manifest.csv", Places(bank=place_of(folder / "bank")))[0]
 
 
 def field(number: int) -> NDArray[np.uint16]:

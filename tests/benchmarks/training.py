@@ -38,6 +38,7 @@ from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
 from cellnet.registry.registry import Registry
 from cellnet.sample import write_sample
+from cellnet.store.place import place_of
 from cellnet.training.batches import Target, to_tensors, vary
 from cellnet.training.fit import uses_bf16
 from cellnet.training.losses import criterion_of
@@ -94,7 +95,7 @@ def start_ray() -> None:
 def drawn(folder: Path) -> tuple[Bank, Plan, Shards]:
     """A bank of drawn frames, and their tiles."""
     manifest = write_sample(folder / "images", wells_per_lineage=8)
-    bank = ingest(manifest, Places(bank=str(folder / "bank")))[0]
+    bank = ingest(manifest, Places(bank=place_of(folder / "bank")))[0]
     plan = make_plan(bank, CONFIG)
     return bank, plan, make_shards(bank, plan)
 

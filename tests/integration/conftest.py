@@ -110,11 +110,12 @@ def sample_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> 
     """Three drawn lineages, four wells each, two fields a well: 24 frames of 400×400."""
     from cellnet.places import Places
     from cellnet.sample import write_sample
+    from cellnet.store.place import place_of
     from pipelines.ingest import ingest
 
     folder = tmp_path_factory.mktemp("sample")
     manifest = write_sample(folder / "images", wells_per_lineage=4, lineages=("THP1", "A172", "3T3"))
-    ingest(manifest, Places(bank=str(folder / "bank")))
+    ingest(manifest, Places(bank=place_of(folder / "bank")))
     return folder / "bank"
 
 
@@ -123,10 +124,11 @@ def trained(sample_bank: Path) -> "Places":
     """The sample's bank, and a registry with a champion of each task, trained on it for two epochs."""
     from cellnet.config.train import Augment, ModelSpec, TrainConfig
     from cellnet.places import Places
+    from cellnet.store.place import place_of
     from pipelines.promote import promote
     from pipelines.train import train
 
-    places = Places(bank=str(sample_bank), registry=str(sample_bank.parent / "registry"))
+    places = Places(bank=place_of(sample_bank), registry=place_of(sample_bank.parent / "registry"))
     quick = {"model": ModelSpec(width=4, depth=2), "augment": Augment(shares=(1.0,), shifts=0), "epochs": 2}
     for special in ({"task": "classify", "kernel": "sharpen"}, {"task": "count"}):
         promote(train(places, TrainConfig(**quick, **special)).ref, "champion", places)

@@ -26,7 +26,7 @@ from cellnet.prediction.predictor import Predictor
 from cellnet.registry.records import REPORT
 from cellnet.reports.evaluation_report import write_report
 from cellnet.sample import write_sample
-from cellnet.store.place import open_store
+from cellnet.store.place import Place, place_of
 from cellnet.training.plan import make_plan
 from cellnet.training.shards import Shards
 from cellnet.training.tiles import Variants, make_tiles
@@ -119,7 +119,7 @@ def test_the_papers_protocol_draws_the_16_variants_of_seen_frames_and_publishes_
     ray_started: None, tmp_path: Path
 ) -> None:
     manifest = write_sample(tmp_path / "images", wells_per_lineage=3, lineages=("THP1", "A172"))
-    places = Places(bank=str(tmp_path / "bank"), registry=str(tmp_path / "registry"))
+    places = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
     bank, _ = ingest(manifest, places)
     wanted = config("classify", protocol="paper", kernel="sharpen", epochs=1)
     said: list[str] = []
@@ -226,7 +226,7 @@ def test_a_report_shows_the_worst_frames_with_saliency(places: Places, tmp_path:
 def test_a_frame_that_rotted_is_left_out_of_the_evaluation_and_named(
     sample_bank: Path, places: Places, tmp_path: Path
 ) -> None:
-    copied = Places(bank=str(shutil.copytree(sample_bank, tmp_path / "bank")), registry=places.registry)
+    copied = Places(bank=place_of(shutil.copytree(sample_bank, tmp_path / "bank")), registry=places.registry)
     rotten = copied.open_bank().split("holdout")[0]
     (tmp_path / f"bank/pixels/{rotten.frame}.png").write_bytes(b"rot")
     scores = evaluate("classifier:champion", copied).scores
@@ -260,7 +260,7 @@ def test_an_alias_moves_to_what_is_better_on_the_holdout_or_by_force(
     blind = files | {WEIGHTS: weights_to_bytes({name: torch.zeros_like(value) for name, value in weights.items()})}
     for held in (blind, files, files):
         registry.publish("rival", held, good.card)
-    elsewhere = replace(places, bank="")  # the bank is the one that the challenger was trained on
+    elsewhere = replace(places, bank=Place(""))  # the bank is the one that the challenger was trained on
     assert promote("rival@1", "champion", elsewhere).evidence is None, "it pointed at nothing"
     said: list[str] = []
     move = promote("rival@2", "champion", elsewhere, say=said.append)
@@ -274,7 +274,7 @@ def test_an_alias_moves_to_what_is_better_on_the_holdout_or_by_force(
     with pytest.raises(ConfigError, match="--force needs a --reason"):
         promote("rival@3", "champion", elsewhere, force=True, reason=" ")
     promote("rival@3", "champion", elsewhere, force=True, reason="a plate of its own")
-    assert main(["registry", "history", "rival", "champion", "--registry", places.registry]) == 0
+    assert main(["registry", "history", "rival", "champion", "--registry", str(places.registry)]) == 0
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.endswith("rival@1: no reason given")
     assert second.endswith(f"rival@2 (before: rival@1): {move.evidence}")
@@ -295,7 +295,7 @@ def test_a_counter_of_one_lineage_sees_and_is_scored_on_no_other(
     assert version.card.calibration.frames == len(own["test"])
     page = places.open_registry().read(version, REPORT).decode()
     assert "<h1>regressor-A172 (this version) on the A172 frames of the test split</h1>" in page
-    assert main(["evaluate", version.ref, places.bank, "--registry", places.registry]) == 0
+    assert main(["evaluate", version.ref, str(places.bank), "--registry", str(places.registry)]) == 0
     assert capsys.readouterr().out.startswith("regressor-A172@1 on the A172 frames of the holdout split\n")
     general = places.open_registry().resolve("regressor:champion").ref
     compared = rf"of {general} per tile of A172 in the holdout \(n=8, 1 group\), .* one group alone shows nothing"
@@ -309,13 +309,14 @@ def test_a_comparison_without_a_bank_says_so(places: Places) -> None:
     files = {role: registry.read(champion, role) for role in champion.blobs}
     gone = registry.publish("regressor", files, champion.card.model_copy(update={"bank": "/nowhere/bank"}))
     with pytest.raises(ConfigError, match=f"no bank to compare {gone.ref} and {champion.ref} on: .* with --bank"):
-        promote(gone.ref, "champion", replace(places, bank=""))
+        promote(gone.ref, "champion", replace(places, bank=Place("")))
 
 
 def test_every_job_runs_on_s3_and_publishes_a_run_whose_command_died_before_it_did(
     sample_bank: Path, moto: str, credentials: None
 ) -> None:
-    places = Places(bank="s3://lab/jobs/bank", registry="s3://lab/jobs/registry", endpoint_url=moto)
+    jobs = Place("s3://lab/jobs", moto)
+    places = Places(bank=jobs.below("bank"), registry=jobs.below("registry"))
     bank, imported = ingest(sample_bank.parent / "images", places)
     assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
     counter = train(places, config("count"))
@@ -332,7 +333,7 @@ def test_every_job_runs_on_s3_and_publishes_a_run_whose_command_died_before_it_d
     assert scores["tile"]["mae"] == pytest.approx(counter.card.scores["test"]["mae"], abs=1e-3)
     [said] = predict([next((sample_bank.parent / "images/images").glob("THP1*"))], places)
     assert said.count is not None and said.models.regressor == "regressor@1"
-    stored = {key.split("/")[0] for key in open_store("s3://lab/jobs", endpoint_url=moto).keys("")}
+    stored = {key.split("/")[0] for key in jobs.open().keys("")}
     assert stored == {"bank", "registry", "runs"}
 
 
@@ -341,7 +342,7 @@ def test_an_import_that_was_interrupted_goes_on_where_it_stopped(
 ) -> None:
     images = tmp_path / "images"
     shutil.copytree(sample_bank.parent / "images", images)
-    places = Places(bank=str(tmp_path / "bank"))
+    places = Places(bank=place_of(tmp_path / "bank"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Bank, "add", Mock(side_effect=KeyboardInterrupt))
         ingest(images, places)
@@ -357,7 +358,7 @@ def test_an_import_that_was_interrupted_goes_on_where_it_stopped(
 
 def test_an_import_again_changes_nothing(sample_bank: Path) -> None:
     before = Bank.open(sample_bank)
-    bank, imported = ingest(sample_bank.parent / "images", Places(bank=str(sample_bank)))
+    bank, imported = ingest(sample_bank.parent / "images", Places(bank=place_of(sample_bank)))
     assert (imported.added, imported.known) == (0, len(before.frames))
     assert bank.digest == before.digest
 
@@ -366,5 +367,5 @@ def test_a_source_without_one_good_image_is_an_error(ray_started: None, tmp_path
     (tmp_path / "X").mkdir()
     (tmp_path / "X" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"no image of .* can be used; the first of 1, "):
-        ingest(tmp_path, Places(bank=str(tmp_path / "bank")))
+        ingest(tmp_path, Places(bank=place_of(tmp_path / "bank")))
     assert not (tmp_path / "bank").exists()

@@ -18,6 +18,7 @@ from cellnet.errors import ConfigError, IntegrityError
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.registry import Registry
+from cellnet.store.place import place_of
 from cellnet.untrusted import WEIGHTS
 from pipelines.predict import predict, prepare
 from tests.factories import clouds, publish_untrained
@@ -38,7 +39,7 @@ def registry(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Reg
 
 @pytest.fixture
 def places(registry: Registry) -> Places:
-    return Places(registry=registry.store.uri)
+    return Places(registry=place_of(registry.store.uri))
 
 
 def frame(seed: int) -> NDArray[np.uint8]:
@@ -139,7 +140,7 @@ def test_a_counter_of_one_lineage_and_the_same_for_all_are_not_mixed(registry: R
     for name, like in (("classifier", "classifier@1"), ("regressor-A549", "regressor@1")):
         own.promote(own.publish(name, {}, registry.resolve(like).card).ref, "champion")
     given, out = [draw(tmp_path / "in", "a.png")], str(tmp_path / "out")
-    places = Places(registry=own.store.uri)
+    places = Places(registry=place_of(own.store.uri))
     prepare(given, places, out=out)
     refused = "by classifier@1, regressor-A549@1 for A549, not by classifier@1, regressor-A549@1; give another --out"
     with pytest.raises(ConfigError, match=refused):

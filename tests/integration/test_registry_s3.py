@@ -22,6 +22,7 @@ from cellnet.registry.exchange import import_version
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import gc, verify
+from cellnet.store.place import Place
 from cellnet.store.s3 import ATTEMPTS, READ_S, S3Store
 from cellnet.untrusted import WEIGHTS
 
@@ -97,7 +98,7 @@ def _opener(root: str, address: str) -> Callable[..., Registry]:
     client = _client(address, READ_S)
 
     def open_(prefix: str = "registry") -> Registry:
-        registry = Registry.open(f"{root}/{prefix}", endpoint_url=address)
+        registry = Registry.open(Place(f"{root}/{prefix}", address))
         registry.store._client = client  # type: ignore[attr-defined]
         return registry
 
@@ -536,10 +537,10 @@ def test_credentials_that_cannot_be_had_are_told_without_what_was_said(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(ConfigError, match="S3 credentials could not be had") as caught:
-        Registry.open("s3://lab/registry", endpoint_url=moto).resolve("regressor@1")
+        Registry.open(Place("s3://lab/registry", moto)).resolve("regressor@1")
     assert "SECRETX" not in str(caught.value)
     expired = {"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c"}
     (tmp_path / "expired").write_text(json.dumps(expired | {"Expiration": "2020-01-01T00:00:00Z"}))
     (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path / 'expired'}\n")
     with pytest.raises(RegistryError, match="refreshed credentials are still expired"):
-        Registry.open("s3://lab/registry", endpoint_url=moto).resolve("regressor@1")
+        Registry.open(Place("s3://lab/registry", moto)).resolve("regressor@1")

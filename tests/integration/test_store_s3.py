@@ -22,7 +22,7 @@ from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import verify
 from cellnet.store.folder import FolderStore
 from cellnet.store.objects import Store
-from cellnet.store.place import open_store
+from cellnet.store.place import Place, open_store
 from cellnet.store.s3 import PROBE_KEY, S3Store
 from cellnet.untrusted import WEIGHTS
 
@@ -296,7 +296,7 @@ def test_a_server_that_ignores_if_none_match_is_refused_before_anything_is_writt
 
 def test_a_real_server_that_ignores_it_is_refused_too(tmp_path: Path, card: Callable[..., Card]) -> None:
     with IgnoringServer(tmp_path) as server:
-        registry = Registry.open("s3://lab/prefix", endpoint_url=server.address)
+        registry = Registry.open(Place("s3://lab/prefix", server.address))
         message = refusal(RegistryError, lambda: registry.publish("regressor", {WEIGHTS: b"x"}, card()))
         assert "ignores If-None-Match" in message
         assert list(registry.store.keys("")) == [] and registry.names() == []

@@ -24,6 +24,7 @@ from cellnet.errors import ConfigError, DataError
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.places import Places
 from cellnet.sample import write_sample
+from cellnet.store.place import place_of
 from cellnet.training.checkpoint import state_from_bytes
 from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
@@ -56,15 +57,15 @@ def weights(places: Places, ref: str) -> bytes:
 @pytest.fixture(scope="module")
 def undisturbed(sample_bank: Path) -> Places:
     """A registry with the counter that an undisturbed training of one worker made."""
-    places = Places(bank=str(sample_bank), registry=str(sample_bank.parent / "undisturbed" / "registry"))
+    places = Places(bank=place_of(sample_bank), registry=place_of(sample_bank.parent / "undisturbed" / "registry"))
     train(places, config())
     return places
 
 
 def command(places: Places, *options: str) -> list[str]:
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
-    start = [sys.executable, "-m", "cellnet", "train", places.bank, "--task", "count"]
-    return [*start, "--registry", places.registry, *sets, *options]
+    start = [sys.executable, "-m", "cellnet", "train", str(places.bank), "--task", "count"]
+    return [*start, "--registry", str(places.registry), *sets, *options]
 
 
 def run_until(line: str, act: Callable[[subprocess.Popen[str]], object], *words: str, **environment: str) -> Ended:
@@ -84,7 +85,7 @@ def run_until(line: str, act: Callable[[subprocess.Popen[str]], object], *words:
 
 
 def test_a_command_that_was_stopped_ends_where_an_undisturbed_one_does(undisturbed: Places, tmp_path: Path) -> None:
-    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
     status, said = run_until("epoch   2/6", lambda it: it.send_signal(signal.SIGINT), *command(places))
     assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on" in said[-2]
     told: list[str] = []
@@ -107,9 +108,9 @@ def test_a_cluster_that_is_gone_is_named_at_once(undisturbed: Places) -> None:
 @pytest.fixture(scope="module")
 def shared(undisturbed: Places) -> Places:
     """A registry with the counter that an undisturbed training of two workers made, and what each of them saw."""
-    folder = Path(undisturbed.bank).parent / "shared"
+    folder = Path(undisturbed.bank.uri).parent / "shared"
     folder.mkdir()
-    places = Places(bank=undisturbed.bank, registry=str(folder / "registry"))
+    places = Places(bank=undisturbed.bank, registry=place_of(folder / "registry"))
 
     def watched(loop: dict[str, Any]) -> object:
         """The product's worker, leaving what every rank saw and ended with."""
@@ -143,7 +144,7 @@ def shared(undisturbed: Places) -> Places:
 def test_a_training_whose_worker_is_killed_ends_where_an_undisturbed_one_does(
     shared: Places, tmp_path: Path, descendants: Descendants
 ) -> None:
-    places = Places(bank=shared.bank, registry=str(tmp_path / "registry"))
+    places = Places(bank=shared.bank, registry=place_of(tmp_path / "registry"))
     said: list[str] = []
 
     def kill_once(line: str) -> None:
@@ -170,7 +171,7 @@ def test_an_elastic_training_goes_on_without_a_machine_that_is_gone(
     both = "import ray, time\nray.init(logging_level='ERROR')\nwhile len(ray.nodes()) < 2: time.sleep(0.5)"
     came_up = subprocess.run([sys.executable, "-c", both], env=on_it, capture_output=True, text=True, timeout=120)
     assert came_up.returncode == 0, came_up.stderr + nodes.log.read_text()
-    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
 
     def lose(_: object) -> None:
         for pid in (*descendants(other.pid, ""), other.pid):  # all at once: a raylet alone leaves workers that go on
@@ -190,7 +191,7 @@ def test_an_elastic_training_goes_on_without_a_machine_that_is_gone(
 
 
 def test_two_workers_see_different_tiles_and_keep_one_network(shared: Places) -> None:
-    folder, tiles = Path(shared.registry).parent, make_plan(Bank.open(shared.bank), config()).splits["train"].rows
+    folder, tiles = Path(shared.registry.uri).parent, make_plan(Bank.open(shared.bank), config()).splits["train"].rows
     first, second = (json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first["tiles"] + second["tiles"] == tiles, "each worker has tiles of its own, and none is lost"
     assert abs(first["tiles"] - second["tiles"]) <= 1
@@ -207,7 +208,7 @@ def test_two_workers_score_as_one_does(undisturbed: Places, shared: Places) -> N
 
 def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(ray_started: None, tmp_path: Path) -> None:
     manifest = write_sample(tmp_path / "images", wells_per_lineage=2, lineages=("THP1", "A172"))
-    places = Places(bank=str(tmp_path / "bank"), registry=str(tmp_path / "registry"))
+    places = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
     ingest(manifest, places)
     said: list[str] = []
     card = train(places, config(task="classify", epochs=2), resume=True, say=said.append).card
@@ -222,7 +223,7 @@ def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(ray_st
 def test_a_plain_training_says_that_there_is_one_to_resume_and_that_its_counter_died(
     undisturbed: Places, tmp_path: Path
 ) -> None:
-    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
     bank = Bank.open(places.bank)
     paper = config(model=ModelSpec(architecture="paper", width=4, depth=2), learning_rate=3.0)
     left = new_run(places.open_runs(), make_plan(bank, paper).config, bank_digest=bank.digest, model="regressor")
@@ -236,7 +237,7 @@ def test_a_plain_training_says_that_there_is_one_to_resume_and_that_its_counter_
 
 
 def test_a_training_that_diverges_is_not_tried_again(undisturbed: Places, tmp_path: Path) -> None:
-    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
     said: list[str] = []
     with pytest.raises(DataError, match="training diverged; lower the rate"):
         train(places, config(learning_rate=1e30), workers=2, say=said.append)
@@ -253,7 +254,7 @@ def test_a_training_that_diverges_is_not_tried_again(undisturbed: Places, tmp_pa
 def test_what_the_cluster_or_the_bank_cannot_do_is_refused(
     undisturbed: Places, tmp_path: Path, options: dict, message: str
 ) -> None:
-    places = Places(bank=undisturbed.bank, registry=str(tmp_path / "registry"))
+    places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
     with pytest.raises(ConfigError, match=message):
         train(places, config(), **options)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())

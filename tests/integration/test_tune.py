@@ -20,6 +20,7 @@ from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.config.tune import Range, TuneConfig
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.places import Places
+from cellnet.store.place import Place, place_of
 from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
 from pipelines.sweeps import trials_of
@@ -35,12 +36,12 @@ ONE_EACH = {"seeds": 1, "stop_early": False}
 
 @pytest.fixture
 def places(sample_bank: Path, tmp_path: Path) -> Places:
-    return Places(bank=str(sample_bank), registry=str(tmp_path / "registry"))
+    return Places(bank=place_of(sample_bank), registry=place_of(tmp_path / "registry"))
 
 
 def records(places: Places) -> dict[str, dict[str, Any]]:
     """Of every trial of the one search in the runs, by its file."""
-    files = sorted(Path(places.registry).parent.glob("runs/tune-*/trials/*.json"))
+    files = sorted(Path(places.registry.uri).parent.glob("runs/tune-*/trials/*.json"))
     return {file.name: json.loads(file.read_text()) for file in files}
 
 
@@ -106,7 +107,8 @@ def test_trials_of_two_workers_are_stopped_and_share_all_tiles(places: Places) -
 def command(places: Places, *options: str) -> list[str]:
     sets = ["epochs=3", "model.width=4", "model.depth=2", "augment.shares=[1.0]", "augment.shifts=0", "seeds=1"]
     sets += ["model.architecture=residual", "space.kernel=[none,sharpen,edge]", "stop_early=false"]
-    words = [sys.executable, "-m", "cellnet", "tune", places.bank, "--task", "count", "--registry", places.registry]
+    words = [sys.executable, "-m", "cellnet", "tune", str(places.bank), "--task", "count"]
+    words += ["--registry", str(places.registry)]
     return [*words, *(word for one in sets for word in ("--set", one)), *options]
 
 
@@ -135,7 +137,7 @@ def test_a_search_that_was_killed_goes_on_and_ctrl_c_leaves_the_best_so_far_to_b
     assert (status, said[-1]) == (130, "cellnet: stopped"), said
     kept = records(places)
     assert {name: kept[name] for name in ended} == ended, "seconds and all"
-    assert len(list(Path(places.registry).parent.glob("runs/tune-*"))) == 1
+    assert len(list(Path(places.registry.uri).parent.glob("runs/tune-*"))) == 1
     told = next(line for line in said if "--from-sweep" in line)
     assert main(told.split()[1:]) == 0  # a command would start a Ray of its own, and no more
     best = places.open_registry().resolve("regressor:champion")
@@ -145,7 +147,7 @@ def test_a_search_that_was_killed_goes_on_and_ctrl_c_leaves_the_best_so_far_to_b
 
 
 def test_a_search_on_s3_that_died_goes_on_and_loses_no_trial(places: Places, moto: str, credentials: None) -> None:
-    places = replace(places, registry="s3://lab/search/registry", endpoint_url=moto)
+    places = replace(places, registry=Place("s3://lab/search/registry", moto))
     config = TuneConfig(space={"kernel": ("none", "sharpen", "edge")}, **ONE_EACH, train=TRAIN)
     first = tune(places, config)
     kept = {trial.name: trial for trial in trials_of(first.run)}

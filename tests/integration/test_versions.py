@@ -22,6 +22,7 @@ from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.records import ONNX, REPORT
 from cellnet.registry.registry import Registry
 from cellnet.reports.evaluation_report import report_page
+from cellnet.store.place import place_of
 from cellnet.untrusted import WEIGHTS, check_onnx
 from pipelines.calibrate import recalibrate
 from pipelines.evaluate import evaluate
@@ -80,7 +81,7 @@ def test_weights_that_are_a_pickle_are_not_calibrated(places: Places, tmp_path: 
     card = places.open_registry().resolve("regressor@1").card
     registry.publish("regressor", {WEIGHTS: b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}"}, card)
     with pytest.raises(IntegrityError, match="is a pickle, not safetensors"):
-        recalibrate("regressor@1", replace(places, registry=str(tmp_path)))
+        recalibrate("regressor@1", replace(places, registry=place_of(tmp_path)))
 
 
 def test_a_trained_version_passes_the_tests_of_the_model_zoo(places: Places, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from cellnet.errors import ConfigError
 from cellnet.places import Places, absolute
 from cellnet.store.arrow import filesystem
+from cellnet.store.place import Place, place_of
 from cellnet.store.s3 import S3Store
 
 
@@ -20,14 +21,14 @@ from cellnet.store.s3 import S3Store
     ],
 )
 def test_runs_lie_beside_the_registry_and_in_its_bucket(registry: str, runs: str) -> None:
-    assert Places(registry=registry).open_runs().uri == runs
+    assert Places(registry=place_of(registry)).open_runs().uri == runs
 
 
 def test_runs_have_a_folder_of_their_own_unless_told_otherwise(tmp_path: Path) -> None:
     registry = str(tmp_path / "registry")
-    assert Places(registry=registry).open_runs().uri == str(tmp_path / "runs")
+    assert Places(registry=place_of(registry)).open_runs().uri == str(tmp_path / "runs")
     elsewhere = str(tmp_path / "else" / "where")
-    assert Places(registry=registry, runs=elsewhere).open_runs().uri == elsewhere
+    assert Places(registry=place_of(registry), runs=place_of(elsewhere)).open_runs().uri == elsewhere
     assert Path(elsewhere).is_dir() and not Path(registry).exists()
 
 
@@ -50,3 +51,9 @@ def test_the_endpoint_of_a_store_reaches_pyarrow(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.lab.example")
     told = pyarrow.fs.S3FileSystem(endpoint_override="s3.lab.example", scheme="https", region="us-east-1")
     assert filesystem(S3Store("s3://lab")) == (told, "lab")
+
+
+def test_runs_are_on_the_server_of_the_registry_that_they_lie_beside() -> None:
+    places = Places(registry=Place("s3://lab/registry", "http://127.0.0.1:9000"))
+    runs = places.open_runs()
+    assert (runs.uri, runs.endpoint_url) == ("s3://lab/runs", "http://127.0.0.1:9000")

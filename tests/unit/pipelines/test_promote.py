@@ -14,6 +14,7 @@ from cellnet.evaluation.metrics import Rows
 from cellnet.places import Places
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
+from cellnet.store.place import place_of
 from cellnet.untrusted import WEIGHTS
 from pipelines.promote import promote
 from tests.factories import evaluation, frame
@@ -25,7 +26,7 @@ TRUTH = np.arange(12.0)
 def places(tmp_path: Path) -> Places:
     bank = Bank.create(tmp_path / "bank")
     bank.add([frame(count=3)])
-    return Places(bank=str(tmp_path / "bank"), registry=str(tmp_path / "registry"))
+    return Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
 
 
 @pytest.fixture

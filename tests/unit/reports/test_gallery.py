@@ -49,7 +49,7 @@ def test_names_from_outside_cannot_become_part_of_the_page(bank: Bank, tmp_path:
         path.parent.mkdir(parents=True, exist_ok=True)
         grey_HW = np.random.default_rng(100 + number).integers(0, 255, (40, 60), np.uint8)
         path.write_bytes(b"no image" if "broken" in place else encode_png(grey_HW))
-        frames.append(SourceFrame(path=path, lineage=f"<i>{HOSTILE}", group=f"<i>{number}", count=2))
+        frames.append(LabelledFile(image=ImageFile.at(path), lineage=f"<i>{HOSTILE}", group=f"<i>{number}", count=2))
     bank.add([prepare(frame, bank.store) for frame in frames])
     page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
     shown = (f"<i>{HOSTILE}: 2 frames", f"broken{HOSTILE}: not a readable", "<img src=x onerror=alert(1)>.png, ")

@@ -168,12 +168,12 @@ def test_images_that_are_called_like_pictures_of_plates_are_images_and_stay(tmp_
     own = ("plate-1_A01.png", "plate-1_A02.png", "plate.png")
     (tmp_path / own[0]).write_bytes(b"image")
     assert done(tmp_path, *wells_of("/P1")) == ["plate.png"]
-    assert drawn_in(f"{tmp_path}/", None) == {f"{tmp_path}/plate.png"}
+    assert drawn_in(f"{tmp_path}/") == {f"{tmp_path}/plate.png"}
     for name in own[1:]:
         (tmp_path / "later" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "later" / name).write_bytes(b"image")
     (tmp_path / own[1]).write_bytes(b"image")
-    found = list_files([tmp_path], but=drawn_in(str(tmp_path), None))
+    found = list_files([tmp_path], but=drawn_in(tmp_path))
     assert [Path(one.place).relative_to(tmp_path).as_posix() for one in found] == [
         *("later/plate-1_A02.png", "later/plate.png", "plate-1_A01.png", "plate-1_A02.png")
     ]
@@ -210,7 +210,7 @@ def test_wherever_a_job_is_killed_its_pictures_are_known_as_such(
         with contextlib.suppress(KeyboardInterrupt):
             done(out, *wells_of("/P3"))
         ended, changes = changes > 0, 0
-        known = {Path(place).name for place in drawn_in(str(out), None)}
+        known = {Path(place).name for place in drawn_in(out)}
         assert {path.name for path in out.glob("*.png")} - known == {"plate-own.png"}
         if ended:
             break
@@ -230,7 +230,7 @@ def test_settings_without_a_list_of_pictures_know_of_none(tmp_path: Path, pictur
     there = SETTINGS if pictures is None else {**SETTINGS, "pictures": pictures}
     (tmp_path / "settings.json").write_text(json.dumps(there))
     (tmp_path / "plate.png").write_bytes(b"of before")
-    assert drawn_in(str(tmp_path), None) == set()
+    assert drawn_in(tmp_path) == set()
     assert Results.open(str(tmp_path), SETTINGS, overwrite=True).finish([]) == [
         f"{tmp_path}/predictions.csv",
         f"{tmp_path}/predictions.parquet",

@@ -8,7 +8,7 @@ import pytest
 
 from cellnet.errors import ConfigError, RegistryError
 from cellnet.store.folder import FolderStore
-from cellnet.store.place import open_store
+from cellnet.store.place import NOWHERE, Place, open_store, place_of
 from cellnet.store.s3 import S3Store
 
 
@@ -109,3 +109,12 @@ def test_folders_without_an_object_are_none_as_in_s3(tmp_path: Path) -> None:
     FolderStore(tmp_path).put("a/b/c", b"x")
     (tmp_path / "empty/below").mkdir(parents=True)
     assert FolderStore(tmp_path).folders("") == ["a"]
+
+
+def test_a_place_knows_its_server_wherever_it_is_passed_on() -> None:
+    jobs = Place("s3://lab/jobs/", "http://127.0.0.1:1")
+    store = jobs.below("bank").open()
+    assert (store.uri, store.endpoint_url) == ("s3://lab/jobs/bank", "http://127.0.0.1:1")
+    assert (str(jobs), jobs.is_on_s3, Place("/data").is_on_s3) == ("s3://lab/jobs/", True, False)
+    assert place_of(jobs) is jobs and place_of(Path("/data/bank")) == Place("/data/bank")
+    assert jobs and not NOWHERE
