@@ -17,10 +17,11 @@ STOREYS = {
     "cellnet": (
         *("__main__", "cli", "reports", "evaluation", "prediction", "places", "registry", "training", "certainty"),
         *("networks", "bank", "readers", "images", "store", "untrusted", "config", "tasks", "sample", "errors"),
+        "version",
     ),
     "serve": (
         *("app", "service", "api", "v2", "http", "answering", "models", "overlays", "batching", "meters", "limits"),
-        "haproxy",
+        *("settings", "haproxy"),
     ),
     "pipelines": (
         *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "paper_holdout", "calibrate"),
