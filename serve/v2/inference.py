@@ -5,7 +5,6 @@ counter. A model without a version is its champion.
 """
 
 import asyncio
-import importlib.metadata
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -20,7 +19,12 @@ from cellnet.images.file import ImageFile
 from cellnet.images.pixels import Pixels
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.lineup import Lineup
+<<<<<<< HEAD
 from serve.answering import Answerer, How
+=======
+from cellnet.version import number
+from serve.answering import Answerer, How, Upload
+>>>>>>> f0b2c1a (cellnet as a library: open_registry, load, open_bank; one version number, with the commit in every card)
 from serve.http.problems import problems
 from serve.http.uploads import read_body
 from serve.models import Served
@@ -28,7 +32,7 @@ from serve.v2.tensors import HEADER, InferenceRequest, InferenceResponse, Tensor
 
 WHOLE: Final = "cellnet"
 """The name of all models together."""
-VERSION: Final = importlib.metadata.version("cellnet")
+VERSION: Final = number()
 
 
 class Output(NamedTuple):
