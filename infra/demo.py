@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
-from cellnet.cli.main import print_scores
+from cellnet.cli.evaluate import print_scores
 from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.config.tune import TuneConfig
 from cellnet.errors import CellnetError, ConfigError

@@ -1,6 +1,7 @@
 """The Ray jobs, one module a verb, started as `python -m pipelines VERB …`."""
 
 import os
+import re
 import sys
 
 # Ray reads this when it is imported. It prints its own affairs on stdout, where cellnet's users expect data.
@@ -12,12 +13,18 @@ os.environ.setdefault(
 def _refuse_a_module_as_a_program() -> None:
     """End `python -m pipelines.train …`, as jobs were once started: it would do nothing, and exit with 0.
 
-    While Python looks for the module of its option -m, the first argument is that option itself.
+    While Python looks for the module of its option -m, that option stands in place of the program's name, and what
+    follows the module in `sys.orig_argv` is what follows it in `sys.argv`.
     """
-    started = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if sys.argv[:1] == ["-m"] else []
-    if started and started[0].startswith("pipelines."):
-        verb = started[0].removeprefix("pipelines.")
-        print(f"pipelines: type python -m pipelines {verb} …, with a blank before the verb", file=sys.stderr)
+    if sys.argv[:1] != ["-m"]:
+        return
+    module = re.sub(r"^-\w*?m", "", sys.orig_argv[-len(sys.argv)])  # -mpipelines.train is one word
+    if module.startswith("pipelines."):
+        from pipelines.__main__ import VERBS
+
+        verb = module.removeprefix("pipelines.")
+        said = f"type python -m pipelines {verb} …, with a blank before the verb"
+        print(f"pipelines: {said if verb in VERBS else 'see python -m pipelines --help'}", file=sys.stderr)
         sys.exit(2)
 
 

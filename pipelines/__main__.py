@@ -6,8 +6,6 @@ ray job submit --working-dir . -- python -m pipelines train s3://lab/bank --task
 import sys
 from typing import Final
 
-from cellnet.cli import main
-
 VERBS: Final = {
     "ingest": ("bank", "import"),
     "shards": ("bank", "shards"),
@@ -32,6 +30,8 @@ def run(arguments: list[str]) -> int:
     if verb not in VERBS:
         print(f"pipelines: no verb {verb!r}; there is {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    from cellnet.cli import main
+
     return main([*VERBS[verb], *others])
 
 

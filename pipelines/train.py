@@ -41,6 +41,7 @@ from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.workers import unwrapped
+from cellnet.version import code_version
 from pipelines import cluster
 from pipelines.paper_holdout import score_paper_holdout
 from pipelines.publishing import finished
@@ -260,7 +261,7 @@ def publish(
         bank_digest=bank.digest,
         scores={"test": trained.scores, **(more or {})},
         history=trained.history,
-        code_version=importlib.metadata.version("cellnet"),
+        code_version=code_version(),
         packages={package: importlib.metadata.version(package) for package in PACKAGES},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         search=search,

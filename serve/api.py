@@ -1,12 +1,12 @@
 """The HTTP interface: routes over the models of a shelf. Knows nothing of Ray."""
 
-import importlib.metadata
 from collections.abc import Sequence
 from typing import Final
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from cellnet.version import number
 from serve.answering import Answerer
 from serve.http.middleware import Surroundings
 from serve.http.pages import add_pages
@@ -39,7 +39,7 @@ def make_api(
     api = FastAPI(
         title="cellnet",
         description="Names the lineage of cells and counts them in phase-contrast and brightfield frames.",
-        version=importlib.metadata.version("cellnet"),
+        version=number(),
         docs_url=None,  # its page loads scripts from elsewhere; ours is below
         redoc_url=None,
     )

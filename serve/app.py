@@ -10,23 +10,20 @@ import contextlib
 import errno
 import io
 import logging
-import os
 import signal
 import socket
 import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 from joblib import cpu_count
-from pydantic import Field
 from ray import serve
 from ray.serve import Application
 
-from cellnet.config.loading import Frozen
 from cellnet.errors import ConfigError
-from cellnet.prediction.engines import EngineName, load_model
+from cellnet.prediction.engines import load_model
 from cellnet.prediction.lineup import resolve_models
 from cellnet.registry.registry import Registry
 from cellnet.registry.signing import load_trusted
@@ -35,10 +32,11 @@ from serve.http.keys import load_keys
 from serve.limits import Limits
 from serve.overlays import Overlays
 from serve.service import Service
+from serve.settings import CPUS, ServeArgs
+
+__all__ = ["ServeArgs", "build", "check_port", "serve_forever", "shut_down"]
 
 APPLICATION: Final = "cellnet"
-CPUS: Final = 0.2
-"""What a replica reserves of Ray's CPUs: little, so that all of it starts on a laptop beside other work."""
 ABOVE: Final = 2
 """How many times its own queue a replica is given, so that it is the one that says that it is busy."""
 BUSY: Final = 4
@@ -49,54 +47,6 @@ ENVIRONMENT: Final = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",  # which says on the terminal that it does nothing
 }
 QUIET: Final = {"log_level": "ERROR", "enable_access_log": False}
-
-Replicas = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-
-
-class ServeArgs(Frozen):
-    """What is served, and how much of the machine it may take."""
-
-    registry: str = Field(default_factory=lambda: os.environ.get("CELLNET_REGISTRY", "registry"))
-    """A folder or `s3://bucket/prefix`."""
-    endpoint_url: str | None = None
-    """Another S3 server than Amazon's."""
-    trusted_keys: str | None = Field(default_factory=lambda: os.environ.get("CELLNET_TRUSTED_KEYS") or None)
-    """A file of public keys; where there is one, only versions that one of them signed are served."""
-    classifier: str | None = None
-    """`name@7` or `name:alias`; left out, classifier:champion if there is one. Aliases are followed."""
-    regressor: str | None = None
-    """Likewise; left out, regressor:champion if there is one, and the champions of regressor-LINEAGE."""
-    poll_s: float = Field(default=2.0, gt=0)
-    """How often each replica asks the registry whether an alias has moved."""
-    challenger: Annotated[float, Field(ge=0, le=1)] | Literal["shadow"] = 0.0
-    """Share of requests that the aliases `challenger` answer; `shadow`: none, but they see all."""
-    engine: EngineName = "auto"
-    """What runs the models; `auto` is the fastest that is installed."""
-    overlays: bool = True
-    """Whether pictures of what was counted where are drawn, by a process of its own."""
-    replicas: Replicas = Field(default_factory=lambda: min(cpu_count(), 4))
-    """Processes that answer; `[least, most]`: as many as the requests in them want. Left out, one a CPU, at most 4."""
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads that a replica computes on. Left out, this machine's CPUs shared among the replicas."""
-    cpus: float = Field(default=CPUS, gt=0)
-    """What a replica reserves of Ray's CPUs; on a cluster, as many as its threads."""
-    max_request_mb: float = Field(default=64, gt=0)
-    max_images: int = Field(default=64, ge=1)
-    """In a request, and pages of a file."""
-    max_megapixels: float = Field(default=100, gt=0, le=100)
-    """Of an image."""
-    max_queue: int = Field(default=128, ge=1)
-    """Requests in a replica at a time; more are told to come again."""
-    max_seconds: float = Field(default=60, gt=0)
-    """From the beginning of a request to its answer."""
-    api_keys: str | None = None
-    """A file of API keys, one a line; CELLNET_API_KEYS holds others, between commas. With none, everybody may ask."""
-    cors: tuple[str, ...] = ()
-    """Origins of other web pages that may call it, like https://lab.example."""
-    hosts: tuple[str, ...] = ()
-    """Names that it answers to; left out, any. `cellnet serve` on this machine alone: its own names and these."""
-    log_requests: bool = False
-    """Whether each request is a line of JSON in the replica's log."""
 
 
 def build(args: ServeArgs) -> Application:

@@ -14,11 +14,11 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from cellnet.config.choices import NETWORK_PX
+from cellnet.config.choices import NETWORK_PX, EngineName
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
 from cellnet.prediction.answers import Prediction
-from cellnet.prediction.engines import EngineName, load_model
+from cellnet.prediction.engines import load_model
 from cellnet.prediction.model import FrameModel
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry

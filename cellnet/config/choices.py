@@ -7,6 +7,7 @@ from pydantic import Field
 Split = Literal["train", "test", "holdout"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
 Architecture = Literal["paper", "residual", "density", "resnet18", "convnext_tiny"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
 Kernel = Literal["none", "sharpen", "unsharp", "edge", "laplacian", "emboss", "gaussian"]
 Orientation = Literal[0, 90, 180, 270]
 Protocol = Literal["grouped", "paper"]

@@ -9,13 +9,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol, get_args
+from typing import Final, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.certainty.familiarity import Familiarity
-from cellnet.config.choices import NETWORK_PX
+from cellnet.config.choices import NETWORK_PX, EngineName
 from cellnet.errors import ConfigError, IntegrityError
 from cellnet.prediction.model import FrameModel, familiarity_of
 from cellnet.registry.records import ONNX, Card, ModelVersion
@@ -24,7 +24,6 @@ from cellnet.untrusted import INPUT, OUTPUTS, check_onnx
 
 log = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 TOLERANCE: Final = 1e-3

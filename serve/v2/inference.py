@@ -5,7 +5,6 @@ counter. A model without a version is its champion.
 """
 
 import asyncio
-import importlib.metadata
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -20,6 +19,7 @@ from cellnet.images.file import ImageFile
 from cellnet.images.pixels import Pixels
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.lineup import Lineup
+from cellnet.version import number
 from serve.answering import Answerer, How
 from serve.http.problems import problems
 from serve.http.uploads import read_body
@@ -28,7 +28,7 @@ from serve.v2.tensors import HEADER, InferenceRequest, InferenceResponse, Tensor
 
 WHOLE: Final = "cellnet"
 """The name of all models together."""
-VERSION: Final = importlib.metadata.version("cellnet")
+VERSION: Final = number()
 
 
 class Output(NamedTuple):

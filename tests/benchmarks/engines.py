@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywh
 
 import numpy as np
 
+from cellnet.config.choices import EngineName
 from cellnet.errors import ConfigError
-from cellnet.prediction.engines import EngineName, engine_of, load_model
+from cellnet.prediction.engines import engine_of, load_model
 from cellnet.prediction.lineup import resolve_models
 from cellnet.prediction.model import FrameModel
 from cellnet.registry.registry import Registry

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cellnet.cli.main import main
+from cellnet.cli import main
 from cellnet.registry.registry import Registry
 from cellnet.sample import draw_frame
 

@@ -17,7 +17,7 @@ import cellnet.training.shards
 import pipelines.shards
 from cellnet.bank.bank import Bank
 from cellnet.certainty.familiarity import FAMILIARITY
-from cellnet.cli.main import main
+from cellnet.cli import main
 from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError, NotBetterError, NotFoundError
 from cellnet.networks.weights import weights_to_bytes

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import cellnet.reports.results
 import pipelines.predict
-from cellnet.cli.main import main
+from cellnet.cli import main
 from cellnet.errors import ConfigError, IntegrityError
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor

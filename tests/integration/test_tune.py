@@ -15,7 +15,7 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
-from cellnet.cli.main import main
+from cellnet.cli import main
 from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.config.tune import Range, TuneConfig
 from cellnet.errors import ConfigError, DataError, NotFoundError

@@ -17,10 +17,11 @@ STOREYS = {
     "cellnet": (
         *("__main__", "cli", "reports", "evaluation", "prediction", "places", "registry", "training", "certainty"),
         *("networks", "bank", "readers", "images", "store", "untrusted", "config", "tasks", "sample", "errors"),
+        "version",
     ),
     "serve": (
         *("app", "service", "api", "v2", "http", "answering", "models", "overlays", "batching", "meters", "limits"),
-        "haproxy",
+        *("settings", "haproxy"),
     ),
     "pipelines": (
         *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "paper_holdout", "calibrate"),
@@ -35,6 +36,7 @@ FRONT_DOOR = ("cellnet.cli", "cellnet.__main__")
 NAMED_OTHERWISE = {
     "test_architecture.py": "the house",
     "test_infra.py": "the files of infra/",
+    "test_interface.py": "what others call",
     "test_papers.py": "the pages for people",
     "cli/test_registry_commands.py": "`cellnet registry`, as users type it",
     "images/test_mutated_files.py": "whatever reads image files",

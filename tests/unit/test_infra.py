@@ -10,6 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from cellnet.version import COMMIT_FILE
 from serve.app import ServeArgs
 
 INFRA = Path(__file__).parents[2] / "infra"
@@ -74,6 +75,12 @@ def test_the_image_installs_as_make_does_and_does_not_run_as_root() -> None:
     assert lines.index("USER cellnet") < lines.index("RUN make setup")
     ignored = (INFRA / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
+
+
+def test_the_image_is_told_the_commit_after_what_takes_long_to_build() -> None:
+    lines = (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert lines.index("RUN make setup") < lines.index("ARG CELLNET_COMMIT=")
+    assert f'RUN echo "$CELLNET_COMMIT" > {COMMIT_FILE}' in lines and "WORKDIR /app" in lines
 
 
 def test_the_s3_policy_lets_nothing_be_deleted_but_checkpoints() -> None:

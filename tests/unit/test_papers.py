@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import pytest
 from pydantic import BaseModel
 
-from cellnet.cli.main import _parser
+from cellnet.cli import program
 from cellnet.config.bank import BankSettings
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import TuneConfig
@@ -85,7 +85,7 @@ def parsers_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPar
 
 def why_not(command: Command) -> str:
     """Why the program does not take a command line; empty if it does."""
-    parser = _parser()
+    parser = program.parser()
     if not command.whole:  # one that is only named
         for below in parsers_of(parser):
             for action in below._actions:
@@ -166,7 +166,7 @@ def test_an_option_that_the_program_does_not_have_would_be_told() -> None:
 
 @each(OF_NOW)
 def test_options_in_sentences_and_comments_are_those_of_a_command(page: Path) -> None:
-    known = {option for parser in parsers_of(_parser()) for option in parser._option_string_actions}
+    known = {option for parser in parsers_of(program.parser()) for option in parser._option_string_actions}
     text = page.read_text(encoding="utf-8")
     in_sentences = {code.split()[0].partition("=")[0] for code in code_of(text) if code[:2] == "--"}
     lines = [line for block in blocks_of(text) for line in block.splitlines() if COMMAND.search(line)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cellnet.cli.main import main
+from cellnet.cli import main
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS

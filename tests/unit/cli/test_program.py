@@ -1,7 +1,9 @@
-"""The commands as a user mistypes them: one line, exit 2, no traceback, nothing half-written."""
+"""The commands as a user asks them for what cannot be: one line, exit 2, no traceback, nothing half-written."""
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,8 @@ import pytest
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
-from cellnet.cli.main import _prediction_line, _workers, main
+from cellnet.cli import main
+from cellnet.cli.predict import prediction_line
 from cellnet.prediction.answers import Prediction
 from tests.factories import bank_of
 
@@ -50,13 +53,6 @@ def test_a_wrong_setting_of_a_bank_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str, said: str
 ) -> None:
     assert said in refused(capsys, "bank", "import", tmp_path, tmp_path / "bank", "--set", setting)
-
-
-@pytest.mark.parametrize("page", ["0", "last", "1.5"])
-def test_a_page_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], page: str) -> None:
-    with pytest.raises(SystemExit):
-        main(["bank", "import", "images", "bank", "--page", page])
-    assert "--page" in capsys.readouterr().err
 
 
 def test_near_duplicates_are_told_with_what_they_copy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -166,18 +162,36 @@ def test_an_empty_registry_lists_nothing(capsys: pytest.CaptureFixture[str], tmp
     assert capsys.readouterr().out == "[]\n"
 
 
-@pytest.mark.parametrize("workers", ["0", "two", "1:", "4:1", "0:2", "1:2:3", "-1", "1.5"])
-def test_a_wrong_number_of_workers_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, workers: str) -> None:
-    line = refused(capsys, "train", tmp_path, "--task", "count", f"--workers={workers}")
-    assert f"--workers takes a number from 1, or MIN:MAX like 1:4, not '{workers}'" in line
-
-
-def test_workers_are_a_number_or_a_range() -> None:
-    assert [_workers(text) for text in ("1", "12", "1:4", "3:3")] == [1, 12, (1, 4), (3, 3)]
-
-
 def test_a_prediction_is_told_with_its_interval_and_its_flag() -> None:
     said = Prediction(image="a.png", count=12.0, count_low=9.5, count_high=14.5, interval_level=0.9, tiles=1)
-    assert _prediction_line(said) == "a.png  12.0 cells (9.5-14.5 at 90%)  [1 tile]"
+    assert prediction_line(said) == "a.png  12.0 cells (9.5-14.5 at 90%)  [1 tile]"
     strange = said.model_copy(update={"unfamiliar": True, "unfamiliar_reason": "regressor@2: 3.0 times as far"})
-    assert _prediction_line(strange).endswith("[1 tile]  UNFAMILIAR: regressor@2: 3.0 times as far")
+    assert prediction_line(strange).endswith("[1 tile]  UNFAMILIAR: regressor@2: 3.0 times as far")
+
+
+def test_help_and_version_come_without_the_large_libraries() -> None:
+    code = (
+        "import sys\n"
+        "from cellnet.cli import main\n"
+        "try:\n"
+        "    main([sys.argv[1]])\n"
+        "except SystemExit as ended:\n"
+        "    assert ended.code == 0\n"
+        "large = {'torch', 'ray', 'pyarrow', 'matplotlib', 'fastapi', 'sklearn', 'scipy', 'boto3', 'joblib', 'onnx'}\n"
+        "assert not large & sys.modules.keys(), large & sys.modules.keys()\n"
+    )
+    for option in ("--help", "--version"):
+        done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("usage: cellnet " if option == "--help" else "cellnet ")
+
+
+def test_python_m_cellnet_is_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cellnet", "registry", "list", "--newest", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "cellnet: --newest takes a number from 1, not '0'; see cellnet registry list --help\n"

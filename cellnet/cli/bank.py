@@ -1,0 +1,166 @@
+"""`cellnet bank`: images come in, and what a bank holds is shown."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cellnet.cli.options import BANK, ENDPOINT_URL, JSON, PAGE, SET, TRAINING, places_of, train_config
+from cellnet.cli.parsing import POSITIVE, Group, Option, command, noun, number
+from cellnet.cli.printing import counted, print_table, say
+from cellnet.config.bank import BankSettings
+from cellnet.config.loading import load_config
+from cellnet.readers import Options
+
+if TYPE_CHECKING:
+    from cellnet.bank.bank import Bank
+    from cellnet.bank.frames import Frame
+
+SHOWN: Final = 10
+"""Near-duplicates that an import names one by one."""
+
+
+def add_to(commands: Any) -> None:
+    verbs = noun(commands, "bank", help="import images and look at what a bank holds")
+    command(
+        verbs,
+        "import",
+        import_,
+        Option("source", type=Path, metavar="SOURCE"),
+        BANK,
+        PAGE,
+        SET.but(help="a setting of a new bank: seed=1, holdout_share=0.2, intensity.rule=range, intensity.high=4095"),
+        Group(
+            "COCO annotations and instance masks",
+            Option("--lineage-pattern", metavar="REGEX", help="finds the lineage in a file name, like '^([^_]+)_'"),
+            Option("--group-pattern", metavar="REGEX", help="finds the well in a file name, like '_([A-H][0-9]+)_'"),
+        ),
+        Group(
+            "a Harmony export",
+            Option("--channel", metavar="NAME", help="channel to take (the only one of transmitted light)"),
+            Option("--lineages", type=Path, metavar="CSV", help="well,lineage for every well, like C03,A549"),
+            Option("--layer", metavar="NAME", help="layer of the plate layout that names the lineage"),
+            Option("--population", metavar="NAME", help="population of objects that are the cells"),
+            Option("--spread-counts", action="store_true", help="share a well's count out over its fields"),
+        ),
+        JSON,
+        ENDPOINT_URL,
+        help="import a manifest.csv, a folder of LINEAGE/*.png, COCO or Harmony",
+    )
+    command(
+        verbs,
+        "show",
+        show,
+        BANK,
+        Option("--html", type=Path, metavar="FILE", help="also write a page with frames and histograms"),
+        JSON,
+        ENDPOINT_URL,
+        help="frames, groups and cells of every lineage and split",
+    )
+    command(
+        verbs,
+        "sample",
+        sample,
+        Option("folder", type=Path, metavar="FOLDER"),
+        Option("--wells", type=POSITIVE, default=8, help="wells of every lineage (%(default)s)"),
+        Option("--seed", type=number(int, least=0), default=0),
+        help="draw the built-in sample images into a folder, with a manifest",
+    )
+    command(verbs, "shards", shards, BANK, *TRAINING, ENDPOINT_URL, help="make the training tiles ahead of a training")
+
+
+def import_(arguments: argparse.Namespace) -> None:
+    from cellnet.places import absolute
+    from pipelines.ingest import ingest
+
+    settings = load_config(BankSettings, file=None, sets=arguments.set) if arguments.set else None
+    options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+    source = Path(absolute(str(arguments.source)))
+    bank, imported = ingest(source, places_of(arguments), settings=settings, options=options, say=say)
+    for frame in imported.set_aside:
+        say(f"set aside {frame.source}: {frame.set_aside}")
+    for copy, original in _near(bank, imported.near[:SHOWN]):
+        say(f"nearly the same: {copy} and {original}")
+    if len(imported.near) > SHOWN:
+        say(f"and {len(imported.near) - SHOWN} more, which cellnet bank show tells")
+    added, known, aside = counted(imported.added, "frame"), imported.known, len(imported.set_aside)
+    say(f"{added} added, {known} known already, {aside} set aside")
+    _print_bank(bank, as_json=arguments.json)
+
+
+def _near(bank: "Bank", frames: "Sequence[Frame]") -> list[tuple[str, str]]:
+    """The sources of near-duplicates, each with that of what it copies."""
+    sources = {frame.frame: frame.source for frame in bank.frames}
+    return [(frame.source, sources[frame.twin]) for frame in frames if frame.twin in sources]
+
+
+def show(arguments: argparse.Namespace) -> None:
+    bank = places_of(arguments).open_bank()
+    _print_bank(bank, as_json=arguments.json)
+    if arguments.html:
+        from cellnet.reports.gallery import write_gallery
+
+        say(f"page: {write_gallery(arguments.html, bank)}")
+    if not arguments.json:
+        for frame in bank.set_aside:
+            print(f"set aside {frame.source}: {frame.set_aside}")
+        for copy, original in _near(bank, bank.frames):
+            print(f"nearly the same: {copy} and {original}")
+
+
+def sample(arguments: argparse.Namespace) -> None:
+    from cellnet.sample import write_sample
+
+    manifest = write_sample(arguments.folder, wells_per_lineage=arguments.wells, seed=arguments.seed)
+    say("drawn, not recorded: scores on these images are not scores on cells")
+    print(manifest)
+
+
+def shards(arguments: argparse.Namespace) -> None:
+    from cellnet.training.plan import make_plan
+    from pipelines import cluster
+    from pipelines.shards import make_shards
+
+    config = train_config(arguments)
+    bank = places_of(arguments).open_bank()
+    plan = make_plan(bank, config)
+    cluster.connect()
+    print(make_shards(bank, plan).describe(plan))
+
+
+def _print_bank(bank: "Bank", *, as_json: bool) -> None:
+    from cellnet.bank.warnings import warnings_of
+
+    parts: dict[tuple[str, str], list[Frame]] = {}
+    for frame in bank.frames:
+        parts.setdefault((frame.lineage or "(not known)", str(frame.split)), []).append(frame)
+    rows = [{"lineage": lineage, "split": split, **_facts(parts[lineage, split])} for lineage, split in sorted(parts)]
+    warnings = warnings_of(bank.frames)
+    if as_json:
+        facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "warnings": warnings}
+        set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
+        print(json.dumps(facts | {"set_aside": set_aside, "near": _near(bank, bank.frames)}))
+        return
+    print_table(rows)
+    frames = counted(len(bank.frames), "frame")
+    print(f"{frames}, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+def _facts(frames: "list[Frame]") -> dict[str, Any]:
+    """A line on some frames: how many, of how many groups, with how many cells, how large and how bright."""
+    counts = [frame.count for frame in frames if frame.count is not None]
+    sizes = Counter((frame.width, frame.height) for frame in frames)
+    width, height = sizes.most_common(1)[0][0]
+    return {
+        "frames": len(frames),
+        "groups": len({frame.group for frame in frames}),
+        "cells": round(sum(counts)) if counts else None,
+        "size": f"{width}×{height}" + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""),
+        "bits": "/".join(str(bits) for bits in sorted({frame.bits for frame in frames})),
+        "grey": f"{min(frame.darkest for frame in frames)}-{max(frame.brightest for frame in frames)}",
+    }

@@ -1,0 +1,152 @@
+"""`cellnet predict`: images are named and counted, on stdout and into a folder."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from cellnet.cli.options import JSON, PAGE, READS_REGISTRY, place_of, places_of
+from cellnet.cli.parsing import OneOf, Option, command, number
+from cellnet.cli.printing import counted, say
+from cellnet.cli.progress import Meter
+from cellnet.errors import ConfigError, plain
+from cellnet.prediction.answers import Prediction
+from cellnet.prediction.tables import COLUMNS, csv_line, row_of
+
+if TYPE_CHECKING:
+    from pipelines.predict import Job
+
+MICROMETRES: Final = number(float, above=0, what="micrometres")
+
+
+def add_to(commands: Any) -> None:
+    command(
+        commands,
+        "predict",
+        predict,
+        Option("images", nargs="+", metavar="IMAGES"),
+        Option("--classifier", metavar="REF", help="(classifier:champion)"),
+        Option("--regressor", metavar="REF", help="(regressor:champion)"),
+        Option("--pixel-um", type=MICROMETRES, metavar="UM", help="micrometres a pixel of these images"),
+        PAGE,
+        Option("--channel", metavar="NAME", help="of a Harmony export (the only one of transmitted light)"),
+        Option(
+            "--out",
+            metavar="DIR",
+            help="also keep results there as they come, so that the same command goes on after an interruption; at "
+            "the end predictions.csv, predictions.parquet and, where file names tell wells, plate.png",
+        ),
+        Option("--overwrite", action="store_true", help="forget the results that --out holds"),
+        OneOf(
+            Option("--csv", action="store_true", help="CSV on stdout"),
+            JSON.but(help="a JSON object a line on stdout"),
+        ),
+        *READS_REGISTRY,
+        help="name and count what images show",
+        description=(
+            "Name and count what images show. IMAGES are image files, folders of them, Harmony exports, a "
+            "manifest.csv (image,pixel_um) or s3://bucket/prefix. Results come on stdout, and with --out are kept in "
+            "a folder too."
+        ),
+    )
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    from pipelines.predict import prepare
+
+    if arguments.overwrite and not arguments.out:
+        raise ConfigError("--overwrite is about the folder of --out; give that too, or leave it out")
+    job = prepare(
+        [given if os.path.exists(given) else place_of(given, arguments) for given in arguments.images],
+        places_of(arguments),
+        classifier=arguments.classifier,
+        regressor=arguments.regressor,
+        pixel_um=arguments.pixel_um,
+        page=arguments.page,
+        channel=arguments.channel,
+        out=place_of(arguments.out, arguments) if arguments.out else None,
+        overwrite=arguments.overwrite,
+    )
+    if job.kept:
+        say(f"{len(job.kept):,} of {len(job.files):,} images were predicted before, and are in {arguments.out}")
+    tally = _print_predictions(job, arguments)
+    say(f"{counted(tally['good'], 'image')} predicted, {tally['bad']} not")
+    if tally["assumed"]:
+        say(
+            "note: the pixel size of images, or of the training frames, is not known; these images are taken to be of "
+            "the training frames' magnification"
+        )
+    if tally["unfamiliar"]:
+        strange = counted(tally["unfamiliar"], "image")
+        say(f"warning: {strange} unlike the training images; do not rely on what is said of them")
+    for place in job.written:
+        say(f"written: {place}")
+    if not tally["good"]:
+        raise ConfigError("no image could be predicted; the reasons are above")
+
+
+def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str]:
+    """Print each prediction as it comes, and count what they come to."""
+    show = _print_json if arguments.json else _csv_printer() if arguments.csv else _print_prediction
+    tally: Counter[str] = Counter()
+    meter = Meter(len(job.files) - len(job.kept), sys.stderr, noun="images")
+    try:
+        with contextlib.closing(job.run()) as predictions:
+            for prediction in predictions:
+                if sys.stdout.isatty():
+                    meter.clear()
+                show(prediction)
+                tally["bad" if prediction.error else "good"] += 1
+                tally["assumed"] += prediction.magnification == "assumed"
+                tally["unfamiliar"] += prediction.unfamiliar is True
+                meter.update(job.done)
+    except KeyboardInterrupt:
+        meter.clear()
+        if arguments.out:
+            say(f"what has come is kept in {arguments.out}; the same command goes on with it")
+        raise
+    finally:
+        meter.clear()
+    return tally
+
+
+def _print_json(prediction: Prediction) -> None:
+    print(prediction.model_dump_json(), flush=True)
+
+
+def _csv_printer() -> Callable[[Prediction], None]:
+    """Prints the header at once, and then rows."""
+    print(csv_line(COLUMNS), end="")
+
+    def show(prediction: Prediction) -> None:
+        row = row_of(prediction)
+        print(csv_line(row[name] for name in COLUMNS), end="")
+
+    return show
+
+
+def _print_prediction(prediction: Prediction) -> None:
+    error = prediction.error
+    print(plain(f"{prediction.image}: not predicted: {error}" if error else prediction_line(prediction)))
+
+
+def prediction_line(prediction: Prediction) -> str:
+    """A prediction in one line for a person."""
+    parts = [prediction.image]
+    if prediction.lineage is not None and prediction.probabilities is not None:
+        parts.append(f"{prediction.lineage} ({prediction.probabilities[prediction.lineage]:.0%})")
+    if prediction.count is not None:
+        parts.append(f"{prediction.count:.1f} cells{_interval(prediction)}")
+    parts.append(f"[{counted(prediction.tiles or 0, 'tile')}]")
+    if prediction.unfamiliar:
+        parts.append(f"UNFAMILIAR: {prediction.unfamiliar_reason}")
+    return "  ".join(parts)
+
+
+def _interval(prediction: Prediction) -> str:
+    if prediction.count_low is None or prediction.count_high is None or prediction.interval_level is None:
+        return ""
+    return f" ({prediction.count_low:.1f}-{prediction.count_high:.1f} at {prediction.interval_level:.0%})"

@@ -1,0 +1,70 @@
+"""The program `cellnet`: its commands, and how a command ends."""
+
+import argparse
+import io
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from cellnet.cli import bank, evaluate, predict, registry, serve, train, tune
+from cellnet.cli.parsing import Parser
+from cellnet.errors import CellnetError, plain
+from cellnet.version import code_version
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no × shows a ?
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        arguments = parser().parse_args(argv)
+        arguments.run(arguments)
+    except CellnetError as error:
+        print(plain(f"cellnet: {' '.join(str(error).split())}"), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has had enough
+        return 0
+    except KeyboardInterrupt:
+        print("cellnet: stopped", file=sys.stderr)
+        # Ray was interrupted wherever it was; what its locks and threads make of that as the process ends is no news.
+        sys.unraisablehook = lambda _: None
+        threading.excepthook = lambda _: None
+        return 130
+    return 0
+
+
+def parser() -> Parser:
+    """The parser of every command line."""
+    program = Parser(
+        prog="cellnet",
+        description="Name the lineage of cells and count them in phase-contrast and brightfield frames.",
+        epilog="BANK and the registry are a folder or s3://bucket/prefix. A REF is name@7 or name:alias.",
+    )
+    program.add_argument("--version", action=_Version, help="show the version, with the commit where it is known")
+    commands = program.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    bank.add_to(commands)
+    train.add_to(commands)
+    tune.add_to(commands)
+    evaluate.add_calibrate_to(commands)
+    evaluate.add_to(commands)
+    registry.add_to(commands)
+    predict.add_to(commands)
+    serve.add_to(commands)
+    return program
+
+
+class _Version(argparse.Action):
+    """Prints the version and ends; Git is asked for the commit only then."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(nargs=0, **settings | {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS})
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"cellnet {code_version()}")
+        parser.exit()

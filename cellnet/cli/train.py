@@ -1,0 +1,79 @@
+"""`cellnet train`: a network is trained and published."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, places_of, train_config
+from cellnet.cli.parsing import NUMBER_OR_RANGE, Option, command
+from cellnet.cli.printing import say, scores_line
+from cellnet.config.train import TrainConfig
+
+if TYPE_CHECKING:
+    from cellnet.bank.bank import Bank
+
+
+def add_to(commands: Any) -> None:
+    command(
+        commands,
+        "train",
+        train,
+        BANK,
+        *TRAINING,
+        Option(
+            "--workers",
+            type=NUMBER_OR_RANGE,
+            default=1,
+            metavar="N|MIN:MAX",
+            help="Ray Train workers, who share the tiles of a step (%(default)s); 1:4 takes as many as there is room "
+            "for",
+        ),
+        Option("--gpu", action="store_true", help="insist on a GPU a worker (GPUs are used where there are enough)"),
+        Option(
+            "--resume", action="store_true", help="go on with the newest unfinished run of the same bank and settings"
+        ),
+        Option("--summary", action="store_true", help="print the network's layers and sizes; train nothing"),
+        JSON,
+        *PUBLISHES,
+        help="train a classifier or a counter and publish it",
+    )
+
+
+def train(arguments: argparse.Namespace) -> None:
+    config = train_config(arguments)
+    if arguments.summary:
+        print(_summary(places_of(arguments).open_bank(), config))
+        return
+    from pipelines.train import train
+
+    version = train(
+        places_of(arguments),
+        config,
+        name=arguments.name,
+        workers=arguments.workers,
+        gpu=arguments.gpu,
+        resume=arguments.resume,
+        say=say,
+    )
+    scores = version.card.scores["test"]
+    if arguments.json:
+        print(json.dumps({"model": version.ref, "test": scores}))
+        return
+    say("test: " + (scores_line(scores) or "no test split"))
+    if config.protocol == "paper":
+        say(
+            "note: under protocol=paper variants of one frame are on all sides, so these scores leak; "
+            f"cellnet evaluate {version.ref} {arguments.bank} takes the holdout's frames, which it has not seen"
+        )
+    print(version.ref)
+    say(f"next: cellnet evaluate {version.ref} {arguments.bank}; cellnet registry promote {version.ref} champion")
+
+
+def _summary(bank: "Bank", config: TrainConfig) -> str:
+    """The network that the bank would train, layer by layer."""
+    from cellnet.networks.summary import summary
+    from cellnet.networks.weights import fresh_network
+    from cellnet.training.plan import make_plan
+
+    plan = make_plan(bank, config)
+    return summary(fresh_network(plan.config, len(plan.classes)))

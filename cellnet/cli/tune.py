@@ -1,0 +1,77 @@
+"""`cellnet tune`: settings are searched, and the winner is published."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, own_settings, places_of
+from cellnet.cli.parsing import POSITIVE, Option, command
+from cellnet.cli.printing import print_table, say
+from cellnet.config.loading import load_config
+from cellnet.config.tune import TuneConfig
+from cellnet.tasks import TASKS
+
+if TYPE_CHECKING:
+    from pipelines.winner import Search
+
+
+def add_to(commands: Any) -> None:
+    command(
+        commands,
+        "tune",
+        tune,
+        BANK,
+        *TRAINING,
+        Option("--trials", type=POSITIVE, metavar="N", help="how many to try (every combination)"),
+        Option("--workers", type=POSITIVE, default=1, metavar="N", help="of each trial (%(default)s)"),
+        Option("--alias", default="champion", help="alias that the winner gets if it is better (%(default)s)"),
+        Option(
+            "--resume",
+            action="store_true",
+            help="go on with the newest unfinished search of the same bank and settings",
+        ),
+        JSON,
+        *PUBLISHES,
+        help="search activation × kernel, publish and promote the winner",
+        description=(
+            "Search settings of a training (space; else activation × kernel), steered by the test split. The winner "
+            "is published, and promoted if it is better than what the alias points at."
+        ),
+    )
+
+
+def tune(arguments: argparse.Namespace) -> None:
+    from pipelines.tune import tune
+
+    sets = [
+        item if item.split(".")[0].split("=")[0] in TuneConfig.model_fields else f"train.{item}"
+        for item in arguments.set
+    ]
+    fixed = {f"train.{key}": value for key, value in own_settings(arguments).items()}
+    trials = {"trials": arguments.trials} if arguments.trials else {}
+    config = load_config(TuneConfig, file=arguments.config, sets=sets, **fixed, **trials)
+    search = tune(
+        places_of(arguments),
+        config,
+        alias=arguments.alias,
+        name=arguments.name,
+        workers=arguments.workers,
+        resume=arguments.resume,
+        say=say,
+    )
+    print_search(search, alias=arguments.alias, as_json=arguments.json)
+
+
+def print_search(search: "Search", *, alias: str, as_json: bool) -> None:
+    """What a search came to."""
+    winner, scores = search.winner, search.holdout.scores
+    if as_json:
+        moved = search.move.model_dump(mode="json") if search.move else None
+        print(json.dumps({"model": winner.ref, "alias": moved, "trials": search.trials, "holdout": scores}))
+        return
+    print_table(search.trials)
+    main = TASKS[winner.card.task].main
+    low, high = scores["tile"][f"{main}_interval"]
+    say(f"{winner.ref} on the holdout: {main} per tile {scores['tile'][main]:.3f} ({low:.3f} to {high:.3f})")
+    say(f"{winner.name}:{alias} {'is now' if search.move else 'stays, and is not'} {winner.ref}")
+    print(winner.ref)

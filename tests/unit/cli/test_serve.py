@@ -1,0 +1,72 @@
+"""The options of `cellnet serve`, which are the fields of `ServeArgs`."""
+
+from typing import Annotated, Any
+
+import pytest
+from pydantic import Field
+
+import serve.app
+import serve.settings
+from cellnet.cli import main
+from cellnet.cli.program import parser
+from serve.app import ServeArgs
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`served("--threads", "2")`: the arguments that the service is started with."""
+    for name in ("CELLNET_REGISTRY", "CELLNET_TRUSTED_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    started: list[tuple[ServeArgs, dict[str, Any]]] = []
+    monkeypatch.setattr(serve.app, "serve_forever", lambda args, **options: started.append((args, options)))
+    monkeypatch.setattr("serve.haproxy.use_haproxy", lambda: None)
+
+    def start(*options: str) -> ServeArgs:
+        assert main(["serve", *options]) == 0
+        return started[-1][0]
+
+    return start
+
+
+def test_what_is_not_said_is_as_the_fields_have_it(served: Any, tmp_path: Any) -> None:
+    args = served("--registry", str(tmp_path))
+    assert args == ServeArgs(registry=str(tmp_path))
+
+
+def test_every_field_is_an_option(served: Any, tmp_path: Any) -> None:
+    typed = (
+        "--classifier c@1 --regressor r@2 --challenger 0.25 --poll-s 3 --replicas 1:4 --threads 2 --cpus 1.5 "
+        "--engine torch --no-overlays --max-request-mb 1.5 --max-images 3 --max-megapixels 4 --max-queue 5 "
+        "--max-seconds 6 --cors https://a.example --cors https://b.example --allow-host lab.example --log-requests "
+        "--endpoint-url http://127.0.0.1:9"
+    )
+    files = {"registry": tmp_path / "r", "trusted_keys": tmp_path / "t", "api_keys": tmp_path / "k"}
+    args = served(*typed.split(), *(f"--{name.replace('_', '-')}={path}" for name, path in files.items()))
+    assert args.model_dump() == {
+        **{name: str(path) for name, path in files.items()},
+        **{"endpoint_url": "http://127.0.0.1:9", "classifier": "c@1", "regressor": "r@2", "challenger": 0.25},
+        **{"poll_s": 3.0, "replicas": (1, 4), "threads": 2, "cpus": 1.5, "engine": "torch", "overlays": False},
+        **{"max_request_mb": 1.5, "max_images": 3, "max_megapixels": 4.0, "max_queue": 5, "max_seconds": 6.0},
+        **{"cors": ("https://a.example", "https://b.example"), "hosts": ("lab.example",), "log_requests": True},
+    }
+    assert served("--challenger", "shadow").challenger == "shadow"
+    assert served("--replicas", "3").replicas == 3
+
+
+def test_a_new_field_is_an_option_by_itself(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class More(ServeArgs):
+        colour_depth: Annotated[int, Field(ge=1, le=16)] = Field(default=8, description="bits of a colour")
+        loud: bool = False
+
+    for module in (serve.settings, serve.app):
+        monkeypatch.setattr(module, "ServeArgs", More)
+    assert served("--colour-depth", "12", "--loud").model_dump().items() >= {"colour_depth": 12, "loud": True}.items()
+    assert served().model_dump().items() >= {"colour_depth": 8, "loud": False}.items()
+    assert main(["serve", "--colour-depth", "17"]) == 2
+    verbs = parser()._subparsers._group_actions[0].choices
+    assert "bits of a colour" in verbs["serve"].format_help()
+
+
+def test_the_folder_of_keys_is_made_absolute(served: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert served("--api-keys", "keys").api_keys == str(tmp_path / "keys")
