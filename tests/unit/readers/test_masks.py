@@ -58,6 +58,13 @@ def test_a_mask_that_does_not_fit_sets_its_frame_aside(
     assert frame.set_aside is not None and said in frame.set_aside
 
 
+def test_a_mask_that_is_gone_sets_its_frame_aside(source: Path, tmp_path: Path) -> None:
+    file = read_source(source)[0]
+    (source / "masks" / "A172_C7.tif").unlink()
+    frame = prepare(file, Bank.create(tmp_path / "bank").store)
+    assert frame.set_aside == "A172_C7.tif: cannot be read: No such file or directory"
+
+
 def test_an_empty_mask_is_a_frame_without_cells(source: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(source / "masks" / "BV2_D1.png"), np.zeros((60, 80), np.uint8))
     frame = prepare(read_source(source)[1], Bank.create(tmp_path / "bank").store)
