@@ -63,7 +63,7 @@ def places_of(arguments: argparse.Namespace) -> "Places":
 
     def place(key: str) -> "Place":
         uri = getattr(arguments, key, None)
-        return place_of(uri, arguments) if uri else NOWHERE
+        return named_place(uri, arguments) if uri else NOWHERE
 
     def file(key: str) -> str | None:
         path = getattr(arguments, key, None)
@@ -78,7 +78,7 @@ def places_of(arguments: argparse.Namespace) -> "Places":
     )
 
 
-def place_of(uri: str, arguments: argparse.Namespace) -> "Place":
+def named_place(uri: str, arguments: argparse.Namespace) -> "Place":
     """A place that the command line names, made absolute, on the server that it names."""
     from cellnet.places import absolute
     from cellnet.store.place import Place

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from cellnet.cli.options import JSON, PAGE, READS_REGISTRY, place_of, places_of
+from cellnet.cli.options import JSON, PAGE, READS_REGISTRY, named_place, places_of
 from cellnet.cli.parsing import OneOf, Option, command, number
 from cellnet.cli.printing import counted, say
 from cellnet.cli.progress import Meter
@@ -60,14 +60,14 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.overwrite and not arguments.out:
         raise ConfigError("--overwrite is about the folder of --out; give that too, or leave it out")
     job = prepare(
-        [given if os.path.exists(given) else place_of(given, arguments) for given in arguments.images],
+        [given if os.path.exists(given) else named_place(given, arguments) for given in arguments.images],
         places_of(arguments),
         classifier=arguments.classifier,
         regressor=arguments.regressor,
         pixel_um=arguments.pixel_um,
         page=arguments.page,
         channel=arguments.channel,
-        out=place_of(arguments.out, arguments) if arguments.out else None,
+        out=named_place(arguments.out, arguments) if arguments.out else None,
         overwrite=arguments.overwrite,
     )
     if job.kept:

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cellnet.cli.options import JSON, PUBLISHES, READS_REGISTRY, REF, place_of, places_of
+from cellnet.cli.options import JSON, PUBLISHES, READS_REGISTRY, REF, named_place, places_of
 from cellnet.cli.parsing import POSITIVE, Option, command, noun, number
 from cellnet.cli.printing import counted, print_table, say, scores_line
 from cellnet.cli.tune import print_search
@@ -203,7 +203,7 @@ def promote(arguments: argparse.Namespace) -> None:
     if arguments.from_sweep:
         from pipelines.winner import publish_sweep
 
-        run = place_of(arguments.from_sweep, arguments)
+        run = named_place(arguments.from_sweep, arguments)
         search = publish_sweep(run, places_of(arguments), alias=arguments.alias, say=say)
         print_search(search, alias=arguments.alias, as_json=arguments.json)
         return
