@@ -12,7 +12,7 @@ from cellnet.networks.weights import fresh_network
 from cellnet.training.batches import to_tensors
 from cellnet.training.plan import Plan
 from cellnet.training.shards import Shards
-from pipelines.shards import dataset
+from pipelines.shards import dataset_of
 
 
 def score_paper_holdout(bank: Bank, plan: Plan, shards: Shards, weights: bytes) -> dict[str, Scores]:
@@ -26,7 +26,7 @@ def score_paper_holdout(bank: Bank, plan: Plan, shards: Shards, weights: bytes) 
     network.load_state_dict(safetensors.torch.load(weights))
     network.eval()
     truths, outputs, frames, shares = [], [], [], []
-    for batch in dataset(shards, "holdout", "frame", "share").iter_batches(batch_size=64, batch_format="numpy"):
+    for batch in dataset_of(shards, "holdout", "frame", "share").iter_batches(batch_size=64, batch_format="numpy"):
         input_B1HW, target = to_tensors(batch, plan.preprocess, torch.device("cpu"))
         outputs.append(forward(network, input_B1HW, task))
         truths.append(target.of(task).numpy())

@@ -60,7 +60,7 @@ def make_shards(bank: Bank, plan: Plan) -> Shards:
     return shards
 
 
-def dataset(shards: Shards, split: Split, *more: str) -> ray.data.Dataset:
+def dataset_of(shards: Shards, split: Split, *more: str) -> ray.data.Dataset:
     """The tiles of a split, lazily, with the columns that a training needs and `more`."""
     files, root = filesystem(shards.store)
     maps = {} if shards.class_tiles else {"cells": (MAP_SIDE, MAP_SIDE)}

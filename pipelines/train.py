@@ -46,7 +46,7 @@ from pipelines import cluster
 from pipelines.paper_holdout import score_paper_holdout
 from pipelines.publishing import finished
 from pipelines.runs import Run, Say, find_run, read_state, tensorboard_command, write_state
-from pipelines.shards import batches, dataset, make_shards
+from pipelines.shards import batches, dataset_of, make_shards
 
 PACKAGES: Final = (
     *("torch", "torchvision", "numpy", "opencv-python-headless", "ray", "safetensors"),
@@ -229,7 +229,7 @@ def read_tiles(shards: Shards, split: Split, parts: int) -> list[ray.data.Datase
     rows = shards.rows[split]
     if not rows:
         return []
-    tiles, parts = dataset(shards, split).materialize(), min(parts, rows)
+    tiles, parts = dataset_of(shards, split).materialize(), min(parts, rows)
     ends = [part * rows // parts for part in range(1, parts)]
     return list(tiles.split_at_indices(ends)) if ends else [tiles]
 

@@ -37,7 +37,7 @@ from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.promote import promote
 from pipelines.runs import Run, Say
-from pipelines.shards import batches, dataset, make_shards
+from pipelines.shards import batches, dataset_of, make_shards
 from pipelines.sweeps import Sweep, best_of, recipe_of
 from pipelines.train import Trained, publish
 
@@ -126,7 +126,7 @@ def _compared(sweep: Sweep, bank: Bank, trials: Sequence[Trial]) -> list[Combina
     combinations = group_trials(trials)
     if not any(trial.whole for trial in trials):
         return combinations
-    tiles = dataset(sweep.shards, "test", "frame").materialize()
+    tiles = dataset_of(sweep.shards, "test", "frame").materialize()
     group_of = {frame.frame: frame.group for frame in bank.frames}
     groups = [group_of[frame] for frame in tiles.to_pandas(limit=tiles.count())["frame"]]
     scored = [replace(tried, finalist=_finalist(sweep, tried.trials, tiles)) for tried in combinations]

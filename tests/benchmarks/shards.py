@@ -50,7 +50,7 @@ from cellnet.training.shards import Shards
 from cellnet.training.tiles import crop_share
 from pipelines import cluster
 from pipelines.ingest import ingest
-from pipelines.shards import batches, dataset, make_shards
+from pipelines.shards import batches, dataset_of, make_shards
 
 CPUS: Final = 2
 ROUNDS: Final = 3
@@ -328,7 +328,7 @@ def read(bank: Bank, shards: Shards, batch_size: int, *, loader_tiles: int) -> t
     )
     consume(tensor for tensor, _ in loader)  # the workers have started
     start_s = time.perf_counter()
-    epoch = batches(dataset(shards, "train").materialize(), batch_size, seed=0)
+    epoch = batches(dataset_of(shards, "train").materialize(), batch_size, seed=0)
     first = consume(batch["pixels"] for batch in epoch(0)) / (time.perf_counter() - start_s)
     rate = Rate([], [])
     for turn in range(1, ROUNDS + 1):
@@ -383,7 +383,7 @@ def grow(uri: Path) -> dict[str, float]:
         shards = make_shards(bank, make_plan(bank, config_of("frame")))
         made_s = time.perf_counter()
         rows = sum(
-            consume(batch["pixels"] for batch in batches(dataset(shards, split).materialize(), 16, seed=0)(0))
+            consume(batch["pixels"] for batch in batches(dataset_of(shards, split).materialize(), 16, seed=0)(0))
             for split in ("train", "test")
         )
         read_s = time.perf_counter() - made_s

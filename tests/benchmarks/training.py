@@ -47,7 +47,7 @@ from cellnet.training.shards import Shards
 from cellnet.training.tiles import Batch
 from pipelines import cluster
 from pipelines.ingest import ingest
-from pipelines.shards import batches, dataset, make_shards
+from pipelines.shards import batches, dataset_of, make_shards
 
 CPUS: Final = 2
 TURNS: Final = 3
@@ -195,7 +195,7 @@ def train(folder: Path, bank: Bank, *, workers: int, sets: Sequence[str] = (f"ep
 
 def tiles_of(shards: Shards) -> Batch:
     """Every training tile with what is true of it."""
-    read = list(batches(dataset(shards, "train"), 256, seed=None)(0))
+    read = list(batches(dataset_of(shards, "train"), 256, seed=None)(0))
     return cast(Batch, {name: np.concatenate([batch[name] for batch in read]) for name in read[0]})
 
 

@@ -36,7 +36,7 @@ from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest
 from pipelines.predict import predict
 from pipelines.promote import promote
-from pipelines.shards import batches, dataset, make_shards
+from pipelines.shards import batches, dataset_of, make_shards
 from pipelines.train import train
 
 pytestmark = pytest.mark.ray
@@ -83,7 +83,7 @@ def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path, monkeyp
     assert len(stored) == len(made) == shards.rows["train"] == len(bank.split("train")) * 4 * 8
     key = [(row["frame"], row["count"], row["share"]) for row in stored]
     assert sorted(key) == sorted((tile.frame, tile.count, tile.share) for tile in made)
-    rows = dataset(shards, "train").take_all()
+    rows = dataset_of(shards, "train").take_all()
     assert sum(int(row["pixels"].sum()) for row in rows) == sum(int(tile.pixels_HW.sum()) for tile in made)
 
 
@@ -92,7 +92,7 @@ def rows_of(bank: Path, shards: Shards) -> Iterator[str]:
     for split in ("train", "test"):
         files = sorted((bank / shards.folder / split).glob("*.parquet"))
         stored = [row for file in files for row in pq.read_table(file).to_pylist()]
-        read = dataset(shards, split).take_all()
+        read = dataset_of(shards, split).take_all()
         assert [row["pixels"] for row in stored] == [row["pixels"].tobytes() for row in read]
         assert [row["cells"] for row in stored] == [row["cells"].tobytes() for row in read]
         assert [int(row["cells"].sum()) for row in read] == [row["count"] for row in read]
@@ -129,7 +129,7 @@ def test_the_papers_protocol_draws_the_16_variants_of_seen_frames_and_publishes_
     seen = {frame.frame for frame in bank.frames if frame.split != "holdout"}
     assert not shards.fresh
     assert sum(shards.rows.values()) == len(seen) * 4 * 16
-    frames = {split: {row["frame"] for row in dataset(shards, split, "frame").take_all()} for split in shards.rows}
+    frames = {split: {row["frame"] for row in dataset_of(shards, split, "frame").take_all()} for split in shards.rows}
     assert frames["train"] | frames["test"] | frames["holdout"] == seen
     assert frames["train"] & frames["test"] & frames["holdout"], "variants of a frame are on all sides"
     leaking = version.card.scores["drawn_holdout"]
@@ -157,7 +157,7 @@ def test_an_epoch_has_every_tile_once_in_an_order_of_its_own(
 ) -> None:
     monkeypatch.setattr(pipelines.shards, "SHUFFLE_TILES", 15)
     monkeypatch.setattr(pipelines.shards, "TILES_A_READ", 10)
-    tiles = dataset(shards_for(sample_bank, config("classify")), "train").materialize()
+    tiles = dataset_of(shards_for(sample_bank, config("classify")), "train").materialize()
     read = batches(tiles, 5, seed=seed)
     epochs = [list(read(epoch)) for epoch in (1, 1, 2)]
     sizes = [[len(batch["label"]) for batch in epoch] for epoch in epochs]
@@ -290,7 +290,7 @@ def test_a_counter_of_one_lineage_sees_and_is_scored_on_no_other(
     version = train(places, config("count", lineage="A172"), say=said.append)
     assert version.ref == "regressor-A172@1" and "16 training tiles of 200×200 px of A172 alone" in said[0]
     shards = shards_for(sample_bank, config("count", lineage="A172"))
-    assert {split: {row["frame"] for row in dataset(shards, split, "frame").take_all()} for split in own} == own
+    assert {split: {row["frame"] for row in dataset_of(shards, split, "frame").take_all()} for split in own} == own
     assert shards_for(sample_bank, config("count")).folder != shards.folder
     assert version.card.calibration.frames == len(own["test"])
     page = places.open_registry().read(version, REPORT).decode()
