@@ -43,14 +43,15 @@ def test_the_page_shows_every_lineage_what_to_beware_of_and_what_was_set_aside(b
 
 
 def test_names_from_outside_cannot_become_part_of_the_page(bank: Bank, tmp_path: Path) -> None:
-    frames = []
+    files = []
     for number, place in enumerate((HOSTILE, f"broken{HOSTILE}", "<img src=x onerror=alert(1)>.png")):
         path = tmp_path / place
         path.parent.mkdir(parents=True, exist_ok=True)
         grey_HW = np.random.default_rng(100 + number).integers(0, 255, (40, 60), np.uint8)
         path.write_bytes(b"no image" if "broken" in place else encode_png(grey_HW))
-        frames.append(LabelledFile(image=ImageFile.at(path), lineage=f"<i>{HOSTILE}", group=f"<i>{number}", count=2))
-    bank.add([prepare(frame, bank.store) for frame in frames])
+        about = {"lineage": f"<i>{HOSTILE}", "group": f"<i>{number}", "count": 2}
+        files.append(LabelledFile(image=ImageFile.at(path), **about))
+    bank.add([prepare(file, bank.store) for file in files])
     page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
     shown = (f"<i>{HOSTILE}: 2 frames", f"broken{HOSTILE}: not a readable", "<img src=x onerror=alert(1)>.png, ")
     assert_harmless(page, *shown, HOSTILE.rpartition("/")[2])
