@@ -88,10 +88,10 @@ class Shelf:
         """By role, why it may be another version than the registry says."""
         self.checked = time.time()
         """When the registry was last asked and answered."""
-        found = resolve_models(registry, classifier, regressor)
+        versions = resolve_models(registry, classifier, regressor)
         asked = [parse_ref(ref) for ref in (classifier, regressor) if ref]
         aliases = {name: alias or str(number) for name, number, alias in asked}
-        self.champions: Lineup[Served] = found.map(
+        self.champions: Lineup[Served] = versions.map(
             lambda version: self._served(version, aliases.get(version.name, CHAMPION), [])
         )
         self.challengers: Lineup[Served] = Lineup()
@@ -150,13 +150,13 @@ class Shelf:
 
     def _challenging(self, registry: Registry, problems: dict[str, str]) -> Lineup[Served]:
         """The challengers of those that are served, where they are other versions."""
-        found: dict[str, Served] = {}
+        by_role: dict[str, Served] = {}
         for role in TASK_OF:
             name = parse_ref(self._ref(role))[0]
             old, champion = getattr(self.challengers, role), getattr(self.champions, role)
             challenger = self._next(registry, f"{role} {CHALLENGER}", f"{name}:{CHALLENGER}", old, problems, role)
             if challenger and not (champion and challenger.ref == champion.ref):
-                found[role] = challenger
+                by_role[role] = challenger
         by_lineage: dict[str, Served] = {}
         for lineage, champion in self.champions.by_lineage.items():
             name, old = champion.version.name, self.challengers.by_lineage.get(lineage)
@@ -165,7 +165,7 @@ class Shelf:
             )
             if challenger and challenger.ref != champion.ref:
                 by_lineage[lineage] = challenger
-        return Lineup(classifier=found.get("classifier"), regressor=found.get("regressor"), by_lineage=by_lineage)
+        return Lineup(classifier=by_role.get("classifier"), regressor=by_role.get("regressor"), by_lineage=by_lineage)
 
     def _next(
         self,

@@ -100,13 +100,13 @@ class Service:
 
     async def _draw(self, image: ImageFile, how: How, prediction: Prediction) -> bytes:
         assert self._overlays is not None
-        said = prediction.models
+        refs = prediction.models
         try:
             picture: bytes | DataError = await self._overlays.draw.remote(
-                image, how.page, how.pixel_um, said.classifier, said.regressor
+                image, how.page, how.pixel_um, refs.classifier, refs.regressor
             )
         except Exception as error:  # of the registry, or of the process that draws
-            log.exception("an overlay of %s and %s failed", said.classifier, said.regressor)
+            log.exception("an overlay of %s and %s failed", refs.classifier, refs.regressor)
             raise busy("the overlay cannot be drawn now") from error
         if isinstance(picture, DataError):
             raise picture
@@ -118,7 +118,7 @@ class Service:
         handle = serve.get_deployment_handle(context.deployment, context.app_name)
         try:
             async with asyncio.timeout(FIGURES_S):
-                found = await handle.broadcast("figures").results_async(return_exceptions=True)
+                figures = await handle.broadcast("figures").results_async(return_exceptions=True)
         except TimeoutError:
-            found = [self.figures()]
-        return dict(one for one in found if isinstance(one, tuple))
+            figures = [self.figures()]
+        return dict(named for named in figures if isinstance(named, tuple))

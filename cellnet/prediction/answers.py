@@ -46,6 +46,11 @@ class ModelRefs(BaseModel):
     classifier: str | None = None
     regressor: str | None = None
 
+    @property
+    def refs(self) -> list[str]:
+        """Those that there are."""
+        return [ref for ref in (self.classifier, self.regressor) if ref]
+
 
 class Timing(BaseModel):
     """Where the time of an image went, in milliseconds."""

@@ -29,10 +29,10 @@ def load_keys(file: Path | None) -> tuple[str, ...]:
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise ConfigError(f"the API keys in {file} cannot be read: {why}; write one key a line") from error
-        found = [line for line in lines if line and not line.startswith("#")]
-        if not found:
+        listed = [line for line in lines if line and not line.startswith("#")]
+        if not listed:
             raise ConfigError(f"{file} holds no API key; write one a line, like the output of: openssl rand -hex 32")
-        keys += found
+        keys += listed
     if any(len(key) < SHORTEST for key in keys):
         raise ConfigError(f"an API key is shorter than {SHORTEST} characters; make one with: openssl rand -hex 32")
     return tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys)

@@ -45,8 +45,8 @@ class Straight(APIRoute):
             try:
                 asked = Asked.model_validate(dict(request.query_params))
             except ValidationError as error:
-                found = [one | {"loc": ("query", *one["loc"])} for one in error.errors()]
-                raise RequestValidationError(found) from error
+                faults = [fault | {"loc": ("query", *fault["loc"])} for fault in error.errors()]
+                raise RequestValidationError(faults) from error
             answer: Response = await self.endpoint(request, asked)
             return answer
 
@@ -92,15 +92,15 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
         if asked.overlay:
             return await _drawn(images, how, answerer, draw)
         if len(images) == 1:
-            said = await answerer.predict(images[0], how)
+            predictions = await answerer.predict(images[0], how)
         else:
             answered = await asyncio.gather(*(answerer.predict_or_say(image, how) for image in images))
-            said = [prediction for pages in answered for prediction in pages]
-        bad = sum(one.error is not None for one in said)
-        request.state.noted = {"images": len(said), "bad": bad, "models": [served.ref for served in how.models]}
+            predictions = [prediction for pages in answered for prediction in pages]
+        bad = sum(prediction.error is not None for prediction in predictions)
+        request.state.noted = {"images": len(predictions), "bad": bad, "models": [served.ref for served in how.models]}
         if asked.format == "csv":
-            return PlainTextResponse(_csv(said), media_type="text/csv")
-        return Response(Predictions(predictions=said).model_dump_json(), media_type="application/json")
+            return PlainTextResponse(_csv(predictions), media_type="text/csv")
+        return Response(Predictions(predictions=predictions).model_dump_json(), media_type="application/json")
 
     api.router.add_api_route(
         "/v1/predict",
@@ -113,8 +113,8 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
     )
 
 
-def _csv(said: list[Prediction]) -> str:
-    return "".join(csv_lines(row_of(prediction) for prediction in said))
+def _csv(predictions: list[Prediction]) -> str:
+    return "".join(csv_lines(row_of(prediction) for prediction in predictions))
 
 
 async def _drawn(images: list[ImageFile], how: How, answerer: Answerer, draw: Draw | None) -> Response:
@@ -123,9 +123,9 @@ async def _drawn(images: list[ImageFile], how: How, answerer: Answerer, draw: Dr
         raise DataError("this service draws no overlays; start it without --no-overlays, or leave overlay out")
     if len(images) != 1:
         raise DataError(f"an overlay is of one image, and the request holds {len(images)}; send one at a time")
-    said = await answerer.predict(images[0], how)
-    if len(said) != 1:
-        raise DataError(f"{images[0].name}: an overlay is of one page, not of {len(said)}; choose: page, a number")
-    refs = [ref for ref in (said[0].models.classifier, said[0].models.regressor) if ref]
-    picture = await draw(images[0], how, said[0])
-    return Response(picture, media_type="image/png", headers={"Cellnet-Models": ", ".join(refs)})
+    pages = await answerer.predict(images[0], how)
+    if len(pages) != 1:
+        raise DataError(f"{images[0].name}: an overlay is of one page, not of {len(pages)}; choose: page, a number")
+    [prediction] = pages
+    picture = await draw(images[0], how, prediction)
+    return Response(picture, media_type="image/png", headers={"Cellnet-Models": ", ".join(prediction.models.refs)})

@@ -33,18 +33,18 @@ def add_state(api: FastAPI, answerer: Answerer, texts: Texts | None) -> None:
     @api.get("/readyz")
     async def readyz(request: Request) -> Readiness:
         """Whether it answers with the versions that the registry says; it answers with older ones if not."""
-        found = [f"{role}: {why}" for role, why in shelf.problems.items()]
+        reasons = [f"{role}: {why}" for role, why in shelf.problems.items()]
         return Readiness(
-            status="stale" if found else "ok",
-            problems=found if request.state.known else [],
+            status="stale" if reasons else "ok",
+            problems=reasons if request.state.known else [],
             registry_answered=datetime.fromtimestamp(shelf.checked, UTC).isoformat(timespec="seconds"),
         )
 
     @api.get("/metrics", response_class=PlainTextResponse, responses=problems(401))
     async def metrics() -> Response:
         """Figures of all processes that serve, for Prometheus."""
-        found = await texts() if texts else {"0": meters.text()}
-        return Response(await asyncio.to_thread(merged, found), media_type=CONTENT_TYPE)
+        by_process = await texts() if texts else {"0": meters.text()}
+        return Response(await asyncio.to_thread(merged, by_process), media_type=CONTENT_TYPE)
 
 
 def _infos(answerer: Answerer) -> list[ModelInfo]:

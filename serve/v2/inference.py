@@ -42,14 +42,16 @@ class Output(NamedTuple):
 
 
 OUTPUTS: Final = {
-    "lineage": Output("BYTES", lambda said: said.lineage, "classifier"),
-    "probabilities": Output("FP64", lambda said: said.probabilities and [*said.probabilities.values()], "classifier"),
-    "classes": Output("BYTES", lambda said: said.probabilities and [*said.probabilities], "classifier"),
-    "count": Output("FP64", lambda said: said.count, "counter"),
-    "count_low": Output("FP64", lambda said: said.count_low, "counter"),
-    "count_high": Output("FP64", lambda said: said.count_high, "counter"),
-    "unfamiliar": Output("BOOL", lambda said: said.unfamiliar, "model"),
-    "models": Output("BYTES", lambda said: [said.models.classifier, said.models.regressor], "whole"),
+    "lineage": Output("BYTES", lambda image: image.lineage, "classifier"),
+    "probabilities": Output(
+        "FP64", lambda image: image.probabilities and [*image.probabilities.values()], "classifier"
+    ),
+    "classes": Output("BYTES", lambda image: image.probabilities and [*image.probabilities], "classifier"),
+    "count": Output("FP64", lambda image: image.count, "counter"),
+    "count_low": Output("FP64", lambda image: image.count_low, "counter"),
+    "count_high": Output("FP64", lambda image: image.count_high, "counter"),
+    "unfamiliar": Output("BOOL", lambda image: image.unfamiliar, "model"),
+    "models": Output("BYTES", lambda image: [image.models.classifier, image.models.regressor], "whole"),
 }
 LACKING: Final[dict[str, str | bool | None]] = {"BYTES": "", "BOOL": False, "FP64": None}
 """What stands for no value where others have one."""
@@ -235,11 +237,11 @@ def _add_model(api: FastAPI, answerer: Answerer, path: str, find: Callable[..., 
         how = answerer.how(request.state.request_id, pixel_um=asked.parameters.pixel_um, page=asked.parameters.page)
         if model.name != WHOLE:
             how = replace(how, models=model.models, shadows=Lineup())
-        said = await _said(images, answerer, how)
-        request.state.noted = {"images": len(said), "models": [served.ref for served in how.models]}
-        tensors = [tensor for name in wanted if (tensor := _tensor(name, said))]
+        predictions = await _predict(images, answerer, how)
+        request.state.noted = {"images": len(predictions), "models": [served.ref for served in how.models]}
+        tensors = [tensor for name in wanted if (tensor := _tensor(name, predictions))]
         binary = {name for name, by in wanted.items() if by}
-        refs = sorted({ref for one in said for ref in (one.models.classifier, one.models.regressor) if ref})
+        refs = sorted({ref for prediction in predictions for ref in prediction.models.refs})
         content, length = written(model.name, model.version, request_id, refs, tensors, binary)
         if length == len(content):
             return Response(content, media_type="application/json")
@@ -260,7 +262,7 @@ def _wanted(asked: InferenceRequest, model: Named) -> dict[str, bool]:
     }
 
 
-async def _said(images: list[ImageFile] | list[Pixels], answerer: Answerer, how: How) -> list[Prediction]:
+async def _predict(images: list[ImageFile] | list[Pixels], answerer: Answerer, how: How) -> list[Prediction]:
     """What the models say of each image. Raises DataError for the first that is not usable."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -277,10 +279,10 @@ async def _of(name: str, image: ImageFile | Pixels, answerer: Answerer, how: How
     return said
 
 
-def _tensor(name: str, said: list[Prediction]) -> Tensor | None:
+def _tensor(name: str, predictions: list[Prediction]) -> Tensor | None:
     """An output for each image, None where there is none for any; what an image lacks is null, "" or false."""
     datatype, of, _ = OUTPUTS[name]
-    values = [of(one) for one in said]
+    values = [of(prediction) for prediction in predictions]
     if all(value is None for value in values):
         return None
     array = np.array(values, object)
@@ -291,7 +293,7 @@ def _tensor(name: str, said: list[Prediction]) -> Tensor | None:
 def _inlined(node: Any, defs: dict[str, Any] | None = None) -> Any:
     """A JSON schema without references, which an OpenAPI description would resolve elsewhere."""
     if isinstance(node, list):
-        return [_inlined(one, defs) for one in node]
+        return [_inlined(item, defs) for item in node]
     if not isinstance(node, dict):
         return node
     defs = node.get("$defs", defs)
