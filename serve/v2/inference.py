@@ -42,16 +42,14 @@ class Output(NamedTuple):
 
 
 OUTPUTS: Final = {
-    "lineage": Output("BYTES", lambda image: image.lineage, "classifier"),
-    "probabilities": Output(
-        "FP64", lambda image: image.probabilities and [*image.probabilities.values()], "classifier"
-    ),
-    "classes": Output("BYTES", lambda image: image.probabilities and [*image.probabilities], "classifier"),
-    "count": Output("FP64", lambda image: image.count, "counter"),
-    "count_low": Output("FP64", lambda image: image.count_low, "counter"),
-    "count_high": Output("FP64", lambda image: image.count_high, "counter"),
-    "unfamiliar": Output("BOOL", lambda image: image.unfamiliar, "model"),
-    "models": Output("BYTES", lambda image: [image.models.classifier, image.models.regressor], "whole"),
+    "lineage": Output("BYTES", lambda said: said.lineage, "classifier"),
+    "probabilities": Output("FP64", lambda said: said.probabilities and [*said.probabilities.values()], "classifier"),
+    "classes": Output("BYTES", lambda said: said.probabilities and [*said.probabilities], "classifier"),
+    "count": Output("FP64", lambda said: said.count, "counter"),
+    "count_low": Output("FP64", lambda said: said.count_low, "counter"),
+    "count_high": Output("FP64", lambda said: said.count_high, "counter"),
+    "unfamiliar": Output("BOOL", lambda said: said.unfamiliar, "model"),
+    "models": Output("BYTES", lambda said: [said.models.classifier, said.models.regressor], "whole"),
 }
 LACKING: Final[dict[str, str | bool | None]] = {"BYTES": "", "BOOL": False, "FP64": None}
 """What stands for no value where others have one."""
