@@ -98,15 +98,6 @@ def unfinished_run(runs: Store, config: Config, *, bank_digest: str, model: str)
     return None
 
 
-def check_format(record: dict[str, Any], where: str) -> None:
-    """Raise DataError for a record that a later cellnet wrote; those of before formats have none."""
-    if record.get("format", FORMAT) > FORMAT:
-        raise DataError(
-            f"{where} was written by a later cellnet, in format {record['format']}, and this one reads up to {FORMAT}; "
-            "update it"
-        )
-
-
 def tensorboard_command(run: Run) -> str:
     """What shows the curves."""
     missing = "" if importlib.util.find_spec("tensorboard") else "  (after: pip install tensorboard)"

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from cellnet.config.loading import check_format
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import Settings, TuneConfig
 from cellnet.errors import DataError, NotFoundError
@@ -28,7 +29,7 @@ from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
 from cellnet.training.plan import Plan
 from cellnet.training.shards import Shards
 from cellnet.training.state import TrainState
-from pipelines.runs import FORMAT, Run, check_format
+from pipelines.runs import FORMAT, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def trials_of(run: Run) -> Iterator[Trial]:
         if key.endswith(".json"):
             try:
                 record = json.loads(run.runs.get(key))
-                check_format(record, f"{run.runs.uri}/{key}")
+                check_format(record, FORMAT, f"{run.runs.uri}/{key}")
                 yield Trial.model_validate(record)
             except (ValueError, TypeError, AttributeError) as error:
                 raise DataError(
@@ -110,7 +111,7 @@ def _key(run: Run, file: str) -> str:
 
 
 def recipe_of(run: Run) -> dict[str, Any]:
-    """The recipe that `new_run` left. Raises NotFoundError for a folder without one, DataError for a later format."""
+    """The recipe that `new_run` left. Raises NotFoundError without one, IntegrityError for one of a later cellnet."""
     recipe: dict[str, Any] = json.loads(run.runs.get(f"{run.name}/run.json"))
-    check_format(recipe, f"{run.uri}/run.json")
+    check_format(recipe, FORMAT, f"{run.uri}/run.json")
     return recipe

@@ -10,7 +10,7 @@ import safetensors.torch
 from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
-from cellnet.config.loading import load_checked
+from cellnet.config.loading import read_stored
 from cellnet.config.tune import TuneConfig
 from cellnet.errors import NotBetterError, NotFoundError
 from cellnet.evaluation.evaluations import Evaluation
@@ -68,7 +68,7 @@ def publish_sweep(given: PlaceLike, places: Places, *, alias: str, say: Say = la
         recipe = recipe_of(run)
     except NotFoundError as error:
         raise NotFoundError(f"{folder} is not the folder of a search; cellnet tune names it when it starts") from error
-    config = load_checked(TuneConfig, recipe["config"], where=f"{folder}/run.json: ")
+    config = read_stored(TuneConfig, recipe["config"], f"{folder}/run.json")
     on_bank = replace(places, bank=places.bank or folder.elsewhere(recipe["bank"]))
     bank = on_bank.open_bank()
     if bank.digest != recipe["bank_digest"]:

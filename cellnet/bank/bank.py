@@ -9,28 +9,26 @@ An import writes pixels first and commits with one new table, so it is seen whol
 imports at once the later one adds to the earlier one's table. One that was interrupted goes on where it stopped.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellnet.bank.digest import digest_of
 from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.splits import assign_splits
-from cellnet.bank.table import from_parquet, to_parquet
+from cellnet.bank.table import Table, from_parquet, to_parquet
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
-from cellnet.errors import ConfigError, ConflictError, DataError, NotFoundError
+from cellnet.config.loading import read_record, record_bytes
+from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
 from cellnet.store.objects import Store
 from cellnet.store.place import PlaceLike, open_store
 
-HEARSAY: Final = frozenset({"source", "fingerprint", "twin"})
-"""Fields that the bank's digest leaves out: they are no part of what a model learns from."""
 SETTINGS_KEY: Final = "bank.json"
 
 
@@ -52,8 +50,9 @@ class Bank:
     def __init__(self, store: Store, settings: BankSettings, frames: list[Frame], number: int) -> None:
         self.store = store
         self.settings = settings
-        self._rows = frames
+        self._table = Table(frames)
         self._number = number
+        self._digest: str | None = None
         self._is_new = True
 
     @classmethod
@@ -78,12 +77,12 @@ class Bank:
     @property
     def frames(self) -> list[Frame]:
         """The frames in use."""
-        return [row for row in self._rows if row.set_aside is None]
+        return [frame for frame in self._table.frames if frame.set_aside is None]
 
     @property
     def set_aside(self) -> list[Frame]:
         """The images that could not be used, with their reasons."""
-        return [row for row in self._rows if row.set_aside is not None]
+        return [frame for frame in self._table.frames if frame.set_aside is not None]
 
     @property
     def lineages(self) -> list[str]:
@@ -93,11 +92,9 @@ class Bank:
     @property
     def digest(self) -> str:
         """sha256 over the settings and every frame's pixels, labels and split: what a model was trained on."""
-        facts = [
-            json.dumps({name: value for name, value in asdict(frame).items() if name not in HEARSAY}, sort_keys=True)
-            for frame in sorted(self.frames, key=lambda frame: frame.frame)
-        ]
-        return hashlib.sha256("\n".join([self.settings.model_dump_json(), *facts]).encode()).hexdigest()
+        if self._digest is None:
+            self._digest = digest_of(self.settings, self.frames)
+        return self._digest
 
     def split(self, name: Split) -> list[Frame]:
         """The frames on one side of the split."""
@@ -108,19 +105,28 @@ class Bank:
         return read_pixels(self.store, frame)
 
     def add(self, prepared: Sequence[Frame]) -> Imported:
-        """Commit prepared frames: the duplicates dropped, new groups given a split, one new table written."""
-        if self._is_new and not self.store.create(SETTINGS_KEY, self.settings.model_dump_json(indent=1).encode()):
+        """Commit prepared frames: the duplicates dropped, new groups given a split, one new table written.
+
+        Raises ConfigError for a bank that holds what this cellnet does not know and would lose.
+        """
+        if self._is_new and not self.store.create(SETTINGS_KEY, record_bytes(self.settings)):
             self._adopt_settings(wanted=self.settings)  # somebody else's bank, made in the meantime
             self._reload()
         self._is_new = False
         for _ in range(20):
-            rows, imported = _merge(self._rows, prepared, self.settings)
-            if rows == self._rows:
+            frames, imported = _merge(self._table.frames, prepared, self.settings)
+            if frames == self._table.frames:
                 return imported
-            key = f"tables/{self._number + 1:06d}.parquet"
-            data = to_parquet(rows)
-            if self.store.create(key, data):
-                self._rows, self._number = from_parquet(data, key), self._number + 1
+            if self._table.unknown:
+                columns = ", ".join(self._table.unknown)
+                raise ConfigError(
+                    f"the bank {self.store.uri} holds {columns}, which this cellnet does not know and would lose; "
+                    "update cellnet to import into it"
+                )
+            number = self._number + 1
+            data = to_parquet(frames)
+            if self.store.create(_table_key(number), data):
+                self._adopt(data, number)
                 return imported
             self._reload()
         raise ConflictError(f"the bank {self.store.uri} is being changed all the time; import again later")
@@ -128,27 +134,36 @@ class Bank:
     def _adopt_settings(self, *, wanted: BankSettings | None) -> None:
         """Take the settings of the bank that is there, if there is one."""
         try:
-            settings = BankSettings.model_validate_json(self.store.get(SETTINGS_KEY))
+            data = self.store.get(SETTINGS_KEY)
         except NotFoundError:
             return
-        except ValueError as error:
-            raise DataError(f"{self.store.uri}: its {SETTINGS_KEY} is damaged; import into a new bank") from error
+        try:
+            settings = read_record(BankSettings, data, f"{self.store.uri}/{SETTINGS_KEY}")
+        except IntegrityError as error:
+            raise DataError(str(error)) from error
         if wanted not in (None, settings):
             raise ConfigError(
                 f"the bank {self.store.uri} has other settings, fixed when it was made; import into a new bank"
             )
-        self.settings, self._is_new = settings, False
+        self.settings, self._digest, self._is_new = settings, None, False
 
     def _reload(self) -> None:
         keys = list(self.store.keys("tables/"))
         if keys:
-            self._rows = from_parquet(self.store.get(keys[-1]), keys[-1])
-            self._number = int(Path(keys[-1]).stem)
+            self._adopt(self.store.get(keys[-1]), int(Path(keys[-1]).stem))
+
+    def _adopt(self, data: bytes, number: int) -> None:
+        """Be as the table of that number says."""
+        self._table, self._number, self._digest = from_parquet(data, _table_key(number)), number, None
 
 
-def _merge(rows: list[Frame], prepared: Sequence[Frame], settings: BankSettings) -> tuple[list[Frame], Imported]:
-    used = {row.frame: row for row in rows if row.set_aside is None}
-    aside = {row.source: row for row in rows if row.set_aside is not None}
+def _table_key(number: int) -> str:
+    return f"tables/{number:06d}.parquet"
+
+
+def _merge(frames: list[Frame], prepared: Sequence[Frame], settings: BankSettings) -> tuple[list[Frame], Imported]:
+    used = {frame.frame: frame for frame in frames if frame.set_aside is None}
+    aside = {frame.source: frame for frame in frames if frame.set_aside is not None}
     before_n, known = len(used), 0
     refused = []
     for frame in prepared:
@@ -192,13 +207,13 @@ def _with_splits(frames: list[Frame], before_n: int, settings: BankSettings) -> 
     for earlier, later in pairs:
         if earlier not in kept or later not in kept:
             continue
-        one, other = kept[earlier], kept[later]
-        if one.split == other.split:
-            kept[later] = other if other.twin else replace(other, twin=one.frame)
+        first, copy = kept[earlier], kept[later]
+        if first.split == copy.split:
+            kept[later] = copy if copy.twin else replace(copy, twin=first.frame)
         else:
             reason = (
-                f"nearly the same as {one.source} of the {one.split} split, while its group {other.group} "
-                f"is in {other.split}; leave it out, as it would leak"
+                f"nearly the same as {first.source} of the {first.split} split, while its group {copy.group} "
+                f"is in {copy.split}; leave it out, as it would leak"
             )
             crossing.append(replace(kept.pop(later), frame="", split=None, twin=None, set_aside=reason))
     return list(kept.values()), crossing

@@ -25,7 +25,7 @@ def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
     recipe = json.dumps([PREPARED_FORM, SCHEMA.names, [vars(file) for file in files]], default=_stamp)
     key = f"prepared/{hashlib.sha256(recipe.encode()).hexdigest()}.parquet"
     try:
-        return from_parquet(store.get(key), key)
+        return from_parquet(store.get(key), key).frames
     except NotFoundError:
         frames = [prepare(file, store) for file in files]
         if any(frame.set_aside is None for frame in frames):

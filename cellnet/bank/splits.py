@@ -3,17 +3,14 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
 
-if TYPE_CHECKING:
-    from cellnet.bank.frames import Frame
-
 
 def assign_splits(
-    frames: "Iterable[Frame]", settings: BankSettings, *, near: Sequence[tuple[str, str]] = ()
+    frames: Iterable[Frame], settings: BankSettings, *, near: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Split]:
     """The split of every group; groups that have one keep it.
 
@@ -52,11 +49,11 @@ def _stratum(lineages: dict[str, set[str]], groups: Iterable[str]) -> tuple[str,
 def _families(groups: Sequence[str], near: Sequence[tuple[str, str]]) -> list[list[str]]:
     """The groups, those together that are near each other, directly or through others."""
     family = {group: [group] for group in groups}
-    for one, other in near:
-        if one in family and other in family and family[one] is not family[other]:
-            family[one] += family[other]
-            for group in family[other]:
-                family[group] = family[one]
+    for left, right in near:
+        if left in family and right in family and family[left] is not family[right]:
+            family[left] += family[right]
+            for group in family[right]:
+                family[group] = family[left]
     return [sorted(groups) for leader, groups in family.items() if leader == groups[0]]
 
 
@@ -64,9 +61,9 @@ def _touched(splits: dict[str, Split], near: Sequence[tuple[str, str]]) -> dict[
     """How often each group without a split is near a group of each split."""
     touched: dict[str, Counter[Split]] = defaultdict(Counter)
     for pair in near:
-        for one, other in (pair, pair[::-1]):
-            if one not in splits and other in splits:
-                touched[one][splits[other]] += 1
+        for group, neighbour in (pair, pair[::-1]):
+            if group not in splits and neighbour in splits:
+                touched[group][splits[neighbour]] += 1
     return touched
 
 

@@ -1,7 +1,12 @@
-"""The frames of a bank as a table in a Parquet file."""
+"""The frames of a bank as a table in a Parquet file.
+
+The file's metadata say its `format`; a column that is not known here is left alone, one that it lacks is not known of
+its frames.
+"""
 
 import io
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,16 +37,40 @@ SCHEMA = pa.schema(
 )
 
 
+FORMAT: Final = 1
+"""Of the tables that are written; those of before there were formats are of the first."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table holds."""
+
+    frames: list[Frame]
+    unknown: tuple[str, ...] = ()
+    """Columns of a later cellnet in which something stands."""
+
+
 def to_parquet(rows: list[Frame]) -> bytes:
     buffer = io.BytesIO()
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA.with_metadata({"format": str(FORMAT)}))
     pq.write_table(table, buffer, write_page_checksum=True)
     return buffer.getvalue()
 
 
-def from_parquet(data: bytes, key: str) -> list[Frame]:
+def from_parquet(data: bytes, key: str) -> Table:
+    """What `to_parquet` made, now or long ago. Raises DataError, also for a table that a later cellnet wrote."""
     try:
         table = read_parquet(data)
-        return [Frame(**row) for row in table.to_pylist()]
+        number = int((table.schema.metadata or {}).get(b"format", 1))
+        if number <= FORMAT:
+            known = [name for name in table.column_names if name in SCHEMA.names]
+            unknown = (name for name in table.column_names if name not in SCHEMA.names)
+            return Table(
+                [Frame(**row) for row in table.select(known).to_pylist()],
+                tuple(name for name in unknown if table[name].null_count < len(table)),
+            )
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise DataError(f"the bank's {key} is damaged; restore it from a copy") from error
+    raise DataError(
+        f"the bank's {key} was written by a later cellnet (format {number}, this one reads {FORMAT}); update cellnet"
+    )

@@ -10,15 +10,15 @@ from cellnet.bank.frames import Frame
 
 def warnings_of(frames: Sequence[Frame]) -> list[str]:
     """What will hurt a training on these frames, a sentence each."""
-    found = []
+    warnings = []
     groups: dict[str, set[str]] = defaultdict(set)
     for frame in frames:
         groups[frame.lineage or "(not known)"].add(frame.group)
     if alone := sorted(lineage for lineage, names in groups.items() if len(names) == 1):
-        found.append(f"{', '.join(alone)}: one group only, so nothing of it is left to test on")
+        warnings.append(f"{', '.join(alone)}: one group only, so nothing of it is left to test on")
     counted = sum(frame.count is not None for frame in frames)
     if 0 < counted < len(frames):
-        found.append(f"{len(frames) - counted} of {len(frames)} frames have no count; a counter leaves them out")
+        warnings.append(f"{len(frames) - counted} of {len(frames)} frames have no count; a counter leaves them out")
     by_name = {frame.frame: frame for frame in frames}
     if copies := [frame for frame in frames if frame.twin]:
         of_them = sum(
@@ -28,18 +28,20 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
         )
         labels = f"; {of_them} with another lineage or count, so look at their labels" if of_them else ""
         plural = "s" * (len(copies) > 1)
-        found.append(f"{len(copies)} near-duplicate{plural}, kept on one side of the split with what they copy{labels}")
+        warnings.append(
+            f"{len(copies)} near-duplicate{plural}, kept on one side of the split with what they copy{labels}"
+        )
     for what, value_of in FACETS.items():
         holders: dict[object, set[str]] = defaultdict(set)
         for frame in frames:
             if frame.lineage is not None:
                 holders[value_of(frame)].add(frame.lineage)
         lineages = set[str]().union(*holders.values())
-        apart = sorted(one for one in lineages if all(held == {one} for held in holders.values() if one in held))
+        apart = sorted(name for name in lineages if all(held == {name} for held in holders.values() if name in held))
         if len(lineages) > 1 and apart:
             names = "every lineage" if len(apart) == len(lineages) else ", ".join(apart)
-            found.append(f"{names}: {what} that no other lineage has; a classifier may learn that, not the cells")
-    return found
+            warnings.append(f"{names}: {what} that no other lineage has; a classifier may learn that, not the cells")
+    return warnings
 
 
 FACETS: Final[dict[str, Callable[[Frame], object]]] = {

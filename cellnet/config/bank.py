@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cellnet.config.loading import Frozen
+from cellnet.config.loading import Frozen, Stored
 
 
 class Intensity(Frozen):
@@ -28,8 +28,8 @@ class Intensity(Frozen):
         return self
 
 
-class BankSettings(Frozen):
-    """What is fixed when a bank is made."""
+class BankSettings(Stored):
+    """What is fixed when a bank is made: `bank.json`. A setting that comes later is left out of it while it is None."""
 
     intensity: Intensity = Intensity()
     holdout_share: float = Field(default=0.1, gt=0, lt=1)

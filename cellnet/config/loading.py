@@ -1,17 +1,25 @@
-"""Configurations read and checked.
+"""Configurations and records read and checked.
 
-Order of precedence: default < `--config FILE` (YAML or JSON) < `--set KEY=VALUE`. The environment holds
-places and secrets only."""
+Configurations are strict: a key that is not known is a mistake. Order of precedence: default < `--config FILE` (YAML or
+JSON) < `--set KEY=VALUE`. The environment holds places and secrets only.
+
+Records, which are stored and last, are written strictly and read leniently, at any depth: a key that is not known was
+written by a later cellnet, or by an earlier one that knew more, and is left alone. A record says its `format`, which
+is raised only when readers of before would take what is written for something else; a higher one is refused. Records
+of before there were formats have none, and are of format 1.
+"""
 
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
-from cellnet.errors import ConfigError
+from cellnet.errors import ConfigError, IntegrityError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -20,6 +28,16 @@ class Frozen(BaseModel):
     """A value that forbids unknown keys and change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stored(Frozen):
+    """A value that is stored as a record of its own."""
+
+    FORMAT: ClassVar[int] = 1
+    """Of what is written."""
+
+
+Record = TypeVar("Record", bound=Stored)
 
 
 def is_none(value: object) -> bool:
@@ -61,6 +79,47 @@ def load_checked(kind: type[Model], values: Any, *, where: str = "configuration 
         wanted = ", or: ".join(dict.fromkeys(messages))
         name = f"{where}{key!r}" if where else key
         raise ConfigError(f"{name}: {wanted} (seen: {first['input']!r:.80})") from error
+
+
+def record_bytes(record: Stored) -> bytes:
+    """A record as JSON, its format first."""
+    text = record.model_dump_json(indent=1)
+    return f'{{\n "format": {record.FORMAT},{text.removeprefix("{")}'.encode()
+
+
+def read_record(kind: type[Record], data: bytes, what: str) -> Record:
+    """What `record_bytes` gave, now or long ago.
+
+    Raises IntegrityError, which begins with `what`, for a record that is damaged or that a later cellnet wrote.
+    """
+    try:
+        values = from_json(data)
+    except ValueError as error:
+        raise IntegrityError(f"{what} is damaged: Invalid JSON: {error}") from error
+    if isinstance(values, dict):
+        check_format(values, kind.FORMAT, what)
+    return read_stored(kind, values, what)
+
+
+def check_format(record: Mapping[str, Any], known: int, what: str) -> None:
+    """Raise IntegrityError for a record of a higher format than is known here, or of none that can be."""
+    number = record.get("format", 1)
+    if type(number) is not int or number < 1:
+        raise IntegrityError(f"{what} is damaged: its format is {number!r:.80}, which is no number from 1")
+    if number > known:
+        raise IntegrityError(
+            f"{what} was written by a later cellnet (format {number}, this one reads {known}); update cellnet"
+        )
+
+
+def read_stored(kind: type[Model], values: Any, what: str) -> Model:
+    """A part of a record, leniently. Raises IntegrityError for values that it cannot have."""
+    try:
+        return kind.model_validate(values, extra="ignore")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))[:200]
+        raise IntegrityError(f"{what} is damaged: {where + ': ' if where else ''}{first['msg']:.200}") from error
 
 
 def _key(place: tuple[int | str, ...]) -> str:

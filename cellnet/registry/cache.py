@@ -9,15 +9,17 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
-from cellnet.errors import RegistryError
+from cellnet.errors import RegistryError, UnavailableError
 from cellnet.store.folder import FolderStore
 from cellnet.store.objects import Store
 from cellnet.store.s3 import S3Store
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 MOST_BYTES: Final = 10 * 2**30
 """Of blobs; beyond it those that were not used for longest go."""
@@ -84,3 +86,19 @@ class Cache:
             self.files.put(key, data)
         except (RegistryError, OSError) as error:
             log.debug("not kept: %s", error)
+
+
+def kept(cache: Cache | None, key: str, ask: Callable[[], bytes], read: Callable[[bytes], Result]) -> Result:
+    """What the store's answer means; where it is down, what its last good one did."""
+    try:
+        data = ask()
+    except UnavailableError as error:
+        answer = cache.answer(key) if cache else None
+        if answer is None:
+            raise
+        log.warning("%s; going on with what %s was when last asked", error, key)
+        return read(answer)
+    result = read(data)
+    if cache:
+        cache.keep_answer(key, data)
+    return result

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import ConfigError, IntegrityError
+from cellnet.registry.blobs import is_of
 from cellnet.registry.description import model_card
 from cellnet.registry.records import RECORD_BYTES, ModelVersion, Origin
-from cellnet.registry.registry import Registry, is_of
+from cellnet.registry.registry import Registry
 from cellnet.untrusted import check_onnx, check_safetensors
 
 RECORD: Final = "version.json"

@@ -1,25 +1,16 @@
 """What a registry writes down: versions, their cards, and the moves of aliases."""
 
-import logging
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from cellnet.certainty.calibration import Calibration
-from cellnet.config.loading import Frozen, is_none
+from cellnet.config.loading import Frozen, Stored, is_none
 from cellnet.config.train import Preprocess, TrainConfig
-from cellnet.errors import ConfigError, IntegrityError
+from cellnet.errors import ConfigError
 from cellnet.store.objects import MOST_BYTES
 from cellnet.tasks import Task
-
-if TYPE_CHECKING:
-    pass
-
-log = logging.getLogger(__name__)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Record = TypeVar("Record", bound=BaseModel)
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RECORD_BYTES: Final = 64 * 2**20
@@ -90,7 +81,7 @@ class Origin(Frozen):
     """Of its record there."""
 
 
-class ModelVersion(Frozen):
+class ModelVersion(Stored):
     """An immutable model: `name@number`."""
 
     name: str
@@ -150,10 +141,8 @@ class Evidence(Frozen):
         )
 
 
-class AliasMove(BaseModel):
+class AliasMove(Stored):
     """One entry of an alias's log."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     alias: str
@@ -184,10 +173,7 @@ def parse_ref(ref: str) -> tuple[str, int | None, str | None]:
     return name, int(number) if number else None, alias
 
 
-def parsed(kind: type[Record], data: bytes, what: str) -> Record:
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))[:200]
-        raise IntegrityError(f"{what} is damaged: {where + ': ' if where else ''}{first['msg']:.200}") from error
+def check_name(name: str) -> None:
+    """Raise ConfigError for what cannot name a model or an alias."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is not a name; use up to 64 letters, digits, '.', '_' and '-'")

@@ -9,47 +9,26 @@ A crash leaves unreferenced blobs at worst. A reference is `name@7` or `name:ali
 move. A record of a version may be signed (`cellnet.registry.signing`), and then covers its blobs by their sha256.
 """
 
-import contextlib
 import functools
-import hashlib
-import itertools
-import logging
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from cellnet.config.loading import read_record, record_bytes
 from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 from cellnet.registry import signing
-from cellnet.registry.cache import Cache
-from cellnet.store.objects import MOST_BYTES, THREADS, Store
+from cellnet.registry.blobs import fetch_blob, put_blobs
+from cellnet.registry.cache import Cache, kept
+from cellnet.registry.log import LAST, Log
+from cellnet.registry.records import NAME, AliasMove, Card, Evidence, ModelVersion, Origin, check_name, parse_ref
+from cellnet.store.objects import Store, together
 from cellnet.store.place import PlaceLike, open_store
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
-from cellnet.registry.records import (
-    NAME,
-    RECORD_BYTES,
-    AliasMove,
-    Blob,
-    Card,
-    Evidence,
-    ModelVersion,
-    Origin,
-    parse_ref,
-    parsed,
-)
 
-log = logging.getLogger(__name__)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-PAGE: Final = 1000
-"""Keys that S3 lists in one request."""
-LAST: Final = 999_999
-"""Number of a model's versions, and of an alias's moves: six digits keep keys in order."""
 PUBLISH_S: Final = 21_600
 """A publisher who takes longer looks after the blobs once more before the commit, since `gc` may have moved them."""
 
@@ -82,7 +61,7 @@ class Registry:
         """Public keys in PEM; where there are any, versions that none of them signed are refused."""
         self.signer = signer
         self.cache = cache
-        self._last: dict[str, int] = {}
+        self._logs: dict[str, Log] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "signer": None}  # private keys do not travel between processes
@@ -103,20 +82,21 @@ class Registry:
         Raises ConfigError for a name that cannot be, and where signatures are required and it cannot sign.
         """
         self.check_publish(name)
-        started, blobs = time.time(), self._put_blobs(name, files)
-        for number in range(self._newest(f"{name}/versions/") + 1, LAST + 1):
+        versions = self._versions(name)
+        started, blobs = time.time(), put_blobs(self.store, name, files)
+        for number in range(versions.newest() + 1, LAST + 1):
             while time.time() - started > PUBLISH_S:
-                started, blobs = time.time(), self._put_blobs(name, files)
+                started, blobs = time.time(), put_blobs(self.store, name, files)
             version = ModelVersion(name=name, number=number, blobs=blobs, card=card, origin=origin, id=_new_id())
-            record = version.model_dump_json(indent=1).encode()
+            record = record_bytes(version)
             data = signing.sign(record, self.signer) if self.signer else record
-            if self.store.create(_version_key(name, number), data):
+            if versions.append(number, data):
                 return version
         raise RegistryError(f"{name} has {LAST:,} versions, and no number is left; publish under another name")
 
     def check_publish(self, name: str) -> None:
         """Raise ConfigError where nothing can be published under a name: to be asked before the work, too."""
-        _check_name(name)
+        check_name(name)
         if self.trusted and not self.signer:
             raise ConfigError("only signed versions are trusted here (--trusted-keys), so give --signing-key too")
         if self.trusted and self.signer and not signing.trusts(self.trusted, self.signer):
@@ -129,22 +109,24 @@ class Registry:
         """
         name, number, alias = parse_ref(ref)
         if alias is not None:
-            number = self._kept(
+            number = kept(
+                self.cache,
                 f"{name}/aliases/{alias}",
                 lambda: self._newest_move(name, alias),
                 lambda data: self._move_of(name, alias, data).number,
             )
         assert number is not None
         wanted = number
-        return self._kept(
-            _version_key(name, number),
+        return kept(
+            self.cache,
+            self._versions(name).key(number),
             lambda: self._stored(name, wanted),
             lambda data: self._version(name, wanted, data),
         )
 
     def record(self, version: ModelVersion) -> bytes:
         """The record of a version as it is stored, in its envelope if it is signed."""
-        return self.store.get(_version_key(version.name, version.number), limit=RECORD_BYTES)
+        return self._versions(version.name).read(version.number)
 
     def signature(self, version: ModelVersion) -> str:
         """Who signed a version, and whether that was checked, for a person."""
@@ -166,45 +148,18 @@ class Registry:
             raise IntegrityError(f"{version.ref} holds no {role}; it holds {', '.join(version.blobs) or 'nothing'}")
         data = self.cache.blob(blob.sha256) if self.cache else None
         if data is None:
-            data = self.fetch(version, role)
+            data = fetch_blob(self.store, version, role)
             if self.cache:
                 self.cache.keep_blob(blob.sha256, data)
         return data
 
-    def fetch(self, version: ModelVersion, role: str) -> bytes:
-        """The same, from the store itself, or from its trash."""
-        blob, key = version.blobs[role], f"{version.name}/blobs/{version.blobs[role].sha256}"
-        try:
-            data = self.store.get(key, limit=blob.size)
-            if len(data) == blob.size and is_of(data, blob.sha256):
-                return data
-            problem: RegistryError = IntegrityError(
-                f"{role} of {version.ref} is damaged: its sha256 is not {blob.sha256[:12]}…; "
-                "publish the same files again, or serve another version"
-            )
-        except (IntegrityError, NotFoundError) as error:
-            problem = error
-        try:
-            return self.from_trash(version.name, blob.sha256, limit=blob.size)
-        except NotFoundError:
-            raise problem from None
-
-    def from_trash(self, name: str, sha256: str, *, limit: int = MOST_BYTES) -> bytes:
-        """A blob that `upkeep.gc` put away. Raises NotFoundError where no copy is whole."""
-        for entry in self.store.entries(f"{name}/trash/{sha256}."):
-            with contextlib.suppress(NotFoundError, IntegrityError):  # removed meanwhile, or too large
-                data = self.store.get(entry.key, limit=limit)
-                if is_of(data, sha256):
-                    return data
-        raise NotFoundError(f"{self.store.uri} has no {name}/trash/{sha256}")
-
     def names(self) -> list[str]:
         """The models."""
-        return [name for name in self.store.folders("") if NAME.fullmatch(name) and self._newest(f"{name}/versions/")]
+        return [name for name in self.store.folders("") if NAME.fullmatch(name) and self._versions(name).newest()]
 
     def check_there(self, name: str) -> None:
         """Raise NotFoundError, naming what there is, for a model that has no version."""
-        if not self._newest(f"{name}/versions/"):
+        if not self._versions(name).newest():
             raise NotFoundError(f"the registry {self.store.uri} has no {name}; {self._offer(name)}")
 
     def aliases(self, name: str) -> list[str]:
@@ -222,7 +177,7 @@ class Registry:
         """
         for model in [name] if name else self.names():
             pointing = self._pointing(model)
-            last = self._newest(f"{model}/versions/")
+            last = self._versions(model).newest()
             numbers = range(last, max(last - newest, 0) if newest else 0, -1)
             for number, (version, problem) in zip(numbers, together(self._looked_at(model), numbers), strict=True):
                 yield Listed(f"{model}@{number}", version, problem, pointing.get(number, []))
@@ -235,7 +190,7 @@ class Registry:
         `after`: only if this is still its last move, 0 for none. Raises ConflictError, naming the winner, when another
         promoter was first, and ConfigError for a tag.
         """
-        _check_name(alias)
+        check_name(alias)
         version = self.resolve(ref)
         last = self.pointing(version.name, alias)
         if last and last.fixed:
@@ -248,7 +203,7 @@ class Registry:
 
     def tag(self, ref: str, tag: str, *, reason: str = "") -> AliasMove:
         """Give a version a name that stays with it. Raises ConflictError where another version has it."""
-        _check_name(tag)
+        check_name(tag)
         version = self.resolve(ref)
         last = self.pointing(version.name, tag)
         if last is None:
@@ -273,13 +228,14 @@ class Registry:
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of an alias, the oldest first."""
-        numbers = self._numbers(f"{name}/aliases/{alias}/")
-        return list(together(self._read_move, (_move_key(name, alias, number) for number in numbers)))
+        moves = self._moves(name, alias)
+        return list(together(lambda number: _read_move(moves, number), moves.numbers()))
 
     def pointing(self, name: str, alias: str) -> AliasMove | None:
         """The last move of an alias; None of one that points at nothing."""
-        number = self._newest(f"{name}/aliases/{alias}/")
-        return self._read_move(_move_key(name, alias, number)) if number else None
+        moves = self._moves(name, alias)
+        number = moves.newest()
+        return _read_move(moves, number) if number else None
 
     def parse(self, data: bytes, what: str) -> ModelVersion:
         """The version of a record, which may be signed. Raises IntegrityError; and UntrustedError where signatures are
@@ -287,11 +243,23 @@ class Registry:
         record, envelope = signing.opened(data, what)
         if self.trusted:
             signing.signed_by(envelope, self.trusted, what)
-        return parsed(ModelVersion, record, what)
+        return read_record(ModelVersion, record, what)
+
+    def _versions(self, name: str) -> Log:
+        """The log of a model's versions."""
+        return self._log(f"{name}/versions")
+
+    def _moves(self, name: str, alias: str) -> Log:
+        """The log of an alias."""
+        return self._log(f"{name}/aliases/{alias}")
+
+    def _log(self, prefix: str) -> Log:
+        """A log, which remembers how far it was seen to go."""
+        return self._logs.setdefault(prefix, Log(self.store, prefix))
 
     def _stored(self, name: str, number: int) -> bytes:
         try:
-            return self.store.get(_version_key(name, number), limit=RECORD_BYTES)
+            return self._versions(name).read(number)
         except NotFoundError as error:
             ref = f"{name}@{number}"
             raise NotFoundError(f"the registry {self.store.uri} has no {ref}; {self._offer(name)}") from error
@@ -316,41 +284,12 @@ class Registry:
 
         return look
 
-    def _kept(self, key: str, ask: Callable[[], bytes], read: Callable[[bytes], Result]) -> Result:
-        """What the store's answer means; where it is down, what its last good one did."""
-        try:
-            data = ask()
-        except UnavailableError as error:
-            kept = self.cache.answer(key) if self.cache else None
-            if kept is None:
-                raise
-            log.warning("%s; going on with what %s was when last asked", error, key)
-            return read(kept)
-        result = read(data)
-        if self.cache:
-            self.cache.keep_answer(key, data)
-        return result
-
     def _move_of(self, name: str, alias: str, data: bytes) -> AliasMove:
         ref = f"{name}:{alias}"
-        move = parsed(AliasMove, data, f"the last move of {ref} in {self.store.uri}")
+        move = read_record(AliasMove, data, f"the last move of {ref} in {self.store.uri}")
         if (move.name, move.alias) != (name, alias):
             raise IntegrityError(f"the last move of {ref} in {self.store.uri} is one of {move.name}:{move.alias}")
         return move
-
-    def _put_blobs(self, name: str, files: dict[str, bytes]) -> dict[str, Blob]:
-        blobs = {role: Blob(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for role, data in files.items()}
-        for role, data in files.items():
-            key = f"{name}/blobs/{blobs[role].sha256}"
-            if not self.store.create(key, data) and not self._is_whole(key, data):
-                self.store.put(key, data)  # the same content as ever, so that it cannot be wrong
-        return blobs
-
-    def _is_whole(self, key: str, data: bytes) -> bool:
-        try:
-            return self.store.get(key, limit=len(data)) == data
-        except (IntegrityError, NotFoundError):
-            return False
 
     def _move(
         self,
@@ -376,7 +315,7 @@ class Registry:
         )
         if move.entry > LAST:
             raise RegistryError(f"{move.name}:{alias} has moved {LAST:,} times, and no number is left; take another")
-        if not self.store.create(_move_key(move.name, alias, move.entry), move.model_dump_json(indent=1).encode()):
+        if not self._moves(move.name, alias).append(move.entry, record_bytes(move)):
             winner = self.pointing(version.name, alias)
             assert winner is not None
             raise _moved_meanwhile(winner)
@@ -397,48 +336,18 @@ class Registry:
             return None
 
     def _newest_move(self, name: str, alias: str) -> bytes:
-        number = self._newest(f"{name}/aliases/{alias}/")
+        moves = self._moves(name, alias)
+        number = moves.newest()
         if not number:
             raise self._no_alias(name, alias)
-        return self.store.get(_move_key(name, alias, number), limit=RECORD_BYTES)
-
-    def _read_move(self, key: str) -> AliasMove:
-        move = parsed(AliasMove, self.store.get(key, limit=RECORD_BYTES), f"{key} in {self.store.uri}")
-        if _move_key(move.name, move.alias, move.entry) != key:
-            raise IntegrityError(f"{key} in {self.store.uri} says it is another move")
-        return move
-
-    def _newest(self, prefix: str) -> int:
-        """The highest number below a prefix, 0 where there is none.
-
-        In leaps that double while there is more and halve when there is not: of 10,000 in ten requests, of a million in
-        twenty, and from where it was last seen on in one.
-        """
-        last, leap, growing = self._last.get(prefix, 0), 0, True
-        while True:
-            after = f"{prefix}{min(last + leap, LAST):06d}.json"
-            page = list(itertools.islice(self._numbers(prefix, after=after), PAGE))
-            if page:
-                last = page[-1]
-                leap = max(2 * leap, PAGE) if growing else leap // 2
-            growing = growing and bool(page)
-            if len(page) < PAGE and (page or not leap):
-                self._last[prefix] = last
-                return last
-            if not page:
-                leap = leap // 2 if leap >= 2 * PAGE else 0
-
-    def _numbers(self, prefix: str, *, after: str = "") -> Iterator[int]:
-        """Of the records below a prefix, in order; what else lies there is nobody's."""
-        stems = (key.removeprefix(prefix) for key in self.store.keys(prefix, after=after))
-        return (int(found[1]) for stem in stems if (found := re.fullmatch(r"([0-9]{6})\.json", stem)))
+        return moves.read(number)
 
     def _no_alias(self, name: str, alias: str) -> NotFoundError:
         return NotFoundError(f"the registry {self.store.uri} has no {name}:{alias}; {self._offer(name)}")
 
     def _offer(self, name: str) -> str:
         """What the registry does have, for the reader of an error."""
-        last = self._newest(f"{name}/versions/")
+        last = self._versions(name).newest()
         if last:
             aliases = self.aliases(name)
             return f"it has {name}@1…{last}" + (f" and {name}:{', '.join(aliases)}" if aliases else "")
@@ -448,14 +357,13 @@ class Registry:
         return "it is empty; publish a model with cellnet train"
 
 
-def together(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` with several at a time, in order; what is asked ahead is bounded."""
-    pool, rest = ThreadPoolExecutor(THREADS), iter(items)
-    try:
-        while batch := list(itertools.islice(rest, 16 * THREADS)):
-            yield from pool.map(function, batch)
-    finally:
-        pool.shutdown(cancel_futures=True)  # of a store that is down, nothing more is asked
+def _read_move(moves: Log, number: int) -> AliasMove:
+    """A move of an alias by its number. Raises IntegrityError for one that says it is another."""
+    key = moves.key(number)
+    move = read_record(AliasMove, moves.read(number), f"{key} in {moves.store.uri}")
+    if f"{move.name}/aliases/{move.alias}" != moves.prefix or move.entry != number:
+        raise IntegrityError(f"{key} in {moves.store.uri} says it is another move")
+    return move
 
 
 def _moved_meanwhile(winner: AliasMove) -> ConflictError:
@@ -465,23 +373,5 @@ def _moved_meanwhile(winner: AliasMove) -> ConflictError:
     )
 
 
-def is_of(data: bytes, sha256: str) -> bool:
-    """Whether these are the bytes of that address."""
-    return hashlib.sha256(data).hexdigest() == sha256
-
-
 def _new_id() -> str:
     return uuid.uuid4().hex
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is not a name; use up to 64 letters, digits, '.', '_' and '-'")
-
-
-def _version_key(name: str, number: int) -> str:
-    return f"{name}/versions/{number:06d}.json"
-
-
-def _move_key(name: str, alias: str, entry: int) -> str:
-    return f"{name}/aliases/{alias}/{entry:06d}.json"

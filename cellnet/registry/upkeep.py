@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
+from cellnet.registry.blobs import blob_key, fetch_blob, fetch_trashed, is_of
 from cellnet.registry.exchange import check_content
 from cellnet.registry.records import ModelVersion
-from cellnet.registry.registry import PUBLISH_S, Registry, is_of
+from cellnet.registry.registry import PUBLISH_S, Registry
 from cellnet.store.objects import Entry
 
 DAY_S: Final = 86_400
@@ -92,7 +93,7 @@ def gc(
 def _problem(registry: Registry, version: ModelVersion) -> str | None:
     try:
         for role in version.blobs:
-            check_content(role, registry.fetch(version, role), version.ref)
+            check_content(role, fetch_blob(registry.store, version, role), version.ref)
     except UnavailableError:
         raise
     except RegistryError as error:
@@ -102,24 +103,24 @@ def _problem(registry: Registry, version: ModelVersion) -> str | None:
 
 def _alias_problem(registry: Registry, name: str, alias: str, whole: set[str]) -> str | None:
     try:
-        log = registry.history(name, alias)
+        moves = registry.history(name, alias)
     except UnavailableError:
         raise
     except RegistryError as error:
         return str(error)
-    if not log:
+    if not moves:
         return "it has no moves that can be read"
-    if [move.entry for move in log] != list(range(1, len(log) + 1)):
-        return f"moves are missing from its log: it has {', '.join(str(move.entry) for move in log)}"
-    if f"{name}@{log[-1].number}" not in whole:
-        return f"it points at {name}@{log[-1].number}, which is not whole"
+    if [move.entry for move in moves] != list(range(1, len(moves) + 1)):
+        return f"moves are missing from its log: it has {', '.join(str(move.entry) for move in moves)}"
+    if f"{name}@{moves[-1].number}" not in whole:
+        return f"it points at {name}@{moves[-1].number}, which is not whole"
     return None
 
 
 def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dry_run: bool) -> None:
     store = registry.store
-    blobs = {entry.key for entry in store.entries(f"{name}/blobs/")}  # listed before the versions that name them
-    blobs = {found[1] for key in blobs if (found := re.fullmatch(rf"{re.escape(name)}/blobs/({SHA256})", key))}
+    keys = {entry.key for entry in store.entries(f"{name}/blobs/")}  # listed before the versions that name them
+    blobs = {match[1] for key in keys if (match := re.fullmatch(rf"{re.escape(name)}/blobs/({SHA256})", key))}
     trash = [entry for entry in store.entries(f"{name}/trash/") if re.fullmatch(rf"{SHA256}\.\w+", _last(entry))]
     trashed = blobs - _needed(registry, name)
     cleared.trashed += len(trashed)
@@ -133,7 +134,7 @@ def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dr
     cleared.restored += len(missing & {_last(entry).partition(".")[0] for entry in trash})
     for sha256 in sorted(missing) if not dry_run else ():
         with contextlib.suppress(NotFoundError):  # damaged, as `verify` tells, or stored anew meanwhile
-            store.create(f"{name}/blobs/{sha256}", registry.from_trash(name, sha256))
+            store.create(blob_key(name, sha256), fetch_trashed(store, name, sha256))
     for entry in trash:
         sha256 = _last(entry).partition(".")[0]
         if (
@@ -150,7 +151,7 @@ def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dr
 def _whole(registry: Registry, name: str, sha256: str) -> bool:
     """Whether a blob is in its place and undamaged, so that its copy in the trash can go."""
     try:
-        return is_of(registry.store.get(f"{name}/blobs/{sha256}"), sha256)
+        return is_of(registry.store.get(blob_key(name, sha256)), sha256)
     except NotFoundError:
         return False
 
@@ -162,12 +163,12 @@ def _to_trash(registry: Registry, name: str, sha256: str) -> None:
     """
     started = time.time()
     try:
-        data = registry.store.get(f"{name}/blobs/{sha256}")
+        data = registry.store.get(blob_key(name, sha256))
     except NotFoundError:  # another gc was faster
         return
     registry.store.put(f"{name}/trash/{sha256}.{secrets.token_hex(8)}", data)
     if time.time() - started < PUBLISH_S:
-        registry.store.delete(f"{name}/blobs/{sha256}")
+        registry.store.delete(blob_key(name, sha256))
 
 
 def _sweep(registry: Registry, name: str, before: float, cleared: Cleared, say: Callable[[str], None]) -> None:

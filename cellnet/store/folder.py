@@ -55,8 +55,8 @@ class FolderStore(Store):
 
     def entries(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         above = self._path(prefix.rpartition("/")[0])
-        found = (path[len(self.uri.rstrip("/")) + 1 :] for path in self._files(above))
-        for key in sorted(key for key in found if key.startswith(prefix) and key > after):
+        keys = (path[len(self.uri.rstrip("/")) + 1 :] for path in self._files(above))
+        for key in sorted(key for key in keys if key.startswith(prefix) and key > after):
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 status = os.stat(self.folder / key)
                 yield Entry(key, status.st_size, status.st_mtime)

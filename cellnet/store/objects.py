@@ -1,9 +1,14 @@
 """Objects by key: what a store does, whatever it lies in."""
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple, Protocol
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from cellnet.errors import IntegrityError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MOST_BYTES: Final = 2**32
 """Of an object; more is not read."""
@@ -55,3 +60,13 @@ class Store(Protocol):
 def check_size(size: int, limit: int, what: str) -> None:
     if size > limit:
         raise IntegrityError(f"{what} has {size} bytes, and at most {limit} are expected; it was not read")
+
+
+def together(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map` with several at a time, in order; what is asked ahead is bounded."""
+    pool, rest = ThreadPoolExecutor(THREADS), iter(items)
+    try:
+        while batch := list(itertools.islice(rest, 16 * THREADS)):
+            yield from pool.map(function, batch)
+    finally:
+        pool.shutdown(cancel_futures=True)  # of a store that is down, nothing more is asked

@@ -84,10 +84,10 @@ class S3Store(Store):
                     yield Entry(key, item["Size"], item["LastModified"].timestamp())
 
     def folders(self, prefix: str) -> list[str]:
-        found = [
+        prefixes = [
             item["Prefix"] for page in self._pages(prefix, Delimiter="/") for item in page.get("CommonPrefixes", ())
         ]
-        return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in prefixes)
 
     def sweep(self, prefix: str, before: float) -> int:
         swept = 0

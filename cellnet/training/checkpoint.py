@@ -16,8 +16,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from cellnet.config.loading import check_format
 from cellnet.config.train import TrainConfig
-from cellnet.errors import DataError
+from cellnet.errors import DataError, IntegrityError
 from cellnet.training.state import Epoch, TrainState
 
 FORMAT: Final = 1
@@ -49,10 +50,7 @@ def state_from_bytes(data: bytes) -> TrainState:
     try:
         tensors = safetensors.torch.load(data)
         facts = _facts_of(data)
-        if facts["format"] > FORMAT:
-            raise DataError(
-                f"written by a later cellnet, in format {facts['format']}, and this one reads up to {FORMAT}; update it"
-            )
+        check_format({"format": facts["format"]}, FORMAT, "it")
         return TrainState(
             history=tuple(_epoch(record) for record in facts["history"]),
             weights=_below(tensors, "weights."),
@@ -61,7 +59,7 @@ def state_from_bytes(data: bytes) -> TrainState:
         )
     except KeyError as error:
         raise DataError(f"it has no {error}") from error
-    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except (safetensors.SafetensorError, IntegrityError, ValueError, TypeError, AttributeError) as error:
         raise DataError(str(error)) from error
 
 

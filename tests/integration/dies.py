@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from cellnet.registry.blobs import put_blobs
 from cellnet.registry.exchange import import_version
 from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import gc, verify
@@ -82,7 +83,7 @@ def prepared(place: str) -> Registry:
     for number in (1, 2):
         registry.publish("regressor", {WEIGHTS: weights(number), "notes.txt": b"%d" % number}, CARD)
         registry.promote(f"regressor@{number}", "champion")
-    registry._put_blobs("regressor", {"left": b"left"})
+    put_blobs(registry.store, "regressor", {"left": b"left"})
     needed = registry.resolve("regressor@1").blobs["notes.txt"].sha256
     registry.store.put(f"regressor/trash/{needed}.1", b"1")
     registry.store.delete(f"regressor/blobs/{needed}")

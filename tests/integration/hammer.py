@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cellnet.errors import ConflictError
+from cellnet.registry.blobs import fetch_blob
 from cellnet.registry.registry import Registry
 from tests.factories import card
 
@@ -87,7 +88,7 @@ def outcome(registry: Registry, said: list[dict[str, Any]], *, killed: bool = Fa
     for number, sha256 in published.items():
         if number not in there or there[number].blobs[ROLE].sha256 != sha256:
             wrong.append(f"version {number} is not what was published")
-        elif hashlib.sha256(registry.fetch(there[number], ROLE)).hexdigest() != sha256:
+        elif hashlib.sha256(fetch_blob(registry.store, there[number], ROLE)).hexdigest() != sha256:
             wrong.append(f"version {number} cannot be read")
     counts = Counter(one["operation"] for one in said)
     if counts["publish"] != len(published) or (len(there) != len(published) and not killed):

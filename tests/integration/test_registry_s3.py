@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
+from cellnet.registry.blobs import fetch_blob, put_blobs
 from cellnet.registry.cache import Cache
 from cellnet.registry.exchange import import_version
 from cellnet.registry.records import Card
@@ -226,7 +227,7 @@ def test_one_fault_at_any_request_changes_nothing(
         for number in (1, 2):
             registry.publish("regressor", {WEIGHTS: weights(number)}, card())
             registry.promote(f"regressor@{number}", "champion")
-        registry._put_blobs("regressor", {"left": b"left"})
+        put_blobs(registry.store, "regressor", {"left": b"left"})
         return behind(prefix)
 
     undisturbed = prepare("undisturbed")
@@ -503,7 +504,7 @@ def test_a_server_that_forgets_half_an_upload_gets_it_again(
     data = np.random.default_rng(0).bytes(11 * 2**20)
     version = registry.publish("regressor", {"large.bin": data}, card())
     assert next(restarts, None) is None
-    assert straight().fetch(version, "large.bin") == data
+    assert fetch_blob(straight().store, version, "large.bin") == data
 
 
 def test_the_last_good_answer_is_kept_when_a_damaged_one_comes(

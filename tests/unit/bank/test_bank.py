@@ -1,5 +1,6 @@
 """The image bank: what is kept, what is set aside, who goes to which side of the split."""
 
+import json
 import os
 import random
 from collections import Counter
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import cellnet.bank.bank
 from cellnet.bank.bank import Bank, Imported
 from cellnet.bank.frames import Frame
 from cellnet.bank.prepare import prepare, prepare_all
@@ -345,3 +349,41 @@ def test_a_lineage_of_one_group_and_missing_counts_are_warned_of() -> None:
     one, missing = warnings_of(frames)
     assert one.startswith("A549: one group only")
     assert missing.startswith("1 of 2 frames have no count")
+
+
+def test_the_digest_is_computed_once_a_state(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+    digest_of = cellnet.bank.bank.digest_of
+    monkeypatch.setattr(cellnet.bank.bank, "digest_of", lambda *state: computed.append(state) or digest_of(*state))
+    empty = bank.digest
+    bank.add([frame(1)])
+    first = [bank.digest for _ in range(3)]
+    bank.add([frame(1)])  # nothing new
+    assert [bank.digest] * 3 == first and len(computed) == 2
+    Bank.open(tmp_path / "bank").add([frame(2)])
+    bank.add([frame(3)])  # after the other's
+    assert len({empty, first[0], bank.digest}) == 3 and len(computed) == 3
+    assert bank.digest == Bank.open(tmp_path / "bank").digest
+
+
+def test_settings_of_a_later_cellnet_are_read_or_refused_politely(bank: Bank, tmp_path: Path) -> None:
+    bank.add([frame(1)])
+    path = tmp_path / "bank/bank.json"
+    stored = json.loads(path.read_text())
+    assert stored.pop("format") == 1
+    path.write_text(json.dumps(stored | {"plates": "96", "intensity": stored["intensity"] | {"gamma": 1}}))
+    assert Bank.open(tmp_path / "bank").digest == bank.digest
+    path.write_text('{"format": 2}')
+    with pytest.raises(DataError, match=r"bank\.json was written by a later cellnet \(format 2, this one reads 1\)"):
+        Bank.open(tmp_path / "bank")
+
+
+def test_nothing_is_imported_into_a_bank_that_holds_what_would_be_lost(bank: Bank, tmp_path: Path) -> None:
+    bank.add([frame(1)])
+    path = tmp_path / "bank/tables/000001.parquet"
+    pq.write_table(pq.read_table(path).append_column("time_h", pa.array([2.5])), path)
+    later = Bank.open(tmp_path / "bank")
+    assert later.frames == bank.frames and later.digest == bank.digest
+    with pytest.raises(ConfigError, match=r"holds time_h, which this cellnet does not know and would lose; update"):
+        later.add([frame(2)])
+    assert later.add([frame(1)]).known == 1 and list(bank.store.keys("tables/")) == ["tables/000001.parquet"]

@@ -1,5 +1,6 @@
 """The registry in a folder: numbers, aliases, races, crashes and damage."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -258,23 +259,6 @@ def test_the_newest_of_each_model_are_listed(registry: Registry, publish: Callab
     assert [one.ref for one in registry.versions("regressor", newest=1)] == ["regressor@5"]
 
 
-@pytest.mark.parametrize("last", [0, 1, 999, 1000, 1001, 2000, 3000, 3001, 9999, 10_000, 12_345, 250_000])
-def test_the_last_of_many_versions_is_found_in_few_requests(last: int) -> None:
-    class Many:
-        asked = 0
-
-        def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
-            self.asked += 1
-            start = int(after.removeprefix(prefix).removesuffix(".json")) + 1
-            return (f"{prefix}{number:06d}.json" for number in range(start, last + 1))
-
-    registry = Registry(Many())  # type: ignore[arg-type]
-    assert registry._newest("regressor/versions/") == last
-    assert registry.store.asked <= max(1, 2 + 2 * (last // 1000).bit_length())
-    registry.store.asked = 0
-    assert registry._newest("regressor/versions/") == last and registry.store.asked == 1
-
-
 def test_a_tag_stays_with_its_version(registry: Registry, publish: Callable) -> None:
     publish(), publish()
     assert registry.tag("regressor@1", "paper-2026", reason="figure 3").fixed
@@ -351,3 +335,35 @@ def test_a_registry_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="file is a file; give a folder"):
         Registry.open(str(tmp_path / "file"))
+
+
+def test_what_a_later_cellnet_adds_to_a_version_or_a_move_is_left_alone(registry: Registry, publish: Callable) -> None:
+    version = registry.resolve(publish())
+    move = registry.promote(version.ref, "champion")
+    for key in ("regressor/versions/000001.json", "regressor/aliases/champion/000001.json"):
+        stored = json.loads(registry.store.get(key))
+        assert stored["format"] == 1
+        for part in (stored, stored.get("card", {}), stored.get("card", {}).get("config", {}).get("model", {})):
+            part["mood"] = "good"  # a setting that was removed since is as little known
+        registry.store.put(key, json.dumps(stored).encode())
+    assert registry.resolve("regressor:champion") == version and registry.pointing("regressor", "champion") == move
+    assert [move.entry for move in registry.history("regressor", "champion")] == [1]
+
+
+def test_a_version_of_a_later_format_is_refused_politely_and_the_others_are_listed(
+    registry: Registry, publish: Callable
+) -> None:
+    publish(), publish()
+    registry.promote("regressor@1", "champion")
+    registry.store.put("regressor/versions/000002.json", b'{"format": 2, "all": "else"}')
+    with pytest.raises(IntegrityError) as refused:
+        registry.resolve("regressor@2")
+    later = "was written by a later cellnet (format 2, this one reads 1); update cellnet"
+    assert str(refused.value) == f"regressor@2 in {registry.store.uri} {later}"
+    assert [(one.ref, one.problem) for one in registry.versions()] == [
+        ("regressor@2", str(refused.value)),
+        ("regressor@1", None),
+    ]
+    registry.store.put("regressor/aliases/champion/000002.json", b'{"format": 2}')
+    with pytest.raises(IntegrityError, match=r"later cellnet \(format 2"):
+        registry.promote("regressor@1", "champion")

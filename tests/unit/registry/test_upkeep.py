@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, UntrustedError
+from cellnet.registry.blobs import put_blobs
 from cellnet.registry.exchange import export_version, import_version
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
@@ -143,7 +144,7 @@ def test_verification_finds_holes(registry: Registry, publish: Callable) -> None
 
 def test_what_no_version_needs_goes_to_the_trash_and_then_away(registry: Registry, publish: Callable) -> None:
     publish(1)
-    left = Registry(FolderStore(Path(registry.store.uri)))._put_blobs("regressor", {WEIGHTS: weights(2)})
+    left = put_blobs(FolderStore(Path(registry.store.uri)), "regressor", {WEIGHTS: weights(2)})
     registry.store.put("other-program/blobs/" + "0" * 64, b"not ours")
     assert gc(registry, dry_run=True) == Cleared(trashed=1)
     assert gc(registry) == Cleared(trashed=1)
@@ -199,7 +200,7 @@ def test_a_copy_in_the_trash_stays_while_the_blob_is_damaged(registry: Registry,
 def test_a_gc_that_was_asleep_removes_nothing(card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch) -> None:
     store = Memory()
     Registry(store).publish("regressor", {WEIGHTS: weights(1)}, card())
-    left = Registry(store)._put_blobs("regressor", {WEIGHTS: weights(2)})[WEIGHTS].sha256
+    left = put_blobs(store, "regressor", {WEIGHTS: weights(2)})[WEIGHTS].sha256
     put = store.put
 
     def sleepy(key: str, data: bytes) -> None:  # a laptop is closed for a week, and others go on
@@ -322,7 +323,7 @@ def _prepared(card: Callable[..., Card]) -> Memory:
         registry.publish("regressor", {WEIGHTS: weights(number), "notes": b"%d" % number}, card())
     registry.promote("regressor@1", "champion")
     registry.promote("regressor@2", "champion")
-    registry._put_blobs("regressor", {"left": b"left"})
+    put_blobs(registry.store, "regressor", {"left": b"left"})
     store.objects[f"regressor/trash/{'0' * 64}.1"] = b"old", store.now - 8 * DAY_S
     needed = registry.resolve("regressor@1").blobs["notes"].sha256
     store.put(f"regressor/trash/{needed}.1", b"1")
@@ -427,7 +428,7 @@ def test_gc_never_takes_what_publishers_are_about_to_name(
     rounds = 100
     for _ in range(rounds):
         store = Memory()
-        blob = Registry(store)._put_blobs("regressor", {WEIGHTS: weights(1)})[WEIGHTS]
+        blob = put_blobs(store, "regressor", {WEIGHTS: weights(1)})[WEIGHTS]
         here, there = f"regressor/blobs/{blob.sha256}", f"regressor/trash/{blob.sha256}.1"
         store.objects[there] = store.objects[here][0], store.now - 8 * DAY_S
         for key, stays in ((here, start in ("in place", "in both")), (there, start in ("in the trash", "in both"))):
