@@ -59,11 +59,11 @@ def test_counting_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("truth", "said", "unknown"),
+    ("truth", "count", "unknown"),
     [([5.0], [6.0], {"r", "r2"}), ([0.0, 0.0], [1.0, 2.0], {"r", "r2", "mape"}), ([1.0, 2.0], [3.0, 3.0], {"r"})],
 )
-def test_scores_that_are_not_defined_are_none(truth: list[float], said: list[float], unknown: set[str]) -> None:
-    scores = counting(np.array(truth), np.array(said))
+def test_scores_that_are_not_defined_are_none(truth: list[float], count: list[float], unknown: set[str]) -> None:
+    scores = counting(np.array(truth), np.array(count))
     assert {name for name, value in scores.items() if value is None} == unknown
 
 

@@ -95,12 +95,12 @@ def noisy(mean: float, seeds: int = 3) -> list[list[float]]:
 
 def test_a_clear_winner_wins_whatever_its_size() -> None:
     finalists = [finalist(*noisy(-2.0), parameters=10), finalist(*noisy(-1.0), parameters=1000)]
-    found = standings(finalists, GROUPS)
-    assert [standing.tied for standing in found] == [False, True] and winner_of(finalists, found) == 1
-    assert found[0].behind == pytest.approx(1.0, abs=0.1) and found[0].behind_interval[0] > 0.9
-    assert found[1].score == pytest.approx(1.0, abs=0.1) and found[1].behind == 0
-    low, high = found[1].interval
-    assert low < found[1].score < high
+    beside_best = standings(finalists, GROUPS)
+    assert [standing.tied for standing in beside_best] == [False, True] and winner_of(finalists, beside_best) == 1
+    assert beside_best[0].behind == pytest.approx(1.0, abs=0.1) and beside_best[0].behind_interval[0] > 0.9
+    assert beside_best[1].score == pytest.approx(1.0, abs=0.1) and beside_best[1].behind == 0
+    low, high = beside_best[1].interval
+    assert low < beside_best[1].score < high
 
 
 def test_a_tie_goes_to_the_smaller_network_and_among_equals_to_the_better() -> None:
@@ -118,8 +118,8 @@ def test_a_lucky_seed_does_not_win() -> None:
     steady = finalist(*[(rows[0]).tolist()] * 3, parameters=10)
     lucky = finalist((rows[0] + 0.3).tolist(), (rows[0] - 0.2).tolist(), (rows[0] - 0.1).tolist(), parameters=1000)
     finalists = [lucky, steady]
-    found = standings(finalists, GROUPS)
-    assert found[0].tied and winner_of(finalists, found) == 1
+    beside_best = standings(finalists, GROUPS)
+    assert beside_best[0].tied and winner_of(finalists, beside_best) == 1
     alone = [finalist((rows[0] + 0.3).tolist(), parameters=1000), finalist(rows[0].tolist(), parameters=10)]
     assert winner_of(alone, standings(alone, GROUPS)) == 0, "of one seed each it would have won"
 

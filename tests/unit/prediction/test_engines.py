@@ -58,8 +58,8 @@ def test_an_engine_counts_what_torch_counts_on_every_thread(
     model = load_model(registry, version, engine=name, threads=2)
     assert isinstance(model, OnnxModel) and engine_of(model) == name
     with ThreadPoolExecutor(4) as pool:
-        for said in pool.map(lambda _: model.predict(frame_HW), range(8)):
-            assert said.tile_outputs == pytest.approx(wanted, rel=1e-3)
+        for outputs in pool.map(lambda _: model.predict(frame_HW), range(8)):
+            assert outputs.tile_outputs == pytest.approx(wanted, rel=1e-3)
     assert wanted.min() > 0 and np.ptp(wanted) > 0
 
 
@@ -91,8 +91,8 @@ def test_the_first_threads_of_a_process_do_not_wait_for_each_other(
     onnx = tmp_path / "model.onnx"
     onnx.write_bytes(registry.read(version, ONNX))
     for _ in range(4):  # OpenVINO's did in half of all processes
-        said = subprocess.run([sys.executable, "-c", FIRST, name, onnx], capture_output=True, text=True, timeout=60)
-        assert said.stdout.strip() == "4", said.stderr
+        ended = subprocess.run([sys.executable, "-c", FIRST, name, onnx], capture_output=True, text=True, timeout=60)
+        assert ended.stdout.strip() == "4", ended.stderr
 
 
 def test_a_version_without_an_export_is_run_by_torch_unless_an_engine_is_insisted_on(

@@ -52,7 +52,7 @@ def test_the_lineage_named_decides_who_counts_and_a_frame_is_cut_once(
     cut, cuts = Known.cut, []
     monkeypatch.setattr(Known, "cut", lambda self, *frame: cuts.append(self.ref) or cut(self, *frame))
     dark_HW = np.full((SIDE, 2 * SIDE), 60, np.uint8)
-    assert [(said.lineage, said.count) for said in answers(models, dark_HW, pixel_um=None)] == [
+    assert [(answer.lineage, answer.count) for answer in answers(models, dark_HW, pixel_um=None)] == [
         ("A172", None),
         (None, 4),
     ]

@@ -12,11 +12,11 @@ NASTY = 'a;=1+1;\t+b\n@c,"-d";e.png'
 
 
 def test_programs_read_what_was_said() -> None:
-    said = Prediction(
+    prediction = Prediction(
         image='a, "b".png', lineage="3T3", probabilities={"A549": 1 / 3, "3T3": 2 / 3}, count=-0.5, unfamiliar=False,
         tiles=1234567, magnification="matched", models=ModelRefs(regressor="regressor@1"),
     )  # fmt: skip
-    [row] = csv.DictReader(io.StringIO("".join(csv_lines([row_of(said)]))))
+    [row] = csv.DictReader(io.StringIO("".join(csv_lines([row_of(prediction)]))))
     assert {name: cell for name, cell in row.items() if cell} == {
         "image": 'a, "b".png', "lineage": "3T3", "probability": "0.666667", "count": "-0.5", "unfamiliar": "False",
         "tiles": "1234567", "magnification": "matched", "regressor": "regressor@1",
