@@ -12,7 +12,7 @@ import pytest
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
-from cellnet.cli.main import main
+from cellnet.cli import main
 from cellnet.config.loading import check_format, read_stored
 from cellnet.config.train import TrainConfig
 from cellnet.prediction.predictor import Predictor
