@@ -1,6 +1,7 @@
 """What every test may have, and the order in which files are run."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +13,21 @@ collect_ignore = ["benchmarks"]
 """They are no tests, and need more than the tests do."""
 
 
+TOGETHER = ("test_pipelines.py", "test_versions.py", "test_train.py")
+"""Files that share trained models, and so a process."""
+FIRST = (*TOGETHER, "test_tune.py")
+"""Files of minutes: begun first, so that no process is left with them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """As `--dist loadfile`, for what is run as one: what a file's tests share is made once.
 
-    Two files share trained models, and searches share nothing. (With pytest 9.2, xdist 3.8 does not heed its own marks
+    Some files share trained models, and searches share nothing. (With pytest 9.2, xdist 3.8 does not heed its own marks
     `xdist_group`.)
     """
     from xdist.scheduler import LoadFileScheduling
@@ -26,7 +37,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             if "/test_tune.py::" in nodeid:
                 return nodeid
             file: str = super()._split_scope(nodeid)
-            return file.replace("/test_versions.py", "/test_pipelines.py")
+            return TOGETHER[0] if Path(file).name in TOGETHER else file
 
     return Shared(config, log)
 

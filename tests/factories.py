@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings
-from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
+from cellnet.config.train import Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.metrics import Rows
 from cellnet.images.file import encode_png
@@ -125,6 +125,16 @@ def card(
     )
 
 
+COUNTER: Final = {"epochs": 6, "threads": 1}
+"""What is special of the counter that tests with Ray share."""
+
+
+def quick_config(task: Task, **changes: Any) -> TrainConfig:
+    """A training of seconds: a tiny network that sees every tile as it is."""
+    quick = {"model": ModelSpec(width=4, depth=2), "augment": Augment(shares=(1.0,), shifts=0), "epochs": 2}
+    return TrainConfig(**({"task": task} | quick | changes))
+
+
 def lineages_of(task: Task, lineages: Sequence[str] = LINEAGES) -> tuple[str, ...]:
     """The classes of a model of that task."""
     return tuple(lineages) if task == "classify" else ()
@@ -178,7 +188,8 @@ def publish_untrained(
 
     # Of architecture auto, and with the preprocessing that a training has unless told otherwise.
     model, preprocess = ModelSpec(width=4), {"pixel_um": 0.5, "intensity": {}}
-    made = card(task, classes=lineages_of(task, classes), model=model, frame_px=(400, 400), **preprocess)
+    plain = card(task, classes=lineages_of(task, classes), model=model, frame_px=(400, 400), **preprocess)
+    made = plain.model_copy(update={"scores": {"holdout": {"n": 0}}})
     weights = fresh_network(made.config, len(made.classes), mean_count=mean_count).state_dict()
     files = {WEIGHTS: weights_to_bytes(weights)}
     if onnx:

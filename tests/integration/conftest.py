@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.factories import COUNTER, quick_config
+
 if TYPE_CHECKING:
     from cellnet.places import Places
 
@@ -105,6 +107,14 @@ def ray_started() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def joining(ray_started: None) -> dict[str, str]:
+    """What the environment of a command says, that joins this Ray where it would start one of its own."""
+    import ray
+
+    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+
+
 @pytest.fixture(scope="session")
 def sample_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three drawn lineages, four wells each, two fields a well: 24 frames of 400×400."""
@@ -121,17 +131,18 @@ def sample_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def trained(sample_bank: Path) -> "Places":
-    """The sample's bank, and a registry with a champion of each task, trained on it for two epochs."""
-    from cellnet.config.train import Augment, ModelSpec, TrainConfig
+    """The sample's bank, and a registry with a champion of each task, trained on it by one worker.
+
+    The counter is what COUNTER says.
+    """
     from cellnet.places import Places
     from cellnet.store.place import place_of
     from pipelines.promote import promote
     from pipelines.train import train
 
     places = Places(bank=place_of(sample_bank), registry=place_of(sample_bank.parent / "registry"))
-    quick = {"model": ModelSpec(width=4, depth=2), "augment": Augment(shares=(1.0,), shifts=0), "epochs": 2}
-    for special in ({"task": "classify", "kernel": "sharpen"}, {"task": "count"}):
-        promote(train(places, TrainConfig(**quick, **special)).ref, "champion", places)
+    for config in (quick_config("classify", kernel="sharpen"), quick_config("count", **COUNTER)):
+        promote(train(places, config).ref, "champion", places)
     return places
 
 

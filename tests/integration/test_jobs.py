@@ -1,5 +1,7 @@
 """`ray start --head` and `ray job submit`, as a bioinformatician types them."""
 
+import contextlib
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,6 +22,12 @@ ROOT = Path(__file__).parents[2]
 Ended = subprocess.CompletedProcess[str]
 
 
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def submitted(own_cluster: Callable[..., Any]) -> tuple[Callable[..., Ended], Ended]:
     """`submit("train", …)` on a cluster of its own, and what came of a first job whose bank was no place."""
@@ -36,7 +44,9 @@ def submitted(own_cluster: Callable[..., Any]) -> tuple[Callable[..., Ended], En
         )  # fmt: skip
 
     deadline = time.monotonic() + 180
-    # The dashboard and its agent come up one by one.
+    while not answers(ports["dashboard-port"]) and head.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    # The dashboard and its agent come up one by one, and asking the agent takes a process of Ray's.
     while "cellnet: " not in (tried := submit("train", "bank", "--task", "count")).stdout:
         said = f"\n{tried.stdout}{tried.stderr}\n{cluster.log.read_text()}"
         assert head.poll() is None, f"ray start --head ended{said}"

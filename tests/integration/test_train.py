@@ -19,7 +19,7 @@ import torch
 
 import pipelines.train
 from cellnet.bank.bank import Bank
-from cellnet.config.train import Augment, ModelSpec, TrainConfig
+from cellnet.config.train import ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.places import Places
@@ -32,6 +32,7 @@ from pipelines import cluster
 from pipelines.ingest import ingest
 from pipelines.runs import new_run
 from pipelines.train import train
+from tests.factories import COUNTER, quick_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -41,12 +42,8 @@ SETTINGS = ("epochs=6", "threads=1", "model.width=4", "model.depth=2", "augment.
 
 
 def config(**changes: object) -> TrainConfig:
-    """What SETTINGS say, of a counter."""
-    settings = {"epochs": 6, "threads": 1, "model": ModelSpec(width=4, depth=2), "augment": AUGMENT}
-    return TrainConfig(**({"task": "count"} | settings | changes))
-
-
-AUGMENT = Augment(shares=(1.0,), shifts=0)
+    """What SETTINGS say, of a counter: as `trained` has it."""
+    return quick_config(**({"task": "count"} | COUNTER | changes))
 
 
 def weights(places: Places, ref: str) -> bytes:
@@ -55,11 +52,9 @@ def weights(places: Places, ref: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(sample_bank: Path) -> Places:
-    """A registry with the counter that an undisturbed training of one worker made."""
-    places = Places(bank=place_of(sample_bank), registry=place_of(sample_bank.parent / "undisturbed" / "registry"))
-    train(places, config())
-    return places
+def undisturbed(trained: Places) -> Places:
+    """A registry whose regressor@1 is of an undisturbed training of one worker."""
+    return trained
 
 
 def command(places: Places, *options: str) -> list[str]:
@@ -84,12 +79,14 @@ def run_until(line: str, act: Callable[[subprocess.Popen[str]], object], *words:
             process.kill()  # if it hangs
 
 
-def test_a_command_that_was_stopped_ends_where_an_undisturbed_one_does(undisturbed: Places, tmp_path: Path) -> None:
+def test_a_command_that_was_stopped_ends_where_an_undisturbed_one_does(
+    undisturbed: Places, tmp_path: Path, joining: dict[str, str]
+) -> None:
     places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
-    status, said = run_until("epoch   2/6", lambda it: it.send_signal(signal.SIGINT), *command(places))
+    status, said = run_until("epoch   2/6", lambda it: it.send_signal(signal.SIGINT), *command(places), **joining)
     assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on" in said[-2]
     told: list[str] = []
-    train(places, config(), resume=True, say=told.append)  # a command would start a Ray of its own, and no more
+    train(places, config(), resume=True, say=told.append)
     [after] = re.findall(r"going on after epoch (\d+)", "\n".join(told))
     assert 1 <= int(after) < 6
     assert weights(places, "regressor@1") == weights(undisturbed, "regressor@1")
