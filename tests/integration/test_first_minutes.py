@@ -1,6 +1,7 @@
-"""The first five minutes with one's own images, typed from the README over a small drawn folder."""
+"""The first five minutes with one's own images, typed from the README over a small drawn folder, and the pages' Python."""
 
 import csv
+import re
 import shlex
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cellnet.sample import draw_frame
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 README = Path(__file__).parents[2] / "README.md"
+MANUAL = README.parent / "cellnet" / "README.md"
 LINEAGES = ("THP1", "3T3")
 QUICK = shlex.split(
     "--set epochs=2 --set model.width=4 --set model.depth=2 --set augment.shifts=0 --set augment.shares=[1.0]"
@@ -57,6 +59,10 @@ def test_the_first_five_minutes_of_the_readme(
     assert last == ["serve"]  # until Ctrl-C: test_serve.py
     for words in commands:
         assert main([*words, *(QUICK if words[0] == "train" else ())]) == 0, words
+
+    for page in (README, MANUAL):
+        [lines] = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        exec(compile(lines, str(page), "exec"), {})
 
     registry = Registry.open(tmp_path / "registry")
     assert [registry.resolve(f"{name}:champion").number for name in ("classifier", "regressor")] == [1, 1]
