@@ -1,4 +1,4 @@
-"""The first five minutes with one's own images, typed from the README over a small drawn folder, and the pages' Python."""
+"""The first five minutes with one's own images, typed from the README, and the Python of the pages."""
 
 import csv
 import re
