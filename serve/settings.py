@@ -20,7 +20,10 @@ Replicas = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Anno
 
 @dataclass(frozen=True)
 class AsOption:
-    """How `cellnet serve` asks for a field: by an option of the field's name, type and default, and with this."""
+    """How `cellnet serve` asks for a field: by an option of the field's name, type and default, and with this.
+
+    What is on unless told otherwise is turned off by `--no-NAME`.
+    """
 
     help: str = ""
     metavar: str = ""
@@ -78,9 +81,7 @@ class ServeArgs(Frozen):
         AsOption("what runs the models (the fastest)", "{auto,onnxruntime,openvino,torch}", MACHINE),
     ] = "auto"
     """What runs the models; `auto` is the fastest that is installed."""
-    overlays: Annotated[
-        bool, AsOption("no process that draws pictures, to save memory", heading=MACHINE, name="--no-overlays")
-    ] = True
+    overlays: Annotated[bool, AsOption("no process that draws pictures, to save memory", heading=MACHINE)] = True
     """Whether pictures of what was counted where are drawn, by a process of its own."""
     max_request_mb: Annotated[float, AsOption("of a request (%(default)g)", "MB", BOUNDS)] = Field(default=64, gt=0)
     max_images: Annotated[int, AsOption("in a request, each page being one (%(default)s)", "N", BOUNDS)] = Field(

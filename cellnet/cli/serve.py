@@ -1,11 +1,11 @@
 """`cellnet serve`: the service, its options made of the fields of `serve.settings.ServeArgs`."""
 
 import argparse
+import functools
+import operator
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
-
-from annotated_types import Ge, Gt, Le
 
 from cellnet.cli.options import READS_REGISTRY, places_of
 from cellnet.cli.parsing import NUMBER_OR_RANGE, Group, Option, Reader, command, number, one_of
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 OF_PLACES: Final = {option.names[0].removeprefix("--").replace("-", "_") for option in READS_REGISTRY}
 """Fields whose options all commands share."""
-BOUNDS: Final = {Ge: "least", Gt: "above", Le: "most"}
+ENDS: Final = {"ge": "least", "gt": "above", "le": "most"}
+"""What pydantic calls the ends of a range, and what `number` does."""
 
 
 def add_to(commands: Any) -> None:
@@ -74,10 +75,11 @@ def _options() -> Iterator[Option | Group]:
 
 def _option(name: str, field: "FieldInfo", asked: Any) -> Option:
     """The option of a field; where it is left out, the field's own default stands."""
-    flag = asked.name or f"--{name.replace('_', '-')}"
+    turns_off = field.default is True
+    flag = asked.name or f"--{'no-' if turns_off else ''}{name.replace('_', '-')}"
     settings: dict[str, Any] = {"dest": name, "help": asked.help or field.description}
     if field.annotation is bool:
-        return Option(flag, action=f"store_{not field.default}".lower(), **settings)
+        return Option(flag, action="store_false" if turns_off else "store_true", **settings)
     if asked.metavar:
         settings["metavar"] = asked.metavar
     if get_origin(field.annotation) is tuple:
@@ -96,19 +98,15 @@ def _reader(annotation: Any, metadata: Any = ()) -> Reader | None:
         if any(get_origin(part) is tuple for part in parts):
             return NUMBER_OR_RANGE
         readers = [_reader(part, metadata) for part in parts if part is not NoneType]
-        return None if None in readers else _either(*readers)
+        return None if None in readers else functools.reduce(operator.or_, filter(None, readers))
     if kind is Literal:
         return one_of(*parts)
     if annotation in (int, float):
         ends = {
-            BOUNDS[type(part)]: getattr(part, type(part).__name__.lower()) for part in metadata if type(part) in BOUNDS
+            ours: getattr(part, theirs)
+            for part in metadata
+            for theirs, ours in ENDS.items()
+            if getattr(part, theirs, None) is not None
         }
         return number(annotation, **ends)
     return None
-
-
-def _either(first: Any, *others: Any) -> Reader:
-    reader: Reader = first
-    for other in others:
-        reader = reader | other
-    return reader

@@ -57,11 +57,13 @@ def test_a_new_field_is_an_option_by_itself(served: Any, monkeypatch: pytest.Mon
     class More(ServeArgs):
         colour_depth: Annotated[int, Field(ge=1, le=16)] = Field(default=8, description="bits of a colour")
         loud: bool = False
+        calm: bool = True
 
     for module in (serve.settings, serve.app):
         monkeypatch.setattr(module, "ServeArgs", More)
-    assert served("--colour-depth", "12", "--loud").model_dump().items() >= {"colour_depth": 12, "loud": True}.items()
-    assert served().model_dump().items() >= {"colour_depth": 8, "loud": False}.items()
+    asked = {"colour_depth": 12, "loud": True, "calm": False}
+    assert served("--colour-depth", "12", "--loud", "--no-calm").model_dump().items() >= asked.items()
+    assert served().model_dump().items() >= {"colour_depth": 8, "loud": False, "calm": True}.items()
     assert main(["serve", "--colour-depth", "17"]) == 2
     verbs = parser()._subparsers._group_actions[0].choices
     assert "bits of a colour" in verbs["serve"].format_help()

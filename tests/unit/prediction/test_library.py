@@ -1,5 +1,6 @@
 """cellnet in a program or a notebook: a registry, a version, its answer to a file and to an array; a bank."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,19 @@ def test_a_counter_counts_with_an_interval(registry: Path, image: tuple[Path, An
     assert answer.count_low < answer.count < answer.count_high and answer.interval_level == 0.9
     assert answer.count_high - answer.count == pytest.approx(0.5 * np.sqrt(answer.count + 1))
     assert answer.lineage is None and answer.probabilities is None
+
+
+def test_the_lines_of_the_manual_work(
+    registry: Path, image: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manual = (Path(cellnet.__file__).parent / "README.md").read_text(encoding="utf-8")
+    [lines] = re.findall(r"^```python\n(.*?)^```", manual, re.MULTILINE | re.DOTALL)
+    cellnet.open_registry(registry).promote("regressor@1", "champion")
+    bank_of(registry.parent / "bank", {"A549": ["w1"]})
+    monkeypatch.chdir(registry.parent)
+    exec(lines, {})
+    count, low, high, unfamiliar = capsys.readouterr().out.split()
+    assert float(low) < float(count) < float(high) and unfamiliar == "None"
 
 
 def test_the_pixel_size_that_a_file_says_is_heeded_unless_told_otherwise(
