@@ -1,6 +1,7 @@
 """cellnet in a program or a notebook: a registry, a version, its answer to a file and to an array; a bank."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import cellnet
+from cellnet.bank.bank import Bank
 from cellnet.certainty.calibration import Calibration
 from cellnet.errors import ConfigError, DataError, NotFoundError, UntrustedError
 from cellnet.networks.weights import fresh_network, weights_to_bytes
@@ -76,11 +78,16 @@ def test_the_lines_of_the_manual_work(
     manual = (Path(cellnet.__file__).parent / "README.md").read_text(encoding="utf-8")
     [lines] = re.findall(r"^```python\n(.*?)^```", manual, re.MULTILINE | re.DOTALL)
     cellnet.open_registry(registry).promote("regressor@1", "champion")
-    bank_of(registry.parent / "bank", {"A549": ["w1"]})
+    bank = Bank.open(bank_of(registry.parent / "bank", {"A549": ["w1"]}))
+    plate = registry.parent / "plate"
+    plate.mkdir()
+    shutil.copy(image[0], plate / "B03.png")
     monkeypatch.chdir(registry.parent)
     exec(lines, {})
-    count, low, high, unfamiliar = capsys.readouterr().out.split()
+    answered, held = capsys.readouterr().out.splitlines()
+    count, low, high, unfamiliar = answered.split()
     assert float(low) < float(count) < float(high) and unfamiliar == "None"
+    assert held == f"['A549'] 1 {bank.digest}"
 
 
 def test_the_pixel_size_that_a_file_says_is_heeded_unless_told_otherwise(
