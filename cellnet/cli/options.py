@@ -49,7 +49,7 @@ TRAINING: Final = (
     Option("--task", type=one_of("classify", "count"), metavar="{classify,count}", required=True),
     Option("--lineage", metavar="NAME", help="of a counter: train it on this lineage alone"),
     Option("--config", type=Path, metavar="FILE", help="YAML or JSON file of settings"),
-    SET.but(help="one setting, over the file's; see cellnet/config/choices.py for all, with their defaults"),
+    SET.but(help="one setting, over the file's; see cellnet/config/ for all, with their defaults"),
     Option("--name", help="model name in the registry (classifier, regressor or regressor-LINEAGE)"),
     Option("--runs", metavar="URI", help="where runs keep checkpoints (runs, beside the registry)"),
 )
