@@ -23,8 +23,9 @@ from cellnet.registry.exchange import import_version
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import gc, verify
+from cellnet.store import s3
 from cellnet.store.place import Place
-from cellnet.store.s3 import ATTEMPTS, READ_S, S3Store
+from cellnet.store.s3 import ATTEMPTS, S3Store
 from cellnet.untrusted import WEIGHTS
 
 from . import hammer
@@ -96,7 +97,7 @@ def _client(address: str, read_s: float) -> "S3Client":
 
 def _opener(root: str, address: str) -> Callable[..., Registry]:
     """A registry opened anew each time, but for the connections, since making a client takes long."""
-    client = _client(address, READ_S)
+    client = _client(address, s3.READ_S)
 
     def open_(prefix: str = "registry") -> Registry:
         registry = Registry.open(Place(f"{root}/{prefix}", address))
