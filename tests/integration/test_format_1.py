@@ -9,16 +9,23 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.cli import main
 from cellnet.config.loading import check_format, read_stored
 from cellnet.config.train import TrainConfig
+from cellnet.prediction.engines import load_model
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.exchange import export_version, import_version, publish_folder
 from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import verify
+from serve.answering import Answerer
+from serve.api import make_api
+from serve.limits import Limits
+from serve.meters import Meters
+from serve.models import Shelf
 
 DATA = Path(__file__).parents[1] / "data/format_1"
 DIGEST = "710a04688c7ea20704aafd17f37bfbc3703f11653a3930c96c03d5aea2a01369"
@@ -76,6 +83,17 @@ def test_models_of_before_answer_as_they_did(bank: Bank, registry: Registry) -> 
     assert named.probabilities == pytest.approx({"A549": A549, "THP1": 1 - A549}, abs=1e-5)
     assert counted.count == pytest.approx(COUNT, abs=1e-4)
     assert named.unfamiliar is counted.unfamiliar is True
+
+
+def test_champions_of_before_are_served(bank: Bank, registry: Registry) -> None:
+    meters = Meters()
+    shelf = Shelf(registry, lambda version: load_model(registry, version), meters=meters)
+    client = TestClient(make_api(Answerer(shelf, Limits(), meters)))
+    image = bank.store.get(f"pixels/{FRAME}.png")
+    [said] = client.post("/v1/predict", content=image, headers={"Content-Type": "image/png"}).json()["predictions"]
+    assert said["models"] == {"classifier": "classifier@1", "regressor": "regressor@1"}
+    assert said["probabilities"]["A549"] == pytest.approx(A549, abs=1e-3)
+    assert said["count"] == pytest.approx(COUNT, rel=1e-3)
 
 
 def test_versions_of_before_are_promoted_exported_and_imported(registry: Registry, tmp_path: Path) -> None:
