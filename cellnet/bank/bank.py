@@ -14,9 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cellnet.bank.digest import digest_of
 from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame, read_pixels
@@ -26,6 +23,7 @@ from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
 from cellnet.config.loading import read_record, record_bytes
 from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
+from cellnet.images.pixels import Pixels
 from cellnet.store.objects import Store
 from cellnet.store.place import PlaceLike, open_store
 
@@ -100,7 +98,7 @@ class Bank:
         """The frames on one side of the split."""
         return [frame for frame in self.frames if frame.split == name]
 
-    def pixels(self, frame: Frame) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    def pixels(self, frame: Frame) -> Pixels:
         """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
         return read_pixels(self.store, frame)
 

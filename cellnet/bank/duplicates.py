@@ -8,7 +8,8 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from cellnet.images.pixels import Pixels
 
 SIDE: Final = 128
 """Pixels of the thumbnail that is hashed."""
@@ -24,7 +25,7 @@ sets the nearest two that are no copies differed by 96, and JPEG at quality 50, 
 brightness change 10 to 45 of a frame of 1000 pixels."""
 
 
-def fingerprint(image_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> str:
+def fingerprint(image_HW: Pixels) -> str:
     """128 hexadecimal digits that differ in few bits between nearly equal frames.
 
     The signs of the discrete cosine transform against its median (pHash; Zauner 2010), taken of the frame with its

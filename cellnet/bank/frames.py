@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cellnet.config.choices import Split
 from cellnet.images.file import ImageFile
+from cellnet.images.pixels import Pixels
 from cellnet.store.objects import Store
 
 
@@ -43,6 +44,6 @@ class Frame:
         return None if self.centres is None else np.array(self.centres, np.float32).reshape(-1, 2)
 
 
-def read_pixels(store: Store, frame: Frame) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_pixels(store: Store, frame: Frame) -> Pixels:
     """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
     return ImageFile(frame.source, store.get(f"pixels/{frame.frame}.png")).decode()

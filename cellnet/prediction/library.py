@@ -19,6 +19,7 @@ from cellnet.bank.bank import Bank
 from cellnet.config.choices import EngineName
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, Pages
+from cellnet.images.pixels import Pixels
 from cellnet.places import Places
 from cellnet.prediction.answers import Answer
 from cellnet.prediction.engines import load_model
@@ -76,7 +77,7 @@ class Model:
 
     def answer(
         self,
-        image: str | os.PathLike[str] | NDArray[np.uint8] | NDArray[np.uint16],
+        image: str | os.PathLike[str] | Pixels,
         *,
         pixel_um: float | None = None,
         page: Pages | None = None,

@@ -9,10 +9,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cellnet.errors import ConfigError, NotFoundError
+from cellnet.images.pixels import Pixels
 from cellnet.prediction.answers import Answer
 from cellnet.prediction.model import Cut, FrameModel
 from cellnet.registry.records import ModelVersion
@@ -109,9 +107,7 @@ def checked(version: ModelVersion, role: str) -> ModelVersion:
     return version
 
 
-def answers(
-    models: Lineup[FrameModel], image_HW: NDArray[np.uint8] | NDArray[np.uint16], *, pixel_um: float | None
-) -> list[Answer]:
+def answers(models: Lineup[FrameModel], image_HW: Pixels, *, pixel_um: float | None) -> list[Answer]:
     """What the classifier says of a frame, and the counter of the lineage that it names. Raises DataError."""
     cuts = Cuts(image_HW, pixel_um)
     named = _answer(models.classifier, cuts) if models.classifier else None
@@ -123,7 +119,7 @@ def answers(
 class Cuts:
     """One frame as several models cut it: once for those that cut alike."""
 
-    def __init__(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> None:
+    def __init__(self, image_HW: Pixels, pixel_um: float | None) -> None:
         self._frame = image_HW, pixel_um
         self._made: dict[Hashable, Cut] = {}
 

@@ -15,6 +15,7 @@ from cellnet.certainty.calibration import Calibration, count_interval
 from cellnet.certainty.familiarity import FALSE_RATE, FAMILIARITY, Familiarity, grey_features
 from cellnet.config.bank import Intensity
 from cellnet.config.train import Preprocess
+from cellnet.images.pixels import Pixels
 from cellnet.images.scale import frame_at_scale
 from cellnet.images.tiles import Box, cut, to_network_size
 from cellnet.prediction.answers import Answer, Magnification
@@ -120,7 +121,7 @@ class FrameModel(abc.ABC):
 
     def predict(
         self,
-        image_HW: NDArray[np.uint8] | NDArray[np.uint16],
+        image_HW: Pixels,
         *,
         pixel_um: float | None = None,
         with_features: bool = False,
@@ -154,7 +155,7 @@ class FrameModel(abc.ABC):
             for cut, part in zip(cuts, parts, strict=True)
         ]
 
-    def cut(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], pixel_um: float | None) -> Cut:
+    def cut(self, image_HW: Pixels, pixel_um: float | None) -> Cut:
         """A frame as the 200×200 tiles that the network sees of it. Raises as `predict` does."""
         preprocess = self.card.preprocess
         grey_HW, factor = frame_at_scale(image_HW, pixel_um, preprocess)
@@ -181,7 +182,7 @@ class FrameModel(abc.ABC):
             strangeness_N=known.strangeness(features_ND) if known and features_ND is not None else None,
         )
 
-    def answer(self, image_HW: NDArray[np.uint8] | NDArray[np.uint16], *, pixel_um: float | None = None) -> Answer:
+    def answer(self, image_HW: Pixels, *, pixel_um: float | None = None) -> Answer:
         """What the model says of a whole frame, for people and programs. Raises as `predict` does."""
         return self.answer_of(self.predict(image_HW, pixel_um=pixel_um))
 

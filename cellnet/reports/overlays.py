@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cellnet.images.file import encode_png
-from cellnet.images.pixels import normalise, stretch
+from cellnet.images.pixels import Pixels, normalise, stretch
 from cellnet.images.tiles import Box
 from cellnet.networks import architectures as models
 from cellnet.networks.saliency import grad_cam
 from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
-
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 SIDES_PX: Final = (480, 1200)
 """Long side of a panel's picture, at least and at most; no panel is narrower than the first."""

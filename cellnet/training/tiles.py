@@ -11,6 +11,7 @@ from cellnet.bank.frames import Frame
 from cellnet.config.choices import MAP_SIDE, Orientation
 from cellnet.config.train import Preprocess
 from cellnet.errors import DataError
+from cellnet.images.pixels import Pixels
 from cellnet.images.scale import factor_between, frame_at_scale
 from cellnet.images.tiles import Box, cut, to_network_size
 
@@ -119,7 +120,7 @@ def shift(box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box:
 
 def make_tiles(
     frame: Frame,
-    image_HW: NDArray[np.uint8] | NDArray[np.uint16],
+    image_HW: Pixels,
     preprocess: Preprocess,
     variants: Variants,
     *,
