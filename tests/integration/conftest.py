@@ -32,11 +32,12 @@ class OwnCluster:
         self.environment = kept | {"HOME": str(home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"} | environment
         self.log = home / "nodes.log"
         self.nodes: list[subprocess.Popen[bytes]] = []
-        self._files = tempfile.mkdtemp(prefix="ray")  # a short path, for the names of sockets; /tmp/ray is every user's
+        self._files: list[str] = []
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        """One node more."""
-        command = ["ray", "start", "--block", "--temp-dir", self._files, *options]
+        """One node more, with files of its own, as if it were another machine: they share no working directories."""
+        self._files.append(tempfile.mkdtemp(prefix="ray"))  # a short path, for the names of sockets
+        command = ["ray", "start", "--block", "--temp-dir", self._files[-1], *options]
         with self.log.open("ab") as log:
             self.nodes.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
         return self.nodes[-1]
@@ -47,7 +48,8 @@ class OwnCluster:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             node.wait(timeout=60)
-        shutil.rmtree(self._files, ignore_errors=True)
+        for folder in self._files:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @staticmethod
     def free_port() -> int:

@@ -1,25 +1,44 @@
-"""`ray start --head` and `ray job submit`, as a bioinformatician types them."""
+"""`ray start` and `ray job submit` on two machines of a CPU each, as a bioinformatician types them."""
 
 import contextlib
+import os
+import re
+import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from cellnet.bank.bank import Bank
 from cellnet.registry.registry import Registry
+from cellnet.training.plan import make_plan
+from tests.factories import quick_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 """A second cluster beside the tests' own."""
 
 ROOT = Path(__file__).parents[2]
-
+SETTINGS = ("epochs=12", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
+QUICK = {"RAY_health_check_period_ms": "500", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
+"""A machine that is gone is missed after seconds, not minutes."""
 
 Ended = subprocess.CompletedProcess[str]
+
+
+class Jobs(NamedTuple):
+    """A cluster that runs jobs."""
+
+    submit: Callable[..., Ended]
+    """`submit("train", …)`."""
+    refused: Ended
+    """What came of a first job, whose bank was no place."""
+    other: subprocess.Popen[bytes]
+    """The machine without the head."""
 
 
 def answers(port: int) -> bool:
@@ -29,12 +48,11 @@ def answers(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def submitted(own_cluster: Callable[..., Any]) -> tuple[Callable[..., Ended], Ended]:
-    """`submit("train", …)` on a cluster of its own, and what came of a first job whose bank was no place."""
-    cluster = own_cluster()
+def jobs(own_cluster: Callable[..., Any]) -> Jobs:
+    cluster = own_cluster(**QUICK)
     ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
-    head = cluster.start("--head", "--num-cpus=2", *(f"--{name}={port}" for name, port in ports.items()))
+    head = cluster.start("--head", "--num-cpus=1", *(f"--{name}={port}" for name, port in ports.items()))
     submission = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}"]
 
     def submit(verb: str, *arguments: str) -> Ended:
@@ -46,33 +64,48 @@ def submitted(own_cluster: Callable[..., Any]) -> tuple[Callable[..., Ended], En
     deadline = time.monotonic() + 180
     while not answers(ports["dashboard-port"]) and head.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
+    other = cluster.start("--num-cpus=1", f"--address=127.0.0.1:{ports['port']}")
     # The dashboard and its agent come up one by one, and asking the agent takes a process of Ray's.
     while "cellnet: " not in (tried := submit("train", "bank", "--task", "count")).stdout:
         said = f"\n{tried.stdout}{tried.stderr}\n{cluster.log.read_text()}"
         assert head.poll() is None, f"ray start --head ended{said}"
         assert time.monotonic() < deadline, f"no job runs{said}"
         time.sleep(1)
-    return submit, tried
+    return Jobs(submit, tried, other)
 
 
-def test_a_submitted_training_publishes_as_the_command_does(
-    submitted: tuple[Callable[..., Ended], Ended], sample_bank: Path, tmp_path: Path
+def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(
+    jobs: Jobs, sample_bank: Path, tmp_path: Path, descendants: Callable[[int, str], list[int]]
 ) -> None:
-    submit, _ = submitted
-    settings = ("epochs=1", "model.width=2", "model.depth=2", "augment.shifts=0")
-    sets = [word for setting in settings for word in ("--set", setting)]
-    places = (str(sample_bank), "--registry", str(tmp_path / "registry"))
-    done = submit("train", *places, "--task", "count", *sets)
+    def lose_other() -> None:
+        """When an epoch is kept."""
+        while not any(tmp_path.glob("runs/*/checkpoint_manager_snapshot.json")) and not over.wait(0.1):
+            pass
+        for pid in (*descendants(jobs.other.pid, ""), jobs.other.pid):  # a raylet alone leaves workers that go on
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    over = threading.Event()
+    loser = threading.Thread(target=lose_other)
+    loser.start()
+    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+    where = (str(sample_bank), "--registry", str(tmp_path / "registry"))
+    done = jobs.submit("train", *where, "--task", "count", "--workers", "1:2", *sets)
+    over.set()
+    loser.join()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "epoch   1/1" in done.stdout and "regressor@1" in done.stdout
-    card = Registry.open(str(tmp_path / "registry")).resolve("regressor@1").card
-    assert (card.config.epochs, card.config.model.width, card.bank_digest) == (1, 2, Bank.open(sample_bank).digest)
+    first, second = (line for line in done.stdout.splitlines() if "parameters" in line)
+    assert first.endswith("parameters, 2 workers")
+    going_on = re.search(r"parameters, 1 worker, going on after epoch (\d+)$", second)
+    assert going_on and 1 <= int(going_on[1]) < 12, done.stdout
+    assert "epoch  12/12" in done.stdout and "regressor@1" in done.stdout
+    card, bank = Registry.open(str(tmp_path / "registry")).resolve("regressor@1").card, Bank.open(sample_bank)
+    assert (card.config.epochs, card.config.model.width, card.bank_digest) == (12, 4, bank.digest)
+    tiles = make_plan(bank, quick_config("count")).splits["train"].rows
+    assert [epoch["tiles"] for epoch in card.history] == [tiles] * 12, "none is lost with the machine"
 
 
-def test_a_job_refuses_a_folder_that_would_be_lost_with_its_working_directory(
-    submitted: tuple[Callable[..., Ended], Ended],
-) -> None:
-    _, done = submitted
-    assert done.returncode != 0
-    assert "cellnet: a Ray job runs in a copy of its working directory, so 'bank' would be lost" in done.stdout
-    assert "Traceback" not in done.stdout
+def test_a_job_refuses_a_folder_that_would_be_lost_with_its_working_directory(jobs: Jobs) -> None:
+    assert jobs.refused.returncode != 0
+    assert "cellnet: a Ray job runs in a copy of its working directory, so 'bank' would be lost" in jobs.refused.stdout
+    assert "Traceback" not in jobs.refused.stdout

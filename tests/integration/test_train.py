@@ -1,6 +1,5 @@
 """Trainings on a real local Ray that are disturbed, shared out and refused."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -154,37 +153,6 @@ def test_a_training_whose_worker_is_killed_ends_where_an_undisturbed_one_does(
     ended, wanted = (safetensors.torch.load(weights(one, "regressor@1")) for one in (places, shared))
     for name, value in wanted.items():
         torch.testing.assert_close(ended[name], value, rtol=1e-3, atol=1e-4)
-
-
-def test_an_elastic_training_goes_on_without_a_machine_that_is_gone(
-    undisturbed: Places, tmp_path: Path, own_cluster: Callable[..., Any], descendants: Descendants
-) -> None:
-    quick = {"RAY_health_check_period_ms": "500", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}  # not minutes
-    nodes = own_cluster(RAY_AUTH_MODE="disabled", **quick)
-    address = f"127.0.0.1:{nodes.free_port()}"
-    nodes.start("--head", "--num-cpus=1", "--include-dashboard=false", f"--port={address.rpartition(':')[2]}")
-    other = nodes.start("--num-cpus=1", f"--address={address}")
-    on_it = nodes.environment | {"RAY_ADDRESS": address}
-    both = "import ray, time\nray.init(logging_level='ERROR')\nwhile len(ray.nodes()) < 2: time.sleep(0.5)"
-    came_up = subprocess.run([sys.executable, "-c", both], env=on_it, capture_output=True, text=True, timeout=120)
-    assert came_up.returncode == 0, came_up.stderr + nodes.log.read_text()
-    places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
-
-    def lose(_: object) -> None:
-        for pid in (*descendants(other.pid, ""), other.pid):  # all at once: a raylet alone leaves workers that go on
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    status, said = run_until("epoch   2/6", lose, *command(places, "--workers", "1:2"), **on_it)
-    assert status == 0, said
-    first, second = (line for line in said if "parameters" in line)
-    assert first.endswith("parameters, 2 workers")
-    going_on = re.search(r"parameters, 1 worker, going on after epoch (\d+)$", second)
-    assert going_on and 1 <= int(going_on[1]) < 6, said  # the second may have been said before it was kept
-    history = places.open_registry().resolve("regressor@1").card.history
-    assert {epoch["tiles"] for epoch in history} == {
-        undisturbed.open_registry().resolve("regressor@1").card.history[0]["tiles"]
-    }
 
 
 def test_two_workers_see_different_tiles_and_keep_one_network(shared: Places) -> None:
