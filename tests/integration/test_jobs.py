@@ -14,9 +14,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cellnet.bank.bank import Bank
-from cellnet.registry.registry import Registry
+from cellnet.networks.weights import weights_to_bytes
+from cellnet.places import Places
+from cellnet.sample import write_sample
+from cellnet.store.place import place_of
+from cellnet.training.checkpoint import state_from_bytes
 from cellnet.training.plan import make_plan
+from cellnet.untrusted import WEIGHTS
+from pipelines.ingest import ingest
 from tests.factories import quick_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -74,12 +79,24 @@ def jobs(own_cluster: Callable[..., Any]) -> Jobs:
     return Jobs(submit, tried, other)
 
 
-def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(
-    jobs: Jobs, sample_bank: Path, tmp_path: Path, descendants: Callable[[int, str], list[int]]
-) -> None:
+@pytest.fixture(scope="module")
+def places(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """A bank without a test split, of two wells a lineage."""
+    folder = tmp_path_factory.mktemp("jobs")
+    manifest = write_sample(folder / "images", wells_per_lineage=2, lineages=("THP1", "A172"))
+    places = Places(bank=place_of(folder / "bank"), registry=place_of(folder / "registry"))
+    ingest(manifest, places)
+    return places
+
+
+@pytest.fixture(scope="module")
+def trained(jobs: Jobs, places: Places, descendants: Callable[[int, str], list[int]]) -> str:
+    """What a submitted, elastic training says, one of whose two machines is lost."""
+    folder = Path(places.registry.uri).parent
+
     def lose_other() -> None:
         """When an epoch is kept."""
-        while not any(tmp_path.glob("runs/*/checkpoint_manager_snapshot.json")) and not over.wait(0.1):
+        while not any(folder.glob("runs/*/checkpoint_manager_snapshot.json")) and not over.wait(0.1):
             pass
         for pid in (*descendants(jobs.other.pid, ""), jobs.other.pid):  # a raylet alone leaves workers that go on
             with contextlib.suppress(ProcessLookupError):
@@ -89,20 +106,35 @@ def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(
     loser = threading.Thread(target=lose_other)
     loser.start()
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
-    where = (str(sample_bank), "--registry", str(tmp_path / "registry"))
-    done = jobs.submit("train", *where, "--task", "count", "--workers", "1:2", *sets)
+    where = (str(places.bank), "--registry", str(places.registry))
+    done = jobs.submit("train", *where, "--task", "classify", "--workers", "1:2", *sets)
     over.set()
     loser.join()
     assert done.returncode == 0, done.stdout + done.stderr
-    first, second = (line for line in done.stdout.splitlines() if "parameters" in line)
+    return done.stdout
+
+
+def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(trained: str, places: Places) -> None:
+    first, second = (line for line in trained.splitlines() if "parameters" in line)
     assert first.endswith("parameters, 2 workers")
     going_on = re.search(r"parameters, 1 worker, going on after epoch (\d+)$", second)
-    assert going_on and 1 <= int(going_on[1]) < 12, done.stdout
-    assert "epoch  12/12" in done.stdout and "regressor@1" in done.stdout
-    card, bank = Registry.open(str(tmp_path / "registry")).resolve("regressor@1").card, Bank.open(sample_bank)
+    assert going_on and 1 <= int(going_on[1]) < 12, trained
+    assert "epoch  12/12" in trained and "classifier@1" in trained
+    card, bank = places.open_registry().resolve("classifier@1").card, places.open_bank()
     assert (card.config.epochs, card.config.model.width, card.bank_digest) == (12, 4, bank.digest)
-    tiles = make_plan(bank, quick_config("count")).splits["train"].rows
+    tiles = make_plan(bank, quick_config("classify")).splits["train"].rows
     assert [epoch["tiles"] for epoch in card.history] == [tiles] * 12, "none is lost with the machine"
+
+
+def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(trained: str, places: Places) -> None:
+    assert "no test split, so the last epoch is taken" in trained
+    registry = places.open_registry()
+    version = registry.resolve("classifier@1")
+    card = version.card
+    assert card.scores["test"] == {} and [epoch["test"] for epoch in card.history] == [{}] * 12
+    assert card.calibration is not None and card.calibration.tiles == 0
+    [last] = Path(places.registry.uri).parent.glob("runs/*/checkpoint_*/state.safetensors")
+    assert registry.read(version, WEIGHTS) == weights_to_bytes(state_from_bytes(last.read_bytes()).weights)
 
 
 def test_a_job_refuses_a_folder_that_would_be_lost_with_its_working_directory(jobs: Jobs) -> None:

@@ -23,6 +23,7 @@ from cellnet.errors import ConfigError, DataError, NotBetterError, NotFoundError
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
+from cellnet.registry.exchange import import_version
 from cellnet.registry.records import REPORT
 from cellnet.reports.evaluation_report import write_report
 from cellnet.sample import write_sample
@@ -274,28 +275,6 @@ def test_an_alias_moves_to_what_is_better_on_the_holdout_or_by_force(
     assert third.endswith("rival@3 (before: rival@2): a plate of its own")
 
 
-def test_a_counter_of_one_lineage_sees_and_is_scored_on_no_other(
-    sample_bank: Path, places: Places, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bank = Bank.open(sample_bank)
-    own = {split: {one.frame for one in bank.split(split) if one.lineage == "A172"} for split in ("train", "test")}
-    said: list[str] = []
-    version = train(places, quick_config("count", lineage="A172"), say=said.append)
-    assert version.ref == "regressor-A172@1" and "16 training tiles of 200×200 px of A172 alone" in said[0]
-    shards = shards_for(sample_bank, quick_config("count", lineage="A172"))
-    assert {split: {row["frame"] for row in dataset_of(shards, split, "frame").take_all()} for split in own} == own
-    assert shards_for(sample_bank, quick_config("count")).folder != shards.folder
-    assert version.card.calibration.frames == len(own["test"])
-    page = places.open_registry().read(version, REPORT).decode()
-    assert "<h1>regressor-A172 (this version) on the A172 frames of the test split</h1>" in page
-    assert main(["evaluate", version.ref, str(places.bank), "--registry", str(places.registry)]) == 0
-    assert capsys.readouterr().out.startswith("regressor-A172@1 on the A172 frames of the holdout split\n")
-    general = places.open_registry().resolve("regressor:champion").ref
-    compared = rf"of {general} per tile of A172 in the holdout \(n=8, 1 group\), .* one group alone shows nothing"
-    with pytest.raises(NotBetterError, match=compared):
-        promote(version.ref, "champion", places)
-
-
 def test_a_comparison_without_a_bank_says_so(places: Places) -> None:
     registry = places.open_registry()
     champion = registry.resolve("regressor:champion")
@@ -305,29 +284,53 @@ def test_a_comparison_without_a_bank_says_so(places: Places) -> None:
         promote(gone.ref, "champion", replace(places, bank=Place("")))
 
 
-def test_every_job_runs_on_s3_and_publishes_a_run_whose_command_died_before_it_did(
-    sample_bank: Path, moto: str, credentials: None
+def test_a_counter_of_one_lineage_on_s3_sees_no_other_and_is_published_though_its_command_died_before_it_did(
+    sample_bank: Path, trained: Places, moto: str, credentials: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = Place("s3://lab/jobs", moto)
     places = Places(bank=jobs.below("bank"), registry=jobs.below("registry"))
     bank, imported = ingest(sample_bank.parent / "images", places)
     assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
-    counter = train(places, quick_config("count"))
+    wanted = quick_config("count", lineage="A172")
+    said: list[str] = []
+    counter = train(places, wanted, say=said.append)
+    assert counter.ref == "regressor-A172@1" and "16 training tiles of 200×200 px of A172 alone" in said[0]
+    own = {split: {one.frame for one in bank.split(split) if one.lineage == "A172"} for split in ("train", "test")}
+    shards = make_shards(bank, make_plan(bank, wanted))
+    assert {split: {row["frame"] for row in dataset_of(shards, split, "frame").take_all()} for split in own} == own
+    assert counter.card.calibration.frames == len(own["test"])
+
     [finished] = [key for key in places.open_runs().keys("") if key.endswith("/finished.json")]
     places.open_runs().delete(finished)
-    told: list[str] = []
-    resumed = train(places, quick_config("count"), resume=True, say=told.append)
-    assert any("going on after epoch 2" in line for line in told)
-    assert not any(line.startswith("epoch") for line in told), "every epoch was done"
-    assert resumed.ref == "regressor@2" and resumed.blobs[WEIGHTS] == counter.blobs[WEIGHTS]
+    said.clear()
+    resumed = train(places, wanted, resume=True, say=said.append)
+    assert any("going on after epoch 2" in line for line in said)
+    assert not any(line.startswith("epoch") for line in said), "every epoch was done"
+    assert resumed.ref == "regressor-A172@2" and resumed.blobs[WEIGHTS] == counter.blobs[WEIGHTS]
     assert len({key.split("/")[0] for key in places.open_runs().keys("")}) == 1
-    promote(counter.ref, "champion", places)
-    scores = evaluate("regressor:champion", places, split="test").scores
+
+    page = places.open_registry().read(counter, REPORT).decode()
+    assert "<h1>regressor-A172 (this version) on the A172 frames of the test split</h1>" in page
+    scores = evaluate(counter.ref, places, split="test").scores
     assert scores["tile"]["mae"] == pytest.approx(counter.card.scores["test"]["mae"], abs=1e-3)
-    [said] = predict([next((sample_bank.parent / "images/images").glob("THP1*"))], places)
-    assert said.count is not None and said.models.regressor == "regressor@1"
+    there = ("--registry", str(places.registry), "--endpoint-url", moto)
+    assert main(["evaluate", counter.ref, str(places.bank), *there]) == 0
+    assert capsys.readouterr().out.startswith("regressor-A172@1 on the A172 frames of the holdout split\n")
+
+    general = import_version(places.open_registry(), trained.open_registry(), "regressor:champion").ref
+    promote(general, "champion", places)
+    compared = rf"of {general} per tile of A172 in the holdout \(n=8, 1 group\), .* one group alone shows nothing"
+    with pytest.raises(NotBetterError, match=compared):
+        promote(counter.ref, "champion", places)
+    [answer] = predict([next((sample_bank.parent / "images/images").glob("THP1*"))], places)
+    assert answer.count is not None and answer.models.regressor == "regressor@1"
     stored = {key.split("/")[0] for key in jobs.open().keys("")}
     assert stored == {"bank", "registry", "runs"}
+
+
+def test_tiles_of_one_lineage_have_shards_of_their_own(sample_bank: Path) -> None:
+    of_one = shards_for(sample_bank, quick_config("count", lineage="A172"))
+    assert shards_for(sample_bank, quick_config("count")).folder != of_one.folder
 
 
 def test_an_import_that_was_interrupted_goes_on_where_it_stopped(

@@ -44,22 +44,26 @@ def records(places: Places) -> dict[str, dict[str, Any]]:
     return {file.name: json.loads(file.read_text()) for file in files}
 
 
-def test_a_search_trains_finalists_again_and_publishes_the_winner_with_all_of_it(places: Places) -> None:
+def test_a_search_stops_trials_trains_finalists_again_and_publishes_the_winner_with_all_of_it(places: Places) -> None:
     said: list[str] = []
-    space = {"model.activation": ("relu", "sigmoid"), "kernel": ("sharpen",), "learning_rate": (2e-3, 1e30)}
-    config = TuneConfig(space=space, finalists=2, seeds=2, stop_early=False, train=TRAIN)
+    space = {"model.activation": ("relu", "sigmoid"), "kernel": ("sharpen",), "learning_rate": (2e-3, 1e-7, 1e30)}
+    train = TRAIN.model_copy(update={"epochs": 4})
+    config = TuneConfig(space=space, finalists=2, seeds=2, grace=2, reduction=4, train=train)
     found = tune(places, config, say=said.append)
     champion = places.open_registry().resolve("regressor:champion")
     assert champion.ref == found.winner.ref == "regressor@1" and found.move is not None
     assert found.winner.card.sweep == found.run.uri
-    best, other, *failed = found.trials
-    assert [best["seeds"], other["seeds"], best["note"]] == [2, 2, "winner"]
-    assert {best["activation"], other["activation"]} == {"relu", "sigmoid"}
+    best, *others = found.trials
+    seeds = [row["seeds"] for row in found.trials]
+    assert (best["note"], best["learning_rate"], best["epochs"]) == ("winner", 2e-3, 2 * 4)
     assert best["low"] <= best["mae"] <= best["high"]
+    failed = [row for row in others if row["learning_rate"] == 1e30]
     assert len(failed) == 2 and all("training diverged" in row["note"] and row["mae"] is None for row in failed)
+    assert any(re.fullmatch("stopped after [23] of 4 epochs", row["note"]) for row in others)
     kept = records(places)
-    assert len(kept) == 6, "four combinations, and one more seed of two"
+    assert best["seeds"] == 2 and len(kept) == 6 + seeds.count(2), "six combinations, and one more seed of finalists"
     mine = [one for one in kept.values() if one["settings"]["model.activation"] == best["activation"] and one["score"]]
+    mine = [one for one in mine if one["settings"]["learning_rate"] == 2e-3]
     assert best["mae"] == pytest.approx(sum(one["score"] for one in mine) / 2)
     luckier = min(mine, key=lambda one: one["score"])
     assert champion.card.config.seed == luckier["seed"]
@@ -70,24 +74,19 @@ def test_a_search_trains_finalists_again_and_publishes_the_winner_with_all_of_it
     assert pq.read_table(folder / "results.parquet").column("mae").to_pylist() == [row["mae"] for row in found.trials]
     assert "Search that found regressor@1" in (folder / "report.html").read_text()
     assert found.holdout.scores["split"] == "holdout" and found.holdout.scores["model"] == "regressor@1"
-    assert sum(line.startswith("trial ") for line in said) == 6
+    assert sum(line.startswith("trial ") for line in said) == len(kept)
+    assert_a_worse_search_moves_no_alias(places)
 
 
-def test_trials_that_are_behind_are_stopped_and_a_tpe_search_that_finds_nothing_better_moves_no_alias(
-    places: Places,
-) -> None:
-    space = {"learning_rate": (2e-3, 1e-7, 1.1e-7, 1.2e-7)}
-    train = TRAIN.model_copy(update={"epochs": 4})
-    first = tune(places, TuneConfig(space=space, grace=1, reduction=4, seeds=1, train=train))
-    assert first.trials[0]["learning_rate"] == 2e-3 and first.trials[0]["epochs"] == 4
-    assert any(re.fullmatch("stopped after [123] of 4 epochs", row["note"]) for row in first.trials)
+def assert_a_worse_search_moves_no_alias(places: Places) -> None:
+    """One by TPE, after one that published regressor@1."""
     space = {"learning_rate": Range(low=1e-8, high=1e-7, log=True), "kernel": ("none", "edge")}
     worse = TuneConfig(space=space, searcher="tpe", trials=2, **ONE_EACH, train=TRAIN)
     said: list[str] = []
-    second = tune(places, worse, say=said.append)
-    rates = [row["learning_rate"] for row in second.trials]
+    found = tune(places, worse, say=said.append)
+    rates = [row["learning_rate"] for row in found.trials]
     assert len(set(rates)) == 2 and all(1e-8 <= rate <= 1e-7 for rate in rates)
-    assert second.move is None and places.open_registry().resolve("regressor:champion").ref == first.winner.ref
+    assert found.move is None and places.open_registry().resolve("regressor:champion").ref == "regressor@1"
     assert any(line.startswith("note: regressor@2 is not shown to be better than regressor:champion") for line in said)
 
 
@@ -178,14 +177,16 @@ def test_what_is_no_search_or_came_to_nothing_is_said(places: Places, tmp_path: 
 
 
 def test_two_searches_at_once_on_two_cpus_both_end(places: Places, joining: dict[str, str]) -> None:
-    short = ("--set", "epochs=1", "--set", "space.kernel=[none,sharpen]")
-    searches = [
-        subprocess.Popen(
-            command(places, "--name", name, *short), env=os.environ | joining, stderr=subprocess.PIPE, text=True
-        )
-        for name in ("one", "other")
-    ]
-    for search in searches:
-        _, said = search.communicate(timeout=240)
-        assert search.returncode == 0, said
+    short = ("--set", "epochs=1", "--set", "space.kernel=[none,sharpen]", "--name", "one")
+    config = TuneConfig(space={"kernel": ("none", "sharpen")}, **ONE_EACH, train=TRAIN.model_copy(update={"epochs": 1}))
+    with subprocess.Popen(
+        command(places, *short), env=os.environ | joining, stderr=subprocess.PIPE, text=True
+    ) as beside:
+        assert beside.stderr is not None
+        for line in beside.stderr:
+            if line.startswith("run: "):
+                break
+        tune(places, config, name="other")
+        _, said = beside.communicate(timeout=240)
+        assert beside.returncode == 0, said
     assert places.open_registry().names() == ["one", "other"]
