@@ -91,13 +91,13 @@ def _run() -> None:
     splits = ", ".join(f"{len(bank.split(split))} {split}" for split in ("train", "test", "holdout"))
     print(f"{imported.added} frames of {len(bank.lineages)} lineages: {splits}; split by well")
 
-    clock.step("shards, and train the classifier", "cellnet train demo/bank --task classify")
-    classify = TrainConfig(task="classify", model=SMALL, augment=QUICK, epochs=10)
+    clock.step("shards, and train the classifier", "cellnet train demo/bank --task classify --set folds=0")
+    classify = TrainConfig(task="classify", model=SMALL, augment=QUICK, epochs=10, folds=0)
     first = train(places, classify, say=print)
     print(f"published {first.ref}")
 
-    clock.step("shards, and train the counter", "cellnet train demo/bank --task count --workers 2")
-    count = TrainConfig(task="count", model=SMALL, augment=QUICK, epochs=10)
+    clock.step("shards, and train the counter", "cellnet train demo/bank --task count --workers 2 --set folds=0")
+    count = TrainConfig(task="count", model=SMALL, augment=QUICK, epochs=10, folds=0)
     counter = train(places, count, workers=2, say=print)
     print(f"published {counter.ref}")
 

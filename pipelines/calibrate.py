@@ -7,9 +7,10 @@ A Ray job, like `cellnet calibrate`:
 
 from cellnet.errors import ConfigError
 from cellnet.places import Places
-from cellnet.registry.records import ModelVersion
+from cellnet.registry.records import ANSWERS, ModelVersion
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
+from pipelines.evaluate import kept_answers
 from pipelines.publishing import finished
 from pipelines.runs import Say
 
@@ -17,13 +18,21 @@ from pipelines.runs import Say
 def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> ModelVersion:
     """The next version of a published model: the same weights, calibrated on the bank as it is now.
 
-    Raises ConfigError for a bank whose lineages are others than the model's.
+    Raises ConfigError for a bank whose lineages are others than the model's, or whose test split it learned from.
     """
     bank, registry = places.open_bank(), places.open_registry()
     version = registry.resolve(ref)
     if version.card.task == "classify" and not {frame.lineage for frame in bank.frames} >= set(version.card.classes):
         raise ConfigError(f"{version.ref} knows {', '.join(version.card.classes)}; calibrate it on a bank of these")
+    answers = kept_answers(registry, version)
+    if any(frame.frame in answers for frame in bank.split("test")):
+        raise ConfigError(
+            f"{version.ref} learned from the test split of {places.bank}, and is calibrated by its folds' answers; "
+            "calibrate it on a bank of other frames"
+        )
     cluster.connect()
     made_from = version.card.model_copy(update={"parent": version.ref})
     card, files = finished(version.name, bank, made_from, registry.read(version, WEIGHTS), say=say)
+    if answers:
+        files[ANSWERS] = registry.read(version, ANSWERS)
     return registry.publish(version.name, files, card)

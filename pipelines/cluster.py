@@ -8,9 +8,9 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ray
 from ray._private.services import get_ray_address_from_environment
@@ -18,12 +18,14 @@ from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cellnet.errors import ConfigError
+from cellnet.store.arrow import filesystem
 
 if TYPE_CHECKING:
     from cellnet.prediction.model import FrameModel
     from cellnet.prediction.predictor import Predictor
     from cellnet.registry.records import ModelVersion
     from cellnet.registry.registry import Registry
+    from cellnet.store.objects import Store
 
 RAY_TOKEN: Final = Path.home() / ".ray" / "auth_token"
 """Where Ray keeps the token of this machine's clusters."""
@@ -147,6 +149,38 @@ def use_gpus(workers: int, *, insist: bool = False) -> bool:
             "leave --gpu out to train on CPUs, or take fewer workers"
         )
     return bool(gpus >= workers)
+
+
+def run_trials(
+    trainable: Any, space: dict[str, Any], *, runs: "Store", folder: str, callbacks: Sequence[Any] = (), **settings: Any
+) -> Any:
+    """What comes of trials on Ray Tune, a ResultGrid, when all of them have ended.
+
+    Ray's own files are in a folder below the runs; `settings` are those of its TuneConfig. Trials keep what they came
+    to themselves, and go on from there when their worker died.
+    """
+    import ray.tune  # slow to import, and other jobs need it not
+
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints boxes even when told to print nothing
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray's swallows the first Ctrl-C
+    # Ray's loggers repeat what the trials keep, and that for TensorBoard may hang for ever at the end, after Ctrl-C.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    files, root = filesystem(runs)
+    tuner = ray.tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=ray.tune.TuneConfig(**settings),
+        run_config=ray.tune.RunConfig(
+            name="ray",
+            storage_path=f"{root}/{folder}",
+            storage_filesystem=files,
+            verbose=0,
+            failure_config=ray.tune.FailureConfig(max_failures=1),  # of a worker; a trial's own errors come again
+            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=list(callbacks),
+        ),
+    )
+    return tuner.fit()
 
 
 _models: "dict[tuple[str, ...], FrameModel]" = {}

@@ -5,20 +5,24 @@ A Ray job, like `cellnet evaluate`:
     python -m pipelines evaluate classifier:champion BANK [--split holdout] [--json]
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
 
+from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.bank.labels import labelled_frames
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.evaluations import Evaluation
-from cellnet.evaluation.scoring import EvaluateSplit, LeftOut, ScoredFrame, evaluation_of, score_frame
+from cellnet.evaluation.scoring import EvaluateSplit, LeftOut, ScoredFrame, evaluation_of, score_frame, scored_by
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
+from cellnet.registry.kept import KeptAnswer, answers_from_parquet
+from cellnet.registry.records import ANSWERS, ModelVersion
+from cellnet.registry.registry import Registry
 from cellnet.store.objects import Store
 from pipelines import cluster
 
@@ -27,26 +31,30 @@ def evaluate(
     ref: str,
     places: Places,
     *,
-    split: EvaluateSplit = "holdout",
+    split: EvaluateSplit | None = None,
     lineage: str | None = None,
     pictures: bool = False,
 ) -> Evaluation:
     """The scores of a model over the frames of a split, every one of them once.
 
-    Of one `lineage` alone, where that is told; a counter that was trained on one is scored on no others. Tiles are cut
-    as in serving; a tile's true count is the number of known centres inside it, else its share of the frame's. With
-    `pictures`, the worst frames are kept with what the network sees in them. A frame that cannot be read or is too
-    small is left out and named in the scores. Raises DataError when the split is empty, holds lineages that the model
-    does not know, or has no frame that can be used.
+    Unless told otherwise of the holdout; of a version that learned from that too, of `folds`: by the answers that it
+    keeps, of networks that had not learned from these frames. Of one `lineage` alone, where that is told; a counter
+    that was trained on one is scored on no others. Tiles are cut as in serving; a tile's true count is the number of
+    known centres inside it, else its share of the frame's. With `pictures`, the worst frames are kept with what the
+    network sees in them. A frame that cannot be read or is too small is left out and named in the scores. Raises
+    DataError when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
     """
     bank = places.open_bank()
-    predictor = Predictor.load(places.open_registry(), ref)
-    card = predictor.card
+    registry = places.open_registry()
+    version = registry.resolve(ref)
+    predictor, card = Predictor.load(registry, version.ref), version.card
     lineage = lineage or card.config.lineage
-    frames = [frame for frame in labelled_frames(bank, card.task, lineage) if split in ("all", frame.split)]
+    answers = kept_answers(registry, version) if split in (None, "folds") else {}
+    split = split or split_of(version, bank, answers)
+    labelled = labelled_frames(bank, card.task, lineage)
+    frames = [one for one in labelled if (one.frame in answers if split == "folds" else split in ("all", one.split))]
     if not frames:
-        of = f" of {lineage}" if lineage else ""
-        raise DataError(f"{places.bank} has no frames{of} in its {split} split; try --split holdout or --split all")
+        raise DataError(_no_frames(version, places, split, lineage, answers))
     unknown = {frame.lineage for frame in frames} - set(card.classes) if card.task == "classify" else set()
     if unknown:
         names = ", ".join(sorted(map(str, unknown)))
@@ -54,11 +62,40 @@ def evaluate(
             f"{predictor.ref} knows {', '.join(card.classes)}, but {places.bank} holds {names}; "
             "evaluate a model that was trained on these lineages"
         )
-    cluster.connect()
-    scored, left_out = score_frames(predictor, frames, bank.store)
+    if split == "folds":
+        scored, left_out = [scored_by(answers[frame.frame], frame, predictor) for frame in frames], list[LeftOut]()
+    else:
+        cluster.connect()
+        scored, left_out = score_frames(predictor, frames, bank.store)
     if not scored:
         raise DataError(f"no frame of {places.bank} can be used; the first of {len(frames)}, {left_out[0].line}")
     return evaluation_of(predictor, scored, bank, split=split, lineage=lineage, left_out=left_out, pictures=pictures)
+
+
+def kept_answers(registry: Registry, version: ModelVersion) -> dict[str, KeptAnswer]:
+    """By frame, the answers that a version keeps of frames that it learned from; none of one that keeps none."""
+    if ANSWERS not in version.blobs:
+        return {}
+    answers = answers_from_parquet(registry.read(version, ANSWERS), version.card, version.ref)
+    return {answer.frame: answer for answer in answers}
+
+
+def split_of(version: ModelVersion, bank: Bank, answers: Container[str]) -> EvaluateSplit:
+    """On what a version is scored unless told otherwise: the holdout, unless it learned from this bank's."""
+    learned = version.card.config.holdout == "use" and any(frame.frame in answers for frame in bank.frames)
+    return "folds" if learned else "holdout"
+
+
+def _no_frames(
+    version: ModelVersion, places: Places, split: EvaluateSplit, lineage: str | None, answers: Container[str]
+) -> str:
+    """What is missing, and what to do."""
+    if split == "folds" and not answers:
+        return f"{version.ref} was not trained by folds, and keeps no answers; try --split holdout"
+    if split == "folds":
+        return f"{version.ref} keeps answers of other frames than those of {places.bank}; try --split holdout"
+    of = f" of {lineage}" if lineage else ""
+    return f"{places.bank} has no frames{of} in its {split} split; try --split holdout or --split all"
 
 
 def score_frames(

@@ -15,7 +15,7 @@ from cellnet.places import Places
 from cellnet.registry.records import AliasMove, Evidence, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.tasks import TASKS
-from pipelines.evaluate import evaluate
+from pipelines.evaluate import evaluate, kept_answers
 
 STAYS: Final = "the alias stays as it is (--force --reason TEXT moves it all the same)"
 
@@ -70,6 +70,9 @@ def _to_beat(registry: Registry, challenger: ModelVersion, alias: str, last: Ali
 def weigh(challenger: str, champion: str, places: Places) -> Evidence:
     """A challenger beside a champion, two references, on the holdout of one bank: all of it, or their lineage's frames.
 
+    Where both keep answers of networks that had not learned from frames of the bank, by these; else a version that
+    learned from the holdout is taken by what it keeps of that.
+
     Raises NotBetterError for a counter of one lineage that would take the place of one of others.
     """
     registry = places.open_registry()
@@ -82,8 +85,13 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
         )
     on_bank = replace(places, bank=places.bank or places.registry.elsewhere(new.card.bank))
     try:
-        on_bank.open_bank()
+        bank = on_bank.open_bank()
     except NotFoundError as error:
         raise ConfigError(f"no bank to compare {new.ref} and {old.ref} on: {error}; name one with --bank") from error
-    evaluations = [evaluate(version.ref, on_bank, lineage=lineage or counted) for version in (new, old)]
+    kept = [kept_answers(registry, version).keys() for version in (new, old)]
+    both = any(frame.frame in kept[0] & kept[1] for frame in bank.frames)
+    evaluations = [
+        evaluate(version.ref, on_bank, split="folds" if both else None, lineage=lineage or counted)
+        for version in (new, old)
+    ]
     return compare(*evaluations, number=old.number, against=None if new.name == old.name else old.ref)

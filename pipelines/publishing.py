@@ -1,6 +1,7 @@
 """What is done to trained weights before they are published: calibrated, exported to ONNX, and reported on."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -10,15 +11,17 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.labels import labelled_frames
 from cellnet.certainty.calibration import Calibration, calibrate_classifier, calibrate_counter
-from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, fit_familiarity
+from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, distances_between, fit_familiarity
 from cellnet.config.choices import Split
 from cellnet.errors import DataError
-from cellnet.evaluation.scoring import LeftOut, ScoredFrame, evaluation_of
+from cellnet.evaluation.scoring import LeftOut, ScoredFrame, evaluation_of, kept_answer, scored_by
 from cellnet.networks.weights import weights_from_bytes
 from cellnet.prediction.export import compare, to_onnx
 from cellnet.prediction.predictor import Predictor, predictor_of
-from cellnet.registry.records import ONNX, REPORT, Card
+from cellnet.registry.kept import KeptAnswer, answers_to_parquet
+from cellnet.registry.records import ANSWERS, ONNX, REPORT, Card
 from cellnet.reports.evaluation_report import report_page
+from cellnet.training.steering import steering
 from cellnet.untrusted import WEIGHTS
 from pipelines.evaluate import score_frames
 from pipelines.runs import Say
@@ -29,17 +32,37 @@ COMPARED: Final = 8
 """Tiles on which the ONNX export is compared with torch."""
 
 
-def finished(name: str, bank: Bank, card: Card, weights: bytes, *, say: Say) -> tuple[Card, dict[str, bytes]]:
+@dataclass(frozen=True, kw_only=True)
+class HeldBack:
+    """A network that stands in for the published one, which has learned from the frames that it is asked about."""
+
+    weights: bytes
+    """A safetensors file."""
+    learned: list[Frame]
+    """What it learned from."""
+    asked: list[Frame]
+    """What it is asked about."""
+
+
+def finished(
+    name: str, bank: Bank, card: Card, weights: bytes, *, held_back: Sequence[HeldBack] = (), say: Say
+) -> tuple[Card, dict[str, bytes]]:
     """The card and all files of a version of `name`: weights, familiarity, ONNX, and where it can be made the report.
+
+    Of a version that learned from all labelled frames, `held_back` answer for it: by them it is calibrated and scored,
+    and their answers are a file of the version.
 
     Raises DataError where no training frame can be used, and IntegrityError where the export gives other answers.
     """
-    fitted = _fitted(f"{name} (this version)", bank, card, weights)
+    ref = f"{name} (this version)"
+    fitted = _fitted_by(held_back, ref, bank, card, weights) if held_back else _fitted(ref, bank, card, weights)
     predictor, familiarity = fitted.predictor, fitted.familiarity
     onnx = to_onnx(predictor)
     check = compare(predictor, onnx, _compared_tiles(predictor, bank, fitted.frames))
     predictor.card = predictor.card.model_copy(update={"onnx": check})
     files = {WEIGHTS: weights, FAMILIARITY: familiarity.to_bytes(), ONNX: onnx}
+    if fitted.answers:
+        files[ANSWERS] = answers_to_parquet(fitted.answers)
     if fitted.test:
         files[REPORT] = _report(fitted, bank)
     elif card.config.protocol == "paper":
@@ -63,6 +86,8 @@ class _Fitted:
     """Test frames that cannot be used."""
     test_frames: int
     """Of the whole split."""
+    answers: list[KeptAnswer] = field(default_factory=list)
+    """Of cross-validation."""
 
 
 def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
@@ -86,6 +111,57 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
         left_out=[frame for frame in left_out if frame.frame.split == "test"],
         test_frames=len(test),
     )
+
+
+def _fitted_by(held_back: Sequence[HeldBack], ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
+    """Likewise of a version that learned from all these frames, by networks that had not."""
+    card = card.model_copy(update={"calibration": None})
+    unseen: list[ScoredFrame] = []
+    answers: list[KeptAnswer] = []
+    left_out: list[LeftOut] = []
+    for fold, network in enumerate(held_back, start=1):
+        scored, kept, missing = _ask(network, ref, bank, card, fold=fold)
+        unseen, answers, left_out = [*unseen, *scored], [*answers, *kept], [*left_out, *missing]
+    if not answers:
+        raise DataError(f"no frame of {bank.store.uri} that was held back can be used; the first, {left_out[0].line}")
+    frames = {frame.frame: frame for network in held_back for frame in (*network.learned, *network.asked)}
+    tensors = weights_from_bytes(weights, ref)
+    chosen = _choose(list(frames.values()), seed=card.config.seed)
+    known, _ = score_frames(predictor_of(ref, card, tensors), chosen, bank.store, with_features=True)
+    apart = [answer.distance_N for answer in answers if answer.distance_N is not None]
+    familiarity = fit_familiarity(_features(known), [], apart=apart)
+    truth_N, output = (np.concatenate([getattr(one, part) for one in answers]) for part in ("truth_N", "tile_outputs"))
+    scores = {} if card.scores.get("test") else {"folds": steering(card.task, truth_N, output)}
+    done = {"calibration": _calibration(card, unseen), "scores": card.scores | scores}
+    predictor = predictor_of(ref, card.model_copy(update=done), tensors, familiarity)
+    return _Fitted(
+        predictor=predictor,
+        familiarity=familiarity,
+        frames=[frame.frame for frame in known],
+        test=[scored_by(answer, frames[answer.frame], predictor) for answer in answers],
+        left_out=left_out,
+        test_frames=len(unseen) + len(left_out),
+        answers=answers,
+    )
+
+
+def _ask(
+    network: HeldBack, ref: str, bank: Bank, card: Card, *, fold: int
+) -> tuple[list[ScoredFrame], list[KeptAnswer], list[LeftOut]]:
+    """A network's outputs for the frames that it is asked about, as they are kept too, and what cannot be used."""
+    raw = predictor_of(ref, card, weights_from_bytes(network.weights, ref))
+    learned = _choose(network.learned, seed=card.config.seed)
+    scored, missing = score_frames(raw, [*learned, *network.asked], bank.store, with_features=True)
+    names = {frame.frame for frame in network.asked}
+    known, unseen = ([one for one in scored if (one.frame.frame in names) == new] for new in (False, True))
+    if not known:
+        raise DataError(f"no training frame of {bank.store.uri} can be used")
+    distances = distances_between(_features(known), _features(unseen))
+    answers = [
+        kept_answer(one, card, fold=fold, distance_N=distance_N)
+        for one, distance_N in zip(unseen, distances, strict=True)
+    ]
+    return unseen, answers, [one for one in missing if one.frame.frame in names]
 
 
 def _labelled(bank: Bank, card: Card, split: Split) -> list[Frame]:
@@ -134,7 +210,7 @@ def _report(fitted: _Fitted, bank: Bank) -> bytes:
         fitted.predictor,
         fitted.test,
         bank,
-        split="test",
+        split="folds" if fitted.answers else "test",
         lineage=fitted.predictor.card.config.lineage,
         left_out=fitted.left_out,
         of_frames=fitted.test_frames,

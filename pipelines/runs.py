@@ -104,6 +104,13 @@ def tensorboard_command(run: Run) -> str:
     return f"tensorboard --logdir {run.uri}{missing}"
 
 
+def epoch_line(epoch: Epoch, epochs: object, *, best: bool) -> str:
+    """An epoch in one line for a person; a star marks the best so far."""
+    scores = "".join(f"  test {name} {value:.3f}" for name, value in epoch.test.items())
+    speed = f"{epoch.tiles_per_s:6.0f} tiles/s, {epoch.waiting:4.1%} waiting"
+    return f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{scores}  {speed}{' *' if best else ''}"
+
+
 def write_state(folder: Path, state: TrainState, config: TrainConfig) -> None:
     """A training's state as the file of a checkpoint."""
     (folder / STATE).write_bytes(state_to_bytes(state, config))

@@ -74,13 +74,22 @@ def dataset_of(shards: Shards, split: Split, *more: str) -> ray.data.Dataset:
 
 
 def batches(
-    dataset: "ray.data.Dataset | ray.data.DataIterator", batch_size: int, *, seed: int | None
+    dataset: "ray.data.Dataset | ray.data.DataIterator",
+    batch_size: int,
+    *,
+    seed: int | None,
+    chosen: Callable[[str], bool] | None = None,
 ) -> Callable[[int], Iterator[Batch]]:
-    """Batches of tiles for every epoch, shuffled anew in each if there is a seed. Only the last may be smaller."""
+    """Batches of tiles for every epoch, shuffled anew in each if there is a seed. Only the last may be smaller.
+
+    `chosen` says of a frame by its name whether its tiles take part; the dataset then has the column `frame`.
+    """
     size = batch_size * max(1, TILES_A_READ // batch_size)
 
     def of_epoch(epoch: int = 0) -> Iterator[Batch]:
         chunks: Iterable[Rows] = dataset.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=2)
+        if chosen:
+            chunks = _of_frames(chunks, size, chosen)
         if seed is not None:
             chunks = _shuffled(chunks, size, np.random.default_rng([seed, epoch]))
         for chunk in chunks:
@@ -89,6 +98,20 @@ def batches(
                 yield cast(Batch, {name: column[start:stop] for name, column in chunk.items()})
 
     return of_epoch
+
+
+def _of_frames(chunks: Iterable[Rows], size: int, chosen: Callable[[str], bool]) -> Iterator[Rows]:
+    """The rows of the chosen frames, without that column, in chunks of one size; the last may be smaller."""
+    held: Rows = {}
+    for chunk in chunks:
+        rows_N = np.array([chosen(frame) for frame in chunk["frame"]], bool)
+        kept = {name: column[rows_N] for name, column in chunk.items() if name != "frame"}
+        held = {name: np.concatenate([held[name], column]) for name, column in kept.items()} if held else kept
+        while len(held["label"]) >= size:
+            yield {name: column[:size] for name, column in held.items()}
+            held = {name: column[size:] for name, column in held.items()}
+    if held and len(held["label"]):
+        yield held
 
 
 def _shuffled(chunks: Iterable[Rows], size: int, rng: np.random.Generator) -> Iterator[Rows]:

@@ -6,6 +6,7 @@ A Ray job, like `cellnet train`:
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import signal
@@ -24,6 +25,8 @@ import ray.train.torch
 import torch
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.folds import ENOUGH_GROUPS, Folds, few_groups
+from cellnet.bank.labels import labelled_frames
 from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
 from cellnet.errors import CellnetError, ConfigError, DataError
@@ -31,21 +34,22 @@ from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
-from cellnet.registry.records import Card, ModelVersion
+from cellnet.registry.records import Card, CrossValidation, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.store.arrow import filesystem
 from cellnet.tasks import TASKS
 from cellnet.training.fit import fit, seed_everything
 from cellnet.training.losses import criterion_of
-from cellnet.training.plan import Plan, make_plan
+from cellnet.training.plan import Plan, make_plan, refit_plan
 from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.workers import unwrapped
 from cellnet.version import code_version
 from pipelines import cluster
+from pipelines.folds import train_folds
 from pipelines.paper_holdout import score_paper_holdout
-from pipelines.publishing import finished
-from pipelines.runs import Run, Say, find_run, read_state, tensorboard_command, write_state
+from pipelines.publishing import HeldBack, finished
+from pipelines.runs import Run, Say, epoch_line, find_run, read_state, tensorboard_command, write_state
 from pipelines.shards import batches, dataset_of, make_shards
 
 PACKAGES: Final = (
@@ -62,6 +66,9 @@ POLL_S: Final = "0.2"
 """How often Ray Train looks for what workers report. A report waits for it, so at Ray's own 2 s short epochs would
 mostly wait."""
 
+SHOWN: Final = 3
+"""Lineages that are named where there are many."""
+
 Workers = int | tuple[int, int]
 """How many, or how few and how many at most."""
 
@@ -75,6 +82,10 @@ class Trained:
     scores: dict[str, Any]
     """Of the chosen epoch, over the test tiles; empty when the bank has no test split."""
     history: list[dict[str, Any]]
+    held_back: tuple[HeldBack, ...] = ()
+    """Networks that had not learned from frames that these weights have learned from."""
+    cross_validation: CrossValidation | None = None
+    """What these networks are."""
 
 
 def train(
@@ -89,9 +100,11 @@ def train(
 ) -> ModelVersion:
     """The published version: shards found or made, the network trained by `workers` Ray Train workers.
 
-    The epoch that is best on the test split is chosen. With `resume` it goes on with the newest run of the same bank
-    and settings that was left unfinished. Raises DataError for a bank that cannot train the task, ConfigError for
-    workers that the cluster or the bank cannot keep busy, and with `gpu` where there are too few GPUs.
+    The epoch that is best on the test split is chosen. Of a bank that is small, or with `folds`, there is a network for
+    each fold of the frames, by which the version is scored, and what is published has learned from all of them. With
+    `resume` it goes on with the newest run of the same bank and settings that was left unfinished. Raises DataError for
+    a bank that cannot train the task, ConfigError for workers that the cluster or the bank cannot keep busy, and with
+    `gpu` where there are too few GPUs.
     """
     bank = places.open_bank()
     model = name or model_name(config)
@@ -100,13 +113,15 @@ def train(
     check_workers(workers, plan, batch_size=config.batch_size)
     cluster.connect()
     use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
+    if plan.folds:
+        say(_about_folds(plan, bank, asked=config.folds != "auto"))
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
     run = find_run(places.open_runs(), plan.config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
     try:
-        trained = run_training(plan, shards, run, workers=workers, use_gpu=use_gpu, say=say)
+        trained = _train_plan(bank, plan, shards, run, workers=workers, use_gpu=use_gpu, say=say)
     except KeyboardInterrupt:
         say("the same command with --resume goes on after the last epoch that was kept")
         raise
@@ -141,8 +156,86 @@ def check_workers(workers: Workers, plan: Plan, *, batch_size: int) -> None:
         )
 
 
-def run_training(plan: Plan, shards: Shards, run: Run, *, workers: Workers, use_gpu: bool = False, say: Say) -> Trained:
+def _train_plan(
+    bank: Bank, plan: Plan, shards: Shards, run: Run, *, workers: Workers, use_gpu: bool, say: Say
+) -> Trained:
+    """What a plan comes to, whichever way it is trained."""
+    again = functools.partial(
+        run_training,
+        run=Run(run.runs, f"{run.name}/refit"),
+        workers=workers,
+        use_gpu=use_gpu,
+        title="all frames  ",
+        say=say,
+    )
+    if plan.folds:
+        states = train_folds(plan, shards, run, bank.frames, use_gpu=use_gpu, say=say)
+        say("last, one network learns from all frames")
+        last = refit_plan(plan, bank.frames, epochs=int(plan.config.epochs))
+        trained = again(last, shards.model_copy(update={"rows": shards.rows | {"test": 0}}))
+        held_back = _held_back(bank, plan, states)
+        return replace(trained, held_back=held_back, cross_validation=_cross_validation(plan.folds))
+    trained = run_training(plan, shards, run, workers=workers, use_gpu=use_gpu, say=say)
+    if not plan.config.refit or not plan.splits["test"].frames:
+        return trained
+    chosen = best_epoch(plan.config.task, [Epoch(**epoch) for epoch in trained.history])
+    say(f"once more, for {chosen.number} epochs, on the train and the test split together")
+    last = refit_plan(plan, bank.frames, epochs=chosen.number)
+    whole = again(last, make_shards(bank, last))
+    names = {split: set(plan.splits[split].frames) for split in SPLITS}
+    learned, asked = ([frame for frame in bank.frames if frame.frame in names[split]] for split in SPLITS)
+    groups = len({frame.group for frame in asked})
+    return replace(
+        trained,
+        weights=whole.weights,
+        held_back=(HeldBack(weights=trained.weights, learned=learned, asked=asked),),
+        cross_validation=CrossValidation(folds=1, frames=len(asked), groups=groups),
+    )
+
+
+def _held_back(bank: Bank, plan: Plan, states: dict[int, TrainState]) -> tuple[HeldBack, ...]:
+    """The networks of the folds, with what each learned from and what it did not."""
+    assert plan.folds is not None, "planned"
+    fold_of, frames = plan.folds.fold_of, [frame for frame in bank.frames if frame.frame in plan.frames]
+    return tuple(
+        HeldBack(
+            weights=weights_to_bytes(state.weights),
+            learned=[frame for frame in frames if fold_of.get(frame.frame) != fold],
+            asked=[frame for frame in frames if fold_of.get(frame.frame) == fold],
+        )
+        for fold, state in states.items()
+    )
+
+
+def _cross_validation(folds: Folds) -> CrossValidation:
+    return CrossValidation(
+        folds=folds.number,
+        frames=len(folds.fold_of),
+        groups=folds.groups,
+        one_group=folds.one_group,
+        unmeasured=folds.unmeasured,
+    )
+
+
+def _about_folds(plan: Plan, bank: Bank, *, asked: bool) -> str:
+    """Why there are folds, and how there are none, in a line."""
+    assert plan.folds is not None, "planned"
+    few = few_groups(labelled_frames(bank, plan.config.task, plan.config.lineage))
+    shown = ", ".join(list(few)[:SHOWN]) + (f" and {len(few) - SHOWN} more" if len(few) > SHOWN else "")
+    why = "" if asked else f"fewer than {ENOUGH_GROUPS} groups of {shown}: "
+    holdout = ", the holdout's too" if plan.config.holdout == "use" else " but the holdout's"
+    return (
+        f"{why}{plan.folds.number} folds score by all labelled frames{holdout}, and what is published learns from all "
+        "of them (--set folds=0 trains on the train split alone)"
+    )
+
+
+def run_training(
+    plan: Plan, shards: Shards, run: Run, *, workers: Workers, use_gpu: bool = False, title: str = "", say: Say
+) -> Trained:
     """Train on Ray Train: each worker has its part of every epoch, gradients are averaged.
+
+    `title` begins the line of every epoch.
 
     Raises DataError when the training diverged, or when a counter is dead.
     """
@@ -152,7 +245,7 @@ def run_training(plan: Plan, shards: Shards, run: Run, *, workers: Workers, use_
     with cluster.progress(say) as lines, _stopped_by_ctrl_c():
         result = run_workers(
             _worker,
-            {"plan": plan, "shards": shards, "run": run, "lines": lines, "data": data},
+            {"plan": plan, "shards": shards, "run": run, "lines": lines, "data": data, "title": title},
             ray.train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=use_gpu,
@@ -246,7 +339,7 @@ def publish(
     more: dict[str, Any] | None = None,
     say: Say = lambda line: None,
 ) -> ModelVersion:
-    """The trained network in the registry, calibrated by the test split, with its card, its ONNX export and report.
+    """The trained network in the registry, calibrated by the test split or by folds, with card, ONNX export and report.
 
     `search` and `sweep` are the table and the place of the search that chose it; `more` are scores over other rows
     than the test tiles.
@@ -259,23 +352,17 @@ def publish(
         frame_px=plan.frame_px,
         bank=bank.store.uri,
         bank_digest=bank.digest,
-        scores={"test": trained.scores, **(more or {})},
+        scores=({} if trained.cross_validation and not trained.scores else {"test": trained.scores}) | (more or {}),
         history=trained.history,
         code_version=code_version(),
         packages={package: importlib.metadata.version(package) for package in PACKAGES},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         search=search,
         sweep=sweep,
+        cross_validation=trained.cross_validation,
     )
-    card, files = finished(name, bank, card, trained.weights, say=say)
+    card, files = finished(name, bank, card, trained.weights, held_back=trained.held_back, say=say)
     return registry.publish(name, files, card)
-
-
-def epoch_line(epoch: Epoch, epochs: object, *, best: bool) -> str:
-    """An epoch in one line for a person; a star marks the best so far."""
-    scores = "".join(f"  test {name} {value:.3f}" for name, value in epoch.test.items())
-    speed = f"{epoch.tiles_per_s:6.0f} tiles/s, {epoch.waiting:4.1%} waiting"
-    return f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{scores}  {speed}{' *' if best else ''}"
 
 
 def _worker(given: dict[str, Any]) -> DataError | None:
@@ -366,7 +453,7 @@ def _report(loop: dict[str, Any], state: TrainState, rank: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_state(Path(folder), state, config)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-    _say(loop, epoch_line(epoch, config.epochs, best=chosen and bool(epoch.test)))
+    _say(loop, loop["title"] + epoch_line(epoch, config.epochs, best=chosen and bool(epoch.test)))
     if epoch.dead and not any(earlier.dead for earlier in state.history[:-1]):
         _say(loop, "warning: the counter gives every tile the same count; if that lasts, lower --set learning_rate")
 

@@ -5,7 +5,6 @@ A Ray job, like `cellnet tune`:
     python -m pipelines tune BANK --task classify [--trials 6] [--set train.epochs=5]...
 """
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,7 +16,6 @@ from cellnet.config.tune import Range, Settings, TuneConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.evaluation.searches import Trial, describe, sample_settings, smallest_batch
 from cellnet.places import Places
-from cellnet.store.arrow import filesystem
 from cellnet.training.plan import make_plan
 from cellnet.training.shards import SPLITS
 from pipelines import cluster
@@ -119,7 +117,6 @@ def _run(
 ) -> None:
     """Run trials on Ray Tune to their end. What they come to is in the sweep's folder."""
     config = sweep.config
-    files, root = filesystem(sweep.run.runs)
     metric, mode = sweep.steering[0], "max" if sweep.steering[1] else "min"
     epochs = int(config.train.epochs)
     scheduler = None
@@ -127,34 +124,21 @@ def _run(
         scheduler = ray.tune.schedulers.ASHAScheduler(
             time_attr="epoch", max_t=epochs, grace_period=min(config.grace, epochs), reduction_factor=config.reduction
         )
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints boxes even when told to print nothing
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray's swallows the first Ctrl-C
-    # Ray's loggers repeat what the trials keep, and that for TensorBoard may hang for ever at the end, after Ctrl-C.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     data = {split: read_tiles(sweep.shards, split, sweep.workers) for split in SPLITS}  # shared by all trials
-    tuner = ray.tune.Tuner(
+    cluster.run_trials(
         trainable(sweep, data),
-        param_space=space,
-        tune_config=ray.tune.TuneConfig(
-            metric=metric,
-            mode=mode,
-            scheduler=scheduler,
-            search_alg=_tpe(known, config.train.seed) if known is not None else None,
-            num_samples=number if known is not None else 1,
-            max_concurrent_trials=cluster.at_once(config.gpus, sweep.workers),
-            reuse_actors=sweep.workers == 1,  # a process takes seconds to start
-        ),
-        run_config=ray.tune.RunConfig(
-            name="ray",
-            storage_path=f"{root}/{sweep.run.name}",
-            storage_filesystem=files,
-            verbose=0,
-            failure_config=ray.tune.FailureConfig(max_failures=1),  # of a worker; a trial's own errors come again
-            checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own
-            callbacks=[_Teller(sweep, number, say)],
-        ),
+        space,
+        runs=sweep.run.runs,
+        folder=sweep.run.name,
+        callbacks=[_Teller(sweep, number, say)],
+        metric=metric,
+        mode=mode,
+        scheduler=scheduler,
+        search_alg=_tpe(known, config.train.seed) if known is not None else None,
+        num_samples=number if known is not None else 1,
+        max_concurrent_trials=cluster.at_once(config.gpus, sweep.workers),
+        reuse_actors=sweep.workers == 1,  # a process takes seconds to start
     )
-    tuner.fit()
 
 
 def _tpe(known: Sequence[Settings], seed: int) -> Any:

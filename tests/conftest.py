@@ -13,7 +13,7 @@ collect_ignore = ["benchmarks"]
 """They are no tests, and need more than the tests do."""
 
 
-TOGETHER = ("test_pipelines.py", "test_versions.py", "test_train.py")
+TOGETHER = ("test_pipelines.py", "test_versions.py", "test_train.py", "test_folds.py")
 """Files that share trained models, and so a process."""
 FIRST = (*TOGETHER, "test_tune.py")
 """Files of minutes: begun first, so that no process is left with them at the end."""

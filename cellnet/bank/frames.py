@@ -1,6 +1,7 @@
 """A frame as a bank knows it."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from cellnet.config.choices import Split
 from cellnet.images.file import ImageFile
 from cellnet.images.pixels import Pixels
 from cellnet.store.objects import Store
+
+FEW_GREYS: Final = 32
+"""An image of fewer grey values was exported from a small part of the camera's range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class Frame:
     darkest: int = 0
     """The smallest grey value as recorded."""
     brightest: int = 0
+    greys: int | None = None
+    """How many grey values it has, where these are fewer than `FEW_GREYS`."""
     pixel_um: float | None = None
     fingerprint: str = ""
     """The perceptual hash (cellnet/bank/duplicates.py)."""

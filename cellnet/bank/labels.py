@@ -1,5 +1,7 @@
 """Which frames of a bank can teach or score a task."""
 
+from collections.abc import Sequence
+
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.errors import DataError
@@ -29,33 +31,26 @@ def labelled_frames(bank: Bank, task: Task, lineage: str | None = None) -> list[
 
 
 def trainable_frames(bank: Bank, task: Task, lineage: str | None = None) -> list[Frame]:
-    """The labelled frames of a bank, all or those of one lineage, that can teach the task.
+    """The labelled frames of a bank, all or those of one lineage, that can teach or score the task.
 
     Raises DataError, saying what the bank lacks.
     """
     frames = labelled_frames(bank, task, lineage)
-    if task == "count":
-        splits = {frame.split for frame in frames}
-        if "train" not in splits or len(splits) < 2:
-            seen = " and ".join(sorted(map(str, splits)))
-            raise DataError(
-                f"all counted frames of {_held(bank, lineage)} are in its {seen} split, "
-                "and training needs some in train and some in another; import counted frames of another well or "
-                "plate, or give the frames groups of their own"
-            )
-        return frames
-    if len(bank.lineages) < 2:
+    if task == "classify" and len(bank.lineages) < 2:
         seen = ", ".join(bank.lineages) or "none"
         raise DataError(f"a classifier needs two lineages, {bank.store.uri} has {seen}; import another lineage")
-    for lineage in bank.lineages:
-        splits = {frame.split for frame in frames if frame.lineage == lineage}
-        if "train" not in splits or len(splits) < 2:
-            groups = len({frame.group for frame in frames if frame.lineage == lineage})
-            raise DataError(
-                f"the lineage {lineage} has {groups} group{'s' * (groups != 1)}, all in {', '.join(map(str, splits))}, "
-                "so none is left to test on; import frames of another well or plate of it"
-            )
     return frames
+
+
+def check_teaching(bank: Bank, task: Task, lineage: str | None, teaching: Sequence[Frame]) -> None:
+    """Raise DataError where the frames that are to teach leave nothing to learn from, or nothing of some lineage."""
+    every = "train by folds, which learn from all labelled frames: --set folds=5 --set holdout=auto"
+    if not teaching:
+        what = "counted frames" if task == "count" else "frames that have a lineage"
+        raise DataError(f"none of the {what} of {_held(bank, lineage)} is in its train split; {every}")
+    missing = sorted(set(bank.lineages) - {str(frame.lineage) for frame in teaching}) if task == "classify" else []
+    if missing:
+        raise DataError(f"no frame of {', '.join(missing)} in {bank.store.uri} is left to learn from; {every}")
 
 
 def _held(bank: Bank, lineage: str | None) -> str:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
+
 from cellnet.bank.duplicates import fingerprint
-from cellnet.bank.frames import Frame
+from cellnet.bank.frames import FEW_GREYS, Frame
 from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import cells_of_mask
+from cellnet.images.pixels import Pixels
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store
 
@@ -69,9 +72,16 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         bits=image_HW.dtype.itemsize * 8,
         darkest=int(image_HW.min()),
         brightest=int(image_HW.max()),
+        greys=_few_greys(image_HW),
         pixel_um=file.pixel_um or image.pixel_um,
         fingerprint=fingerprint(image_HW),
     )
+
+
+def _few_greys(image_HW: Pixels) -> int | None:
+    """How many grey values an image has, if they are few."""
+    greys = int(np.count_nonzero(np.bincount(image_HW.ravel())))
+    return greys if greys < FEW_GREYS else None
 
 
 def _text(name: str) -> str:

@@ -1,12 +1,19 @@
 """On which side of the split a group stands: drawn once, over groups, so that no frame has siblings on both sides."""
 
+import functools
 import hashlib
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
+
+DRAWS: Final = 64
+"""Orders that are tried for groups whose counts differ."""
 
 
 def assign_splits(
@@ -18,28 +25,70 @@ def assign_splits(
     has one already, else they are drawn as one. Groups are drawn in a seeded order within their stratum (the
     lineages that they hold). A stratum's first goes to train, its second to holdout, its third to test; each later
     one goes where the shares lack most, so that shares hold whenever images are added and no group ever moves.
+    Of several such orders the one is taken whose sides differ least in their mean count (rerandomisation: Morgan &
+    Rubin 2012, 10.1214/12-AOS1008).
     """
+    frames = list(frames)
     lineages: dict[str, set[str]] = defaultdict(set)
     splits: dict[str, Split] = {}
     for frame in frames:
         lineages[frame.group].add(frame.lineage or "")
         if frame.split is not None:
             splits[frame.group] = frame.split
-    taken: dict[tuple[str, ...], Counter[Split]] = defaultdict(Counter)
+    strata: dict[tuple[str, ...], _Stratum] = defaultdict(_Stratum)
     for group, split in splits.items():
-        taken[_stratum(lineages, [group])][split] += 1
-    strata: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
-    for family in _families([group for group in lineages if group not in splits], near):
-        strata[_stratum(lineages, family)].append(family)
+        strata[_stratum(lineages, [group])].splits[group] = split
     touched = _touched(splits, near)
-    shares = _shares(settings)
-    for stratum, families in strata.items():
-        for family in sorted(families, key=_drawn(settings.seed)):
-            sides = sum((touched[group] for group in family if group in touched), Counter[Split]())
-            split = max(sides, key=lambda side: (sides[side], side)) if sides else _next_split(taken[stratum], shares)
-            splits |= dict.fromkeys(family, split)
-            taken[stratum][split] += len(family)
+    for family in _families([group for group in lineages if group not in splits], near):
+        sides = sum((touched[group] for group in family if group in touched), Counter[Split]())
+        stratum = strata[_stratum(lineages, family)]
+        if sides:
+            stratum.splits |= dict.fromkeys(family, max(sides, key=lambda side: (sides[side], side)))
+        else:
+            stratum.waiting.append(family)
+    counts, shares = mean_counts(frames), _shares(settings)
+    for stratum in strata.values():
+        draws = DRAWS if len({counts.get(group) for family in stratum.waiting for group in family}) > 1 else 1
+        dealt = [stratum.dealt(shares, _drawn(settings.seed, draw)) for draw in range(draws)]
+        splits |= min(dealt, key=functools.partial(_imbalance, counts))
     return splits
+
+
+def mean_counts(frames: Iterable[Frame]) -> dict[str, float]:
+    """The mean count of a frame of each group; of groups without a count nothing."""
+    counts: dict[str, list[float]] = defaultdict(list)
+    for frame in frames:
+        if frame.count is not None:
+            counts[frame.group].append(frame.count)
+    return {group: math.fsum(known) / len(known) for group, known in counts.items()}
+
+
+@dataclass
+class _Stratum:
+    """Groups of the same lineages: those that have a side, and families that wait for one."""
+
+    splits: dict[str, Split] = field(default_factory=dict)
+    waiting: list[list[str]] = field(default_factory=list)
+
+    def dealt(self, shares: dict[Split, float], drawn: Callable[[list[str]], bytes]) -> dict[str, Split]:
+        """The sides of all groups when the waiting families get theirs in the order that is drawn."""
+        splits, taken = dict(self.splits), Counter(self.splits.values())
+        for family in sorted(self.waiting, key=drawn):
+            split = _next_split(taken, shares)
+            splits |= dict.fromkeys(family, split)
+            taken[split] += len(family)
+        return splits
+
+
+def _imbalance(counts: Mapping[str, float], splits: Mapping[str, Split]) -> float:
+    """How far the mean counts of the sides are from that of all, squared, each weighed by its groups."""
+    sides: dict[Split, list[float]] = defaultdict(list)
+    for group, split in splits.items():
+        if group in counts:
+            sides[split].append(counts[group])
+    known = [count for side in sides.values() for count in side]
+    mean = math.fsum(known) / max(len(known), 1)
+    return math.fsum((math.fsum(side) - mean * len(side)) ** 2 / len(side) for side in sides.values())
 
 
 def _stratum(lineages: dict[str, set[str]], groups: Iterable[str]) -> tuple[str, ...]:
@@ -84,5 +133,6 @@ def _next_split(taken: Counter[Split], shares: dict[Split, float]) -> Split:
     return max(shares, key=lambda split: shares[split] * total - taken[split])
 
 
-def _drawn(seed: int) -> Callable[[list[str]], bytes]:
-    return lambda family: hashlib.sha256(f"{seed}/{family[0]}".encode()).digest()
+def _drawn(seed: int, draw: int) -> Callable[[list[str]], bytes]:
+    name = f"{seed}/{draw}" if draw else f"{seed}"
+    return lambda family: hashlib.sha256(f"{name}/{family[0]}".encode()).digest()

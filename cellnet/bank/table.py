@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("bits", pa.int8()),
         ("darkest", pa.int32()),
         ("brightest", pa.int32()),
+        ("greys", pa.int32()),
         ("pixel_um", pa.float64()),
         ("fingerprint", pa.string()),
         ("twin", pa.string()),

@@ -1,6 +1,6 @@
 """What will hurt a training on the frames of a bank."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,19 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
     for frame in frames:
         groups[frame.lineage or "(not known)"].add(frame.group)
     if alone := sorted(lineage for lineage, names in groups.items() if len(names) == 1):
-        warnings.append(f"{', '.join(alone)}: one group only, so nothing of it is left to test on")
+        warnings.append(f"{', '.join(alone)}: one group only, so it is not measured on other wells")
+    for lineage, cells in _cells_by_split(frames).items():
+        if cells["test"] > cells["train"]:
+            warnings.append(
+                f"{lineage}: {cells['test']:,} cells to test on and {cells['train']:,} to learn from, since its "
+                "groups cannot be dealt more evenly; training by folds learns from all of them (--set folds=5)"
+            )
+    if few := [frame.greys for frame in frames if frame.greys is not None]:
+        values = f"{min(few)} to {max(few)}" if min(few) < max(few) else f"{few[0]}"
+        warnings.append(
+            f"{len(few)} of {len(frames)} frames have {values} grey values only and may look black; they are trained "
+            "on like others, but finer differences are lost: export the camera's whole range if you can"
+        )
     counted = sum(frame.count is not None for frame in frames)
     if 0 < counted < len(frames):
         warnings.append(f"{len(frames) - counted} of {len(frames)} frames have no count; a counter leaves them out")
@@ -42,6 +54,14 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
             names = "every lineage" if len(apart) == len(lineages) else ", ".join(apart)
             warnings.append(f"{names}: {what} that no other lineage has; a classifier may learn that, not the cells")
     return warnings
+
+
+def _cells_by_split(frames: Sequence[Frame]) -> dict[str, Counter[str]]:
+    """The cells of each lineage in each split, as far as they were counted."""
+    cells: dict[str, Counter[str]] = defaultdict(Counter)
+    for frame in frames:
+        cells[frame.lineage or "(not known)"][str(frame.split)] += round(frame.count or 0)
+    return dict(sorted(cells.items()))
 
 
 FACETS: Final[dict[str, Callable[[Frame], object]]] = {

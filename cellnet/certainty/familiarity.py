@@ -74,17 +74,24 @@ class Familiarity:
 
 
 def fit_familiarity(
-    train: Sequence[NDArray[np.float32]], test: Sequence[NDArray[np.float32]], *, false_rate: float = FALSE_RATE
+    train: Sequence[NDArray[np.float32]],
+    test: Sequence[NDArray[np.float32]],
+    *,
+    false_rate: float = FALSE_RATE,
+    apart: Sequence[NDArray[np.float64]] = (),
 ) -> Familiarity:
     """What the tiles of the training frames look like, and how far is too far by the test frames: features (N, D) each.
+
+    `apart`, in place of test frames: how far tiles of other frames were from what other networks were trained on, of
+    cross-validation (`distances_between`). Distances of this kind do not change with the scale of features.
 
     Without test frames the distances are those of every fifth of the training tiles to the others: tiles of the same
     frames, so the threshold is then too strict for other frames.
     """
     train_ND = np.concatenate(train)
     mean_D, precision_DD = _fit(train_ND)
-    if test:
-        distances = [_distances(tiles_ND, mean_D, precision_DD) for tiles_ND in test]
+    if apart or test:
+        distances = apart or [_distances(tiles_ND, mean_D, precision_DD) for tiles_ND in test]
     else:
         fold_N = np.random.default_rng(0).permutation(len(train_ND)) % FOLDS
         distance_N = np.empty(len(train_ND))
@@ -93,6 +100,14 @@ def fit_familiarity(
         distances = np.split(distance_N, np.cumsum([len(tiles_ND) for tiles_ND in train])[:-1])
     threshold = max(_threshold(distances, false_rate), 1e-6)
     return Familiarity(mean_D=mean_D, precision_DD=precision_DD, threshold=threshold)
+
+
+def distances_between(
+    train: Sequence[NDArray[np.float32]], test: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float64]]:
+    """How far the tiles of each test frame are from those of the training frames: features (N, D) each."""
+    mean_D, precision_DD = _fit(np.concatenate(train))
+    return [_distances(tiles_ND, mean_D, precision_DD) for tiles_ND in test]
 
 
 def _threshold(distances: Sequence[NDArray[np.float64]], false_rate: float) -> float:

@@ -3,13 +3,16 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellnet.cli.options import BANK, JSON, PUBLISHES, READS_REGISTRY, REF, places_of
 from cellnet.cli.parsing import Option, command, one_of
 from cellnet.cli.printing import print_table, say
 from cellnet.errors import plain
 from cellnet.tasks import TASKS
+
+if TYPE_CHECKING:
+    from cellnet.registry.records import Card
 
 
 def add_to(commands: Any) -> None:
@@ -21,9 +24,10 @@ def add_to(commands: Any) -> None:
         BANK,
         Option(
             "--split",
-            type=one_of("train", "test", "holdout", "all"),
-            metavar="{train,test,holdout,all}",
-            default="holdout",
+            type=one_of("train", "test", "holdout", "all", "folds"),
+            metavar="{train,test,holdout,all,folds}",
+            help="of the bank (holdout); folds are answers that a version keeps, of networks that had not learned from "
+            "the frames, and what is taken of a version that learned from the holdout",
         ),
         JSON.but(help="the scores as one JSON object"),
         Option("--report", type=Path, metavar="DIR", help="also write DIR/report.html and DIR/scores.json"),
@@ -64,6 +68,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
+    from cellnet.evaluation.evaluations import gaps
     from pipelines.evaluate import evaluate
 
     evaluation = evaluate(
@@ -78,12 +83,23 @@ def evaluate(arguments: argparse.Namespace) -> None:
         say(f"report: {write_report(arguments.report, evaluation)}")
     if not scores["same_bank"]:
         say(f"note: {scores['model']} was trained on another state of the bank; its splits may differ")
-    if arguments.split in ("train", "all") or (arguments.split == "test" and scores["protocol"] == "paper"):
+    for gap in gaps(scores):
+        say(f"note: {gap}")
+    if _flatters(scores, evaluation.card):
         say("note: these frames include those that the model was trained on; the scores flatter it")
     if arguments.json:
         print(json.dumps(scores))
         return
     print_scores(scores)
+
+
+def _flatters(scores: dict[str, Any], card: "Card | None") -> bool:
+    """Whether the model learned from some of the frames that it is scored on."""
+    split, validated = scores["split"], bool(card and card.cross_validation)
+    if split == "test":
+        return validated or scores["protocol"] == "paper"
+    used = bool(card and card.config.holdout == "use") and scores["same_bank"]
+    return split in ("train", "all") or (split == "holdout" and used)
 
 
 def print_scores(scores: dict[str, Any]) -> None:

@@ -166,14 +166,15 @@ def _row(listed: "Listed") -> dict[str, Any]:
     if listed.version is None:
         return row | {"task": None, "test": f"NOT USABLE: {listed.problem}"}
     card = listed.version.card
-    scores = scores_line(card.scores.get("test", {})) or "-"
+    scores = scores_line(card.scores.get("test") or card.scores.get("folds", {})) or "-"
     return row | {
         "task": card.task,
         "network": card.config.model.architecture,
         "activation": card.config.model.activation,
         "kernel": card.preprocess.kernel,
         "created": card.created,
-        "test": scores + (" (leaks)" if card.config.protocol == "paper" else ""),
+        "test": scores
+        + (" (leaks)" if card.config.protocol == "paper" else " (folds)" if "folds" in card.scores else ""),
     }
 
 

@@ -55,11 +55,16 @@ def train(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         say=say,
     )
-    scores = version.card.scores["test"]
+    test, folds = version.card.scores.get("test", {}), version.card.scores.get("folds")
     if arguments.json:
-        print(json.dumps({"model": version.ref, "test": scores}))
+        print(json.dumps({"model": version.ref, "test": test} | ({"folds": folds} if folds else {})))
         return
-    say("test: " + (scores_line(scores) or "no test split"))
+    if folds:
+        say(f"{version.card.cross_validation}: {scores_line(folds)}")
+    else:
+        say("test: " + (scores_line(test) or "no test split"))
+    for gap in version.card.cross_validation.gaps() if version.card.cross_validation else ():
+        say(f"note: {gap}")
     if config.protocol == "paper":
         say(
             "note: under protocol=paper variants of one frame are on all sides, so these scores leak; "

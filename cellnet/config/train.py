@@ -1,5 +1,6 @@
 """One training: what can be chosen, with its default and its meaning; stored with every model."""
 
+import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -87,8 +88,21 @@ class TrainConfig(Frozen):
     """How tiles come into splits. `grouped`: with their group, before they are cut. `paper`: drawn at random from all
     16 variants of every frame, and the kernel on every second lineage. Such scores leak; they are there to be compared.
     The bank's holdout takes no part, so that it can say what the network is worth."""
+    folds: Annotated[int, Field(ge=0, le=100, strict=True)] | Literal["auto"] = Field(
+        default="auto", exclude_if=operator.not_
+    )
+    """Networks of a cross-validation, each scored on the frames that it did not learn from; one that learned from all
+    of them is published. 0: one network, which learns from the train split, and the epoch that is best on the test
+    split is published. `auto`: 5 where a lineage has fewer than 20 groups, else 0."""
+    holdout: Literal["auto", "keep", "use"] = Field(default="auto", exclude_if="keep".__eq__)
+    """Whether the bank's holdout takes no part (`keep`), or is dealt into the folds like other frames (`use`). `auto`:
+    `use` with folds, else `keep`."""
+    refit: Annotated[bool, Field(strict=True)] = Field(default=False, exclude_if=operator.not_)
+    """Without folds: train again on the train and the test split together at the end, for as many epochs as the best
+    one had, and publish that. With folds the network that is published has learned from all frames in any case."""
     epochs: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
-    """Passes over the training tiles. `auto`: as many as show the network about 200,000 tiles, from 30 to 200."""
+    """Passes over the training tiles. `auto`: as many as show the network about 200,000 tiles, from 30 to 200; by
+    folds so many of them that all networks together see about as many tiles as two trainings would."""
     batch_size: int = Field(default=16, ge=2)
     """Tiles a step, all workers together."""
     learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
@@ -100,7 +114,8 @@ class TrainConfig(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**32)
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better score on the test split. None, since the one-cycle schedule
-    brings its best epochs at its end, which a training that stops early never sees."""
+    brings its best epochs at its end, which a training that stops early never sees. With folds no epoch is
+    chosen, and none is left out."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """What the network computes in, while training; weights are float32. `auto`: bf16 on GPUs and
     CPUs (AVX512-BF16) that compute in it, else f32."""
@@ -115,4 +130,10 @@ class TrainConfig(Frozen):
             raise ValueError("the architecture density only counts; to classify, take another, for example residual")
         if self.task == "classify" and self.lineage is not None:
             raise ValueError(f"a classifier tells lineages apart; {self.lineage} alone can be counted (--task count)")
+        if self.folds == 1:
+            raise ValueError("folds=1 would hold all frames back; take two or more, or folds=0 for the bank's splits")
+        if self.folds == 0 and self.holdout == "use":
+            raise ValueError("holdout=use deals the holdout into folds, and folds=0 makes none; leave one of them out")
+        if self.protocol == "paper" and (self.folds not in ("auto", 0) or self.holdout == "use" or self.refit):
+            raise ValueError("protocol=paper draws its own splits; leave folds, holdout and refit out")
         return self

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cellnet.config.loading import Frozen, load_checked, place_at
 from cellnet.config.train import TrainConfig
@@ -32,6 +32,7 @@ IN_THE_SHARDS: Final = ("tile", "protocol", "augment.shares", "augment.shifts", 
 NOT_SEARCHED: Final = {
     **dict.fromkeys(IN_THE_SHARDS, "is in the shards, which all trials share; give it as train.KEY"),
     **dict.fromkeys(("task", "lineage", "epochs", "patience"), "is the same for all trials; give it as train.KEY"),
+    **dict.fromkeys(("folds", "holdout", "refit"), "has no part in a search, which the test split steers"),
     "seed": "is not a choice; the finalists are trained with several (seeds=3)",
 }
 
@@ -75,6 +76,16 @@ class TuneConfig(Frozen):
             values = values | {"space": dict(_flattened(values["space"]))}
         return values
 
+    @field_validator("train", mode="after")
+    @classmethod
+    def _without_folds(cls, train: TrainConfig) -> TrainConfig:
+        """A search is steered by the test split, and scored on the holdout."""
+        if train.folds not in ("auto", 0) or train.holdout == "use" or train.refit:
+            raise ValueError(
+                "a search is steered by the test split; leave train.folds, train.holdout and train.refit out"
+            )
+        return train.model_copy(update={"folds": 0, "holdout": "keep"})
+
     @model_validator(mode="after")
     def _steered_by_unseen_frames(self) -> Self:
         if self.train.protocol != "grouped":
@@ -106,7 +117,7 @@ def with_settings(config: TrainConfig, settings: Settings) -> TrainConfig:
     >>> with_settings(TrainConfig(task="count"), {"model.activation": "tanh"}).model.activation
     'tanh'
     """
-    values = config.model_dump()
+    values = {name: getattr(config, name) for name in type(config).model_fields} | config.model_dump()
     for key, value in settings.items():
         place_at(values, key.split("."), value)
     return load_checked(TrainConfig, values, where="")

@@ -43,7 +43,7 @@ def compare(challenger: Evaluation, champion: Evaluation, *, number: int, agains
         lineage=challenger.scores.get("lineage"),
         bank="" if challenger.card is None else challenger.card.bank,
         bank_digest=challenger.bank_digest,
-        split=challenger.scores["split"],
+        split=challenger.scores["split"] if challenger.scores["split"] == champion.scores["split"] else "holdout",
         unit=unit,
         score=TASKS[task].main,
         n=len(difference_N),

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.evaluation.metrics import Rows
-from cellnet.registry.records import Card
+from cellnet.registry.records import Card, CrossValidation
 from cellnet.tasks import Task
 
 WORST: Final = 8
@@ -54,8 +54,16 @@ def title(scores: dict[str, Any]) -> str:
     >>> title({"model": "regressor-A549@1", "split": "holdout", "lineage": "A549"})
     'regressor-A549@1 on the A549 frames of the holdout split'
     """
+    if scores.get("cross_validation"):
+        frames = f" on frames of {scores['lineage']}" if scores.get("lineage") else ""
+        return f"{scores['model']}{frames}, {CrossValidation(**scores['cross_validation'])}"
     frames = f"the {scores['lineage']} frames of " if scores.get("lineage") else ""
     return f"{scores['model']} on {frames}the {scores['split']} split"
+
+
+def gaps(scores: dict[str, Any]) -> list[str]:
+    """What the scores of a cross-validation do not say, a sentence each."""
+    return list(CrossValidation(**scores["cross_validation"]).gaps()) if scores.get("cross_validation") else []
 
 
 def worst_rows(task: Task, rows: Rows) -> list[int]:

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame, read_pixels
@@ -15,11 +16,13 @@ from cellnet.images.pixels import normalise
 from cellnet.networks.saliency import grad_cam
 from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
-from cellnet.registry.records import Card
+from cellnet.registry.kept import KeptAnswer
+from cellnet.registry.records import Card, CrossValidation
 from cellnet.store.objects import Store
 from cellnet.training.tiles import count_inside
 
-EvaluateSplit = Literal["train", "test", "holdout", "all"]
+EvaluateSplit = Literal["train", "test", "holdout", "all", "folds"]
+"""`folds`: frames that the version learned from, by the answers of networks that had not, which it keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,7 @@ def evaluation_of(
         "of_frames": of_frames or len(scored) + len(left_out),
         "same_bank": card.bank_digest == bank.digest,
         "protocol": card.config.protocol,
+        "cross_validation": _cross_validated(card, scored).model_dump() if split == "folds" else None,
         "left_out": [frame.line for frame in left_out],
         "calibration": card.calibration.model_dump() if card.calibration else None,
         "tile": score(card.task, tiles, card.classes),
@@ -95,6 +99,13 @@ def evaluation_of(
     )
 
 
+def _cross_validated(card: Card, scored: list[ScoredFrame]) -> CrossValidation:
+    """The card's cross-validation, of these frames alone."""
+    assert card.cross_validation is not None, "whoever keeps answers has one"
+    taken_over = {"frames": len(scored), "groups": len({frame.frame.group for frame in scored})}
+    return card.cross_validation.model_copy(update=taken_over)
+
+
 def score_frame(predictor: Predictor, frame: Frame, store: Store, *, with_features: bool) -> ScoredFrame:
     """Ask a model about a frame of a bank. Raises DataError or NotFoundError for one that cannot be used."""
     image_HW = read_pixels(store, frame)
@@ -107,6 +118,30 @@ def score_frame(predictor: Predictor, frame: Frame, store: Store, *, with_featur
         interval=predictor.interval(outputs),
         tile_counts=[count_inside(frame, box, size, outputs.factor) for box in boxes],
     )
+
+
+def kept_answer(scored: ScoredFrame, card: Card, *, fold: int, distance_N: NDArray[np.float64] | None) -> KeptAnswer:
+    """What a version keeps of the outputs, before calibration, of a network that had not learned from the frame."""
+    classifies = card.task == "classify"
+    label = card.classes.index(str(scored.frame.lineage)) if classifies else 0
+    return KeptAnswer(
+        frame=scored.frame.frame,
+        fold=fold,
+        boxes=scored.outputs.boxes,
+        truth_N=np.array([label] * len(scored.tile_counts) if classifies else scored.tile_counts, np.float64),
+        tile_outputs=scored.outputs.tile_outputs,
+        distance_N=distance_N,
+    )
+
+
+def scored_by(answer: KeptAnswer, frame: Frame, predictor: Predictor) -> ScoredFrame:
+    """The frame with the answer that was kept of it, calibrated as the model's own answers are."""
+    raw = FrameOutputs(magnification="assumed", boxes=answer.boxes, tile_outputs=answer.tile_outputs, factor=1.0)
+    outputs = predictor.calibrated(raw)
+    if predictor.familiarity and answer.distance_N is not None:
+        outputs = replace(outputs, strangeness_N=answer.distance_N / predictor.familiarity.threshold)
+    counts = answer.truth_N if predictor.task == "count" else np.full(len(answer.boxes), np.nan)
+    return ScoredFrame(frame=frame, outputs=outputs, interval=predictor.interval(outputs), tile_counts=counts.tolist())
 
 
 def _of_tiles(scored: list[ScoredFrame], card: Card) -> Rows:

@@ -13,7 +13,7 @@ def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> 
     parts = {
         "How well": [
             *scored(version.card),
-            f"a report on frames that chose nothing: `cellnet evaluate {version.ref} {version.card.bank}`",
+            f"{_report_on(version.card)}: `cellnet evaluate {version.ref} {version.card.bank}`",
         ],
         "How sure": _sureness(version.card),
         "What it takes": _input(version.card),
@@ -45,12 +45,22 @@ def _purpose(card: Card) -> str:
     return "Counts the cells in a frame."
 
 
+def _report_on(card: Card) -> str:
+    return "the same at length" if card.config.holdout == "use" else "a report on frames that chose nothing"
+
+
 def scored(card: Card) -> Iterator[str]:
     """What its scores were, split by split, and what to think of them."""
     for split, scores in card.scores.items():
         if figures := ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float)):
-            yield f"{split} split, per tile: {figures}"
-    if card.config.protocol == "paper":
+            over = str(card.cross_validation) if split == "folds" else f"{split} split"
+            yield f"{over}, per tile: {figures}"
+    if card.cross_validation and card.scores.get("folds"):
+        yield "each frame was answered by a network that had not learned from its group; this one learned from all"
+        yield from card.cross_validation.gaps()
+    elif card.cross_validation:
+        yield f"the test score is {card.cross_validation}; the test split chose between epochs"
+    elif card.config.protocol == "paper":
         yield "trained under protocol=paper: these scores leak, since parts of the same frames were trained on"
     elif not card.scores.get("test"):
         yield "the bank had no test split: the last epoch was taken, and nothing was scored"
@@ -63,6 +73,8 @@ def _sureness(card: Card) -> Iterator[str]:
         yield "not calibrated; `cellnet calibrate` publishes a version that is"
     else:
         yield from card.calibration.lines(card.task)
+        if card.cross_validation:
+            yield "these frames were answered by networks that had not learned from them"
 
 
 def _input(card: Card) -> Iterator[str]:

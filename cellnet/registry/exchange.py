@@ -11,7 +11,8 @@ from typing import Final
 from cellnet.errors import ConfigError, IntegrityError
 from cellnet.registry.blobs import is_of
 from cellnet.registry.description import model_card
-from cellnet.registry.records import RECORD_BYTES, ModelVersion, Origin
+from cellnet.registry.kept import answers_from_parquet
+from cellnet.registry.records import ANSWERS, RECORD_BYTES, Card, ModelVersion, Origin
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import check_onnx, check_safetensors
 
@@ -55,7 +56,7 @@ def _brought_in(
     registry: Registry, version: ModelVersion, files: dict[str, bytes], origin: Origin, name: str | None
 ) -> ModelVersion:
     for role, data in files.items():
-        check_content(role, data, version.ref)
+        check_content(role, data, version.card, version.ref)
     model = name or version.name
     newest = next(registry.versions(model, newest=1), None)
     if newest and newest.version and newest.version.origin == origin:
@@ -105,9 +106,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
 
 
-def check_content(role: str, data: bytes, ref: str) -> None:
+def check_content(role: str, data: bytes, card: Card, ref: str) -> None:
     """Raise IntegrityError where a blob is not of the kind that its role says."""
     if role.endswith(".safetensors"):
         check_safetensors(data, f"{role} of {ref}")
     if role.endswith(".onnx"):
         check_onnx(data, f"{role} of {ref}")
+    if role == ANSWERS:
+        answers_from_parquet(data, card, ref)

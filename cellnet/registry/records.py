@@ -1,9 +1,10 @@
 """What a registry writes down: versions, their cards, and the moves of aliases."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cellnet.certainty.calibration import Calibration
 from cellnet.config.loading import Frozen, Stored, is_none
@@ -17,6 +18,8 @@ RECORD_BYTES: Final = 64 * 2**20
 """Of a version or a move; more is not read."""
 ONNX: Final = "model.onnx"
 REPORT: Final = "report.html"
+ANSWERS: Final = "out-of-fold.parquet"
+"""Of a version that learned from the frames that it was scored on: cellnet.registry.kept."""
 
 
 class OnnxCheck(Frozen):
@@ -28,6 +31,40 @@ class OnnxCheck(Frozen):
     """Tiles compared."""
     max_difference: float
     """Largest difference of a probability, or of a count as a share of it (of 1 where it is below)."""
+
+
+class CrossValidation(Frozen):
+    """How a version was scored that learned from all of these frames: by networks that had not learned from them."""
+
+    folds: Annotated[int, Field(ge=1)]
+    """Networks, each of which answered the groups that were held back from it. 1: the network that was trained on the
+    train split, and answered the test split, before this one learned from both."""
+    frames: int
+    """That were answered."""
+    groups: int
+    """Of these frames."""
+    one_group: tuple[str, ...] = ()
+    """Lineages of one group, whose frames were held back one by one: not measured on other wells."""
+    unmeasured: tuple[str, ...] = ()
+    """Lineages that no network answered, since one frame, or copies of one, is all there is of them."""
+
+    def __str__(self) -> str:
+        """In words, to follow a score.
+
+        >>> str(CrossValidation(folds=5, frames=16, groups=15)), str(CrossValidation(folds=1, frames=4, groups=1))
+        ('cross-validated over 5 folds of 15 groups', 'of 1 test group, before it learned from that too')
+        """
+        groups = f"{self.groups} {'test ' * (self.folds == 1)}group{'s' * (self.groups != 1)}"
+        if self.folds == 1:
+            return f"of {groups}, before it learned from {'that' if self.groups == 1 else 'these'} too"
+        return f"cross-validated over {self.folds} folds of {groups}"
+
+    def gaps(self) -> Iterator[str]:
+        """What the scores do not say."""
+        if self.one_group:
+            yield f"{', '.join(self.one_group)}: one group only, so not measured on other wells"
+        if self.unmeasured:
+            yield f"{', '.join(self.unmeasured)}: one frame only, so not measured"
 
 
 class Card(Frozen):
@@ -43,7 +80,7 @@ class Card(Frozen):
     bank: str
     bank_digest: str
     scores: dict[str, dict[str, Any]]
-    """By split; `test` chose this model, `holdout` is its report."""
+    """By split; `test` chose this model, `holdout` is its report; `folds` is of cross-validation."""
     history: list[dict[str, Any]]
     """One row an epoch: loss and test scores."""
     code_version: str
@@ -60,6 +97,14 @@ class Card(Frozen):
     """The version that this one was made from, `name@number`, if one was."""
     sweep: str | None = None
     """Place of the search that chose this model, if one did."""
+    cross_validation: CrossValidation | None = Field(default=None, exclude_if=is_none)
+    """Of a version that learned from the frames that it was scored on."""
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _by_the_splits(cls, config: Any) -> Any:
+        """Versions of before there were folds were trained without, and settings that say so are not stored."""
+        return {"folds": 0, "holdout": "keep"} | config if isinstance(config, dict) else config
 
 
 class Blob(Frozen):

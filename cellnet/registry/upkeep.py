@@ -93,7 +93,7 @@ def gc(
 def _problem(registry: Registry, version: ModelVersion) -> str | None:
     try:
         for role in version.blobs:
-            check_content(role, fetch_blob(registry.store, version, role), version.ref)
+            check_content(role, fetch_blob(registry.store, version, role), version.card, version.ref)
     except UnavailableError:
         raise
     except RegistryError as error:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellnet.certainty.calibration import LEVEL
 from cellnet.errors import ConfigError
-from cellnet.evaluation.evaluations import Evaluation, title, worst_rows
+from cellnet.evaluation.evaluations import Evaluation, gaps, title, worst_rows
 from cellnet.evaluation.metrics import Scores, reliability, roc, shown, units
 from cellnet.reports.pages import Headline, Plot, data_uri, page, plot
 from cellnet.reports.plots import (
@@ -138,7 +138,7 @@ def _span(interval: list[float]) -> str:
 def _warning(scores: dict[str, Any]) -> str:
     """Why the figures may not be trusted, if there is a reason."""
     reasons = []
-    if scores["split"] not in ("holdout", "test"):
+    if scores["split"] not in ("holdout", "test", "folds"):
         reasons.append("These frames include the training frames: it flatters.")
     if not scores["same_bank"]:
         reasons.append("The model was trained on another state of the bank, whose splits may differ.")
@@ -150,6 +150,11 @@ def _notes(scores: dict[str, Any]) -> str:
     notes = ["Spans are 95 % bootstrap intervals over groups; of few groups they say little."]
     if scores["split"] == "test":
         notes.append("The test split chose the epoch and calibrated the model, so it flatters a little.")
+    if scores.get("cross_validation"):
+        notes.append(
+            "Each frame was answered by a network that had not learned from it; pictures are of the published one."
+        )
+        notes += [f"{gap}." for gap in gaps(scores)]
     if scores.get("of_frames", 0) > (seen := scores["frame"]["n"] + len(scores["left_out"])):
         notes.append(f"These are {seen} of the split’s {scores['of_frames']:,} frames, drawn at random.")
     calibration = scores.get("calibration")

@@ -8,13 +8,14 @@ from typing import Final
 import numpy as np
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.folds import FOLDS, Folds, deal_folds, few_groups
 from cellnet.bank.frames import Frame
-from cellnet.bank.labels import trainable_frames
+from cellnet.bank.labels import check_teaching, trainable_frames
 from cellnet.config.bank import Intensity
 from cellnet.config.choices import NETWORK_PX, PAPER_SHARES, Protocol, Split
 from cellnet.config.train import Augment, Preprocess, TrainConfig
 from cellnet.config.tune import Settings, with_settings
-from cellnet.errors import DataError
+from cellnet.errors import ConfigError, DataError
 from cellnet.networks.architectures import resolve
 from cellnet.tasks import TASKS, Task
 from cellnet.training.protocols import Paper
@@ -62,6 +63,15 @@ class Plan:
     """Frames too small for a tile, or of a magnification too far off."""
     paper: Paper | None = None
     """Of protocol=paper."""
+    folds: Folds | None = None
+    """Which of these frames each network learns from; None where the bank's splits say it."""
+    shards_of: str = ""
+    """Which frames the shards are made of, where that is not what the bank's train and test split say."""
+
+    @property
+    def frames(self) -> set[str]:
+        """The names of all frames that it learns from or chooses by."""
+        return {name for planned in self.splits.values() for name in planned.frames}
 
     def with_settings(self, settings: Settings) -> "Plan":
         """The plan of a trial on the same tiles: with other values of settings that no tile depends on.
@@ -77,11 +87,13 @@ class Plan:
 def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     """The plan of a configuration for a bank as it is. Raises DataError for a bank that cannot train it."""
     labelled = trainable_frames(bank, config.task, config.lineage)
-    training = [frame for frame in labelled if frame.split == "train"]
+    config = decide_folds(config, labelled)
+    taking = [frame for frame in labelled if config.holdout == "use" or frame.split != "holdout"]
+    training = taking if config.folds else [frame for frame in labelled if frame.split == "train"]
+    check_teaching(bank, config.task, config.lineage, training)
     preprocess = preprocess_for(config, training, bank.settings.intensity)
     grids = {frame.frame: tiles_n(frame, preprocess) for frame in labelled}
-    usable = [frame for frame in labelled if grids[frame.frame]]
-    training_grids = [grids[frame.frame] for frame in usable if frame.split == "train"]
+    training_grids = [grids[frame.frame] for frame in training if grids[frame.frame]]
     if not training_grids:
         width, height = preprocess.tile_px[::-1]
         raise DataError(
@@ -91,9 +103,12 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     frame_tiles = float(np.median(training_grids))
     augment = decide_augment(config.augment, task=config.task, tiles=sum(training_grids), protocol=config.protocol)
     paper = _paper(bank, config)
-    splits = _splits(usable, grids, augment, paper)
+    taken = [frame for frame in taking if grids[frame.frame]]
+    folds = _folds(bank, config, taken)
+    splits = _splits(taken, grids, augment, paper=paper, folds=folds)
     model = resolve(config.model, config.task, frame_tiles=frame_tiles)
-    config = decide_epochs(config.model_copy(update={"augment": augment, "model": model}), tiles=splits["train"].rows)
+    config = config.model_copy(update={"augment": augment, "model": model})
+    config = decide_epochs(config, tiles=splits["train"].rows, folds=folds.number if folds else 0)
     return Plan(
         config=config,
         preprocess=preprocess,
@@ -104,8 +119,44 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
             int(np.median([frame.width for frame in training])),
         ),
         frame_tiles=frame_tiles,
-        left_out=len(labelled) - len(usable),
+        left_out=sum(not grid for grid in grids.values()),
         paper=paper,
+        folds=folds,
+        shards_of=f"folds, holdout={config.holdout}" if folds else "",
+    )
+
+
+def decide_folds(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
+    """The configuration with its folds, and what they do with the holdout, decided for a bank's labelled frames.
+
+    A bank of which no frame can be held back, one of each lineage, is trained today's way.
+    """
+    folds = config.folds
+    if folds == "auto":
+        small = config.protocol == "grouped" and few_groups(labelled)
+        folds = FOLDS if small and deal_folds(labelled, FOLDS, seed=config.seed).number else 0
+    if config.holdout == "use" and not folds:
+        raise ConfigError(
+            "holdout=use deals the holdout into folds, and this bank is trained without; add --set folds=5"
+        )
+    holdout = ("use" if folds else "keep") if config.holdout == "auto" else config.holdout
+    patience = None if folds else config.patience
+    return config.model_copy(update={"folds": folds, "holdout": holdout, "patience": patience})
+
+
+def refit_plan(plan: Plan, frames: Sequence[Frame], *, epochs: int) -> Plan:
+    """The plan of the training at the end: so many epochs on all frames of a plan, which are among the bank's."""
+    variants = plan.splits["train"].variants
+    taken = [frame for frame in frames if frame.frame in plan.frames]
+    rows = sum(variants.number(tiles_n(frame, plan.preprocess)) for frame in taken)
+    everything = PlannedSplit(frames=tuple(frame.frame for frame in taken), variants=variants, rows=rows)
+    nothing = PlannedSplit(frames=(), variants=Variants(), rows=0)
+    return replace(
+        plan,
+        config=plan.config.model_copy(update={"epochs": epochs, "patience": None}),
+        splits={"train": everything, "test": nothing},
+        folds=None,
+        shards_of="refit",
     )
 
 
@@ -150,15 +201,21 @@ def decide_augment(augment: Augment, *, task: Task, tiles: int, protocol: Protoc
     return augment.model_copy(update={"shares": shares, "shifts": shifts})
 
 
-def decide_epochs(config: TrainConfig, *, tiles: int) -> TrainConfig:
-    """The configuration with its `auto` epochs decided, for so many training tiles.
+def decide_epochs(config: TrainConfig, *, tiles: int, folds: int = 0) -> TrainConfig:
+    """The configuration with its `auto` epochs decided, for so many training tiles, of all `folds` together.
+
+    A network of n folds sees (n - 1)/n of the tiles in each epoch, and the last one all of them: n times the tiles,
+    which are to be two trainings.
 
     >>> decide_epochs(TrainConfig(task="count"), tiles=2000).epochs
     100
+    >>> decide_epochs(TrainConfig(task="count"), tiles=2000, folds=5).epochs
+    40
     """
     if config.epochs != "auto":
         return config
-    return config.model_copy(update={"epochs": min(200, max(30, round(200_000 / tiles)))})
+    epochs = min(200, max(30, round(200_000 / tiles)))
+    return config.model_copy(update={"epochs": max(1, round(2 * epochs / folds)) if folds else epochs})
 
 
 def _paper(bank: Bank, config: TrainConfig) -> Paper | None:
@@ -174,10 +231,23 @@ def _paper(bank: Bank, config: TrainConfig) -> Paper | None:
     )
 
 
+def _folds(bank: Bank, config: TrainConfig, frames: Sequence[Frame]) -> Folds | None:
+    """The folds that the configuration asks for."""
+    if not config.folds:
+        return None
+    folds = deal_folds(frames, int(config.folds), seed=config.seed)
+    if not folds.number:
+        raise DataError(
+            f"no frame of {bank.store.uri} can be held back: it has one of each lineage; import more, or leave "
+            "folds out"
+        )
+    return folds
+
+
 def _splits(
-    frames: Sequence[Frame], grids: dict[str, int], augment: Augment, paper: Paper | None
+    frames: Sequence[Frame], grids: dict[str, int], augment: Augment, *, paper: Paper | None, folds: Folds | None
 ) -> dict[Split, PlannedSplit]:
-    """The splits of frames that are cut into so many tiles each."""
+    """The splits of frames that are cut into so many tiles each; by folds every frame is in both."""
     assert augment.shares != "auto" and augment.shifts != "auto", "decided before"
     augmented = Variants(
         shares=augment.shares,
@@ -189,7 +259,7 @@ def _splits(
         variants = dict.fromkeys(("train", "test", "holdout"), augmented)
     planned = {}
     for split, wanted in variants.items():
-        names = tuple(frame.frame for frame in frames if (frame.split != "holdout" if paper else frame.split == split))
+        names = tuple(frame.frame for frame in frames if paper or folds or frame.split == split)
         tiles = {name: wanted.number(grids[name]) for name in names}
         rows = sum(
             sum(side == split for side in itertools.islice(paper.splits_of(name), number)) if paper else number

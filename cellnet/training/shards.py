@@ -74,6 +74,8 @@ class Shards(Frozen):
         tile = "×".join(str(side) for side in reversed(plan.preprocess.tile_px))
         made = "made" if self.fresh else "found"
         test = f"{self.rows['test']} test tiles" if self.rows["test"] else "no test split, so the last epoch is taken"
+        if plan.folds:
+            test = f"{plan.folds.number} folds of {plan.folds.groups} groups"
         out = f"; {plan.left_out} frames too small or of another magnification are left out" if plan.left_out else ""
         return f"shards {made}: {self.rows['train']} training tiles of {tile} px{alone}, {test}{out}"
 
@@ -94,6 +96,7 @@ def key_of(plan: Plan, bank_digest: str) -> str:
         "seed": config.seed,
         "protocol": (config.protocol, config.kernel if paper else None),
         **({"lineage": config.lineage} if config.lineage else {}),
+        **({"frames": plan.shards_of} if plan.shards_of else {}),
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 

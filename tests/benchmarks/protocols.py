@@ -107,6 +107,7 @@ def trained(places: Places, chosen: Set, protocol: Protocol, kernel: Kernel) -> 
     except NotFoundError:
         config = TrainConfig(
             task=chosen.task,
+            folds=0,
             augment=AUGMENT,
             epochs=chosen.epochs,
             protocol=protocol,

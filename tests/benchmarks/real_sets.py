@@ -85,7 +85,9 @@ def trained(places: Places, name: str, task: Task) -> str:
     try:
         return places.open_registry().resolve(f"{name}@1").ref
     except NotFoundError:
-        return train(places, TrainConfig(task=task), name=name, say=lambda line: print(line, file=sys.stderr)).ref
+        return train(
+            places, TrainConfig(task=task, folds=0), name=name, say=lambda line: print(line, file=sys.stderr)
+        ).ref
 
 
 def table_row(name: str, evaluation: Evaluation) -> str:

@@ -104,7 +104,7 @@ def start_ray(**options: Any) -> None:
 def config_of(tile: Literal["auto", "frame"], seed: int = 0) -> TrainConfig:
     """The paper's 16 variants of every tile, all stored."""
     augment = Augment(shares=PAPER_SHARES, shifts=0, orientation="stored")
-    return TrainConfig(task="classify", tile=tile, augment=augment, seed=seed)
+    return TrainConfig(task="classify", folds=0, tile=tile, augment=augment, seed=seed)
 
 
 # Frames

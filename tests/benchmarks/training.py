@@ -55,7 +55,7 @@ EPOCHS: Final = 3
 SEEDS: Final = 3
 LONGER: Final = 10
 """Epochs of the trainings whose scores are compared."""
-CONFIG: Final = TrainConfig(task="count", epochs=EPOCHS, augment=Augment(shares=(1.0,), shifts=3))
+CONFIG: Final = TrainConfig(task="count", folds=0, epochs=EPOCHS, augment=Augment(shares=(1.0,), shifts=3))
 
 
 class Seen(NamedTuple):
@@ -161,7 +161,7 @@ def middle(side: list[Seen], what: str) -> float:
 def train(folder: Path, bank: Bank, *, workers: int, sets: Sequence[str] = (f"epochs={EPOCHS}",)) -> Seen:
     """Run `cellnet train` with all threads shared out, and see how it went."""
     registry = folder / f"registry-{secrets.token_hex(4)}"
-    sets = [*sets, "augment.shares=[1.0]", "augment.shifts=3", f"threads={max(1, CPUS // workers)}"]
+    sets = [*sets, "folds=0", "augment.shares=[1.0]", "augment.shifts=3", f"threads={max(1, CPUS // workers)}"]
     words = [sys.executable, "-m", "cellnet", "train", bank.store.uri, "--task", "count"]
     words += [
         "--registry",

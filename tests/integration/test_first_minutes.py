@@ -19,7 +19,8 @@ README = Path(__file__).parents[2] / "README.md"
 MANUAL = README.parent / "cellnet" / "README.md"
 LINEAGES = ("THP1", "3T3")
 QUICK = shlex.split(
-    "--set epochs=2 --set model.width=4 --set model.depth=2 --set augment.shifts=0 --set augment.shares=[1.0]"
+    "--set folds=0 --set epochs=2 --set model.width=4 --set model.depth=2 --set augment.shifts=0 "
+    "--set augment.shares=[1.0]"
 )
 """After every training of the page, which takes minutes otherwise."""
 

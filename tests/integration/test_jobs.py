@@ -28,7 +28,15 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 """A second cluster beside the tests' own."""
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = ("epochs=12", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
+SETTINGS = (
+    "folds=0",
+    "epochs=12",
+    "threads=1",
+    "model.width=4",
+    "model.depth=2",
+    "augment.shifts=0",
+    "augment.shares=[1.0]",
+)
 QUICK = {"RAY_health_check_period_ms": "500", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 """A machine that is gone is missed after seconds, not minutes."""
 

@@ -57,7 +57,7 @@ def shards_for(bank: Path, wanted: TrainConfig) -> Shards:
 def test_shards_hold_the_tiles_that_the_library_makes(sample_bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cellnet.training.shards, "FRAMES_A_FILE", 3)
     bank = Bank.open(sample_bank)
-    wanted = TrainConfig(task="classify", augment=Augment(shares=(1.0, 0.25), shifts=0, orientation="stored"))
+    wanted = TrainConfig(task="classify", folds=0, augment=Augment(shares=(1.0, 0.25), shifts=0, orientation="stored"))
     plan = make_plan(bank, wanted)
     shards = make_shards(bank, plan)
     files = sorted((sample_bank / shards.folder / "train").glob("*.parquet"))
@@ -97,7 +97,9 @@ def rows_of(bank: Path, shards: Shards) -> Iterator[str]:
 def test_shards_are_the_same_rows_on_any_number_of_workers_and_for_any_size_of_file(
     sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = TrainConfig(task="count", augment=Augment(shares=(1.0, 0.5), shifts=1, orientation="stored"), seed=3)
+    wanted = TrainConfig(
+        task="count", folds=0, augment=Augment(shares=(1.0, 0.5), shifts=1, orientation="stored"), seed=3
+    )
     made = []
     for blocks, tiles_a_file, frames_a_file in ((2, 512, 16), (5, 512, 3), (9, 40, 16)):
         bank = shutil.copytree(sample_bank, tmp_path / f"{blocks}", ignore=shutil.ignore_patterns("shards"))
@@ -138,7 +140,7 @@ def test_the_papers_protocol_draws_the_16_variants_of_seen_frames_and_publishes_
 def test_another_seed_gives_other_shards(sample_bank: Path, tmp_path: Path) -> None:
     def made(name: str, seed: int) -> list[str]:
         bank = shutil.copytree(sample_bank, tmp_path / name, ignore=shutil.ignore_patterns("shards"))
-        wanted = TrainConfig(task="count", augment=Augment(shares=(0.5,), shifts=0), seed=seed)
+        wanted = TrainConfig(task="count", folds=0, augment=Augment(shares=(0.5,), shifts=0), seed=seed)
         return list(rows_of(bank, shards_for(bank, wanted)))
 
     first, other = made("first", 7), made("other", 8)

@@ -31,7 +31,15 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 Ended = tuple[int, list[str]]
 Descendants = Callable[[int, str], list[int]]
-SETTINGS = ("epochs=6", "threads=1", "model.width=4", "model.depth=2", "augment.shifts=0", "augment.shares=[1.0]")
+SETTINGS = (
+    "folds=0",
+    "epochs=6",
+    "threads=1",
+    "model.width=4",
+    "model.depth=2",
+    "augment.shifts=0",
+    "augment.shares=[1.0]",
+)
 
 
 def config(**changes: object) -> TrainConfig:

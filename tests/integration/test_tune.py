@@ -29,7 +29,7 @@ from pipelines.winner import publish_sweep
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 TINY = ModelSpec(architecture="residual", width=4, depth=2)
-TRAIN = TrainConfig(task="count", model=TINY, augment=Augment(shares=(1.0,), shifts=0), epochs=2)
+TRAIN = TrainConfig(task="count", folds=0, model=TINY, augment=Augment(shares=(1.0,), shifts=0), epochs=2)
 ONE_EACH = {"seeds": 1, "stop_early": False}
 
 

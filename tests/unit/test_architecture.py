@@ -24,8 +24,8 @@ STOREYS = {
         *("settings", "haproxy"),
     ),
     "pipelines": (
-        *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "paper_holdout", "calibrate"),
-        *("publishing", "evaluate", "predict", "ingest", "shards", "runs", "cluster"),
+        *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "folds", "paper_holdout"),
+        *("calibrate", "publishing", "evaluate", "predict", "ingest", "shards", "runs", "cluster"),
     ),
 }
 """The rooms of each package from the top floor down: a room calls rooms below it, never above."""

@@ -387,3 +387,28 @@ def test_nothing_is_imported_into_a_bank_that_holds_what_would_be_lost(bank: Ban
     with pytest.raises(ConfigError, match=r"holds time_h, which this cellnet does not know and would lose; update"):
         later.add([frame(2)])
     assert later.add([frame(1)]).known == 1 and list(bank.store.keys("tables/")) == ["tables/000001.parquet"]
+
+
+def test_images_of_few_grey_values_are_told_and_nothing_else_changes(bank: Bank, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = {"sixteen": rng.integers(0, 16, (40, 40)), "spread": 17 * rng.integers(0, 3, (40, 40))}
+    images |= {"many": rng.integers(0, 200, (40, 40))}
+    for name, image_HW in images.items():
+        (tmp_path / f"{name}.png").write_bytes(encode_png(image_HW.astype(np.uint8)))
+        take(bank, tmp_path / f"{name}.png", lineage="THP1")
+    assert {Path(frame.source).stem: frame.greys for frame in Bank.open(tmp_path / "bank").frames} == {
+        "sixteen": 16,
+        "spread": 3,
+        "many": None,
+    }
+    assert any(line.startswith("2 of 3 frames have 3 to 16 grey values only") for line in warnings_of(bank.frames))
+    unknown = Bank(bank.store, bank.settings, [replace(frame, greys=None) for frame in bank.frames], 1)
+    assert unknown.digest == bank.digest
+
+
+def test_a_lineage_with_more_cells_to_test_on_than_to_learn_from_is_told() -> None:
+    sides = {"train": 33.0, "test": 5115.0, "holdout": 9.0}
+    frames = [frame(n, "U2OS", split=side, count=cells) for n, (side, cells) in enumerate(sides.items())]
+    frames += [frame(10 + n, "HL60", split=side, count=9.0) for n, side in enumerate(("train", "train", "test"))]
+    [warning] = [line for line in warnings_of(frames) if "to learn from" in line]
+    assert warning.startswith("U2OS: 5,115 cells to test on and 33 to learn from, since its groups cannot be dealt")

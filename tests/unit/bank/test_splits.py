@@ -1,7 +1,11 @@
 """Groups that share copies of a frame stand on one side; what has a side keeps it."""
 
 import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cellnet.bank.frames import Frame
@@ -44,3 +48,48 @@ def test_between_two_sides_the_one_with_more_copies_wins_and_no_known_group_move
     near = [("a", "new"), ("b", "new"), ("c", "new"), ("a", "b")]
     splits = assign_splits([*known, *frames("new")], BankSettings(), near=near)
     assert splits == {"a": "train", "b": "holdout", "c": "holdout", "new": "holdout"}
+
+
+def counted(counts: Sequence[float], *, start: int = 0, split: Split | None = None) -> list[Frame]:
+    """A group of one frame for each count."""
+    named = [f"well {start + number}" for number in range(len(counts))]
+    return [
+        replace(frame, count=count) for frame, count in zip(frames(*named, split=split), counts, strict=True)
+    ]  # fmt: skip
+
+
+def means_of(frames: list[Frame], splits: dict[str, Split]) -> dict[str, float]:
+    sides = {side: [frame.count for frame in frames if splits[frame.group] == side] for side in set(splits.values())}
+    return {side: float(np.mean(counts)) for side, counts in sides.items()}
+
+
+def test_the_sides_of_the_split_have_alike_many_cells_a_frame() -> None:
+    some = counted(np.random.default_rng(0).geometric(0.01, 100).astype(float).tolist())
+    splits = assign_splits(some, BankSettings())
+    assert Counter(splits.values()) == {"train": 63, "test": 27, "holdout": 10}
+    means = means_of(some, splits)
+    assert all(mean == pytest.approx(means["train"], rel=0.1) for mean in means.values()), means
+
+
+def test_of_two_full_and_two_nearly_empty_wells_one_of_each_trains() -> None:
+    for seed in range(10):
+        wells = counted([222, 229, 3, 2])
+        splits = assign_splits(wells, BankSettings(seed=seed))
+        trained = sorted(frame.count for frame in wells if splits[frame.group] == "train")
+        assert len(trained) == 2 and trained[0] < 10 < trained[1]
+
+
+def test_groups_that_have_a_split_keep_it_and_new_ones_make_up_for_it() -> None:
+    full, empty = counted([200.0] * 6, split="train"), counted([2.0] * 6, start=6)
+    splits = assign_splits([*full, *empty, *counted([200.0] * 6, start=12)], BankSettings())
+    assert {splits[frame.group] for frame in full} == {"train"}
+    added = [frame for frame in [*empty, *counted([200.0] * 6, start=12)] if splits[frame.group] == "train"]
+    assert sum(frame.count < 10 for frame in added) > len(added) / 2, "train has full wells already"
+
+
+def test_the_draw_of_counted_groups_depends_on_the_seed_and_not_on_the_order() -> None:
+    wells = counted([float(number**2) for number in range(30)])
+    drawn = [
+        assign_splits(items, BankSettings(seed=seed)) for items, seed in ((wells, 0), (wells[::-1], 0), (wells, 1))
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]

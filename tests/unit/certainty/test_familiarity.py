@@ -9,7 +9,14 @@ import pytest
 import safetensors.numpy
 import torch
 
-from cellnet.certainty.familiarity import FAMILIARITY, SCALES_PX, Familiarity, fit_familiarity, grey_features
+from cellnet.certainty.familiarity import (
+    FAMILIARITY,
+    SCALES_PX,
+    Familiarity,
+    distances_between,
+    fit_familiarity,
+    grey_features,
+)
 from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.config.train import ModelSpec
 from cellnet.errors import IntegrityError
@@ -48,6 +55,18 @@ def test_without_test_frames_the_training_frames_set_the_threshold() -> None:
     known = fit_familiarity(features(30, seed=0), [])
     assert flagged(known, features(100, seed=1)) < 0.25
     assert flagged(known, features(50, seed=3, shift=5)) == 1
+
+
+def test_distances_to_what_other_networks_learned_from_set_the_threshold() -> None:
+    """Of cross-validation: each network sees the same frames in features of its own."""
+    frames, apart = features(200, seed=0), []
+    for fold in range(5):
+        seen = [frame * np.float32(10.0**fold) for frame in frames]
+        learned = [frame for number, frame in enumerate(seen) if number % 5 != fold]
+        apart += distances_between(learned, seen[fold::5])
+    known = fit_familiarity(frames, [], apart=apart)
+    assert flagged(known, features(1000, seed=2)) == pytest.approx(0.05, abs=0.03)
+    assert flagged(known, features(100, seed=3, shift=4)) == 1
 
 
 def blurred_one_by_one(tile_HW: np.ndarray) -> list[float]:

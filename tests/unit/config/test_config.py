@@ -7,7 +7,7 @@ import pytest
 from cellnet.config.bank import Intensity
 from cellnet.config.loading import load_config
 from cellnet.config.train import TrainConfig
-from cellnet.config.tune import TuneConfig
+from cellnet.config.tune import TuneConfig, with_settings
 from cellnet.errors import ConfigError
 
 
@@ -50,6 +50,10 @@ def test_a_tuple_and_a_tile_are_read_as_yaml() -> None:
         ("learning_rate=.inf", r"'learning_rate': Input should be a finite number"),
         ("tile=[", r"--set 'tile=\[': '\[' is not a YAML value"),
         ("model={architecture: resnet18, width: 32}", r"resnet18 has a fixed .*; leave width out"),
+        ("folds=1", r"folds=1 would hold all frames back; take two or more, or folds=0"),
+        ("folds=-1", r"'folds': Input should be greater than or equal to 0, or: .*auto.* \(seen: -1\)"),
+        ("holdout=all", r"'holdout': Input should be 'auto', 'keep' or 'use' \(seen: 'all'\)"),
+        ("refit=1", r"'refit': Input should be a valid boolean"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(setting: str, message: str) -> None:
@@ -85,6 +89,30 @@ def test_one_lineage_alone_is_counted_and_not_classified_or_searched() -> None:
 def test_a_training_of_all_lineages_is_stored_as_it_was_before_one_could_be_chosen() -> None:
     assert "lineage" not in TuneConfig(train=load()).model_dump_json()
     assert load("lineage=A549").model_dump()["lineage"] == "A549"
+
+
+def test_what_goes_along_with_folds_and_what_does_not() -> None:
+    with pytest.raises(ConfigError, match="holdout=use deals the holdout into folds, and folds=0 makes none"):
+        load("folds=0", "holdout=use")
+    for setting in ("folds=5", "refit=true", "holdout=use"):
+        with pytest.raises(
+            ConfigError, match="protocol=paper draws its own splits; leave folds, holdout and refit out"
+        ):
+            load("protocol=paper", setting)
+        with pytest.raises(ConfigError, match="a search is steered by the test split; leave train"):
+            load_config(TuneConfig, file=None, sets=[f"train.{setting}"], **{"train.task": "count"})
+    with pytest.raises(ConfigError, match=r"space\.folds: folds has no part in a search"):
+        load_config(TuneConfig, file=None, sets=["space.folds=[2,5]"], **{"train.task": "count"})
+    searched = TuneConfig(train=load()).train
+    assert (searched.folds, searched.holdout) == (0, "keep")
+    assert with_settings(searched, {"kernel": "edge"}).folds == 0, "nor has a trial any"
+
+
+def test_a_training_without_folds_is_stored_as_it_was_before_there_were_any() -> None:
+    stored = load("folds=0", "holdout=keep").model_dump()
+    assert not {"folds", "holdout", "refit"} & set(stored)
+    folds = load("folds=5", "refit=true").model_dump()
+    assert (folds["folds"], folds["holdout"], folds["refit"]) == (5, "auto", True)
 
 
 def test_a_value_is_no_section() -> None:

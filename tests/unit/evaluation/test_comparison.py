@@ -45,6 +45,14 @@ def test_one_group_or_a_gain_in_one_of_several_shows_nothing(card: Callable[...,
     assert evidence.difference > 0 and evidence.interval[0] == 0 and not evidence.shows_better
 
 
+def test_answers_of_folds_are_compared_where_both_have_them_and_else_the_frames_are_of_the_holdout(
+    card: Callable[..., Card],
+) -> None:
+    folds, holdout = (evaluation(card(), counts(TRUTH), split=split) for split in ("folds", "holdout"))
+    splits = [compare(*sides, number=1).split for sides in ((folds, folds), (folds, holdout), (holdout, folds))]
+    assert splits == ["folds", "holdout", "holdout"]
+
+
 def test_classifiers_are_compared_by_accuracy(card: Callable[..., Card]) -> None:
     truth = np.arange(24) % 2
     right, half = np.eye(2)[truth], np.full((24, 2), 0.5)

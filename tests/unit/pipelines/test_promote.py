@@ -47,7 +47,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     """The models that were scored, each with the lineage that it was scored on, on three wells."""
     asked: list[tuple[str, str | None]] = []
 
-    def evaluate(ref: str, places: Places, *, lineage: str | None) -> Evaluation:
+    def evaluate(ref: str, places: Places, *, split: str | None, lineage: str | None) -> Evaluation:
         asked.append((ref, lineage))
         made = places.open_registry().resolve(ref).card
         output = TRUTH + made.scores["test"]["mae"]

@@ -154,3 +154,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write the report into"):
         write_report(tmp_path / "file", classified())
+
+
+def test_a_report_of_folds_says_over_what_it_was_taken(tmp_path: Path) -> None:
+    validated = {"folds": 5, "frames": 4, "groups": 4, "one_group": ["A549"], "unmeasured": []}
+    plain = counted()
+    folds = replace(plain, scores=plain.scores | {"split": "folds", "cross_validation": validated})
+    page = write_report(tmp_path / "report", folds).read_text(encoding="utf-8")
+    assert "<h1>regressor@3, cross-validated over 5 folds of 4 groups</h1>" in page
+    assert "A549: one group only, so not measured on other wells." in page
+    assert "include the training frames" not in page

@@ -13,7 +13,7 @@ from cellnet.config.choices import PAPER_SHARES
 from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.store.place import open_store
-from cellnet.training.plan import decide_augment, make_plan, preprocess_for
+from cellnet.training.plan import decide_augment, make_plan, preprocess_for, refit_plan
 from cellnet.training.tiles import Variants
 from tests.factories import frame
 
@@ -83,7 +83,7 @@ def test_few_frames_are_cut_more_often_and_only_a_classifier_sees_crops(
 
 
 def test_nothing_is_left_to_decide_in_a_plan(bank: Callable[..., Bank]) -> None:
-    counter = make_plan(bank(4), TrainConfig(task="count"))
+    counter = make_plan(bank(4), TrainConfig(task="count", folds=0))
     assert (counter.config.epochs, counter.config.augment.shares, counter.config.augment.shifts) == (200, (1.0,), 16)
     assert (counter.config.model.architecture, counter.config.model.views) == ("density", 8)
     assert counter.preprocess.tile_px == counter.frame_px == (200, 200) and counter.classes == ()
@@ -98,17 +98,17 @@ def test_nothing_is_left_to_decide_in_a_plan(bank: Callable[..., Bank]) -> None:
 
 @pytest.mark.parametrize("protocol", ["grouped", "paper"])
 def test_a_plan_of_what_was_decided_is_the_same_plan(bank: Callable[..., Bank], protocol: str) -> None:
-    plan = make_plan(bank(3), TrainConfig(task="classify", protocol=protocol, kernel="edge"))
+    plan = make_plan(bank(3), TrainConfig(task="classify", protocol=protocol, kernel="edge", folds=0))
     assert make_plan(bank(3), plan.config) == plan
     assert plan.preprocess.kernel == ("none" if protocol == "paper" else "edge")
 
 
 def test_a_plan_names_the_frames_that_give_tiles_and_counts_the_others(bank: Callable[..., Bank]) -> None:
     small = frame(200, lineage="A549", split="train", count=1.0, width=50)
-    plan = make_plan(bank(2, small, pixel_um=1.0), TrainConfig(task="count", tile=200))
+    plan = make_plan(bank(2, small, pixel_um=1.0), TrainConfig(task="count", tile=200, folds=0))
     assert plan.left_out == 1 and small.frame not in plan.splits["train"].frames
     assert [len(plan.splits[split].frames) for split in ("train", "test")] == [4, 4]
-    lineage = make_plan(bank(2), TrainConfig(task="count", lineage="THP1"))
+    lineage = make_plan(bank(2), TrainConfig(task="count", lineage="THP1", folds=0))
     assert [len(lineage.splits[split].frames) for split in ("train", "test")] == [2, 2]
 
 
@@ -118,7 +118,7 @@ def test_a_bank_of_frames_smaller_than_a_tile_is_refused(bank: Callable[..., Ban
 
 
 def test_a_trial_has_its_own_settings_and_the_tiles_of_all(bank: Callable[..., Bank]) -> None:
-    plan = make_plan(bank(), TrainConfig(task="count", model=ModelSpec(width=8)))
+    plan = make_plan(bank(), TrainConfig(task="count", model=ModelSpec(width=8), folds=0))
     settings = {"kernel": "edge", "model.architecture": "residual", "model.views": "auto", "seed": 3}
     trial = plan.with_settings(settings | {"augment.jitter": 0.3, "augment.mirror": False})
     assert (trial.preprocess.kernel, trial.config.kernel, trial.config.seed) == ("edge", "edge", 3)
@@ -134,3 +134,81 @@ def test_a_plan_is_small_enough_for_every_worker(bank: Callable[..., Bank]) -> N
     plan = make_plan(bank(30, centres=centres), TrainConfig(task="count"))
     assert len(pickle.dumps(plan)) < 120 * 100 + 20_000
     assert pickle.loads(pickle.dumps(plan)) == plan
+
+
+def test_a_small_bank_is_trained_by_folds_over_all_of_it_and_a_large_one_by_its_splits(
+    bank: Callable[..., Bank],
+) -> None:
+    small, large = (make_plan(bank(each), TrainConfig(task="classify")) for each in (6, 7))
+    assert large.folds is None and (large.config.folds, large.config.holdout, large.config.refit) == (0, "keep", False)
+    assert len(large.splits["train"].frames) == len(large.splits["test"].frames) == 14, "21 groups a lineage"
+    assert small.folds is not None and (small.config.folds, small.config.holdout, small.folds.number) == (5, "use", 5)
+    everything = {one.frame for one in bank(6).frames}
+    assert (
+        set(small.folds.fold_of) == set(small.splits["train"].frames) == set(small.splits["test"].frames) == everything
+    )
+    kept = make_plan(bank(6), TrainConfig(task="classify", holdout="keep"))
+    assert kept.frames == {one.frame for one in bank(6).frames if one.split != "holdout"} == set(kept.folds.fold_of)
+    assert make_plan(bank(6), TrainConfig(task="classify", folds=0)).folds is None
+    asked = make_plan(bank(7), TrainConfig(task="count", folds=3, patience=2))
+    assert asked.folds.number == 3 and len(asked.frames) == 42 and asked.config.patience is None
+    for plan, each in ((small, 6), (kept, 6), (asked, 7)):
+        assert make_plan(bank(each), plan.config) == plan, "a plan of what was decided is the same plan"
+
+
+def test_all_networks_of_a_small_bank_share_the_tiles_of_two_trainings(bank: Callable[..., Bank]) -> None:
+    by_folds, alone = (
+        make_plan(bank(6, height=1000, width=1000), TrainConfig(task="count", folds=folds)) for folds in (5, 0)
+    )
+    tiles = by_folds.splits["train"].rows
+    seen = int(by_folds.config.epochs) * (4 * tiles + tiles)  # four fifths of the tiles, five times, and all of them
+    assert seen == pytest.approx(2 * int(alone.config.epochs) * alone.splits["train"].rows, rel=0.1)
+    assert make_plan(bank(6), TrainConfig(task="count", epochs=7)).config.epochs == 7
+
+
+def test_a_lineage_with_one_group_or_one_frame_trains_too(bank: Callable[..., Bank]) -> None:
+    size = {"width": 200, "height": 200, "count": 1.0, "split": "train"}
+    well = [frame(100 + number, "3T3", "one well", **size) for number in range(3)]
+    lone = frame(200, "HUH7", "another", **size)
+    by_folds = make_plan(bank(2, *well, lone), TrainConfig(task="classify"))
+    assert by_folds.classes == ("3T3", "A549", "HUH7", "THP1")
+    assert (by_folds.folds.one_group, by_folds.folds.unmeasured) == (("3T3",), ("HUH7",))
+    assert len({by_folds.folds.fold_of[one.frame] for one in well}) == 3 and lone.frame not in by_folds.folds.fold_of
+    alone = make_plan(bank(2, *well, lone), TrainConfig(task="classify", folds=0))
+    assert {*(one.frame for one in well), lone.frame} <= set(alone.splits["train"].frames)
+
+
+def test_where_nothing_can_be_held_back_the_bank_is_trained_by_its_splits(tmp_path: Path) -> None:
+    frames = [frame(n, lineage, split="train") for n, lineage in enumerate(("A549", "THP1"))]
+    two = Bank(open_store(tmp_path), BankSettings(), frames, 1)
+    assert make_plan(two, TrainConfig(task="classify")).folds is None
+    with pytest.raises(
+        DataError, match="can be held back: it has one of each lineage; import more, or leave folds out"
+    ):
+        make_plan(two, TrainConfig(task="classify", folds=5))
+    with pytest.raises(ConfigError, match=r"holdout=use deals the holdout into folds, .* add --set folds=5"):
+        make_plan(two, TrainConfig(task="classify", holdout="use"))
+
+
+def test_what_leaves_nothing_to_learn_from_is_refused_with_the_next_step(
+    bank: Callable[..., Bank], tmp_path: Path
+) -> None:
+    held = frame(99, "3T3", split="holdout", count=2.0)
+    for config in (TrainConfig(task="classify", folds=0), TrainConfig(task="classify", holdout="keep")):
+        with pytest.raises(
+            DataError, match=r"no frame of 3T3 in .* is left to learn from; train by folds, .*holdout=auto"
+        ):
+            make_plan(bank(2, held), config)
+    alone = Bank(open_store(tmp_path), BankSettings(), [held], 1)
+    with pytest.raises(DataError, match=r"none of the counted frames of .* is in its train split; train by folds"):
+        make_plan(alone, TrainConfig(task="count"))
+
+
+def test_the_training_at_the_end_is_on_all_frames_and_has_no_test_split(bank: Callable[..., Bank]) -> None:
+    by_folds, alone = make_plan(bank(6), TrainConfig(task="count")), make_plan(bank(7), TrainConfig(task="count"))
+    for plan, frames in ((by_folds, bank(6).frames), (alone, bank(7).frames)):
+        last = refit_plan(plan, frames, epochs=9)
+        assert set(last.splits["train"].frames) == plan.frames and last.splits["test"].rows == 0
+        assert last.splits["train"].rows == len(plan.frames) * last.splits["train"].variants.number(1)
+        assert (last.config.epochs, last.config.augment, last.folds) == (9, plan.config.augment, None)
+    assert refit_plan(by_folds, bank(6).frames, epochs=1).splits["train"] == by_folds.splits["train"]

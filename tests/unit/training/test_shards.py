@@ -77,7 +77,7 @@ def test_a_plan_knows_exactly_how_many_rows_are_written(
     tmp_path: Path, task: str, augment: dict[str, object], protocol: str
 ) -> None:
     bank = bank_of(tmp_path)
-    plan = make_plan(bank, TrainConfig(task=task, augment=Augment(**augment), tile=60, protocol=protocol))
+    plan = make_plan(bank, TrainConfig(task=task, folds=0, augment=Augment(**augment), tile=60, protocol=protocol))
     shards = written(bank, plan)
     assert shards.rows == {split: planned.rows for split, planned in plan.splits.items()}
     assert set(shards.rows) == ({"train", "test", "holdout"} if protocol == "paper" else {"train", "test"})
@@ -88,7 +88,7 @@ def test_a_plan_knows_exactly_how_many_rows_are_written(
 
 def test_rows_are_in_the_same_order_in_files_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of(tmp_path)
-    plan = make_plan(bank, TrainConfig(task="classify", tile=60, augment=Augment(shifts=1)))
+    plan = make_plan(bank, TrainConfig(task="classify", folds=0, tile=60, augment=Augment(shifts=1)))
     few = written(bank, plan, "shards/few")
     monkeypatch.setattr(cellnet.training.shards, "TILES_A_FILE", 10)
     many = written(bank, plan, "shards/many")
@@ -101,7 +101,7 @@ def test_shards_are_found_by_what_shapes_a_tile_and_by_nothing_else(tmp_path: Pa
     bank = bank_of(tmp_path)
 
     def key(**changes: object) -> str:
-        return key_of(make_plan(bank, TrainConfig(**({"task": "count", "tile": 60} | changes))), "0" * 64)
+        return key_of(make_plan(bank, TrainConfig(**({"task": "count", "folds": 0, "tile": 60} | changes))), "0" * 64)
 
     same = key()
     assert {key(kernel="edge"), key(epochs=3), key(learning_rate=0.1), key(augment={"jitter": 0})} == {same}
@@ -114,7 +114,7 @@ def test_the_record_of_shards_comes_back_wherever_the_bank_lies_now(tmp_path: Pa
     bank = bank_of(tmp_path / "bank")
     with pytest.raises(NotFoundError):
         read_record(bank.store, "abc")
-    shards = written(bank, make_plan(bank, TrainConfig(task="classify", tile=60)))
+    shards = written(bank, make_plan(bank, TrainConfig(task="classify", folds=0, tile=60)))
     write_record(shards, "abc")
     (tmp_path / "bank").rename(tmp_path / "moved")
     moved = open_store(tmp_path / "moved")
@@ -125,7 +125,7 @@ def test_the_record_of_shards_comes_back_wherever_the_bank_lies_now(tmp_path: Pa
 
 def test_a_person_is_told_of_shards_in_one_line(tmp_path: Path) -> None:
     bank = bank_of(tmp_path)
-    plan = dataclasses.replace(make_plan(bank, TrainConfig(task="count", tile=60, lineage="A549")), left_out=0)
+    plan = dataclasses.replace(make_plan(bank, TrainConfig(task="count", folds=0, tile=60, lineage="A549")), left_out=0)
     shards = Shards(store=bank.store, folder="", rows={"train": 7, "test": 2}, class_tiles=[], mean_count=1, fresh=True)
     assert shards.describe(plan) == "shards made: 7 training tiles of 60×60 px of A549 alone, 2 test tiles"
     alone = shards.model_copy(update={"rows": {"train": 7, "test": 0}, "fresh": False})

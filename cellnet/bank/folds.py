@@ -1,0 +1,153 @@
+"""Folds: labelled frames dealt so that each is answered by a network that learned from no frame of its group.
+
+The network of a fold learns from all frames but those of the fold, and answers these: cross-validation (Stone 1974,
+10.1111/j.2517-6161.1974.tb00994.x). It measures on all frames where one split measures on a few.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from cellnet.bank.duplicates import near_pairs
+from cellnet.bank.frames import Frame
+
+ENOUGH_GROUPS: Final = 20
+"""A lineage with fewer groups makes a bank small. By the bank's shares one with twenty has five or six to choose and
+calibrate by, and two held out: the fewest of which a score says anything."""
+FOLDS: Final = 5
+"""Of a small bank. With more folds each network learns from a little more, and all of them take longer."""
+
+Unit = list[Frame]
+"""Frames that are held back together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folds:
+    """Which fold holds back which frame."""
+
+    number: int
+    """0 where no frame can be held back: then nothing is scored."""
+    fold_of: dict[str, int]
+    """The fold, from 1, of each frame by its name. One that is not here trains in every fold and is never scored."""
+    groups: int
+    """Of the frames that are held back."""
+    one_group: tuple[str, ...]
+    """Lineages of one group, dealt by frame: their scores say nothing of other wells."""
+    unmeasured: tuple[str, ...]
+    """Lineages that are never scored, since one frame, or copies of one, is all there is of them."""
+
+
+def few_groups(frames: Iterable[Frame]) -> dict[str, int]:
+    """The lineages that make a bank small, with their numbers of groups."""
+    groups: dict[str | None, set[str]] = defaultdict(set)
+    for frame in frames:
+        groups[frame.lineage].add(frame.group)
+    few = {_told(lineage): len(names) for lineage, names in groups.items() if len(names) < ENOUGH_GROUPS}
+    return dict(sorted(few.items()))
+
+
+def deal_folds(frames: Sequence[Frame], number: int, *, seed: int) -> Folds:
+    """Frames dealt into so many folds, or as many as there is something for: the same whatever their order.
+
+    A group stays together, and with it the groups that hold near-duplicates of its frames. Of each lineage the folds
+    get as many groups as each other, give or take one, and those with many cells go where there are few so far. The
+    frames of a lineage that has one group alone are dealt one by one; the last of what there is of a lineage trains in
+    every fold.
+    """
+    near = near_pairs([frame.fingerprint for frame in frames])
+    families = _linked(frames, [*near, *_siblings(frames, lambda frame: True)])
+    alone = {lineage for lineage, families_n in _units_of(families).items() if families_n == 1}
+    units = _linked(frames, [*near, *_siblings(frames, lambda frame: frame.lineage not in alone)])
+    of_lineage = _units_of(units)
+    held = [unit for unit in units if all(of_lineage[frame.lineage] > 1 for frame in unit)]
+    number = min(number, len(held))
+    fold_of = {frame.frame: fold for unit, fold in _dealt(held, number, seed) for frame in unit}
+    scored = {frame.lineage for unit in held for frame in unit}
+    return Folds(
+        number=number,
+        fold_of=fold_of,
+        groups=len({frame.group for unit in held for frame in unit}),
+        one_group=tuple(sorted(_told(lineage) for lineage in alone & scored)),
+        unmeasured=tuple(sorted(_told(lineage) for lineage in set(of_lineage) - scored)),
+    )
+
+
+def _dealt(units: Iterable[Unit], number: int, seed: int) -> Iterator[tuple[Unit, int]]:
+    """Each unit with its fold."""
+    folds = [_Fold() for _ in range(number)]
+    for unit in sorted(units, key=lambda unit: (_stratum(unit), -_mean_count(unit), _drawn(unit, seed))):
+        loads = [fold.load(unit) for fold in folds]
+        emptiest = loads.index(min(loads))
+        folds[emptiest].add(unit)
+        yield unit, emptiest + 1
+
+
+class _Fold:
+    """What a fold holds so far."""
+
+    def __init__(self) -> None:
+        self.units = Counter[str | None]()
+        """Of each lineage."""
+        self.cells: dict[tuple[str, ...], float] = defaultdict(float)
+        """The mean counts of the units of each stratum, added up."""
+        self.frames = 0
+
+    def load(self, unit: Unit) -> tuple[float, ...]:
+        """How much it holds already of what a unit would bring: the fold that holds least gets it."""
+        return max(self.units[frame.lineage] for frame in unit), self.cells[_stratum(unit)], self.frames
+
+    def add(self, unit: Unit) -> None:
+        self.units.update({frame.lineage for frame in unit})
+        self.cells[_stratum(unit)] += _mean_count(unit)
+        self.frames += len(unit)
+
+
+def _siblings(frames: Sequence[Frame], chosen: Callable[[Frame], bool]) -> Iterator[tuple[int, int]]:
+    """Each chosen frame with the first chosen one of its group."""
+    first: dict[str, int] = {}
+    for place, frame in enumerate(frames):
+        if chosen(frame):
+            yield first.setdefault(frame.group, place), place
+
+
+def _linked(frames: Sequence[Frame], links: Iterable[tuple[int, int]]) -> list[Unit]:
+    """The frames, those together that are linked, directly or through others."""
+    leader = list(range(len(frames)))
+
+    def leader_of(place: int) -> int:
+        while leader[place] != place:
+            leader[place] = place = leader[leader[place]]
+        return place
+
+    for one, other in links:
+        leader[leader_of(other)] = leader_of(one)
+    units: dict[int, Unit] = defaultdict(list)
+    for place, frame in enumerate(frames):
+        units[leader_of(place)].append(frame)
+    return list(units.values())
+
+
+def _units_of(units: Iterable[Unit]) -> Counter[str | None]:
+    """In how many units each lineage has frames."""
+    return Counter(lineage for unit in units for lineage in {frame.lineage for frame in unit})
+
+
+def _stratum(unit: Unit) -> tuple[str, ...]:
+    return tuple(sorted({frame.lineage or "" for frame in unit}))
+
+
+def _mean_count(unit: Unit) -> float:
+    counts = [frame.count for frame in unit if frame.count is not None]
+    return float(np.mean(counts)) if counts else 0.0
+
+
+def _drawn(unit: Unit, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{min(frame.frame for frame in unit)}".encode()).digest()
+
+
+def _told(lineage: str | None) -> str:
+    return lineage or "(not known)"

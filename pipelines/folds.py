@@ -1,0 +1,178 @@
+"""Cross-validation: a network for each fold of the labelled frames, trained side by side as trials of Ray Tune.
+
+    RUNS/TASK-KEY-TIME/trials/fold-3.state     all that the network of the third fold needs to go on, after each epoch
+    RUNS/TASK-KEY-TIME/fold-3/events.out…      its curves
+    RUNS/TASK-KEY-TIME/refit/                  the training on all frames after them, as of any training
+
+All read the same shards, in which every frame is in `train`, augmented, and in `test`, as it is: a fold's network
+learns from the rows of the frames that others hold back. Each is trained to its last epoch, since none is chosen.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+import ray.data
+import ray.tune
+import torch
+
+from cellnet.bank.frames import Frame
+from cellnet.config.choices import Split
+from cellnet.errors import DataError, NotFoundError
+from cellnet.networks.weights import fresh_network
+from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
+from cellnet.training.fit import fit, seed_everything
+from cellnet.training.losses import criterion_of
+from cellnet.training.plan import Plan
+from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
+from cellnet.training.state import TrainState, is_over
+from cellnet.training.tiles import tiles_n
+from pipelines import cluster
+from pipelines.runs import Run, Say, epoch_line
+from pipelines.shards import batches, dataset_of
+
+FOLD_CPUS: Final = 0.5
+"""Reserved for each fold, so that the rest of the cluster can feed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsJob:
+    """What the networks of all folds have in common."""
+
+    run: Run
+    plan: Plan
+    shards: Shards
+    tiles: dict[int, int]
+    """How many training tiles each fold's network learns from."""
+    gpus: float = 0
+    """For each."""
+    threads: int = 1
+
+
+def train_folds(
+    plan: Plan, shards: Shards, run: Run, frames: list[Frame], *, use_gpu: bool = False, say: Say
+) -> dict[int, TrainState]:
+    """The trained network of each fold, of a plan over the bank's `frames`; those that are trained already as they are.
+
+    Raises DataError when a training diverged, or when a counter is dead.
+    """
+    assert plan.folds is not None, "planned"
+    folds = range(1, plan.folds.number + 1)
+    left = [fold for fold in folds if not _is_trained(run, fold, plan)]
+    if len(left) < len(folds):
+        say(f"{len(folds) - len(left)} of {len(folds)} folds are trained already")
+    if left:
+        job = FoldsJob(
+            run=run,
+            plan=plan,
+            shards=shards,
+            tiles=_tiles_of_folds(plan, frames),
+            gpus=float(use_gpu),
+            threads=plan.config.threads or max(1, int(cluster.cpus() / len(left))),
+        )
+        _run(job, left, say)
+    states = {fold: state_of_fold(run, fold) for fold in folds}
+    for fold, state in states.items():
+        if state is None or not is_over(plan.config, state.history):
+            raise DataError(
+                f"the network of fold {fold} was not trained to its end; the same command with --resume goes on"
+            )
+        if state.history[-1].dead:
+            raise DataError(
+                f"the counter of fold {fold} is dead: it gives every tile the same count; "
+                "try --set seed=1, a lower --set learning_rate, or --set model.architecture=residual"
+            )
+    return {fold: state for fold, state in states.items() if state is not None}
+
+
+def state_of_fold(run: Run, fold: int) -> TrainState | None:
+    """What the network of a fold left to go on with, if it did. Raises DataError for what another cellnet left."""
+    try:
+        data = run.runs.get(_key(run, fold))
+    except NotFoundError:
+        return None
+    try:
+        return state_from_bytes(data)
+    except DataError as error:
+        raise DataError(f"{run.uri}: fold {fold} cannot go on ({error}); train without --resume") from error
+
+
+def _is_trained(run: Run, fold: int, plan: Plan) -> bool:
+    state = state_of_fold(run, fold)
+    return state is not None and is_over(plan.config, state.history)
+
+
+def _tiles_of_folds(plan: Plan, frames: list[Frame]) -> dict[int, int]:
+    """How many training tiles the network of each fold learns from."""
+    assert plan.folds is not None, "planned"
+    train = plan.splits["train"]
+    tiles = dict.fromkeys(range(1, plan.folds.number + 1), train.rows)
+    for frame in frames:
+        if fold := plan.folds.fold_of.get(frame.frame):
+            tiles[fold] -= train.variants.number(tiles_n(frame, plan.preprocess))
+    return tiles
+
+
+def _run(job: FoldsJob, folds: list[int], say: Say) -> None:
+    """Train the networks of these folds, as many at once as there is room for."""
+    # Read once into the object store, for all of them.
+    data = {split: dataset_of(job.shards, split, "frame").materialize() for split in SPLITS}
+    with cluster.progress(say) as lines:
+        trainable = ray.tune.with_parameters(_train_fold, job=job, data=data, lines=lines)
+        trials = cluster.run_trials(
+            ray.tune.with_resources(trainable, {"CPU": FOLD_CPUS, "GPU": job.gpus}),
+            {"fold": ray.tune.grid_search(folds)},
+            runs=job.run.runs,
+            folder=job.run.name,
+            max_concurrent_trials=cluster.at_once(job.gpus),
+            reuse_actors=True,  # a process takes seconds to start
+        )
+    for trial in trials:
+        if trial.metrics and trial.metrics.get("problem"):
+            raise DataError(trial.metrics["problem"])
+        if trial.error:
+            raise trial.error
+
+
+def _train_fold(
+    space: dict[str, Any], job: FoldsJob, data: dict[Split, ray.data.Dataset], lines: ray.actor.ActorHandle
+) -> None:
+    """A trial: the network of one fold, in this process."""
+    fold, plan, config = space["fold"], job.plan, job.plan.config
+    assert plan.folds is not None, "planned"
+    cluster.quiet()
+    torch.set_num_threads(min(job.threads, os.cpu_count() or 1))
+    seed_everything(config.seed)
+    network = fresh_network(config, len(plan.classes), job.shards.mean_count)
+    fold_of = plan.folds.fold_of
+    test_batches = batches(data["test"], 64, seed=None, chosen=lambda frame: fold_of.get(frame) == fold)
+
+    def keep(state: TrainState) -> None:
+        epoch = state.history[-1]
+        job.run.runs.put(_key(job.run, fold), state_to_bytes(state, config))
+        Run(job.run.runs, f"{job.run.name}/fold-{fold}").add_curves(epoch)
+        line = epoch_line(epoch, config.epochs, best=False)
+        ray.get(lines.add.remote(f"fold {fold}/{len(job.tiles)}  {line}"))
+        ray.tune.report({"epoch": epoch.number, "loss": epoch.loss, "problem": ""})
+
+    try:
+        fit(
+            network.to("cuda" if job.gpus else "cpu"),
+            config,
+            plan.preprocess,
+            criterion=criterion_of(config, class_tiles=job.shards.class_tiles, mean_count=job.shards.mean_count),
+            train_batches=batches(
+                data["train"], TILES_A_READ, seed=config.seed, chosen=lambda frame: fold_of.get(frame) != fold
+            ),
+            test_batches=lambda: test_batches(0),
+            tiles=job.tiles[fold],
+            on_epoch=keep,
+            state=state_of_fold(job.run, fold),
+        )
+    except DataError as error:  # which would come again if Ray tried again
+        ray.tune.report({"epoch": 0, "loss": float("nan"), "problem": f"fold {fold}: {error}"})
+
+
+def _key(run: Run, fold: int) -> str:
+    return f"{run.name}/trials/fold-{fold}.state"

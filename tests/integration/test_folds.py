@@ -1,0 +1,96 @@
+"""A training by folds on a real local Ray: it goes on where it stopped, and no network answers what it learned from."""
+
+import shutil
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import ray
+import ray.tune
+
+import pipelines.folds
+from cellnet.bank.bank import Bank
+from cellnet.errors import ConfigError, DataError, NotBetterError
+from cellnet.networks.weights import weights_to_bytes
+from cellnet.places import Places
+from cellnet.prediction.predictor import predictor_of
+from cellnet.registry.kept import answers_from_parquet
+from cellnet.registry.records import ANSWERS
+from cellnet.store.place import place_of
+from cellnet.training.checkpoint import state_from_bytes
+from cellnet.training.plan import make_plan
+from cellnet.training.shards import SPLITS
+from cellnet.untrusted import WEIGHTS
+from pipelines.calibrate import recalibrate
+from pipelines.evaluate import evaluate
+from pipelines.folds import FoldsJob
+from pipelines.promote import promote, weigh
+from pipelines.runs import Run
+from pipelines.shards import dataset_of, make_shards
+from pipelines.train import train
+from tests.factories import quick_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+def test_folds_go_on_where_they_stopped_and_score_by_networks_that_had_not_learned_from_a_frame(
+    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, bank = Places(bank=place_of(sample_bank), registry=place_of(tmp_path / "registry")), Bank.open(sample_bank)
+    wanted, registry = quick_config("count", folds=2, threads=1), places.open_registry()
+    first = train(places, wanted)
+    [run] = (tmp_path / "runs").iterdir()
+    trained = {fold: (run / f"trials/fold-{fold}.state").read_bytes() for fold in (1, 2)}
+
+    # As if it had been killed in the second epoch of the second fold.
+    (run / "finished.json").unlink()
+    shutil.rmtree(run / "refit")
+    (run / "trials/fold-2.state").unlink()
+    plan = make_plan(bank, wanted)
+    shards = make_shards(bank, plan)
+    tiles = {fold: sum(of != fold for of in plan.folds.fold_of.values()) * 4 for fold in (1, 2)}
+    job = FoldsJob(run=Run(places.open_runs(), run.name), plan=plan, shards=shards, tiles=tiles)
+    data = {split: dataset_of(shards, split, "frame").materialize() for split in SPLITS}
+    lines = Mock()
+    lines.add.remote.return_value = ray.put(None)
+    monkeypatch.setattr(ray.tune, "report", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pipelines.folds._train_fold({"fold": 2}, job, data, lines)
+    monkeypatch.undo()
+
+    said: list[str] = []
+    again = train(places, wanted, resume=True, say=said.append)
+    assert "1 of 2 folds are trained already" in said
+    assert [line[:19] for line in said if line.startswith("fold ")] == ["fold 2/2  epoch   2"]
+    assert (run / "trials/fold-1.state").read_bytes() == trained[1]
+    ended, whole = (state_from_bytes(data) for data in ((run / "trials/fold-2.state").read_bytes(), trained[2]))
+    assert weights_to_bytes(ended.weights) == weights_to_bytes(whole.weights)
+    for role in (WEIGHTS, ANSWERS):
+        assert registry.read(again, role) == registry.read(first, role), role
+
+    card = first.card
+    assert (card.config.holdout, card.scores.keys()) == ("use", {"folds"})
+    assert str(card.cross_validation) == "cross-validated over 2 folds of 12 groups"
+    assert (card.calibration.frames, card.calibration.tiles) == (24, 96)
+    scores = evaluate(first.ref, places).scores
+    assert (scores["split"], scores["frame"]["n"], scores["tile"]["n"]) == ("folds", 24, 96)
+    assert scores["tile"]["mae"] == pytest.approx(card.scores["folds"]["mae"]), "by the answers that it keeps"
+    assert scores["tile"]["coverage"] == pytest.approx(0.9, abs=0.06) and scores["frame"]["unfamiliar"] <= 0.2
+    held = [frame for frame in bank.frames if plan.folds.fold_of[frame.frame] == 2]
+    raw = card.model_copy(update={"calibration": None})
+    of_fold = predictor_of("fold 2", raw, whole.weights).predict(bank.pixels(held[0]))
+    kept = {answer.frame: answer for answer in answers_from_parquet(registry.read(first, ANSWERS), card, first.ref)}
+    np.testing.assert_allclose(kept[held[0].frame].tile_outputs, of_fold.tile_outputs, rtol=1e-4, atol=1e-4)
+    assert kept[held[0].frame].fold == 2
+
+    promote(first.ref, "champion", places)
+    with pytest.raises(NotBetterError, match=r"per tile of the folds \(n=96, 12 groups\)"):
+        promote(again.ref, "champion", places)
+    plain = card.model_copy(update={"cross_validation": None, "config": quick_config("count", holdout="keep")})
+    other = registry.publish("other", {WEIGHTS: registry.read(first, WEIGHTS)}, plain)
+    assert {weigh(*pair, places).split for pair in ((first.ref, other.ref), (other.ref, first.ref))} == {"holdout"}
+    with pytest.raises(ConfigError, match=r"learned from the test split of .* on a bank of other frames"):
+        recalibrate(first.ref, places)
+    with pytest.raises(DataError, match="other@1 was not trained by folds, and keeps no answers; try --split holdout"):
+        evaluate(other.ref, places, split="folds")
