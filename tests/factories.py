@@ -112,7 +112,7 @@ def card(
     return Card(
         task=task,
         classes=list(classes),
-        config=TrainConfig(task=task, model=model),
+        config=TrainConfig(task=task, model=model, folds=0, holdout="keep"),
         preprocess=Preprocess.model_validate(as_is | preprocess),
         frame_px=frame_px,
         bank="bank",
