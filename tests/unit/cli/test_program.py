@@ -14,7 +14,8 @@ from cellnet.bank.frames import Frame
 from cellnet.cli import main
 from cellnet.cli.predict import prediction_line
 from cellnet.prediction.answers import Prediction
-from tests.factories import bank_of, frame
+from cellnet.registry.records import CrossValidation, ModelVersion
+from tests.factories import bank_of, card, frame
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -198,3 +199,22 @@ def test_python_m_cellnet_is_the_same_program() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "cellnet: --newest takes a number from 1, not '0'; see cellnet registry list --help\n"
+
+
+def test_a_training_by_folds_says_over_what_its_score_was_taken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import pipelines.train
+
+    validated = CrossValidation(folds=5, frames=16, groups=15, one_group=("SHSY5Y",))
+    made = card().model_copy(update={"scores": {"folds": {"mae": 1.5}}, "cross_validation": validated})
+    version = ModelVersion(name="regressor", number=1, blobs={}, card=made)
+    monkeypatch.setattr(pipelines.train, "train", lambda *places, **options: version)
+    command = ["train", str(tmp_path / "bank"), "--task", "count"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "regressor@1\n"
+    assert "cross-validated over 5 folds of 15 groups: mae 1.500\n" in printed.err
+    assert "note: SHSY5Y: one group only, so not measured on other wells\n" in printed.err
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"model": "regressor@1", "test": {}, "folds": {"mae": 1.5}}
