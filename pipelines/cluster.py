@@ -22,7 +22,6 @@ from cellnet.store.arrow import filesystem
 
 if TYPE_CHECKING:
     from cellnet.prediction.model import FrameModel
-    from cellnet.prediction.predictor import Predictor
     from cellnet.registry.records import ModelVersion
     from cellnet.registry.registry import Registry
     from cellnet.store.objects import Store
@@ -197,13 +196,12 @@ def load_once(registry: "Registry", version: "ModelVersion") -> "FrameModel":
 
 
 @functools.lru_cache(maxsize=1)
-def fetch_once(model: "ray.ObjectRef[Predictor]") -> "Predictor":
+def fetch_once(model: "ray.ObjectRef[Any]") -> Any:
     """A model from the object store, kept in this worker process until it is another's turn; on one thread."""
     import torch
 
     torch.set_num_threads(1)
-    predictor: Predictor = ray.get(model)
-    return predictor
+    return ray.get(model)
 
 
 @ray.remote(num_cpus=0)

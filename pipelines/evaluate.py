@@ -121,7 +121,7 @@ def score_frames(
 def _score_batch(
     batch: dict[str, Any], model: list[Any], store: Store, with_features: bool
 ) -> Iterator[dict[str, Any]]:
-    predictor = cluster.fetch_once(model[0])
+    predictor: Predictor = cluster.fetch_once(model[0])
     for frame in batch["frame"]:
         cell = np.empty(1, object)
         try:

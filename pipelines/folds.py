@@ -20,7 +20,7 @@ import torch
 from cellnet.bank.frames import Frame
 from cellnet.config.choices import Split
 from cellnet.errors import DataError, NotFoundError
-from cellnet.networks.weights import fresh_network
+from cellnet.networks.weights import Start, fresh_network
 from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
 from cellnet.training.fit import fit, seed_everything
 from cellnet.training.losses import criterion_of
@@ -48,10 +48,18 @@ class FoldsJob:
     gpus: float = 0
     """For each."""
     threads: int = 1
+    start: Start | None = None
 
 
 def train_folds(
-    plan: Plan, shards: Shards, run: Run, frames: list[Frame], *, use_gpu: bool = False, say: Say
+    plan: Plan,
+    shards: Shards,
+    run: Run,
+    frames: list[Frame],
+    *,
+    start: Start | None = None,
+    use_gpu: bool = False,
+    say: Say,
 ) -> dict[int, TrainState]:
     """The trained network of each fold, of a plan over the bank's `frames`; those that are trained already as they are.
 
@@ -69,6 +77,7 @@ def train_folds(
             shards=shards,
             tiles=_tiles_of_folds(plan, frames),
             gpus=float(use_gpu),
+            start=start,
             threads=plan.config.threads or max(1, int(cluster.cpus() / len(left))),
         )
         _run(job, left, say)
@@ -144,7 +153,7 @@ def _train_fold(
     cluster.quiet()
     torch.set_num_threads(min(job.threads, os.cpu_count() or 1))
     seed_everything(config.seed)
-    network = fresh_network(config, len(plan.classes), job.shards.mean_count)
+    network = fresh_network(config, len(plan.classes), job.shards.mean_count, start=job.start)
     fold_of = plan.folds.fold_of
     test_batches = batches(data["test"], 64, seed=None, chosen=lambda frame: fold_of.get(frame) == fold)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.folds import Folds
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.labels import labelled_frames
 from cellnet.certainty.calibration import Calibration, calibrate_classifier, calibrate_counter
@@ -19,8 +20,9 @@ from cellnet.networks.weights import weights_from_bytes
 from cellnet.prediction.export import compare, to_onnx
 from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.kept import KeptAnswer, answers_to_parquet
-from cellnet.registry.records import ANSWERS, ONNX, REPORT, Card
+from cellnet.registry.records import ANSWERS, ONNX, REPORT, Card, CrossValidation
 from cellnet.reports.evaluation_report import report_page
+from cellnet.training.plan import Plan
 from cellnet.training.steering import steering
 from cellnet.untrusted import WEIGHTS
 from pipelines.evaluate import score_frames
@@ -42,6 +44,46 @@ class HeldBack:
     """What it learned from."""
     asked: list[Frame]
     """What it is asked about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training left: the chosen weights and how it went."""
+
+    weights: bytes
+    """A safetensors file."""
+    scores: dict[str, Any]
+    """Of the chosen epoch, over the test tiles; empty when the bank has no test split."""
+    history: list[dict[str, Any]]
+    held_back: tuple[HeldBack, ...] = ()
+    """Networks that had not learned from frames that these weights have learned from."""
+    cross_validation: CrossValidation | None = None
+    """What these networks are."""
+
+
+def held_back_of(bank: Bank, plan: Plan, weights: dict[int, bytes]) -> tuple[HeldBack, ...]:
+    """The networks of the folds, with what each learned from and what it did not."""
+    assert plan.folds is not None, "planned"
+    fold_of, frames = plan.folds.fold_of, [frame for frame in bank.frames if frame.frame in plan.frames]
+    return tuple(
+        HeldBack(
+            weights=weights_of_fold,
+            learned=[frame for frame in frames if fold_of.get(frame.frame) != fold],
+            asked=[frame for frame in frames if fold_of.get(frame.frame) == fold],
+        )
+        for fold, weights_of_fold in weights.items()
+    )
+
+
+def cross_validation_of(folds: Folds) -> CrossValidation:
+    """What the networks of these folds are."""
+    return CrossValidation(
+        folds=folds.number,
+        frames=len(folds.fold_of),
+        groups=folds.groups,
+        one_group=folds.one_group,
+        unmeasured=folds.unmeasured,
+    )
 
 
 def finished(

@@ -12,18 +12,19 @@ that was killed does at most one epoch again. None is a pickle. Ray Tune's own f
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from cellnet.config.loading import check_format
-from cellnet.config.train import TrainConfig
+from cellnet.config.train import ModelSpec, TrainConfig
 from cellnet.config.tune import Settings, TuneConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.searches import Trial, rank_trials
-from cellnet.networks.weights import weights_to_bytes
+from cellnet.networks.weights import Start, weights_to_bytes
 from cellnet.tasks import TASKS
 from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
 from cellnet.training.plan import Plan
@@ -41,6 +42,8 @@ class Sweep:
     plan: Plan
     """Of `config.train`, with which each trial has its tiles in common."""
     shards: Shards
+    starts: Mapping[ModelSpec, Start] = MappingProxyType({})
+    """What networks start from that do not start by chance."""
     workers: int = 1
     """Of each trial."""
 
@@ -54,9 +57,18 @@ class Sweep:
         """The training of a trial, whole."""
         return self.plan.with_settings({**settings, "seed": seed})
 
+    def start_of(self, plan: Plan) -> Start | None:
+        """What the network of a trial starts from; None where by chance."""
+        return self.starts.get(kind_of(plan.config.model))
+
     def ranked(self) -> list[Trial]:
         """The trials so far: those that went to their end, then others with a score, then those without."""
         return rank_trials(self.config.train.task, trials_of(self.run))
+
+
+def kind_of(model: ModelSpec) -> ModelSpec:
+    """What a network's start depends on, and no more."""
+    return ModelSpec(architecture=model.architecture, weights=model.weights)
 
 
 def keep_trial(run: Run, trial: Trial) -> None:

@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -25,17 +25,18 @@ import ray.train.torch
 import torch
 
 from cellnet.bank.bank import Bank
-from cellnet.bank.folds import ENOUGH_GROUPS, Folds, few_groups
+from cellnet.bank.folds import ENOUGH_GROUPS, few_groups
 from cellnet.bank.labels import labelled_frames
 from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
 from cellnet.errors import CellnetError, ConfigError, DataError
 from cellnet.networks.architectures import parameters_n
-from cellnet.networks.weights import fresh_network, weights_to_bytes
+from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
 from cellnet.registry.records import Card, CrossValidation, ModelVersion
 from cellnet.registry.registry import Registry
+from cellnet.registry.starting import find_start
 from cellnet.store.arrow import filesystem
 from cellnet.tasks import TASKS
 from cellnet.training.fit import fit, seed_everything
@@ -47,8 +48,9 @@ from cellnet.training.workers import unwrapped
 from cellnet.version import code_version
 from pipelines import cluster
 from pipelines.folds import train_folds
+from pipelines.heads import train_head
 from pipelines.paper_holdout import score_paper_holdout
-from pipelines.publishing import HeldBack, finished
+from pipelines.publishing import HeldBack, Trained, cross_validation_of, finished, held_back_of
 from pipelines.runs import Run, Say, epoch_line, find_run, read_state, tensorboard_command, write_state
 from pipelines.shards import batches, dataset_of, make_shards
 
@@ -71,21 +73,6 @@ SHOWN: Final = 3
 
 Workers = int | tuple[int, int]
 """How many, or how few and how many at most."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What a training left: the chosen weights and how it went."""
-
-    weights: bytes
-    """A safetensors file."""
-    scores: dict[str, Any]
-    """Of the chosen epoch, over the test tiles; empty when the bank has no test split."""
-    history: list[dict[str, Any]]
-    held_back: tuple[HeldBack, ...] = ()
-    """Networks that had not learned from frames that these weights have learned from."""
-    cross_validation: CrossValidation | None = None
-    """What these networks are."""
 
 
 def train(
@@ -111,6 +98,7 @@ def train(
     places.open_registry().check_publish(model)
     plan = make_plan(bank, config)
     check_workers(workers, plan, batch_size=config.batch_size)
+    start = find_start(places.open_registry(), plan.config)
     cluster.connect()
     use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
     if plan.folds:
@@ -121,12 +109,12 @@ def train(
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
     try:
-        trained = _train_plan(bank, plan, shards, run, workers=workers, use_gpu=use_gpu, say=say)
+        trained = _train_plan(bank, plan, shards, run, start=start, workers=workers, use_gpu=use_gpu, say=say)
     except KeyboardInterrupt:
         say("the same command with --resume goes on after the last epoch that was kept")
         raise
     more = score_paper_holdout(bank, plan, shards, trained.weights) if plan.paper else {}
-    version = publish(places.open_registry(), bank, plan, trained, name=model, more=more, say=say)
+    version = publish(places.open_registry(), bank, plan, trained, name=model, start=start, more=more, say=say)
     run.finish(version.ref)
     return version
 
@@ -157,25 +145,36 @@ def check_workers(workers: Workers, plan: Plan, *, batch_size: int) -> None:
 
 
 def _train_plan(
-    bank: Bank, plan: Plan, shards: Shards, run: Run, *, workers: Workers, use_gpu: bool, say: Say
+    bank: Bank,
+    plan: Plan,
+    shards: Shards,
+    run: Run,
+    *,
+    start: Start | None,
+    workers: Workers,
+    use_gpu: bool,
+    say: Say,
 ) -> Trained:
     """What a plan comes to, whichever way it is trained."""
+    if plan.config.model.frozen and start:
+        return train_head(bank, plan, shards, run, start=start, say=say)
     again = functools.partial(
         run_training,
         run=Run(run.runs, f"{run.name}/refit"),
+        start=start,
         workers=workers,
         use_gpu=use_gpu,
         title="all frames  ",
         say=say,
     )
     if plan.folds:
-        states = train_folds(plan, shards, run, bank.frames, use_gpu=use_gpu, say=say)
+        states = train_folds(plan, shards, run, bank.frames, start=start, use_gpu=use_gpu, say=say)
         say("last, one network learns from all frames")
         last = refit_plan(plan, bank.frames, epochs=int(plan.config.epochs))
         trained = again(last, shards.model_copy(update={"rows": shards.rows | {"test": 0}}))
-        held_back = _held_back(bank, plan, states)
-        return replace(trained, held_back=held_back, cross_validation=_cross_validation(plan.folds))
-    trained = run_training(plan, shards, run, workers=workers, use_gpu=use_gpu, say=say)
+        held_back = held_back_of(bank, plan, {fold: weights_to_bytes(state.weights) for fold, state in states.items()})
+        return replace(trained, held_back=held_back, cross_validation=cross_validation_of(plan.folds))
+    trained = run_training(plan, shards, run, start=start, workers=workers, use_gpu=use_gpu, say=say)
     if not plan.config.refit or not plan.splits["test"].frames:
         return trained
     chosen = best_epoch(plan.config.task, [Epoch(**epoch) for epoch in trained.history])
@@ -193,30 +192,6 @@ def _train_plan(
     )
 
 
-def _held_back(bank: Bank, plan: Plan, states: dict[int, TrainState]) -> tuple[HeldBack, ...]:
-    """The networks of the folds, with what each learned from and what it did not."""
-    assert plan.folds is not None, "planned"
-    fold_of, frames = plan.folds.fold_of, [frame for frame in bank.frames if frame.frame in plan.frames]
-    return tuple(
-        HeldBack(
-            weights=weights_to_bytes(state.weights),
-            learned=[frame for frame in frames if fold_of.get(frame.frame) != fold],
-            asked=[frame for frame in frames if fold_of.get(frame.frame) == fold],
-        )
-        for fold, state in states.items()
-    )
-
-
-def _cross_validation(folds: Folds) -> CrossValidation:
-    return CrossValidation(
-        folds=folds.number,
-        frames=len(folds.fold_of),
-        groups=folds.groups,
-        one_group=folds.one_group,
-        unmeasured=folds.unmeasured,
-    )
-
-
 def _about_folds(plan: Plan, bank: Bank, *, asked: bool) -> str:
     """Why there are folds, and how there are none, in a line."""
     assert plan.folds is not None, "planned"
@@ -231,7 +206,15 @@ def _about_folds(plan: Plan, bank: Bank, *, asked: bool) -> str:
 
 
 def run_training(
-    plan: Plan, shards: Shards, run: Run, *, workers: Workers, use_gpu: bool = False, title: str = "", say: Say
+    plan: Plan,
+    shards: Shards,
+    run: Run,
+    *,
+    start: Start | None = None,
+    workers: Workers,
+    use_gpu: bool = False,
+    title: str = "",
+    say: Say,
 ) -> Trained:
     """Train on Ray Train: each worker has its part of every epoch, gradients are averaged.
 
@@ -245,7 +228,15 @@ def run_training(
     with cluster.progress(say) as lines, _stopped_by_ctrl_c():
         result = run_workers(
             _worker,
-            {"plan": plan, "shards": shards, "run": run, "lines": lines, "data": data, "title": title},
+            {
+                "plan": plan,
+                "shards": shards,
+                "run": run,
+                "lines": lines,
+                "data": data,
+                "start": start,
+                "title": title,
+            },
             ray.train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=use_gpu,
@@ -334,6 +325,7 @@ def publish(
     trained: Trained,
     *,
     name: str,
+    start: Start | None = None,
     search: list[dict[str, Any]] | None = None,
     sweep: str | None = None,
     more: dict[str, Any] | None = None,
@@ -360,9 +352,16 @@ def publish(
         search=search,
         sweep=sweep,
         cross_validation=trained.cross_validation,
+        start=start.started if start else None,
+        parent=_parent(start),
     )
     card, files = finished(name, bank, card, trained.weights, held_back=trained.held_back, say=say)
     return registry.publish(name, files, card)
+
+
+def _parent(start: Start | None) -> str | None:
+    """The version that a training started from, if it did from one."""
+    return start.started.source if start and "@" in start.started.source else None
 
 
 def _worker(given: dict[str, Any]) -> DataError | None:
@@ -377,11 +376,12 @@ def _worker(given: dict[str, Any]) -> DataError | None:
     checkpoint = ray.train.get_checkpoint()
     try:
         state = read_state(checkpoint) if checkpoint else None
-        network = shared_network(plan, shards)
+        network = shared_network(plan, shards, loop["start"])
         if rank == 0:
             what = f"{plan.config.model.architecture} network, {parameters_n(unwrapped(network)):,} parameters"
             done = f", going on after epoch {state.history[-1].number}" if state else ""
-            _say(loop, f"{what}, {workers} worker{'s' * (workers != 1)}{done}")
+            begun = f", from {loop['start'].started}" if loop["start"] else ""
+            _say(loop, f"{what}{begun}, {workers} worker{'s' * (workers != 1)}{done}")
         fit_part(
             network,
             plan,
@@ -397,10 +397,10 @@ def _worker(given: dict[str, Any]) -> DataError | None:
     return None
 
 
-def shared_network(plan: Plan, shards: Shards) -> torch.nn.Module:
+def shared_network(plan: Plan, shards: Shards, start: Start | None = None) -> torch.nn.Module:
     """In a Ray Train worker: a fresh network on its device, the same on every worker."""
     seed_everything(plan.config.seed)
-    network = fresh_network(plan.config, len(plan.classes), shards.mean_count)
+    network = fresh_network(plan.config, len(plan.classes), shards.mean_count, start=start)
     # Buffers need no broadcast in every step: `cellnet.training.fit` brings their statistics together once an epoch.
     buckets = {"forward_sync_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
     prepared: torch.nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=buckets)

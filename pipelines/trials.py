@@ -63,7 +63,7 @@ def _alone(space: dict[str, Any], sweep: Sweep, data: Data) -> None:
     _, settings, seed = of_space(space)
     plan = sweep.chosen(settings, seed)
     seed_everything(seed)
-    network = fresh_network(plan.config, len(plan.classes), sweep.shards.mean_count)
+    network = fresh_network(plan.config, len(plan.classes), sweep.shards.mean_count, start=sweep.start_of(plan))
     network = network.to("cuda" if sweep.config.gpus else "cpu")
 
     def tell(report: Report) -> bool:
@@ -167,7 +167,8 @@ def _shared_worker(given: dict[str, Any]) -> None:
     sweep, settings, seed, data, judge = (loop[name] for name in ("sweep", "settings", "seed", "data", "judge"))
     rank = context.get_world_rank()
     cluster.quiet()
-    network = shared_network(sweep.chosen(settings, seed), sweep.shards)
+    plan = sweep.chosen(settings, seed)
+    network = shared_network(plan, sweep.shards, sweep.start_of(plan))
     _train(
         network, sweep, settings, seed, data, lambda report: bool(ray.get(judge.hear.remote(report, rank))), rank=rank
     )

@@ -5,6 +5,7 @@ A Ray job, like `cellnet tune`:
     python -m pipelines tune BANK --task classify [--trials 6] [--set train.epochs=5]...
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -12,16 +13,20 @@ from typing import Any, Final
 import ray.tune
 import ray.tune.schedulers
 
+from cellnet.config.train import ModelSpec
 from cellnet.config.tune import Range, Settings, TuneConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.evaluation.searches import Trial, describe, sample_settings, smallest_batch
+from cellnet.networks.weights import Start
 from cellnet.places import Places
-from cellnet.training.plan import make_plan
+from cellnet.registry.registry import Registry
+from cellnet.registry.starting import find_start
+from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import SPLITS
 from pipelines import cluster
 from pipelines.runs import Say, find_run
 from pipelines.shards import make_shards
-from pipelines.sweeps import Sweep, keep_trial, trials_of
+from pipelines.sweeps import Sweep, keep_trial, kind_of, trials_of
 from pipelines.train import check_workers, model_name, read_tiles
 from pipelines.trials import of_space, trainable
 from pipelines.winner import Search, conclude
@@ -59,12 +64,13 @@ def tune(
         )
     check_workers(workers, plan, batch_size=smallest_batch(config))
     config = config.model_copy(update={"train": plan.config})
+    starts = _starts(places.open_registry(), plan, config.space)
     cluster.connect()
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
     run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
-    sweep = Sweep(run=run, config=config, plan=plan, shards=shards, workers=workers)
+    sweep = Sweep(run=run, config=config, plan=plan, shards=shards, starts=starts, workers=workers)
     try:
         _search(sweep, say)
         _train_finalists(sweep, say)
@@ -73,6 +79,17 @@ def tune(
         say(f"cellnet registry promote --from-sweep {run.uri} {alias} --registry {places.registry}")
         raise
     return conclude(sweep, places, bank, alias=alias, model=model, say=say)
+
+
+def _starts(registry: Registry, plan: Plan, space: dict[str, Any]) -> dict[ModelSpec, Start]:
+    """What the networks that are searched start from, by their kind, where it is not chance."""
+    keys = [key for key in ("model.architecture", "model.weights") if key in space]
+    starts = {}
+    for values in itertools.product(*(space[key] for key in keys)):
+        config = plan.with_settings(dict(zip(keys, values, strict=True))).config
+        if start := find_start(registry, config):
+            starts[kind_of(config.model)] = start
+    return starts
 
 
 def _search(sweep: Sweep, say: Say) -> None:

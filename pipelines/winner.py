@@ -29,6 +29,7 @@ from cellnet.evaluation.searches import (
 from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
 from cellnet.registry.records import AliasMove, ModelVersion
+from cellnet.registry.starting import find_start
 from cellnet.reports.search_report import search_page
 from cellnet.store.place import PlaceLike, place_of
 from cellnet.training.fit import outputs_of
@@ -36,10 +37,11 @@ from cellnet.training.plan import make_plan
 from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.promote import promote
+from pipelines.publishing import Trained
 from pipelines.runs import Run, Say
 from pipelines.shards import batches, dataset_of, make_shards
 from pipelines.sweeps import Sweep, best_of, recipe_of
-from pipelines.train import Trained, publish
+from pipelines.train import publish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +90,14 @@ def conclude(sweep: Sweep, places: Places, bank: Bank, *, alias: str, model: str
     rows = tabulate(combinations, steering)
     scores = next(epoch["test"] for epoch in trial.history if epoch["test"].get(steering) == trial.score)
     trained = Trained(weights=best_of(sweep.run, trial.name), scores=scores, history=list(trial.history))
+    registry, plan = places.open_registry(), sweep.chosen(trial.settings, trial.seed)
     winner = publish(
-        places.open_registry(),
+        registry,
         bank,
-        sweep.chosen(trial.settings, trial.seed),
+        plan,
         trained,
         name=model,
+        start=find_start(registry, plan.config),
         search=rows,
         sweep=sweep.run.uri,
         say=say,

@@ -6,7 +6,7 @@ from pydantic import Field
 
 Split = Literal["train", "test", "holdout"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
-Architecture = Literal["paper", "residual", "density", "resnet18", "convnext_tiny"]
+Architecture = Literal["paper", "residual", "density", "efficientnet_lite0", "resnet18", "convnext_tiny"]
 EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
 Kernel = Literal["none", "sharpen", "unsharp", "edge", "laplacian", "emboss", "gaussian"]
 Orientation = Literal[0, 90, 180, 270]
@@ -20,5 +20,5 @@ MAP_SIDE: Final = 50
 
 
 PAPER_SHARES: Final = (1.0, 0.75, 0.5, 0.25)
-FIXED_ARCHITECTURES: Final[tuple[Architecture, ...]] = ("resnet18", "convnext_tiny")
+FIXED_ARCHITECTURES: Final[tuple[Architecture, ...]] = ("efficientnet_lite0", "resnet18", "convnext_tiny")
 """Those that have an activation, width and depth of their own."""

@@ -44,13 +44,32 @@ class Augment(Frozen):
     """Random change of contrast (factor 1 ± jitter) and brightness (± jitter standard deviations)."""
 
 
+class StartedFrom(Frozen):
+    """Where the weights that a network started from are from: stands on its card."""
+
+    source: str
+    """`imagenet`, a file's name, or the version `name@number`."""
+    sha256: str
+    """Of the weights as they came."""
+    made_by: str | None = Field(default=None, exclude_if=is_none)
+    """The package or table that they are from."""
+    licence: str | None = Field(default=None, exclude_if=is_none)
+    """None where it is not known."""
+
+    def __str__(self) -> str:
+        """In one line for a person."""
+        made_by = f" of {self.made_by}" if self.made_by else ""
+        return f"{self.source}{made_by}" + (f" ({self.licence})" if self.licence else "")
+
+
 class ModelSpec(Frozen):
     """The network: a row of `cellnet.networks.architectures.ARCHITECTURES` and its choices."""
 
     architecture: Architecture | Literal["auto"] = "auto"
     """`auto`: residual to classify, density to count. `paper`: the paper's kind of network. `residual`: residual
     stages and a global pool. `density`: a counter that also learns where cells are, from their centres where these
-    are known. `resnet18`, `convnext_tiny`: of torchvision, for a GPU."""
+    are known. `efficientnet_lite0`: a small network that knows photographs, for few labelled frames. `resnet18`,
+    `convnext_tiny`: of torchvision, for a GPU."""
     activation: Activation = "relu"
     width: int = Field(default=16, ge=1, le=512)
     """Channels of the first stage; each later stage has twice as many."""
@@ -62,6 +81,12 @@ class ModelSpec(Frozen):
     views: Literal[1, 8, "auto"] = "auto"
     """Orientations of a tile, mirrored and not, that a prediction is the mean of. Eight take eight times as long.
     `auto`: 8 to count in frames of one tile, which they make more exact, else 1: the errors of many tiles even out."""
+    weights: str | None = Field(default=None, min_length=1, exclude_if=is_none)
+    """What the network starts from: `none`, by chance; `imagenet`, photographs; a safetensors file; a version, like
+    `classifier@3`, of the same architecture, width and depth. Left out: `imagenet` for efficientnet_lite0, else
+    `none`."""
+    frozen: Annotated[bool, Field(strict=True)] | None = Field(default=None, exclude_if=is_none)
+    """Train the last layer alone, in seconds: what the others see of each tile is computed once. To classify."""
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
@@ -128,6 +153,8 @@ class TrainConfig(Frozen):
     def _fits_the_task(self) -> Self:
         if self.task == "classify" and self.model.architecture == "density":
             raise ValueError("the architecture density only counts; to classify, take another, for example residual")
+        if self.task == "count" and self.model.frozen:
+            raise ValueError("frozen networks classify; to count, leave model.frozen out and train all layers")
         if self.task == "classify" and self.lineage is not None:
             raise ValueError(f"a classifier tells lineages apart; {self.lineage} alone can be counted (--task count)")
         if self.folds == 1:

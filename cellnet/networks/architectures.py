@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cellnet.config.choices import MAP_SIDE, NETWORK_PX, Activation
 from cellnet.config.train import ModelSpec
+from cellnet.networks.efficientnet import HEAD, LEVELS, STAGES, LiteBody
 from cellnet.tasks import TASKS, Task
 
 ACTIVATIONS: Final[dict[Activation, type[nn.Module]]] = {
@@ -24,6 +25,9 @@ ACTIVATIONS: Final[dict[Activation, type[nn.Module]]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+
+LITE_INNER: Final = 48
+"""Channels in which the levels of `Lite` are brought together."""
 
 
 def create(spec: ModelSpec, task: Task, *, classes: int = 0, mean_count: float = 1.0) -> nn.Module:
@@ -135,9 +139,33 @@ class Density(nn.Module):
             features = stage(features)
             if isinstance(stage, ResidualBlock):
                 levels.append(features)
-        merged: Tensor = self.laterals[-1](levels[-1])
-        for lateral, level in zip(self.laterals[-2::-1], levels[-2::-1], strict=True):
-            merged = nn.functional.interpolate(merged, level.shape[2:]) + lateral(level)
+        density_Bhw = nn.functional.softplus(self.out(self.smooth(_merged(self.laterals, levels))).float()).squeeze(1)
+        return density_Bhw if self.training else density_Bhw.sum(dim=(1, 2))
+
+
+class Lite(nn.Module):
+    """EfficientNet-Lite0: its last features averaged over places, or a density map from its levels as of `Density`."""
+
+    def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
+        super().__init__()
+        self.body = LiteBody(head=task == "classify")
+        self.task = task
+        self.out: nn.Linear | nn.Conv2d
+        if task == "classify":
+            self.dropout = nn.Dropout(spec.dropout)
+            self.out = nn.Linear(HEAD, classes)
+        else:
+            self.laterals = nn.ModuleList(nn.Conv2d(STAGES[level].width, LITE_INNER, 1) for level in LEVELS)
+            self.smooth = _normed_conv(LITE_INNER, LITE_INNER, 3, nn.ReLU)
+            self.out = nn.Conv2d(LITE_INNER, 1, 1)
+            _start_at(self.out, _softplus_inverse(mean_count / MAP_SIDE**2))
+
+    def forward(self, input_B1HW: Tensor) -> Tensor:
+        """Logits (B, K); or in training the density map (B, 50, 50), else counts (B,)."""
+        if self.task == "classify":
+            logits_BK: Tensor = self.out(self.dropout(self.body(input_B1HW).mean(dim=(2, 3))))
+            return logits_BK
+        merged = _merged(self.laterals, self.body.levels(input_B1HW))
         density_Bhw = nn.functional.softplus(self.out(self.smooth(merged)).float()).squeeze(1)
         return density_Bhw if self.training else density_Bhw.sum(dim=(1, 2))
 
@@ -181,6 +209,14 @@ class ResidualBlock(nn.Module):
         """Features of the same height and width."""
         out: Tensor = self.activation(self.second(self.first(features)) + self.same(features))
         return out
+
+
+def _merged(laterals: nn.ModuleList, levels: list[Tensor]) -> Tensor:
+    """Features of all levels brought together at the finest side, each through a layer of its own."""
+    merged: Tensor = laterals[-1](levels[-1])
+    for lateral, level in zip(laterals[-2::-1], levels[-2::-1], strict=True):
+        merged = nn.functional.interpolate(merged, level.shape[2:]) + lateral(level)
+    return merged
 
 
 def _widths(spec: ModelSpec) -> list[int]:
@@ -227,6 +263,7 @@ ARCHITECTURES: Final[dict[str, Callable[[ModelSpec, Task, int, float], nn.Module
     "paper": Paper,
     "residual": Residual,
     "density": Density,
+    "efficientnet_lite0": Lite,
     "resnet18": functools.partial(Backbone, "resnet18", "conv1", "fc"),
     "convnext_tiny": functools.partial(Backbone, "convnext_tiny", "features.0.0", "classifier.2"),
 }

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from cellnet.certainty.calibration import Calibration
 from cellnet.config.loading import Frozen, Stored, is_none
-from cellnet.config.train import Preprocess, TrainConfig
+from cellnet.config.train import Preprocess, StartedFrom, TrainConfig
 from cellnet.errors import ConfigError
 from cellnet.store.objects import MOST_BYTES
 from cellnet.tasks import Task
@@ -99,6 +99,8 @@ class Card(Frozen):
     """Place of the search that chose this model, if one did."""
     cross_validation: CrossValidation | None = Field(default=None, exclude_if=is_none)
     """Of a version that learned from the frames that it was scored on."""
+    start: StartedFrom | None = Field(default=None, exclude_if=is_none)
+    """The weights that its network started from; None for one that started by chance."""
 
     @field_validator("config", mode="before")
     @classmethod

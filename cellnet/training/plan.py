@@ -12,8 +12,8 @@ from cellnet.bank.folds import FOLDS, Folds, deal_folds, few_groups
 from cellnet.bank.frames import Frame
 from cellnet.bank.labels import check_teaching, trainable_frames
 from cellnet.config.bank import Intensity
-from cellnet.config.choices import NETWORK_PX, PAPER_SHARES, Protocol, Split
-from cellnet.config.train import Augment, Preprocess, TrainConfig
+from cellnet.config.choices import FIXED_ARCHITECTURES, NETWORK_PX, PAPER_SHARES, Protocol, Split
+from cellnet.config.train import Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.config.tune import Settings, with_settings
 from cellnet.errors import ConfigError, DataError
 from cellnet.networks.architectures import resolve
@@ -26,6 +26,8 @@ WHOLE_FRAME_PX: Final = 300
 MAX_SHIFTS: Final = 16
 ENOUGH_TILES: Final = 4000
 """Training tiles that `auto` shifts aim at."""
+ENOUGH_FROZEN_TILES: Final = 500
+"""Likewise of a frozen network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,8 @@ class Plan:
         Raises ConfigError, which begins with the setting's key.
         """
         config = with_settings(self.config, settings)
-        model = resolve(config.model, config.task, frame_tiles=self.frame_tiles)
-        preprocess = self.preprocess.model_copy(update={"kernel": config.kernel})
+        model = decide_start(resolve(config.model, config.task, frame_tiles=self.frame_tiles))
+        preprocess = self.preprocess.model_copy(update={"kernel": config.kernel, **grey_scale(model)})
         return replace(self, config=config.model_copy(update={"model": model}), preprocess=preprocess)
 
 
@@ -101,12 +103,19 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
             "train with a smaller one, for example --set tile=frame"
         )
     frame_tiles = float(np.median(training_grids))
-    augment = decide_augment(config.augment, task=config.task, tiles=sum(training_grids), protocol=config.protocol)
+    augment = decide_augment(
+        config.augment,
+        task=config.task,
+        tiles=sum(training_grids),
+        protocol=config.protocol,
+        frozen=bool(config.model.frozen),
+    )
     paper = _paper(bank, config)
     taken = [frame for frame in taking if grids[frame.frame]]
     folds = _folds(bank, config, taken)
     splits = _splits(taken, grids, augment, paper=paper, folds=folds)
-    model = resolve(config.model, config.task, frame_tiles=frame_tiles)
+    model = decide_start(resolve(config.model, config.task, frame_tiles=frame_tiles))
+    preprocess = preprocess.model_copy(update=grey_scale(model))
     config = config.model_copy(update={"augment": augment, "model": model})
     config = decide_epochs(config, tiles=splits["train"].rows, folds=folds.number if folds else 0)
     return Plan(
@@ -180,25 +189,56 @@ def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Inte
     )
 
 
-def decide_augment(augment: Augment, *, task: Task, tiles: int, protocol: Protocol = "grouped") -> Augment:
+def decide_augment(
+    augment: Augment, *, task: Task, tiles: int, protocol: Protocol = "grouped", frozen: bool = False
+) -> Augment:
     """The augmentation with every `auto` decided, for a training on so many tiles before augmentation.
 
-    The paper's protocol splits its 16 variants, so there they are stored.
+    The paper's protocol splits its 16 variants, so there they are stored. Of a `frozen` network every tile is seen in
+    eight orientations anyway, and each costs time.
 
     >>> decide_augment(Augment(), task="count", tiles=225).shifts
     16
     >>> decide_augment(Augment(), task="count", tiles=10_000).shifts
     0
+    >>> frozen = decide_augment(Augment(), task="classify", tiles=280, frozen=True)
+    >>> frozen.shares, frozen.shifts
+    ((1.0,), 1)
     """
     if protocol == "paper":
         return augment.model_copy(update={"shares": PAPER_SHARES, "shifts": 0, "orientation": "stored"})
     shares = augment.shares
     if shares == "auto":
-        shares = PAPER_SHARES if TASKS[task].crops else (1.0,)
+        shares = PAPER_SHARES if TASKS[task].crops and not frozen else (1.0,)
     shifts = augment.shifts
     if shifts == "auto":
-        shifts = min(MAX_SHIFTS, max(0, round(ENOUGH_TILES / (tiles * len(shares))) - 1))
+        enough = ENOUGH_FROZEN_TILES if frozen else ENOUGH_TILES
+        shifts = min(MAX_SHIFTS, max(0, round(enough / (tiles * len(shares))) - 1))
     return augment.model_copy(update={"shares": shares, "shifts": shifts})
+
+
+def decide_start(model: ModelSpec) -> ModelSpec:
+    """The network with what it starts from decided. Whatever starts by chance says nothing of it, as it always did.
+
+    >>> decide_start(ModelSpec(architecture="efficientnet_lite0")).weights
+    'imagenet'
+    """
+    weights = model.weights or ("imagenet" if model.architecture == "efficientnet_lite0" else None)
+    return model.model_copy(update={"weights": weights})
+
+
+def grey_scale(model: ModelSpec) -> dict[str, float]:
+    """The mean and the deviation of grey values that the network's weights were learnt with.
+
+    >>> grey_scale(ModelSpec(architecture="efficientnet_lite0")), grey_scale(ModelSpec(architecture="residual"))
+    ({'mean': 0.5, 'std': 0.5}, {'mean': 0.5, 'std': 0.15})
+    """
+    if model.architecture == "efficientnet_lite0":
+        return {"mean": 0.5, "std": 0.5}
+    if model.architecture in FIXED_ARCHITECTURES and model.weights not in (None, "none"):
+        return {"mean": 0.449, "std": 0.226}  # of the three colours of ImageNet, on average
+    fields = Preprocess.model_fields
+    return {"mean": fields["mean"].default, "std": fields["std"].default}
 
 
 def decide_epochs(config: TrainConfig, *, tiles: int, folds: int = 0) -> TrainConfig:

@@ -18,8 +18,9 @@ import pipelines.shards
 from cellnet.bank.bank import Bank
 from cellnet.certainty.familiarity import FAMILIARITY
 from cellnet.cli import main
-from cellnet.config.train import Augment, TrainConfig
+from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError, NotBetterError, NotFoundError
+from cellnet.networks.pretrained import imagenet_start
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
@@ -275,6 +276,28 @@ def test_an_alias_moves_to_what_is_better_on_the_holdout_or_by_force(
     assert first.endswith("rival@1: no reason given")
     assert second.endswith(f"rival@2 (before: rival@1): {move.evidence}")
     assert third.endswith("rival@3 (before: rival@2): a plate of its own")
+
+
+def test_a_frozen_network_that_knows_photographs_is_trained_by_its_last_layer_and_sees_each_tile_once(
+    sample_bank: Path, tmp_path: Path
+) -> None:
+    places = Places(bank=place_of(sample_bank), registry=place_of(tmp_path / "registry"))
+    lite = ModelSpec(architecture="efficientnet_lite0", frozen=True)
+    wanted = quick_config("classify", model=lite)
+    said: list[str] = []
+    version = train(places, wanted, say=said.append)
+    assert "features of 48 train tiles in 8 orientations are computed" in said
+    card = version.card
+    assert card.start is not None and (card.start.source, card.start.licence) == ("imagenet", "Apache-2.0")
+    assert (card.config.model.weights, card.preprocess.std, card.parent) == ("imagenet", 0.5, None)
+    held = Predictor.load(places.open_registry(), version.ref).network.state_dict()
+    start = imagenet_start("efficientnet_lite0").weights
+    assert all(torch.equal(held[name], start[name]) for name in held if name.startswith("body."))
+    assert evaluate(version.ref, places).scores["tile"]["accuracy"] > 0.6, "of three lineages"
+    said.clear()
+    again = train(places, wanted, say=said.append)
+    assert again.blobs[WEIGHTS] == version.blobs[WEIGHTS]
+    assert not any("are computed" in line for line in said)
 
 
 def test_a_comparison_without_a_bank_says_so(places: Places) -> None:

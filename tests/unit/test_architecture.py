@@ -25,7 +25,7 @@ STOREYS = {
     ),
     "pipelines": (
         *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "folds", "paper_holdout"),
-        *("calibrate", "publishing", "evaluate", "predict", "ingest", "shards", "runs", "cluster"),
+        *("calibrate", "heads", "publishing", "evaluate", "predict", "ingest", "shards", "runs", "cluster"),
     ),
 }
 """The rooms of each package from the top floor down: a room calls rooms below it, never above."""

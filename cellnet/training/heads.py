@@ -1,0 +1,91 @@
+"""The last layer alone, learnt in seconds: what a frozen network's other layers see of each tile is given.
+
+A multinomial logistic regression of features that are brought to one spread. How hard it is held is chosen by tiles of
+frames that it has not learnt from, as an epoch of a whole training is.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, from_numpy
+
+HOLDS: Final = (0.001, 0.003, 0.01, 0.03)
+"""Values of C that are tried: the weight of a tile's loss against the squares of the layer's numbers."""
+UNTOLD_HOLD: Final = 0.01
+"""Where there are no tiles to choose by."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the layers before the last see of tiles."""
+
+    seen_NVC: NDArray[np.float16]
+    """Of each tile in V orientations."""
+    label_N: NDArray[np.int64]
+    frame_N: NDArray[np.str_]
+    """The names of their frames."""
+
+    def of(self, chosen_N: NDArray[np.bool_]) -> "Features":
+        """Those of the chosen tiles."""
+        return Features(self.seen_NVC[chosen_N], self.label_N[chosen_N], self.frame_N[chosen_N])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A last layer."""
+
+    weight_KC: Tensor
+    bias_K: Tensor
+    loss: float
+    """Mean over the training tiles, as they are and turned."""
+    seconds: float
+    """That learning it took."""
+
+
+def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> Head:
+    """The last layer that names these tiles; every orientation of a tile counts as one."""
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
+    start_s = time.perf_counter()
+    seen_NC = train.seen_NVC.reshape(-1, train.seen_NVC.shape[2]).astype(np.float32)
+    label_N = np.repeat(train.label_N, train.seen_NVC.shape[1])
+    mean_C, spread_C = seen_NC.mean(0), seen_NC.std(0) + np.float32(1e-3)
+    regression = LogisticRegression(C=hold, max_iter=500, class_weight="balanced" if balanced else None)
+    regression.fit((seen_NC - mean_C) / spread_C, label_N)
+    coefficient_KC, intercept_K = _of_all_classes(regression, np.unique(label_N), classes)
+    weight_KC = coefficient_KC / spread_C
+    bias_K = intercept_K - weight_KC @ mean_C
+    probability_NK = _softmax(seen_NC @ weight_KC.T + bias_K)
+    return Head(
+        weight_KC=from_numpy(weight_KC.astype(np.float32)),
+        bias_K=from_numpy(bias_K.astype(np.float32)),
+        loss=float(-np.log(probability_NK[np.arange(len(label_N)), label_N] + 1e-30).mean()),
+        seconds=time.perf_counter() - start_s,
+    )
+
+
+def outputs_of_head(head: Head, features: Features) -> NDArray[np.float32]:
+    """Probabilities (N, K) of tiles, the mean over their orientations."""
+    logits_NVK = features.seen_NVC.astype(np.float32) @ head.weight_KC.numpy().T + head.bias_K.numpy()
+    return np.asarray(_softmax(logits_NVK).mean(1), np.float32)
+
+
+def _of_all_classes(
+    regression: Any, known: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients (K, C) and intercepts (K,): of two classes they are one row, a class without a tile has none."""
+    coefficient, intercept = np.asarray(regression.coef_), np.asarray(regression.intercept_)
+    if len(known) == 2:
+        coefficient, intercept = np.vstack([-coefficient, coefficient]) / 2, np.concatenate([-intercept, intercept]) / 2
+    coefficient_KC = np.zeros((classes, coefficient.shape[1]))
+    intercept_K = np.full(classes, intercept.min() - 20.0)
+    coefficient_KC[known], intercept_K[known] = coefficient, intercept
+    return coefficient_KC, intercept_K
+
+
+def _softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    power = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(power / power.sum(-1, keepdims=True))

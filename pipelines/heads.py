@@ -1,0 +1,184 @@
+"""The last layer of a frozen network: what the others see of each tile is computed once, by Ray
+Data, and kept.
+
+    BANK/shards/KEY-XXXX/features-KEY/train.safetensors, test.safetensors    beside the tiles that they are of
+
+The second KEY names the weights and everything else that shapes a feature: another head finds them ready.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+import ray
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cellnet.bank.bank import Bank
+from cellnet.config.choices import Split
+from cellnet.config.train import Preprocess
+from cellnet.errors import NotFoundError
+from cellnet.images.pixels import normalise
+from cellnet.networks.views import views_of, watched
+from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
+from cellnet.training.fit import seed_everything
+from cellnet.training.heads import HOLDS, UNTOLD_HOLD, Features, Head, fit_head, outputs_of_head
+from cellnet.training.plan import Plan
+from cellnet.training.shards import SPLITS, Shards
+from cellnet.training.state import Epoch, best_epoch
+from cellnet.training.steering import steering
+from cellnet.untrusted import check_safetensors
+from pipelines import cluster
+from pipelines.publishing import Trained, cross_validation_of, held_back_of
+from pipelines.runs import Run, Say, epoch_line
+from pipelines.shards import dataset_of
+
+TILES_A_STEP: Final = 32
+VIEWS: Final = 8
+"""Orientations in which the head sees a training tile."""
+
+
+def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start, say: Say) -> Trained:
+    """The network of a plan whose last layer alone is trained, by folds or by the bank's splits."""
+    seed_everything(plan.config.seed)
+    network = fresh_network(plan.config, len(plan.classes), start=start)
+    train, test = (features_of(network, plan, shards, split, start, say=say) for split in SPLITS)
+    assert train is not None, "a plan has training tiles"
+    learn = functools.partial(fit_head, classes=len(plan.classes), balanced=plan.config.class_weights == "balanced")
+
+    def weights_of(head: Head) -> bytes:
+        weights = network.state_dict()
+        weight = head.weight_KC.reshape(weights["out.weight"].shape)
+        return weights_to_bytes(weights | {"out.weight": weight, "out.bias": head.bias_K})
+
+    fold_of = plan.folds.fold_of if plan.folds else {}
+    rounds = list(_rounds(train, test, fold_of))
+    heads, history = {}, []
+    for number, hold in enumerate(HOLDS if rounds else (), start=1):
+        heads[number] = {fold: learn(learned, hold) for fold, learned, _ in rounds}
+        history.append(_epoch(number, heads[number], rounds))
+        run.add_curves(history[-1])
+        say(epoch_line(history[-1], len(HOLDS), best=best_epoch(plan.config.task, history) is history[-1]))
+    chosen = best_epoch(plan.config.task, history).number if history else 0
+    if chosen and not plan.folds:
+        return Trained(
+            weights=weights_of(heads[chosen][0]), scores=history[chosen - 1].test, history=[*map(asdict, history)]
+        )
+    whole = learn(train, HOLDS[chosen - 1] if chosen else UNTOLD_HOLD)
+    if not plan.folds:
+        history = [_epoch(1, {0: whole}, [])]
+        return Trained(weights=weights_of(whole), scores={}, history=[*map(asdict, history)])
+    return Trained(
+        weights=weights_of(whole),
+        scores={},
+        history=[*map(asdict, history)],
+        held_back=held_back_of(bank, plan, {fold: weights_of(head) for fold, head in heads[chosen].items()}),
+        cross_validation=cross_validation_of(plan.folds),
+    )
+
+
+Round = tuple[int, Features, Features]
+"""A fold, the tiles that its head learns from, and those that it is asked about."""
+
+
+def _rounds(train: Features, test: Features | None, fold_of: Mapping[str, int]) -> Iterator[Round]:
+    """The one of the bank's splits, as fold 0, or that of every fold; none where there is nothing to choose by."""
+    if not fold_of:
+        if test is not None:
+            yield 0, train, test
+        return
+    assert test is not None, "of folds all frames are in both"
+    learned_N, asked_N = (np.array([fold_of.get(name, 0) for name in part.frame_N.tolist()]) for part in (train, test))
+    for fold in sorted(set(fold_of.values())):
+        yield fold, train.of(learned_N != fold), test.of(asked_N == fold)
+
+
+def _epoch(number: int, heads: dict[int, Head], rounds: list[Round]) -> Epoch:
+    """What heads that are held alike came to, over all rounds, in the form of an epoch."""
+    scores = {}
+    if rounds:
+        output_NK = np.concatenate([outputs_of_head(heads[fold], asked) for fold, _, asked in rounds])
+        scores = steering("classify", np.concatenate([asked.label_N for _, _, asked in rounds]), output_NK)
+    tiles = sum(len(learned.label_N) for _, learned, _ in rounds)
+    seconds = sum(head.seconds for head in heads.values())
+    return Epoch(
+        number=number,
+        loss=float(np.mean([head.loss for head in heads.values()])),
+        test=scores,
+        seconds=seconds,
+        tiles=tiles,
+        tiles_per_s=tiles / seconds,
+        waiting=0.0,
+        dead=False,
+    )
+
+
+def features_of(
+    network: nn.Module, plan: Plan, shards: Shards, split: Split, start: Start, *, say: Say
+) -> Features | None:
+    """What a network sees of the tiles of a split, found or computed by Ray Data; None where it has no tiles."""
+    if not shards.rows[split]:
+        return None
+    key = f"{shards.folder}/features-{_key(plan, start)}/{split}.safetensors"
+    try:
+        data = shards.store.get(key)
+    except NotFoundError:
+        say(f"features of {shards.rows[split]} {split} tiles in {VIEWS} orientations are computed")
+        features = _computed(network, plan.preprocess, shards, split)
+        digest_NB = np.array([list(bytes.fromhex(name)) for name in features.frame_N.tolist()], np.uint8)
+        arrays = {"seen": features.seen_NVC, "label": features.label_N, "frame": digest_NB}
+        shards.store.put(key, safetensors.numpy.save(arrays))
+        return features
+    check_safetensors(data, key)
+    arrays = safetensors.numpy.load(data)
+    names = [bytes(digest).hex() for digest in arrays["frame"].tolist()]
+    return Features(arrays["seen"], arrays["label"], np.array(names))
+
+
+def _key(plan: Plan, start: Start) -> str:
+    preprocess = plan.preprocess
+    recipe = {
+        "weights": start.started.sha256,
+        "architecture": plan.config.model.architecture,
+        "kernel": preprocess.kernel,
+        "grey": (preprocess.mean, preprocess.std),
+        "views": VIEWS,
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _computed(network: nn.Module, preprocess: Preprocess, shards: Shards, split: Split) -> Features:
+    rows = (
+        dataset_of(shards, split, "frame")
+        .map_batches(
+            _see_batch,
+            fn_kwargs={"model": [ray.put(network.eval())], "preprocess": preprocess},
+            batch_size=TILES_A_STEP,
+            batch_format="numpy",
+        )
+        .take_all()
+    )
+    seen_NVC = np.stack([row["seen"] for row in rows])
+    label_N = np.array([row["label"] for row in rows], np.int64)
+    return Features(seen_NVC, label_N, np.array([row["frame"] for row in rows]))
+
+
+def _see_batch(batch: dict[str, Any], model: list[Any], preprocess: Preprocess) -> dict[str, NDArray[Any]]:
+    network: nn.Module = cluster.fetch_once(model[0])
+    input_B1HW = torch.from_numpy(normalise(batch["pixels"], preprocess)).to(memory_format=torch.channels_last)
+    return {"seen": np.stack(list(_see(network, input_B1HW)), axis=1), "label": batch["label"], "frame": batch["frame"]}
+
+
+@torch.inference_mode()
+def _see(network: nn.Module, input_B1HW: torch.Tensor) -> Iterator[NDArray[np.float16]]:
+    """What the last layer is given (B, C) of each orientation."""
+    for view in views_of(input_B1HW, VIEWS):
+        with watched(network) as seen:
+            network(view)
+        yield seen[0].numpy().astype(np.float16)

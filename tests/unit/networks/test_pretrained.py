@@ -1,0 +1,93 @@
+"""Weights to start from: ImageNet's for grey tiles, files, other versions, and what does not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cellnet.config.train import ModelSpec, StartedFrom, TrainConfig
+from cellnet.errors import ConfigError, IntegrityError
+from cellnet.networks import pretrained
+from cellnet.networks.pretrained import file_start, imagenet_start
+from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
+from cellnet.tasks import Task
+from tests.factories import quick_config
+
+LITE = ModelSpec(architecture="efficientnet_lite0")
+
+
+def config(task: Task, model: ModelSpec = LITE) -> TrainConfig:
+    return TrainConfig(task=task, model=model)
+
+
+def test_a_grey_tile_is_seen_as_the_published_network_sees_the_photograph_whose_colours_are_alike() -> None:
+    network = fresh_network(config("classify"), 3, start=imagenet_start("efficientnet_lite0")).eval()
+    down, across = torch.meshgrid(torch.linspace(-1, 1, 200), torch.linspace(-1, 1, 200), indexing="ij")
+    tile_11HW = (torch.sin(9 * across) * torch.cos(7 * down))[None, None]
+    with torch.inference_mode():
+        seen_C = network.body(tile_11HW).mean(dim=(2, 3))[0]
+    # By efficientnet_lite_pytorch 0.1.0, whose input is three times this channel.
+    assert float(seen_C.sum()) == pytest.approx(144.6037, rel=1e-5)
+    assert seen_C.topk(3).indices.tolist() == [71, 1085, 31]
+
+
+def test_both_tasks_start_from_the_same_layers_and_from_last_layers_of_their_own() -> None:
+    start = imagenet_start("efficientnet_lite0")
+    assert (start.started.source, start.started.licence) == ("imagenet", "Apache-2.0")
+    for task in ("classify", "count"):
+        torch.manual_seed(0)
+        by_chance = fresh_network(config(task), 3, mean_count=7).state_dict()
+        torch.manual_seed(0)
+        network = fresh_network(config(task), 3, mean_count=7, start=start).state_dict()
+        same = {name for name, value in network.items() if torch.equal(value, by_chance[name])}
+        assert "body.stem.0.weight" not in same and torch.equal(
+            network["body.stem.0.weight"], start.weights["body.stem.0.weight"]
+        )
+        assert {"out.weight", "out.bias"} <= same
+
+
+def test_damaged_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "LITE_SHA256", "0" * 64)
+    with pytest.raises(IntegrityError, match="are not those that it was published with; install it anew"):
+        imagenet_start("efficientnet_lite0")
+
+
+def test_a_network_without_imagenet_weights_says_which_has_some() -> None:
+    with pytest.raises(ConfigError, match=r"no ImageNet weights of residual; take .*efficientnet_lite0"):
+        imagenet_start("residual")
+
+
+def test_a_file_of_weights_is_started_from_but_for_last_layers_of_another_shape(tmp_path: Path) -> None:
+    of_two = fresh_network(quick_config("classify"), 2)
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(weights_to_bytes(of_two.state_dict()))
+    start = file_start(file)
+    of_three = fresh_network(quick_config("classify"), 3, start=start).state_dict()
+    for name, value in of_two.state_dict().items():
+        assert torch.equal(of_three[name], value) is not name.startswith("out.")
+    wider = quick_config("classify", model=ModelSpec(width=8, depth=2))
+    with pytest.raises(ConfigError, match=r"weights of mine.safetensors are of another network: body\.0"):
+        fresh_network(wider, 3, start=start)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (None, ConfigError, "model.weights=.*gone.safetensors cannot be read: No such file"),
+        (b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}", IntegrityError, "is a pickle, not safetensors"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path: Path, data: bytes | None, error: type, message: str) -> None:
+    file = tmp_path / ("gone.safetensors" if data is None else "pickle.safetensors")
+    if data:
+        file.write_bytes(data)
+    with pytest.raises(error, match=message):
+        file_start(file)
+
+
+def test_where_weights_are_from_is_said_in_a_line() -> None:
+    assert str(StartedFrom(source="imagenet", sha256="0" * 64, made_by="a package", licence="MIT")) == (
+        "imagenet of a package (MIT)"
+    )
+    assert str(StartedFrom(source="classifier@3", sha256="0" * 64)) == "classifier@3"
+    assert Start(StartedFrom(source="x", sha256="0" * 64), {}).weights == {}
