@@ -13,8 +13,7 @@ that was killed does at most one epoch again. None is a pickle. Ray Tune's own f
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ class Sweep:
     plan: Plan
     """Of `config.train`, with which each trial has its tiles in common."""
     shards: Shards
-    starts: Mapping[ModelSpec, Start] = MappingProxyType({})
+    starts: Mapping[ModelSpec, Start] = field(default_factory=dict)
     """What networks start from that do not start by chance."""
     workers: int = 1
     """Of each trial."""

@@ -150,7 +150,7 @@ def _train_plan(
     shards: Shards,
     run: Run,
     *,
-    start: Start | None,
+    start: Start | None = None,
     workers: Workers,
     use_gpu: bool,
     say: Say,

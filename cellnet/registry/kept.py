@@ -130,7 +130,8 @@ def _checked(table: pa.Table, outputs: int) -> list[KeptAnswer]:
     if outputs > 1:
         _require(np.allclose(output_NK.sum(1), 1, atol=1e-3), "probabilities do not add up to 1")
         _require(np.isin(truth_N, np.arange(outputs)).all(), "a lineage is none of the model's")
-    boxes = [Box(*place, weight=weight) for place, weight in zip(place_N4.tolist(), weight_N.tolist(), strict=True)]
+    sides = zip(*place_N4.T.tolist(), weight_N.tolist(), strict=True)
+    boxes = [Box(top, left, bottom, right, weight) for top, left, bottom, right, weight in sides]
     starts = [row for row in range(len(frames)) if row == 0 or frames[row] != frames[row - 1]]
     named = [frames[row] for row in starts]
     _require(len(set(named)) == len(named), "the tiles of a frame are not together")
