@@ -1,7 +1,7 @@
 """What will hurt a training on the frames of a bank."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
         groups[frame.lineage or "(not known)"].add(frame.group)
     if alone := sorted(lineage for lineage, names in groups.items() if len(names) == 1):
         warnings.append(f"{', '.join(alone)}: one group only, so nothing of it is left to test on")
+    warnings += _of_batches(frames)
     counted = sum(frame.count is not None for frame in frames)
     if 0 < counted < len(frames):
         warnings.append(f"{len(frames) - counted} of {len(frames)} frames have no count; a counter leaves them out")
@@ -31,7 +32,10 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
         warnings.append(
             f"{len(copies)} near-duplicate{plural}, kept on one side of the split with what they copy{labels}"
         )
-    for what, value_of in FACETS.items():
+    facets = dict(FACETS)
+    if all(frame.batch is not None for frame in frames):  # told, where names of groups are guessed from
+        facets["a plate"] = lambda frame: frame.batch
+    for what, value_of in facets.items():
         holders: dict[object, set[str]] = defaultdict(set)
         for frame in frames:
             if frame.lineage is not None:
@@ -42,6 +46,20 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
             names = "every lineage" if len(apart) == len(lineages) else ", ".join(apart)
             warnings.append(f"{names}: {what} that no other lineage has; a classifier may learn that, not the cells")
     return warnings
+
+
+def _of_batches(frames: Sequence[Frame]) -> Iterator[str]:
+    """What is known of one batch alone, so that no score of it says how it goes on the next."""
+    batches: dict[str, set[str | None]] = defaultdict(set)
+    for frame in frames:
+        batches[frame.lineage or "(not known)"].add(frame.batch)
+    held = set[str | None]().union(*batches.values())
+    if len(held) == 1 and None not in held:
+        yield f"every frame is of one batch, {held.pop()}, so nobody can tell what another plate brings"
+        return
+    alone = {lineage: names.pop() for lineage, names in sorted(batches.items()) if len(names) == 1}
+    if named := ", ".join(f"{lineage} ({batch})" for lineage, batch in alone.items() if batch is not None):
+        yield f"{named}: in one batch only, so nobody can tell what another plate brings"
 
 
 FACETS: Final[dict[str, Callable[[Frame], object]]] = {
