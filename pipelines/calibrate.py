@@ -7,6 +7,7 @@ A Ray job, like `cellnet calibrate`:
 
 from cellnet.errors import ConfigError
 from cellnet.places import Places
+from cellnet.registry.learned import learned_of
 from cellnet.registry.records import ModelVersion
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
@@ -25,5 +26,6 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
         raise ConfigError(f"{version.ref} knows {', '.join(version.card.classes)}; calibrate it on a bank of these")
     cluster.connect()
     made_from = version.card.model_copy(update={"parent": version.ref})
-    card, files = finished(version.name, bank, made_from, registry.read(version, WEIGHTS), say=say)
+    weights, learned = registry.read(version, WEIGHTS), learned_of(registry, version)
+    card, files = finished(version.name, bank, made_from, weights, learned=learned, say=say)
     return registry.publish(version.name, files, card)

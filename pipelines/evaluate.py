@@ -5,7 +5,7 @@ A Ray job, like `cellnet evaluate`:
     python -m pipelines evaluate classifier:champion BANK [--split holdout] [--json]
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.scoring import EvaluateSplit, LeftOut, ScoredFrame, evaluation_of, score_frame
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
+from cellnet.registry.learned import learned_of
 from cellnet.store.objects import Store
 from pipelines import cluster
 
@@ -29,21 +30,27 @@ def evaluate(
     *,
     split: EvaluateSplit = "holdout",
     lineage: str | None = None,
+    only: Collection[str] | None = None,
     pictures: bool = False,
 ) -> Evaluation:
     """The scores of a model over the frames of a split, every one of them once.
 
-    Of one `lineage` alone, where that is told; a counter that was trained on one is scored on no others. Tiles are cut
-    as in serving; a tile's true count is the number of known centres inside it, else its share of the frame's. With
-    `pictures`, the worst frames are kept with what the network sees in them. A frame that cannot be read or is too
-    small is left out and named in the scores. Raises DataError when the split is empty, holds lineages that the model
-    does not know, or has no frame that can be used.
+    Of one `lineage` alone, where that is told, and of the frames that `only` names, if it does; a counter that was
+    trained on one lineage is scored on no others. Tiles are cut as in serving; a tile's true count is the number of
+    known centres inside it, else its share of the frame's. With `pictures`, the worst frames are kept with what the
+    network sees in them. A frame that cannot be read or is too small is left out and named in the scores. Raises
+    DataError when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
     """
-    bank = places.open_bank()
-    predictor = Predictor.load(places.open_registry(), ref)
+    bank, registry = places.open_bank(), places.open_registry()
+    version = registry.resolve(ref)
+    predictor = Predictor.load(registry, version.ref)
     card = predictor.card
     lineage = lineage or card.config.lineage
-    frames = [frame for frame in labelled_frames(bank, card.task, lineage) if split in ("all", frame.split)]
+    frames = [
+        frame
+        for frame in labelled_frames(bank, card.task, lineage)
+        if split in ("all", frame.split) and (only is None or frame.frame in only)
+    ]
     if not frames:
         of = f" of {lineage}" if lineage else ""
         raise DataError(f"{places.bank} has no frames{of} in its {split} split; try --split holdout or --split all")
@@ -58,7 +65,16 @@ def evaluate(
     scored, left_out = score_frames(predictor, frames, bank.store)
     if not scored:
         raise DataError(f"no frame of {places.bank} can be used; the first of {len(frames)}, {left_out[0].line}")
-    return evaluation_of(predictor, scored, bank, split=split, lineage=lineage, left_out=left_out, pictures=pictures)
+    return evaluation_of(
+        predictor,
+        scored,
+        bank,
+        split=split,
+        lineage=lineage,
+        left_out=left_out,
+        learned=learned_of(registry, version),
+        pictures=pictures,
+    )
 
 
 def score_frames(

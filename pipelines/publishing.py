@@ -13,26 +13,33 @@ from cellnet.certainty.calibration import Calibration, calibrate_classifier, cal
 from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, fit_familiarity
 from cellnet.config.choices import Split
 from cellnet.errors import DataError
+from cellnet.evaluation.batches import SIDES
 from cellnet.evaluation.scoring import LeftOut, ScoredFrame, evaluation_of
 from cellnet.networks.weights import weights_from_bytes
 from cellnet.prediction.export import compare, to_onnx
 from cellnet.prediction.predictor import Predictor, predictor_of
-from cellnet.registry.records import ONNX, REPORT, Card
+from cellnet.registry.learned import Learned, frames_to_bytes
+from cellnet.registry.records import LEARNED, ONNX, REPORT, Card, MainScore
 from cellnet.reports.evaluation_report import report_page
+from cellnet.tasks import TASKS
 from cellnet.untrusted import WEIGHTS
 from pipelines.evaluate import score_frames
 from pipelines.runs import Say
 
 MOST_FRAMES: Final = 400
 """Of a split: enough to learn what its tiles look like."""
+SPLITS: Final[tuple[Split, ...]] = ("train", "test", "holdout")
 COMPARED: Final = 8
 """Tiles on which the ONNX export is compared with torch."""
 
 
-def finished(name: str, bank: Bank, card: Card, weights: bytes, *, say: Say) -> tuple[Card, dict[str, bytes]]:
-    """The card and all files of a version of `name`: weights, familiarity, ONNX, and where it can be made the report.
+def finished(
+    name: str, bank: Bank, card: Card, weights: bytes, *, learned: Learned | None, say: Say
+) -> tuple[Card, dict[str, bytes]]:
+    """The card and all files of a version of `name`: weights, familiarity, ONNX, what it learned from, and the report.
 
-    Raises DataError where no training frame can be used, and IntegrityError where the export gives other answers.
+    The last two where they can be made: `learned` is what shaped the weights, None where nobody knows. Raises DataError
+    where no training frame can be used, and IntegrityError where the export gives other answers.
     """
     fitted = _fitted(f"{name} (this version)", bank, card, weights)
     predictor, familiarity = fitted.predictor, fitted.familiarity
@@ -40,8 +47,13 @@ def finished(name: str, bank: Bank, card: Card, weights: bytes, *, say: Say) -> 
     check = compare(predictor, onnx, _compared_tiles(predictor, bank, fitted.frames))
     predictor.card = predictor.card.model_copy(update={"onnx": check})
     files = {WEIGHTS: weights, FAMILIARITY: familiarity.to_bytes(), ONNX: onnx}
+    if learned:
+        learned |= Learned.of(fitted.frames)
+        files[LEARNED] = frames_to_bytes(learned.frames)
+        told = {"batches": learned.listed_batches, "batch_scores": _batch_scores(fitted, bank, learned)}
+        predictor.card = predictor.card.model_copy(update=told)
     if fitted.test:
-        files[REPORT] = _report(fitted, bank)
+        files[REPORT] = _report(fitted, bank, learned)
     elif card.config.protocol == "paper":
         say("published without a report: under protocol=paper it was trained on frames of the test split")
     else:
@@ -59,6 +71,8 @@ class _Fitted:
     """Those that can be used, of training and test."""
     test: list[ScoredFrame]
     """Test frames with the outputs of the calibrated model."""
+    holdout: list[ScoredFrame]
+    """Likewise frames of the holdout, which take no part in any fit."""
     left_out: list[LeftOut]
     """Test frames that cannot be used."""
     test_frames: int
@@ -69,10 +83,10 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     """Without a test split nothing is calibrated."""
     tensors = weights_from_bytes(weights, ref)
     raw = predictor_of(ref, card.model_copy(update={"calibration": None}), tensors)
-    train, test = (_labelled(bank, card, split) for split in ("train", "test"))
-    chosen = [frame for frames in (train, test) for frame in _choose(frames, seed=card.config.seed)]
+    train, test, holdout = (_labelled(bank, card, split) for split in SPLITS)
+    chosen = [frame for frames in (train, test, holdout) for frame in _choose(frames, seed=card.config.seed)]
     scored, left_out = score_frames(raw, chosen, bank.store, with_features=True)
-    known, unseen = ([frame for frame in scored if frame.frame.split == split] for split in ("train", "test"))
+    known, unseen, held_out = ([frame for frame in scored if frame.frame.split == split] for split in SPLITS)
     if not known:
         raise DataError(f"no training frame of {bank.store.uri} can be used")
     familiarity = fit_familiarity(_features(known), _features(unseen))
@@ -81,8 +95,9 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     return _Fitted(
         predictor=predictor,
         familiarity=familiarity,
-        frames=[frame.frame for frame in scored],
+        frames=[frame.frame for frame in [*known, *unseen]],
         test=[frame.calibrated_by(predictor) for frame in unseen],
+        holdout=[frame.calibrated_by(predictor) for frame in held_out],
         left_out=[frame for frame in left_out if frame.frame.split == "test"],
         test_frames=len(test),
     )
@@ -129,7 +144,32 @@ def _compared_tiles(predictor: Predictor, bank: Bank, frames: list[Frame]) -> li
     return [varied[i] for i in sorted(set(np.linspace(0, len(varied) - 1, COMPARED).astype(int)))]
 
 
-def _report(fitted: _Fitted, bank: Bank) -> bytes:
+def _batch_scores(fitted: _Fitted, bank: Bank, learned: Learned) -> dict[str, dict[str, MainScore] | None]:
+    """The main score over the frames of the holdout, by whether the model learned from their batches."""
+    if not fitted.holdout:
+        return dict.fromkeys(SIDES)
+    card = fitted.predictor.card
+    evaluation = evaluation_of(
+        fitted.predictor,
+        fitted.holdout,
+        bank,
+        split="holdout",
+        lineage=card.config.lineage,
+        left_out=[],
+        learned=learned,
+    )
+    main = TASKS[card.task].main
+    return {
+        side: of
+        and {
+            unit: MainScore(score=main, value=row[main], interval=row[f"{main}_interval"], n=row["n"])
+            for unit, row in of.items()
+        }
+        for side, of in evaluation.scores["batches"].items()
+    }
+
+
+def _report(fitted: _Fitted, bank: Bank, learned: Learned | None) -> bytes:
     evaluation = evaluation_of(
         fitted.predictor,
         fitted.test,
@@ -137,6 +177,7 @@ def _report(fitted: _Fitted, bank: Bank) -> bytes:
         split="test",
         lineage=fitted.predictor.card.config.lineage,
         left_out=fitted.left_out,
+        learned=learned,
         of_frames=fitted.test_frames,
         pictures=True,
     )

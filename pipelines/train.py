@@ -31,6 +31,7 @@ from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
+from cellnet.registry.learned import Learned
 from cellnet.registry.records import Card, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.store.arrow import filesystem
@@ -267,7 +268,9 @@ def publish(
         search=search,
         sweep=sweep,
     )
-    card, files = finished(name, bank, card, trained.weights, say=say)
+    names = {frame for split in plan.splits.values() for frame in split.frames}
+    learned = Learned.of(frame for frame in bank.frames if frame.frame in names)
+    card, files = finished(name, bank, card, trained.weights, learned=learned, say=say)
     return registry.publish(name, files, card)
 
 

@@ -44,6 +44,7 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.summary:
         print(_summary(places_of(arguments).open_bank(), config))
         return
+    from cellnet.registry.description import scored_by_batch
     from pipelines.train import train
 
     version = train(
@@ -60,6 +61,8 @@ def train(arguments: argparse.Namespace) -> None:
         print(json.dumps({"model": version.ref, "test": scores}))
         return
     say("test: " + (scores_line(scores) or "no test split"))
+    for line in scored_by_batch(version.card):
+        say(line)
     if config.protocol == "paper":
         say(
             "note: under protocol=paper variants of one frame are on all sides, so these scores leak; "

@@ -11,7 +11,8 @@ from typing import Final
 from cellnet.errors import ConfigError, IntegrityError
 from cellnet.registry.blobs import is_of
 from cellnet.registry.description import model_card
-from cellnet.registry.records import RECORD_BYTES, ModelVersion, Origin
+from cellnet.registry.learned import frames_from_bytes
+from cellnet.registry.records import LEARNED, RECORD_BYTES, ModelVersion, Origin
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import check_onnx, check_safetensors
 
@@ -111,3 +112,5 @@ def check_content(role: str, data: bytes, ref: str) -> None:
         check_safetensors(data, f"{role} of {ref}")
     if role.endswith(".onnx"):
         check_onnx(data, f"{role} of {ref}")
+    if role == LEARNED:
+        frames_from_bytes(data, f"{role} of {ref}")

@@ -17,6 +17,8 @@ RECORD_BYTES: Final = 64 * 2**20
 """Of a version or a move; more is not read."""
 ONNX: Final = "model.onnx"
 REPORT: Final = "report.html"
+LEARNED: Final = "learned.sha256"
+"""The frames that shaped a version (`cellnet.registry.learned`)."""
 
 
 class OnnxCheck(Frozen):
@@ -28,6 +30,16 @@ class OnnxCheck(Frozen):
     """Tiles compared."""
     max_difference: float
     """Largest difference of a probability, or of a count as a share of it (of 1 where it is below)."""
+
+
+class MainScore(Frozen):
+    """The score that decides a promotion, over some rows."""
+
+    score: str
+    value: float
+    interval: tuple[float, float]
+    """95 %, over groups."""
+    n: int
 
 
 class Card(Frozen):
@@ -60,6 +72,12 @@ class Card(Frozen):
     """The version that this one was made from, `name@number`, if one was."""
     sweep: str | None = None
     """Place of the search that chose this model, if one did."""
+    batches: tuple[str | None, ...] | None = Field(default=None, exclude_if=is_none)
+    """Those of the frames that shaped this model, null among them where a frame's is not known; None of models
+    published before they were kept."""
+    batch_scores: dict[str, dict[str, MainScore] | None] | None = Field(default=None, exclude_if=is_none)
+    """Over the frames of the bank's holdout in batches that the model learned from, `same`, and in others, `new`, per
+    `tile` and `frame`; None of a side without frames, and of models published before there were any."""
 
 
 class Blob(Frozen):
@@ -124,6 +142,11 @@ class Evidence(Frozen):
     """95 % of a paired bootstrap over groups."""
     same_bank: tuple[bool, bool]
     """Whether the challenger, and the champion, were trained on this state of the bank."""
+    seen: int | None = Field(default=None, exclude_if=is_none)
+    """Frames of the split that are left out, since one of both learned from them or from near-duplicates; None where it
+    is not known of both what they learned from."""
+    batches: Literal["new"] | None = Field(default=None, exclude_if=is_none)
+    """`new`: the frames are those of batches that neither learned from; None: of all."""
 
     @property
     def shows_better(self) -> bool:
@@ -135,9 +158,12 @@ class Evidence(Frozen):
         (new, old), (low, high) = self.values, self.interval
         other = f" of {self.against}" if self.against else ""
         frames = f"{self.lineage} in the {self.split}" if self.lineage else f"the {self.split}"
+        frames += ", new batches alone" if self.batches else ""
+        seen = f", without {self.seen} that one of both learned from" if self.seen else ""
         return (
             f"{self.score} {new:.3f} against {old:.3f}{other} per {self.unit} of {frames} (n={self.n}, "
-            f"{self.groups} group{'s' * (self.groups != 1)}), better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
+            f"{self.groups} group{'s' * (self.groups != 1)}{seen}), "
+            f"better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
         )
 
 
