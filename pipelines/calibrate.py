@@ -7,6 +7,7 @@ A Ray job, like `cellnet calibrate`:
 
 from cellnet.errors import ConfigError
 from cellnet.places import Places
+from cellnet.registry.learned import learned_of
 from cellnet.registry.records import ANSWERS, ModelVersion
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
@@ -32,7 +33,8 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
         )
     cluster.connect()
     made_from = version.card.model_copy(update={"parent": version.ref})
-    card, files = finished(version.name, bank, made_from, registry.read(version, WEIGHTS), say=say)
+    weights, learned = registry.read(version, WEIGHTS), learned_of(registry, version)
+    card, files = finished(version.name, bank, made_from, weights, learned=learned, say=say)
     if answers:
         files[ANSWERS] = registry.read(version, ANSWERS)
     return registry.publish(version.name, files, card)

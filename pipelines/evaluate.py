@@ -5,7 +5,7 @@ A Ray job, like `cellnet evaluate`:
     python -m pipelines evaluate classifier:champion BANK [--split holdout] [--json]
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from cellnet.evaluation.scoring import EvaluateSplit, LeftOut, ScoredFrame, eval
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.kept import KeptAnswer, answers_from_parquet
+from cellnet.registry.learned import learned_of
 from cellnet.registry.records import ANSWERS, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.store.objects import Store
@@ -33,26 +34,31 @@ def evaluate(
     *,
     split: EvaluateSplit | None = None,
     lineage: str | None = None,
+    only: Collection[str] | None = None,
     pictures: bool = False,
 ) -> Evaluation:
     """The scores of a model over the frames of a split, every one of them once.
 
     Unless told otherwise of the holdout; of a version that learned from that too, of `folds`: by the answers that it
-    keeps, of networks that had not learned from these frames. Of one `lineage` alone, where that is told; a counter
-    that was trained on one is scored on no others. Tiles are cut as in serving; a tile's true count is the number of
+    keeps, of networks that had not learned from these frames. Of one `lineage` alone, where that is told, and of the
+    frames that `only` names, if it does; a counter that was trained on one lineage is scored on no others. Tiles are
+    cut as in serving; a tile's true count is the number of
     known centres inside it, else its share of the frame's. With `pictures`, the worst frames are kept with what the
     network sees in them. A frame that cannot be read or is too small is left out and named in the scores. Raises
     DataError when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
     """
-    bank = places.open_bank()
-    registry = places.open_registry()
+    bank, registry = places.open_bank(), places.open_registry()
     version = registry.resolve(ref)
     predictor, card = Predictor.load(registry, version.ref), version.card
     lineage = lineage or card.config.lineage
     answers = kept_answers(registry, version) if split in (None, "folds") else {}
     split = split or split_of(version, bank, answers)
-    labelled = labelled_frames(bank, card.task, lineage)
-    frames = [one for one in labelled if (one.frame in answers if split == "folds" else split in ("all", one.split))]
+    frames = [
+        frame
+        for frame in labelled_frames(bank, card.task, lineage)
+        if (frame.frame in answers if split == "folds" else split in ("all", frame.split))
+        and (only is None or frame.frame in only)
+    ]
     if not frames:
         raise DataError(_no_frames(version, places, split, lineage, answers))
     unknown = {frame.lineage for frame in frames} - set(card.classes) if card.task == "classify" else set()
@@ -69,7 +75,16 @@ def evaluate(
         scored, left_out = score_frames(predictor, frames, bank.store)
     if not scored:
         raise DataError(f"no frame of {places.bank} can be used; the first of {len(frames)}, {left_out[0].line}")
-    return evaluation_of(predictor, scored, bank, split=split, lineage=lineage, left_out=left_out, pictures=pictures)
+    return evaluation_of(
+        predictor,
+        scored,
+        bank,
+        split=split,
+        lineage=lineage,
+        left_out=left_out,
+        learned=learned_of(registry, version),
+        pictures=pictures,
+    )
 
 
 def kept_answers(registry: Registry, version: ModelVersion) -> dict[str, KeptAnswer]:

@@ -5,13 +5,17 @@ A Ray job, like `cellnet registry promote`:
     python -m pipelines promote classifier@3 champion --registry URI [--bank BANK]
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
+from cellnet.bank.bank import Bank
+from cellnet.bank.frames import Frame
+from cellnet.bank.labels import labelled_frames
 from cellnet.errors import ConfigError, NotBetterError, NotFoundError, plain
 from cellnet.evaluation.comparison import compare
 from cellnet.places import Places
+from cellnet.registry.learned import Learned, learned_of
 from cellnet.registry.records import AliasMove, Evidence, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.tasks import TASKS
@@ -31,11 +35,12 @@ def promote(
 ) -> AliasMove:
     """The move that was made: of an alias that pointed at nothing, to a version that proved better, or by `force`.
 
-    Both versions are scored on the holdout of one bank: that of `places`, or else the challenger's. The alias moves if
-    the challenger is better by a paired bootstrap over groups, and the move keeps the evidence. The first counter of
+    Both versions are scored on the holdout of one bank, that of `places`, or else the challenger's: on the frames that
+    neither learned from, and of these on the ones in batches that are new to both, where there are any. The alias moves
+    if the challenger is better by a paired bootstrap over groups, and the move keeps the evidence. The first counter of
     one lineage must be better at it than the general counter of the same alias, if there is one. Raises NotBetterError
-    if it is not, ConfigError for a `force` without a `reason`, NotFoundError, and ConflictError when another promoter
-    was first.
+    if it is not, or no frame is left, ConfigError for a `force` without a `reason`, NotFoundError, and ConflictError
+    when another promoter was first.
     """
     if force and not reason.strip():
         raise ConfigError("--force needs a --reason, which is kept in the alias's history")
@@ -48,7 +53,7 @@ def promote(
         return registry.promote(challenger.ref, alias, reason=reason, after=seen)
     evidence = weigh(challenger.ref, champion, places)
     say(plain(f"{challenger.ref} beside {champion}: {evidence}"))
-    if not evidence.same_bank[1]:
+    if evidence.seen is None and not evidence.same_bank[1]:
         say("note: the champion was trained on another bank or state of it, and may have seen some of these frames")
     if not evidence.shows_better:
         few = ", and one group alone shows nothing: a larger holdout_share of a new bank holds more out"
@@ -71,9 +76,8 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
     """A challenger beside a champion, two references, on the holdout of one bank: all of it, or their lineage's frames.
 
     Where both keep answers of networks that had not learned from frames of the bank, by these; else a version that
-    learned from the holdout is taken by what it keeps of that.
-
-    Raises NotBetterError for a counter of one lineage that would take the place of one of others.
+    learned from the holdout is taken by what it keeps of that. Raises NotBetterError for a counter of one lineage that
+    would take the place of one of others, and where no frame is left that neither learned from.
     """
     registry = places.open_registry()
     new, old = registry.resolve(challenger), registry.resolve(champion)
@@ -88,10 +92,60 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
         bank = on_bank.open_bank()
     except NotFoundError as error:
         raise ConfigError(f"no bank to compare {new.ref} and {old.ref} on: {error}; name one with --bank") from error
+    lineage = lineage or counted
+    against = None if new.name == old.name else old.ref
     kept = [kept_answers(registry, version).keys() for version in (new, old)]
-    both = any(frame.frame in kept[0] & kept[1] for frame in bank.frames)
-    evaluations = [
-        evaluate(version.ref, on_bank, split="folds" if both else None, lineage=lineage or counted)
-        for version in (new, old)
-    ]
-    return compare(*evaluations, number=old.number, against=None if new.name == old.name else old.ref)
+    if any(frame.frame in kept[0] & kept[1] for frame in bank.frames):
+        evaluations = [evaluate(version.ref, on_bank, split="folds", lineage=lineage) for version in (new, old)]
+        return compare(*evaluations, number=old.number, against=against)
+    holdout = [frame for frame in labelled_frames(bank, new.card.task, lineage) if frame.split == "holdout"]
+    chosen = _unseen(holdout, bank, [learned_of(registry, version) for version in (new, old)], kept)
+    if holdout and not chosen.frames:
+        raise NotBetterError(
+            f"of the {len(holdout)} frames of the holdout of {bank.store.uri} none is left to compare {new.ref} and "
+            f"{old.ref} on: one of them learned from each, or from a near-duplicate of it; name another bank with "
+            f"--bank; {STAYS}"
+        )
+    evaluations = [evaluate(version.ref, on_bank, lineage=lineage, only=chosen.frames) for version in (new, old)]
+    return compare(
+        *evaluations,
+        number=old.number,
+        against=against,
+        seen=chosen.seen,
+        batches=chosen.batches,
+    )
+
+
+class _Chosen(NamedTuple):
+    """What two versions are compared on."""
+
+    frames: set[str]
+    seen: int | None
+    """How many are left out, since one of both has seen them; None where that is not known of both."""
+    batches: Literal["new"] | None
+    """Whether the frames are those of new batches alone."""
+
+
+def _unseen(
+    frames: Sequence[Frame], bank: Bank, learned: Sequence[Learned | None], kept: Sequence[Collection[str]]
+) -> _Chosen:
+    """The frames of a bank that no version learned from, or of which it keeps answers of a network that did not.
+
+    As far as the versions tell.
+
+    Of new batches alone where all tell of them, since the next plate is what a version is for; of two groups at least,
+    since one alone shows nothing.
+    """
+    told = [one for one in learned if one is not None]
+    seen = set[str]()
+    for one, answers in zip(learned, kept, strict=True):
+        seen |= one.seen(frames, bank.frames) - set(answers) if one else set()
+    left = [frame for frame in frames if frame.frame not in seen]
+    everybody = len(told) == len(learned)
+    new = [frame for frame in left if everybody and all(one.side(frame.batch) == "new" for one in told)]
+    decides = len({frame.group for frame in new}) > 1
+    return _Chosen(
+        frames={frame.frame for frame in (new if decides else left)},
+        seen=len(seen) if everybody else None,
+        batches="new" if decides else None,
+    )

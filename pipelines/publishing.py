@@ -15,13 +15,16 @@ from cellnet.certainty.calibration import Calibration, calibrate_classifier, cal
 from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, distances_between, fit_familiarity
 from cellnet.config.choices import Split
 from cellnet.errors import DataError
+from cellnet.evaluation.batches import SIDES
 from cellnet.evaluation.scoring import LeftOut, ScoredFrame, evaluation_of, kept_answer, scored_by
 from cellnet.networks.weights import weights_from_bytes
 from cellnet.prediction.export import compare, to_onnx
 from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.kept import KeptAnswer, answers_to_parquet
-from cellnet.registry.records import ANSWERS, ONNX, REPORT, Card, CrossValidation
+from cellnet.registry.learned import Learned, frames_to_bytes
+from cellnet.registry.records import ANSWERS, LEARNED, ONNX, REPORT, Card, CrossValidation, MainScore
 from cellnet.reports.evaluation_report import report_page
+from cellnet.tasks import TASKS
 from cellnet.training.plan import Plan
 from cellnet.training.steering import steering
 from cellnet.untrusted import WEIGHTS
@@ -30,6 +33,7 @@ from pipelines.runs import Say
 
 MOST_FRAMES: Final = 400
 """Of a split: enough to learn what its tiles look like."""
+SPLITS: Final[tuple[Split, ...]] = ("train", "test", "holdout")
 COMPARED: Final = 8
 """Tiles on which the ONNX export is compared with torch."""
 
@@ -87,14 +91,21 @@ def cross_validation_of(folds: Folds) -> CrossValidation:
 
 
 def finished(
-    name: str, bank: Bank, card: Card, weights: bytes, *, held_back: Sequence[HeldBack] = (), say: Say
+    name: str,
+    bank: Bank,
+    card: Card,
+    weights: bytes,
+    *,
+    learned: Learned | None,
+    held_back: Sequence[HeldBack] = (),
+    say: Say,
 ) -> tuple[Card, dict[str, bytes]]:
-    """The card and all files of a version of `name`: weights, familiarity, ONNX, and where it can be made the report.
+    """The card and all files of a version of `name`: weights, familiarity, ONNX, what it learned from, and the report.
 
-    Of a version that learned from all labelled frames, `held_back` answer for it: by them it is calibrated and scored,
-    and their answers are a file of the version.
-
-    Raises DataError where no training frame can be used, and IntegrityError where the export gives other answers.
+    The last two where they can be made: `learned` is what shaped the weights, None where nobody knows. Of a version
+    that learned from all labelled frames, `held_back` answer for it: by them it is calibrated and scored, and their
+    answers are a file of the version. Raises DataError where no training frame can be used, and IntegrityError where
+    the export gives other answers.
     """
     ref = f"{name} (this version)"
     fitted = _fitted_by(held_back, ref, bank, card, weights) if held_back else _fitted(ref, bank, card, weights)
@@ -105,8 +116,13 @@ def finished(
     files = {WEIGHTS: weights, FAMILIARITY: familiarity.to_bytes(), ONNX: onnx}
     if fitted.answers:
         files[ANSWERS] = answers_to_parquet(fitted.answers)
+    if learned:
+        learned |= Learned.of(fitted.frames)
+        files[LEARNED] = frames_to_bytes(learned.frames)
+        told = {"batches": learned.listed_batches, "batch_scores": _batch_scores(fitted, bank, learned)}
+        predictor.card = predictor.card.model_copy(update=told)
     if fitted.test:
-        files[REPORT] = _report(fitted, bank)
+        files[REPORT] = _report(fitted, bank, learned)
     elif card.config.protocol == "paper":
         say("published without a report: under protocol=paper it was trained on frames of the test split")
     else:
@@ -124,6 +140,8 @@ class _Fitted:
     """Those that can be used, of training and test."""
     test: list[ScoredFrame]
     """Test frames with the outputs of the calibrated model."""
+    holdout: list[ScoredFrame]
+    """Likewise frames of the holdout, which take no part in any fit."""
     left_out: list[LeftOut]
     """Test frames that cannot be used."""
     test_frames: int
@@ -136,10 +154,10 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     """Without a test split nothing is calibrated."""
     tensors = weights_from_bytes(weights, ref)
     raw = predictor_of(ref, card.model_copy(update={"calibration": None}), tensors)
-    train, test = (_labelled(bank, card, split) for split in ("train", "test"))
-    chosen = [frame for frames in (train, test) for frame in _choose(frames, seed=card.config.seed)]
+    train, test, holdout = (_labelled(bank, card, split) for split in SPLITS)
+    chosen = [frame for frames in (train, test, holdout) for frame in _choose(frames, seed=card.config.seed)]
     scored, left_out = score_frames(raw, chosen, bank.store, with_features=True)
-    known, unseen = ([frame for frame in scored if frame.frame.split == split] for split in ("train", "test"))
+    known, unseen, held_out = ([frame for frame in scored if frame.frame.split == split] for split in SPLITS)
     if not known:
         raise DataError(f"no training frame of {bank.store.uri} can be used")
     familiarity = fit_familiarity(_features(known), _features(unseen))
@@ -148,8 +166,9 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     return _Fitted(
         predictor=predictor,
         familiarity=familiarity,
-        frames=[frame.frame for frame in scored],
+        frames=[frame.frame for frame in [*known, *unseen]],
         test=[frame.calibrated_by(predictor) for frame in unseen],
+        holdout=[frame.calibrated_by(predictor) for frame in held_out],
         left_out=[frame for frame in left_out if frame.frame.split == "test"],
         test_frames=len(test),
     )
@@ -181,6 +200,7 @@ def _fitted_by(held_back: Sequence[HeldBack], ref: str, bank: Bank, card: Card, 
         familiarity=familiarity,
         frames=[frame.frame for frame in known],
         test=[scored_by(answer, frames[answer.frame], predictor) for answer in answers],
+        holdout=[],
         left_out=left_out,
         test_frames=len(unseen) + len(left_out),
         answers=answers,
@@ -247,7 +267,33 @@ def _compared_tiles(predictor: Predictor, bank: Bank, frames: list[Frame]) -> li
     return [varied[i] for i in sorted(set(np.linspace(0, len(varied) - 1, COMPARED).astype(int)))]
 
 
-def _report(fitted: _Fitted, bank: Bank) -> bytes:
+def _batch_scores(fitted: _Fitted, bank: Bank, learned: Learned) -> dict[str, dict[str, MainScore] | None]:
+    """The main score over the frames of the holdout, or of folds, by whether the model learned from their batches."""
+    scored = fitted.test if fitted.answers else fitted.holdout
+    if not scored:
+        return dict.fromkeys(SIDES)
+    card = fitted.predictor.card
+    evaluation = evaluation_of(
+        fitted.predictor,
+        scored,
+        bank,
+        split="folds" if fitted.answers else "holdout",
+        lineage=card.config.lineage,
+        left_out=[],
+        learned=learned,
+    )
+    main = TASKS[card.task].main
+    return {
+        side: of
+        and {
+            unit: MainScore(score=main, value=row[main], interval=row[f"{main}_interval"], n=row["n"])
+            for unit, row in of.items()
+        }
+        for side, of in evaluation.scores["batches"].items()
+    }
+
+
+def _report(fitted: _Fitted, bank: Bank, learned: Learned | None) -> bytes:
     evaluation = evaluation_of(
         fitted.predictor,
         fitted.test,
@@ -255,6 +301,7 @@ def _report(fitted: _Fitted, bank: Bank) -> bytes:
         split="folds" if fitted.answers else "test",
         lineage=fitted.predictor.card.config.lineage,
         left_out=fitted.left_out,
+        learned=learned,
         of_frames=fitted.test_frames,
         pictures=True,
     )

@@ -34,6 +34,7 @@ from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
+from cellnet.registry.learned import Learned
 from cellnet.registry.records import Card, CrossValidation, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.registry.starting import find_start
@@ -355,7 +356,8 @@ def publish(
         start=start.started if start else None,
         parent=_parent(start),
     )
-    card, files = finished(name, bank, card, trained.weights, held_back=trained.held_back, say=say)
+    learned = Learned.of(frame for frame in bank.frames if frame.frame in plan.frames)
+    card, files = finished(name, bank, card, trained.weights, learned=learned, held_back=trained.held_back, say=say)
     return registry.publish(name, files, card)
 
 

@@ -172,11 +172,13 @@ def _merge(frames: list[Frame], prepared: Sequence[Frame], settings: BankSetting
             used[frame.frame] = frame
         else:
             known += 1
-            if (same.lineage, same.count) == (frame.lineage, frame.count):
+            another = _contradicted(same, frame)
+            if not another:
+                used[frame.frame] = _told_more(same, frame)
                 aside.pop(frame.source, None)
                 continue
             reason = (
-                f"the same pixels as {same.source}, with another lineage or count; labels are "
+                f"the same pixels as {same.source}, with another {another}; labels are "
                 "fixed at the first import, so import the corrected manifest into a new bank"
             )
             refused.append(replace(frame, frame="", set_aside=reason))
@@ -191,6 +193,20 @@ def _merge(frames: list[Frame], prepared: Sequence[Frame], settings: BankSetting
         near=[frame for frame in kept[before_n:] if frame.twin],
     )
     return [*kept, *aside.values()], imported
+
+
+def _contradicted(frame: Frame, again: Frame) -> str:
+    """What is said otherwise of a frame that comes again, in words; empty where nothing is."""
+    if (frame.lineage, frame.count) != (again.lineage, again.count):
+        return "lineage or count"
+    said = [(frame.batch, again.batch), (frame.time_h, again.time_h)]
+    return "batch or time" if any(None not in pair and pair[0] != pair[1] for pair in said) else ""
+
+
+def _told_more(frame: Frame, again: Frame) -> Frame:
+    """The frame with the batch and the time that were not known of it before."""
+    later = {name: getattr(again, name) for name in ("batch", "time_h") if getattr(frame, name) is None}
+    return replace(frame, **later)
 
 
 def _with_splits(frames: list[Frame], before_n: int, settings: BankSettings) -> tuple[list[Frame], list[Frame]]:

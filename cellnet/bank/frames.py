@@ -27,6 +27,10 @@ class Frame:
     centres: list[list[float]] | None = None
     """[x, y] of every cell, in pixels."""
     group: str = ""
+    batch: str | None = None
+    """What was prepared and recorded together with it."""
+    time_h: float | None = None
+    """Hours since seeding."""
     split: Split | None = None
     height: int = 0
     width: int = 0

@@ -67,6 +67,8 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         count=file.count,
         centres=None if file.centres is None else [list(point) for point in file.centres],
         group=_text(file.group) if file.group else digest[:16],
+        batch=None if file.batch is None else _text(file.batch),
+        time_h=file.time_h,
         height=image_HW.shape[0],
         width=image_HW.shape[1],
         bits=image_HW.dtype.itemsize * 8,

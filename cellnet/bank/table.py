@@ -34,6 +34,8 @@ SCHEMA = pa.schema(
         ("fingerprint", pa.string()),
         ("twin", pa.string()),
         ("set_aside", pa.string()),
+        ("batch", pa.string()),
+        ("time_h", pa.float64()),
     ]
 )
 

@@ -1,7 +1,7 @@
 """What will hurt a training on the frames of a bank."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
             f"{len(few)} of {len(frames)} frames have {values} grey values only and may look black; they are trained "
             "on like others, but finer differences are lost: export the camera's whole range if you can"
         )
+    warnings += _of_batches(frames)
     counted = sum(frame.count is not None for frame in frames)
     if 0 < counted < len(frames):
         warnings.append(f"{len(frames) - counted} of {len(frames)} frames have no count; a counter leaves them out")
@@ -43,7 +44,10 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
         warnings.append(
             f"{len(copies)} near-duplicate{plural}, kept on one side of the split with what they copy{labels}"
         )
-    for what, value_of in FACETS.items():
+    facets = dict(FACETS)
+    if all(frame.batch is not None for frame in frames):  # told, where names of groups are guessed from
+        facets["a plate"] = lambda frame: frame.batch
+    for what, value_of in facets.items():
         holders: dict[object, set[str]] = defaultdict(set)
         for frame in frames:
             if frame.lineage is not None:
@@ -62,6 +66,20 @@ def _cells_by_split(frames: Sequence[Frame]) -> dict[str, Counter[str]]:
     for frame in frames:
         cells[frame.lineage or "(not known)"][str(frame.split)] += round(frame.count or 0)
     return dict(sorted(cells.items()))
+
+
+def _of_batches(frames: Sequence[Frame]) -> Iterator[str]:
+    """What is known of one batch alone, so that no score of it says how it goes on the next."""
+    batches: dict[str, set[str | None]] = defaultdict(set)
+    for frame in frames:
+        batches[frame.lineage or "(not known)"].add(frame.batch)
+    held = set[str | None]().union(*batches.values())
+    if len(held) == 1 and None not in held:
+        yield f"every frame is of one batch, {held.pop()}, so nobody can tell what another plate brings"
+        return
+    alone = {lineage: names.pop() for lineage, names in sorted(batches.items()) if len(names) == 1}
+    if named := ", ".join(f"{lineage} ({batch})" for lineage, batch in alone.items() if batch is not None):
+        yield f"{named}: in one batch only, so nobody can tell what another plate brings"
 
 
 FACETS: Final[dict[str, Callable[[Frame], object]]] = {

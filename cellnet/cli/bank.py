@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 10
 """Near-duplicates that an import names one by one."""
+BATCHES_SHOWN: Final = 30
 
 
 def add_to(commands: Any) -> None:
@@ -138,13 +139,19 @@ def _print_bank(bank: "Bank", *, as_json: bool) -> None:
     for frame in bank.frames:
         parts.setdefault((frame.lineage or "(not known)", str(frame.split)), []).append(frame)
     rows = [{"lineage": lineage, "split": split, **_facts(parts[lineage, split])} for lineage, split in sorted(parts)]
-    warnings = warnings_of(bank.frames)
+    warnings, batches = warnings_of(bank.frames), _batches(bank.frames)
     if as_json:
-        facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "warnings": warnings}
+        facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}
         set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
         print(json.dumps(facts | {"set_aside": set_aside, "near": _near(bank, bank.frames)}))
         return
     print_table(rows)
+    if batches:
+        print()
+        print_table([_batch_row(batch) for batch in batches[:BATCHES_SHOWN]])
+        if len(batches) > BATCHES_SHOWN:
+            print(f"and {len(batches) - BATCHES_SHOWN} batches more, which --json tells")
+        print()
     frames = counted(len(bank.frames), "frame")
     print(f"{frames}, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
     for warning in warnings:
@@ -153,14 +160,58 @@ def _print_bank(bank: "Bank", *, as_json: bool) -> None:
 
 def _facts(frames: "list[Frame]") -> dict[str, Any]:
     """A line on some frames: how many, of how many groups, with how many cells, how large and how bright."""
-    counts = [frame.count for frame in frames if frame.count is not None]
     sizes = Counter((frame.width, frame.height) for frame in frames)
     width, height = sizes.most_common(1)[0][0]
     return {
         "frames": len(frames),
         "groups": len({frame.group for frame in frames}),
-        "cells": round(sum(counts)) if counts else None,
+        "batches": len({frame.batch for frame in frames} - {None}) or None,
+        "cells": _cells(frames),
+        "hours": _span(_ages(frames)),
         "size": f"{width}×{height}" + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""),
         "bits": "/".join(str(bits) for bits in sorted({frame.bits for frame in frames})),
         "grey": f"{min(frame.darkest for frame in frames)}-{max(frame.brightest for frame in frames)}",
     }
+
+
+def _cells(frames: "list[Frame]") -> int | None:
+    """Cells that were counted; None where nobody counted."""
+    counts = [frame.count for frame in frames if frame.count is not None]
+    return round(sum(counts)) if counts else None
+
+
+def _ages(frames: "list[Frame]") -> list[float]:
+    """Hours since seeding, where they are known."""
+    return [frame.time_h for frame in frames if frame.time_h is not None]
+
+
+def _batches(frames: "Sequence[Frame]") -> list[dict[str, Any]]:
+    """What each batch holds, of which lineages and ages, those frames last whose batch is not known; none for none."""
+    parts: dict[str | None, list[Frame]] = {}
+    for frame in frames:
+        parts.setdefault(frame.batch, []).append(frame)
+    if parts.keys() <= {None}:
+        return []
+    return [
+        {
+            "batch": batch,
+            "frames": len(held),
+            "groups": len({frame.group for frame in held}),
+            "cells": _cells(held),
+            "lineages": sorted({frame.lineage for frame in held if frame.lineage is not None}),
+            "time_h": [min(ages), max(ages)] if (ages := _ages(held)) else None,
+        }
+        for batch, held in sorted(parts.items(), key=lambda part: (part[0] is None, part[0] or ""))
+    ]
+
+
+def _batch_row(batch: dict[str, Any]) -> dict[str, Any]:
+    """The same as a line for a person."""
+    numbers = {name: batch[name] for name in ("frames", "groups", "cells")}
+    hours, lineages = _span(batch["time_h"] or []), ", ".join(batch["lineages"]) or None
+    return {"batch": batch["batch"] or "(not known)", **numbers, "hours": hours, "lineages": lineages}
+
+
+def _span(ages: list[float]) -> str | None:
+    """From the youngest to the oldest."""
+    return "-".join(f"{age:g}" for age in dict.fromkeys([min(ages), max(ages)])) if ages else None

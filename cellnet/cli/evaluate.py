@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from cellnet.errors import plain
 from cellnet.tasks import TASKS
 
 if TYPE_CHECKING:
-    from cellnet.registry.records import Card
+    pass
 
 
 def add_to(commands: Any) -> None:
@@ -81,25 +82,27 @@ def evaluate(arguments: argparse.Namespace) -> None:
         from cellnet.reports.evaluation_report import write_report
 
         say(f"report: {write_report(arguments.report, evaluation)}")
-    if not scores["same_bank"]:
-        say(f"note: {scores['model']} was trained on another state of the bank; its splits may differ")
-    for gap in gaps(scores):
-        say(f"note: {gap}")
-    if _flatters(scores, evaluation.card):
-        say("note: these frames include those that the model was trained on; the scores flatter it")
+    for note in [*gaps(scores), *_notes(scores)]:
+        say(f"note: {note}")
     if arguments.json:
         print(json.dumps(scores))
         return
     print_scores(scores)
 
 
-def _flatters(scores: dict[str, Any], card: "Card | None") -> bool:
-    """Whether the model learned from some of the frames that it is scored on."""
-    split, validated = scores["split"], bool(card and card.cross_validation)
-    if split == "test":
-        return validated or scores["protocol"] == "paper"
-    used = bool(card and card.config.holdout == "use") and scores["same_bank"]
-    return split in ("train", "all") or (split == "holdout" and used)
+def _notes(scores: dict[str, Any]) -> Iterator[str]:
+    """Why the scores may flatter the model; of one that does not tell what it learned from, as far as splits tell."""
+    from cellnet.evaluation.evaluations import is_own_test, what_it_learned
+
+    if scores["learned"] is None:
+        if not scores["same_bank"]:
+            yield f"{scores['model']} was trained on another state of the bank; its splits may differ"
+        if scores["split"] in ("train", "all") or (scores["split"] == "test" and scores["protocol"] == "paper"):
+            yield "these frames include those that the model was trained on; the scores flatter it"
+    elif is_own_test(scores):
+        yield "the test split chose the epoch and calibrated the model; its scores flatter it a little"
+    elif scores["learned"]:
+        yield f"{what_it_learned(scores)}; the scores flatter it"
 
 
 def print_scores(scores: dict[str, Any]) -> None:
@@ -122,6 +125,7 @@ def print_scores(scores: dict[str, Any]) -> None:
             for low, high in [scores[unit][f"{name}_interval"]]
         ]
     )
+    _print_batches_and_ages(scores)
     for unit in units(scores):
         if scores[unit].get("per_lineage"):
             print(f"\nper {unit}, by lineage:")
@@ -133,5 +137,34 @@ def print_scores(scores: dict[str, Any]) -> None:
             [
                 {"true count": f"{bin['from']:g}-{bin['to']:g}"} | shown("count", bin)
                 for bin in scores["tile"]["by_density"]
+            ]
+        )
+
+
+def _print_batches_and_ages(scores: dict[str, Any]) -> None:
+    """How it does on batches that it learned from and on new ones, and on young and on old cells."""
+    from cellnet.evaluation.batches import next_plate
+    from cellnet.evaluation.metrics import shown, units
+
+    task, facts = scores["task"], TASKS[scores["task"]]
+    sides = {side: of for side, of in scores["batches"].items() if of}
+    if sides:
+        print("\nby batch, the same as the model learned from or new to it:")
+        print_table(
+            [
+                {"batch": side, "per": unit, **shown(task, of[unit], facts.figures), "from": low, "to": high}
+                for unit in units(scores)
+                for side, of in sides.items()
+                for low, high in [of[unit][f"{facts.main}_interval"]]
+            ]
+        )
+    if unmeasured := next_plate(scores):
+        print(f"\n{unmeasured}")
+    if len(scores["by_age"]) > 1:
+        print("\nper frame, by hours since seeding:")
+        print_table(
+            [
+                {"hours": f"{age['from']:g}-{age['to']:g}", **shown(task, age["frame"], facts.figures)}
+                for age in scores["by_age"]
             ]
         )

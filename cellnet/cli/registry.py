@@ -66,7 +66,8 @@ def add_to(commands: Any) -> None:
         help="point an alias at a version that is better than the one it points at",
         description=(
             "Point an alias at a version. Where it points at another one already, both are scored on the holdout of "
-            "one bank, and the alias moves if the new one is better by a paired bootstrap over groups; else exit 2. "
+            "one bank, on frames that neither learned from (those in batches new to both decide, where there are any), "
+            "and the alias moves if the new one is better by a paired bootstrap over groups; else exit 2. "
             "The first counter of one lineage must be better at it than the regressor of the same alias."
         ),
     )

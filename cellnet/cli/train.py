@@ -44,6 +44,7 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.summary:
         print(_summary(places_of(arguments).open_bank(), config))
         return
+    from cellnet.registry.description import scored_by_batch
     from pipelines.train import train
 
     version = train(
@@ -65,6 +66,8 @@ def train(arguments: argparse.Namespace) -> None:
         say("test: " + (scores_line(test) or "no test split"))
     for gap in version.card.cross_validation.gaps() if version.card.cross_validation else ():
         say(f"note: {gap}")
+    for line in scored_by_batch(version.card):
+        say(line)
     if config.protocol == "paper":
         say(
             "note: under protocol=paper variants of one frame are on all sides, so these scores leak; "

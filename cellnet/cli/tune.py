@@ -64,6 +64,8 @@ def tune(arguments: argparse.Namespace) -> None:
 
 def print_search(search: "Search", *, alias: str, as_json: bool) -> None:
     """What a search came to."""
+    from cellnet.evaluation.batches import next_plate
+
     winner, scores = search.winner, search.holdout.scores
     if as_json:
         moved = search.move.model_dump(mode="json") if search.move else None
@@ -73,5 +75,7 @@ def print_search(search: "Search", *, alias: str, as_json: bool) -> None:
     main = TASKS[winner.card.task].main
     low, high = scores["tile"][f"{main}_interval"]
     say(f"{winner.ref} on the holdout: {main} per tile {scores['tile'][main]:.3f} ({low:.3f} to {high:.3f})")
+    if unmeasured := next_plate(scores):
+        say(f"note: {unmeasured}")
     say(f"{winner.name}:{alias} {'is now' if search.move else 'stays, and is not'} {winner.ref}")
     print(winner.ref)

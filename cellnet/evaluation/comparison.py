@@ -12,13 +12,21 @@ from cellnet.registry.records import Evidence
 from cellnet.tasks import TASKS, Task
 
 
-def compare(challenger: Evaluation, champion: Evaluation, *, number: int, against: str | None = None) -> Evidence:
+def compare(
+    challenger: Evaluation,
+    champion: Evaluation,
+    *,
+    number: int,
+    against: str | None = None,
+    seen: int | None = None,
+    batches: Literal["new"] | None = None,
+) -> Evidence:
     """What a challenger is beside a champion, the version of that `number`, over the rows that both gave an answer to.
 
-    `against` is the champion's reference, where it is of another model. By tile where both cut frames alike, else by
-    frame. The difference of the main score is of pairs: both answers to one row, and groups are resampled, not rows
-    (Efron & Tibshirani 1993, ch. 8). Raises DataError for models of different tasks, and where they have no frame in
-    common.
+    `against` is the champion's reference, where it is of another model; `seen` and `batches` say how the frames were
+    chosen, as the evidence does. By tile where both cut frames alike, else by frame. The difference of the main score
+    is of pairs: both answers to one row, and groups are resampled, not rows (Efron & Tibshirani 1993, ch. 8). Raises
+    DataError for models of different tasks, and where they have no frame in common.
     """
     task = challenger.scores["task"]
     if champion.scores["task"] != task:
@@ -52,6 +60,8 @@ def compare(challenger: Evaluation, champion: Evaluation, *, number: int, agains
         difference=float(difference_N.mean()),
         interval=(low, high),
         same_bank=(challenger.scores["same_bank"], champion.scores["same_bank"]),
+        seen=seen,
+        batches=batches,
     )
 
 

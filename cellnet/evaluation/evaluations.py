@@ -66,6 +66,26 @@ def gaps(scores: dict[str, Any]) -> list[str]:
     return list(CrossValidation(**scores["cross_validation"]).gaps()) if scores.get("cross_validation") else []
 
 
+def is_own_test(scores: dict[str, Any]) -> bool:
+    """Whether the frames are those of the test split that chose the model's epoch and calibrated it."""
+    own = scores["split"] == "test" and scores["same_bank"] and scores.get("protocol") != "paper"
+    return own and not scores.get("refitted")
+
+
+def what_it_learned(scores: dict[str, Any]) -> str:
+    """How many of the frames the model learned from, for a person; empty where it is none, or not known.
+
+    >>> what_it_learned({"learned": 1, "frame": {"n": 40}})
+    '1 of 40 frames is one that the model learned from, or a near-duplicate of one'
+    """
+    learned = scores.get("learned")
+    if not learned:
+        return ""
+    these = "is one" if learned == 1 else "are ones"
+    copies = "a near-duplicate of one" if learned == 1 else "near-duplicates of them"
+    return f"{learned} of {scores['frame']['n']} frames {these} that the model learned from, or {copies}"
+
+
 def worst_rows(task: Task, rows: Rows) -> list[int]:
     """The rows with the largest error, the worst first."""
     if task == "classify":

@@ -42,6 +42,19 @@ class Rows:
     unfamiliar: NDArray[np.bool_] | None = None
     """Which rows (N,) are flagged as unlike the training images, by a model that can tell."""
 
+    def only(self, chosen_N: NDArray[np.bool_]) -> "Rows":
+        """Some of the rows."""
+        places: list[int] = np.flatnonzero(chosen_N).tolist()
+        return Rows(
+            truth=self.truth[places],
+            output=self.output[places],
+            lineages=[self.lineages[place] for place in places],
+            groups=[self.groups[place] for place in places],
+            raw=None if self.raw is None else self.raw[places],
+            interval=None if self.interval is None else self.interval[places],
+            unfamiliar=None if self.unfamiliar is None else self.unfamiliar[places],
+        )
+
 
 def score(task: Task, rows: Rows, classes: Sequence[str]) -> Scores:
     """All scores of a task, with the 95 % bootstrap interval over groups of the main one."""
@@ -249,14 +262,14 @@ def counting_per_lineage(
     }
 
 
-def shown(task: Task, scores: Scores) -> Scores:
-    """What a person should see of the scores of a lineage, or of tiles of like density.
+def shown(task: Task, scores: Scores, names: Sequence[str] = ()) -> Scores:
+    """What a person should see of the scores of a lineage, or of tiles of like density; or these `names` of others.
 
     >>> shown("count", counting(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0])))["r"] is None
     True
     """
     means_nothing = {"r", "r2"} if scores["n"] < FEWEST_ROWS else set()
-    return {name: None if name in means_nothing else scores[name] for name in TASKS[task].per_lineage}
+    return {name: None if name in means_nothing else scores[name] for name in names or TASKS[task].per_lineage}
 
 
 def units(scores: Scores) -> list[str]:

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.certainty.calibration import Calibration, count_interval, uncalibrated
+from cellnet.evaluation.batches import Answered, by_age, by_batch
 from cellnet.evaluation.evaluations import Evaluation, Picture, worst_rows
-from cellnet.evaluation.metrics import Rows, score
+from cellnet.evaluation.metrics import Rows
 from cellnet.images.pixels import normalise
 from cellnet.networks.saliency import grad_cam
 from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.kept import KeptAnswer
+from cellnet.registry.learned import Learned
 from cellnet.registry.records import Card, CrossValidation
 from cellnet.store.objects import Store
 from cellnet.training.tiles import count_inside
@@ -62,16 +64,21 @@ def evaluation_of(
     split: EvaluateSplit,
     lineage: str | None,
     left_out: list[LeftOut],
+    learned: Learned | None = None,
     of_frames: int | None = None,
     pictures: bool = False,
 ) -> Evaluation:
     """The scores of a model by frames that it was asked about, all or those of one `lineage`.
 
-    `of_frames` are those of the split, where only some of them were chosen.
+    `learned` is what shaped the model, None where nobody knows: the frames that it has seen are counted, and take no
+    part in the scores by batch and by age. `of_frames` are those of the split, where only some of them were chosen.
     """
     card = predictor.card
+    frames = [one.frame for one in scored]
     tiles = _of_tiles(scored, card)
     whole = _of_frames(scored, card, tiles)
+    tiles_of = [len(one.outputs.boxes) for one in scored]
+    answered = Answered(task=card.task, classes=card.classes, tiles=tiles, frames=whole, tiles_of=tiles_of)
     scores = {
         "task": card.task,
         "model": predictor.ref,
@@ -83,14 +90,15 @@ def evaluation_of(
         "cross_validation": _cross_validated(card, scored).model_dump() if split == "folds" else None,
         "left_out": [frame.line for frame in left_out],
         "calibration": card.calibration.model_dump() if card.calibration else None,
-        "tile": score(card.task, tiles, card.classes),
-        "frame": score(card.task, whole, card.classes),
+        **answered.scores(),
+        "refitted": bool(card.cross_validation),
+        **_apart(answered, frames, bank, learned, held_back=split == "folds"),
     }
     return Evaluation(
         scores=scores,
         tiles=tiles,
         frames=whole,
-        sources=[frame.frame.source for frame in scored],
+        sources=[frame.source for frame in frames],
         card=card,
         bank_digest=bank.digest,
         held=_held(bank.frames),
@@ -104,6 +112,23 @@ def _cross_validated(card: Card, scored: list[ScoredFrame]) -> CrossValidation:
     assert card.cross_validation is not None, "whoever keeps answers has one"
     taken_over = {"frames": len(scored), "groups": len({frame.frame.group for frame in scored})}
     return card.cross_validation.model_copy(update=taken_over)
+
+
+def _apart(
+    answered: Answered, frames: list[Frame], bank: Bank, learned: Learned | None, *, held_back: bool
+) -> dict[str, Any]:
+    """How many of the frames the model learned from, and the scores of the others by batch and by age.
+
+    Of frames that were `held_back` each was answered by a network that had not learned from it.
+    """
+    seen = learned.seen(frames, bank.frames) if learned and not held_back else set[str]()
+    sides = [learned.side(frame.batch) if learned and frame.frame not in seen else None for frame in frames]
+    ages_h = [None if frame.frame in seen else frame.time_h for frame in frames]
+    return {
+        "learned": len(seen) if learned else None,
+        "batches": by_batch(answered, sides),
+        "by_age": by_age(answered, ages_h),
+    }
 
 
 def score_frame(predictor: Predictor, frame: Frame, store: Store, *, with_features: bool) -> ScoredFrame:

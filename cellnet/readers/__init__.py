@@ -28,6 +28,10 @@ class LabelledFile:
     """(x, y) of every cell, in pixels."""
     group: str | None = None
     """What must stay on one side of a split: a well, a plate, a recording series."""
+    batch: str | None = None
+    """What was prepared and recorded together: a plate and its measurement, a day."""
+    time_h: float | None = None
+    """Hours since seeding."""
     pixel_um: float | None = None
     mask: ImageFile | None = None
     """An image of the cells, each a number of its own, from which count and centres are taken at import."""

@@ -8,7 +8,7 @@
 
 Tables of another plate are left out with a warning. Versions 1 to 7 of the index differ in their namespace, and from
 V6 on what is true of a channel is said once, in a map. Of a stack of planes the middle one is taken. A group is a
-plate's well.
+plate's well, a batch a plate and its measurement.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
@@ -38,6 +38,14 @@ Well = tuple[int, int]
 """Row and column, from 1."""
 Field = tuple[int, int, int, int]
 """Row, column, field, time point."""
+
+
+class _Plate(NamedTuple):
+    """What an index says of its plate."""
+
+    name: str
+    batch: str | None
+    """The plate and when it was measured, or which measurement that was, as far as the index tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +69,7 @@ def read(source: Path, options: Options) -> list[LabelledFile]:
     index, plate, chosen = _chosen(source, options.channel)
     root = index.parent.parent if index.parent.name.lower() == "images" else index.parent
     lineages = _lineages(root, options)
-    counts = _counts(root, plate, chosen, options)
+    counts = _counts(root, plate.name, chosen, options)
     return [_label(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())]
 
 
@@ -71,8 +79,8 @@ def read_images(source: Path, channel: str | None) -> list[LabelledFile]:
     return [_label(index.parent, plate, field, facts, {}, {}) for field, facts in sorted(chosen.items())]
 
 
-def _chosen(source: Path, channel: str | None) -> tuple[Path, str, dict[Field, dict[str, str]]]:
-    """The index, the plate's name, and the plane to take of every field."""
+def _chosen(source: Path, channel: str | None) -> tuple[Path, _Plate, dict[Field, dict[str, str]]]:
+    """The index, its plate, and the plane to take of every field."""
     index = _find_index(source)
     if index is None:
         raise DataError(f"{source} holds no {' or '.join(INDEXES)}; give the folder of a Harmony export")
@@ -103,14 +111,14 @@ def _texts(element: ET.Element) -> dict[str, str]:
     return {child.tag: (child.text or "").strip() for child in element}
 
 
-def _read_index(path: Path) -> tuple[str, list[dict[str, str]]]:
-    """The plate's name, and the facts of every plane, those of its channel's map among them."""
-    plate = ""
+def _read_index(path: Path) -> tuple[_Plate, list[dict[str, str]]]:
+    """The plate, and the facts of every plane, those of its channel's map among them."""
+    plate: dict[str, str] = {}
     channels: dict[str, dict[str, str]] = defaultdict(dict)
     planes = []
     for element in _elements(path):
         if element.tag == "Plate":
-            plate = plate or _texts(element).get("Name", "")
+            plate = plate or _texts(element)
         elif element.tag == "Entry" and "ChannelID" in element.attrib:
             channels[element.attrib["ChannelID"]].update(_texts(element))
             element.clear()
@@ -119,7 +127,13 @@ def _read_index(path: Path) -> tuple[str, list[dict[str, str]]]:
             element.clear()
     if not planes:
         raise DataError(f"{path} lists no images; export the plate again, with its images")
-    return plate or path.parent.name, [channels[plane.get("ChannelID", "")] | plane for plane in planes]
+    return _plate(plate, path), [channels[plane.get("ChannelID", "")] | plane for plane in planes]
+
+
+def _plate(facts: dict[str, str], index: Path) -> _Plate:
+    measured = facts.get("MeasurementStartTime", "")[:16].replace("T", " ") or facts.get("MeasurementID", "")
+    batch = " ".join(filter(None, [facts.get("Name") or facts.get("PlateID"), measured]))
+    return _Plate(facts.get("Name") or index.parent.name, batch or None)
 
 
 def _of_channel(planes: list[dict[str, str]], wanted: str | None, index: Path) -> list[dict[str, str]]:
@@ -154,7 +168,7 @@ def _middle_planes(planes: list[dict[str, str]]) -> dict[Field, dict[str, str]]:
 
 def _label(
     folder: Path,
-    plate: str,
+    plate: _Plate,
     field: Field,
     facts: dict[str, str],
     lineages: dict[Well, str],
@@ -174,7 +188,8 @@ def _label(
         lineage=lineages.get(field[:2]),
         count=known.count if known else None,
         centres=known.centres if known else None,
-        group=f"{plate}/r{field[0]:02d}c{field[1]:02d}",
+        group=f"{plate.name}/r{field[0]:02d}c{field[1]:02d}",
+        batch=plate.batch,
         pixel_um=_micrometres(facts.get("ImageResolutionX", "")),
         problem=problem,
     )

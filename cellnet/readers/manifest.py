@@ -1,4 +1,4 @@
-"""Frames from a CSV with the columns image, lineage, count, group and, optionally, pixel_um.
+"""Frames from a CSV with the columns image, lineage, count, group and, optionally, batch, time_h and pixel_um.
 
 Paths are relative to the manifest; an empty cell means "not known". A `points.csv` beside it (image,x,y) gives
 the centre of every cell, and then the count is the number of its points. Tables of Excel with `;` or tabs are read too.
@@ -23,11 +23,11 @@ def accepts(source: Path) -> bool:
 def read(source: Path, options: Options) -> list[LabelledFile]:
     """An image a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
     manifest = source / "manifest.csv" if source.is_dir() else source
-    rows = read_csv(manifest, COLUMNS, numbers=("count", "pixel_um"))
+    rows = read_csv(manifest, COLUMNS, numbers=("count", "time_h", "pixel_um"))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
     centres = _centres(manifest.parent / "points.csv")
-    return [_label(manifest, row, centres) for row in rows]
+    return [_label(manifest, line, row, centres) for line, row in enumerate(rows, start=2)]
 
 
 def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
@@ -43,14 +43,16 @@ def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
     return points
 
 
-def _label(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None) -> LabelledFile:
+def _label(
+    manifest: Path, line: int, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None
+) -> LabelledFile:
     path = manifest.parent / row["image"]
     count = number_of(row["count"])
     points = None
     if centres is not None and (row["image"] in centres or count == 0):
         points = tuple(centres.get(row["image"], ()))
         count = float(len(points)) if count is None else count
-    pixel_um = number_of(row.get("pixel_um", ""))
+    time_h, pixel_um = (number_of(row.get(name, "")) for name in ("time_h", "pixel_um"))
     problem = None
     if not row["image"]:
         problem = "the manifest names no image in this row"
@@ -60,6 +62,8 @@ def _label(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[fl
         problem = f"the count {row['count']!r} is not a number of cells"
     elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
         problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
+    elif row.get("time_h") and (time_h is None or time_h < 0):
+        problem = f"{manifest} line {line}: the time {row['time_h']!r} is not a number of hours since seeding"
     elif points is not None and count != len(points):
         problem = f"the count is {count:g}, but points.csv has {len(points)} points"
     return LabelledFile(
@@ -68,6 +72,8 @@ def _label(manifest: Path, row: dict[str, str], centres: dict[str, list[tuple[fl
         count=count,
         centres=points,
         group=row["group"] or None,
+        batch=row.get("batch") or None,
+        time_h=time_h,
         pixel_um=pixel_um,
         problem=problem,
     )

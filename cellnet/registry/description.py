@@ -1,10 +1,14 @@
 """A version as a model card, in Markdown (Mitchell et al. 2019, 10.1145/3287560.3287596)."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from cellnet.errors import plain
+from cellnet.registry.learned import UNMEASURED
 from cellnet.registry.records import Card, ModelVersion
 
+BATCHES: Final = 12
+"""That are named; of more their number is told."""
 SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
@@ -13,6 +17,7 @@ def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> 
     parts = {
         "How well": [
             *scored(version.card),
+            *scored_by_batch(version.card),
             f"{_report_on(version.card)}: `cellnet evaluate {version.ref} {version.card.bank}`",
         ],
         "How sure": _sureness(version.card),
@@ -68,6 +73,19 @@ def scored(card: Card) -> Iterator[str]:
         yield "the test split chose between epochs, so its scores are a little too good"
 
 
+def scored_by_batch(card: Card) -> Iterator[str]:
+    """How it does on the holdout's frames of the batches that it learned from, and of new ones, as far as is known."""
+    if card.batch_scores is None:
+        return
+    for side, words in (("same", "batches that it learned from"), ("new", "new batches")):
+        for unit, of in (card.batch_scores.get(side) or {}).items():
+            low, high = of.interval
+            figures = f"{of.score} {of.value:.3f} ({low:.3f} to {high:.3f}, n={of.n})"
+            yield f"holdout split, {words}, per {unit}: {figures}"
+    if not card.batch_scores.get("new"):
+        yield UNMEASURED
+
+
 def _sureness(card: Card) -> Iterator[str]:
     if card.calibration is None:
         yield "not calibrated; `cellnet calibrate` publishes a version that is"
@@ -92,6 +110,10 @@ def _provenance(version: ModelVersion) -> Iterator[str]:
     card, model = version.card, version.card.config.model
     yield f"network {model.architecture}, activation {model.activation}, width {model.width}, depth {model.depth}"
     yield f"trained on {card.bank}, digest {card.bank_digest[:12]}; seed {card.config.seed}, {len(card.history)} epochs"
+    if batches := [batch for batch in card.batches or () if batch is not None]:
+        more = f" and {len(batches) - BATCHES} more" if len(batches) > BATCHES else ""
+        unknown = ", and from frames whose batch is not known" if None in (card.batches or ()) else ""
+        yield f"learned from the batches {', '.join(batches[:BATCHES])}{more}{unknown}"
     if card.search:
         yield f"the best of {len(card.search)} combinations of a search" + (f", {card.sweep}" if card.sweep else "")
     if version.origin:

@@ -12,7 +12,8 @@ from cellnet.errors import ConfigError, IntegrityError
 from cellnet.registry.blobs import is_of
 from cellnet.registry.description import model_card
 from cellnet.registry.kept import answers_from_parquet
-from cellnet.registry.records import ANSWERS, RECORD_BYTES, Card, ModelVersion, Origin
+from cellnet.registry.learned import frames_from_bytes
+from cellnet.registry.records import ANSWERS, LEARNED, RECORD_BYTES, Card, ModelVersion, Origin
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import check_onnx, check_safetensors
 
@@ -114,3 +115,5 @@ def check_content(role: str, data: bytes, card: Card, ref: str) -> None:
         check_onnx(data, f"{role} of {ref}")
     if role == ANSWERS:
         answers_from_parquet(data, card, ref)
+    if role == LEARNED:
+        frames_from_bytes(data, f"{role} of {ref}")

@@ -20,6 +20,8 @@ ONNX: Final = "model.onnx"
 REPORT: Final = "report.html"
 ANSWERS: Final = "out-of-fold.parquet"
 """Of a version that learned from the frames that it was scored on: cellnet.registry.kept."""
+LEARNED: Final = "learned.sha256"
+"""The frames that shaped a version (`cellnet.registry.learned`)."""
 
 
 class OnnxCheck(Frozen):
@@ -67,6 +69,16 @@ class CrossValidation(Frozen):
             yield f"{', '.join(self.unmeasured)}: one frame only, so not measured"
 
 
+class MainScore(Frozen):
+    """The score that decides a promotion, over some rows."""
+
+    score: str
+    value: float
+    interval: tuple[float, float]
+    """95 %, over groups."""
+    n: int
+
+
 class Card(Frozen):
     """What is told of a model, besides its weights."""
 
@@ -101,6 +113,12 @@ class Card(Frozen):
     """Of a version that learned from the frames that it was scored on."""
     start: StartedFrom | None = Field(default=None, exclude_if=is_none)
     """The weights that its network started from; None for one that started by chance."""
+    batches: tuple[str | None, ...] | None = Field(default=None, exclude_if=is_none)
+    """Those of the frames that shaped this model, null among them where a frame's is not known; None of models
+    published before they were kept."""
+    batch_scores: dict[str, dict[str, MainScore] | None] | None = Field(default=None, exclude_if=is_none)
+    """Over the frames of the bank's holdout in batches that the model learned from, `same`, and in others, `new`, per
+    `tile` and `frame`; None of a side without frames, and of models published before there were any."""
 
     @field_validator("config", mode="before")
     @classmethod
@@ -171,6 +189,11 @@ class Evidence(Frozen):
     """95 % of a paired bootstrap over groups."""
     same_bank: tuple[bool, bool]
     """Whether the challenger, and the champion, were trained on this state of the bank."""
+    seen: int | None = Field(default=None, exclude_if=is_none)
+    """Frames of the split that are left out, since one of both learned from them or from near-duplicates; None where it
+    is not known of both what they learned from."""
+    batches: Literal["new"] | None = Field(default=None, exclude_if=is_none)
+    """`new`: the frames are those of batches that neither learned from; None: of all."""
 
     @property
     def shows_better(self) -> bool:
@@ -182,9 +205,12 @@ class Evidence(Frozen):
         (new, old), (low, high) = self.values, self.interval
         other = f" of {self.against}" if self.against else ""
         frames = f"{self.lineage} in the {self.split}" if self.lineage else f"the {self.split}"
+        frames += ", new batches alone" if self.batches else ""
+        seen = f", without {self.seen} that one of both learned from" if self.seen else ""
         return (
             f"{self.score} {new:.3f} against {old:.3f}{other} per {self.unit} of {frames} (n={self.n}, "
-            f"{self.groups} group{'s' * (self.groups != 1)}), better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
+            f"{self.groups} group{'s' * (self.groups != 1)}{seen}), "
+            f"better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
         )
 
 

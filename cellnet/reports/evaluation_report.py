@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from cellnet.certainty.calibration import LEVEL
 from cellnet.errors import ConfigError
-from cellnet.evaluation.evaluations import Evaluation, gaps, title, worst_rows
+from cellnet.evaluation.batches import next_plate
+from cellnet.evaluation.evaluations import Evaluation, gaps, is_own_test, title, what_it_learned, worst_rows
 from cellnet.evaluation.metrics import Scores, reliability, roc, shown, units
 from cellnet.reports.pages import Headline, Plot, data_uri, page, plot
 from cellnet.reports.plots import (
@@ -64,7 +65,11 @@ def report_page(evaluation: Evaluation) -> str:
         warning=_warning(scores),
         notes=_notes(scores),
         plots=_plots(evaluation),
-        tables={"Scores": _score_rows(scores)} | _per_lineage(scores) | _by_density(scores),
+        tables={"Scores": _score_rows(scores)}
+        | _by_batch(scores)
+        | _by_age(scores)
+        | _per_lineage(scores)
+        | _by_density(scores),
         pictured=bool(evaluation.worst),
         worst=_worst_frames(evaluation) if evaluation.worst else _worst_rows(evaluation),
         held=_held_rows(evaluation),
@@ -137,6 +142,9 @@ def _span(interval: list[float]) -> str:
 
 def _warning(scores: dict[str, Any]) -> str:
     """Why the figures may not be trusted, if there is a reason."""
+    if scores.get("learned") is not None:
+        seen = what_it_learned(scores)
+        return "" if is_own_test(scores) or not seen else f"{seen}: it flatters."
     reasons = []
     if scores["split"] not in ("holdout", "test", "folds"):
         reasons.append("These frames include the training frames: it flatters.")
@@ -148,13 +156,15 @@ def _warning(scores: dict[str, Any]) -> str:
 def _notes(scores: dict[str, Any]) -> str:
     """What a reader must know to read the figures rightly."""
     notes = ["Spans are 95 % bootstrap intervals over groups; of few groups they say little."]
-    if scores["split"] == "test":
+    if scores["split"] == "test" and (scores.get("learned") is None or is_own_test(scores)):
         notes.append("The test split chose the epoch and calibrated the model, so it flatters a little.")
     if scores.get("cross_validation"):
         notes.append(
             "Each frame was answered by a network that had not learned from it; pictures are of the published one."
         )
         notes += [f"{gap}." for gap in gaps(scores)]
+    if unmeasured := next_plate(scores):
+        notes.append(f"{unmeasured[0].upper()}{unmeasured[1:]}.")
     if scores.get("of_frames", 0) > (seen := scores["frame"]["n"] + len(scores["left_out"])):
         notes.append(f"These are {seen} of the split’s {scores['of_frames']:,} frames, drawn at random.")
     calibration = scores.get("calibration")
@@ -208,6 +218,31 @@ def _score_rows(scores: dict[str, Any]) -> Table:
     return [["score", *(f"per {unit}" for unit in units(scores))]] + [
         [name.replace("_", " "), *(_text(scores[unit].get(name)) for unit in units(scores))] for name in names
     ]
+
+
+def _by_batch(scores: dict[str, Any]) -> dict[str, Table]:
+    """Batches that the model learned from and new ones beside each other, where there is either."""
+    batches, facts = scores.get("batches", {}), TASKS[scores["task"]]
+    if not any(batches.values()):
+        return {}
+    tables = {}
+    for unit in units(scores):
+        of = [shown(scores["task"], side[unit], facts.figures) if side else {} for side in batches.values()]
+        rows = [[name.replace("_", " "), *(_text(side.get(name)) for side in of)] for name in facts.figures]
+        spans = [_span(side[unit][f"{facts.main}_interval"]) if side else "–" for side in batches.values()]
+        heads = ["score", *(f"{name} batch" for name in batches)]
+        tables[f"Per {unit}, by batch"] = [heads, *rows, [f"{facts.main}, 95 % interval", *spans]]
+    return tables
+
+
+def _by_age(scores: dict[str, Any]) -> dict[str, Table]:
+    """Young and old cells, where there are both."""
+    ages = scores.get("by_age", [])
+    if len(ages) < 2:
+        return {}
+    names = TASKS[scores["task"]].figures
+    rows = {f"{age['from']:g} to {age['to']:g}": shown(scores["task"], age["frame"], names) for age in ages}
+    return {"Per frame, by age": _named_rows("hours since seeding", rows)}
 
 
 def _per_lineage(scores: dict[str, Any]) -> dict[str, Table]:
@@ -304,7 +339,7 @@ def _configuration(evaluation: Evaluation) -> str:
     card = evaluation.card
     if card is None:
         return ""
-    chosen = card.model_dump(mode="json", exclude={"history", "search", "scores"})
+    chosen = card.model_dump(mode="json", exclude={"history", "search", "scores", "batch_scores"})
     text: str = yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True)
     return text
 

@@ -71,8 +71,15 @@ def _thumbnail(bank: Bank, frame: Frame) -> Thumbnail:
         return Thumbnail(None, str(error))
     factor = THUMBNAIL_PX / max(grey_HW.shape)
     small_HW = cv2.resize(grey_HW, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return Thumbnail(data_uri(encode_png(small_HW), "png"), _words(frame))
+
+
+def _words(frame: Frame) -> str:
+    """What is known of a frame."""
     cells = "" if frame.count is None else f", {frame.count:g} cells"
-    return Thumbnail(data_uri(encode_png(small_HW), "png"), f"{Path(frame.source).name}, {frame.split}{cells}")
+    batch = "" if frame.batch is None else f", batch {frame.batch}"
+    age = "" if frame.time_h is None else f", {frame.time_h:g} h"
+    return f"{Path(frame.source).name}, {frame.split}{cells}{batch}{age}"
 
 
 def _some(frames: Sequence[Frame]) -> Sequence[Frame]:

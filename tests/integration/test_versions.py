@@ -1,5 +1,6 @@
 """What a published version holds besides its weights, and that others can use it without cellnet."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +20,8 @@ from cellnet.places import Places
 from cellnet.prediction.bioimageio import write_bioimageio
 from cellnet.prediction.export import compare, to_onnx
 from cellnet.prediction.predictor import Predictor, predictor_of
-from cellnet.registry.records import ONNX, REPORT
+from cellnet.registry.learned import Learned, learned_of
+from cellnet.registry.records import LEARNED, ONNX, REPORT
 from cellnet.registry.registry import Registry
 from cellnet.reports.evaluation_report import report_page
 from cellnet.store.place import place_of
@@ -29,7 +31,7 @@ from pipelines.evaluate import evaluate
 
 pytestmark = pytest.mark.ray
 
-ROLES = {WEIGHTS, FAMILIARITY, ONNX, REPORT}
+ROLES = {WEIGHTS, FAMILIARITY, ONNX, REPORT, LEARNED}
 
 
 @pytest.fixture
@@ -64,6 +66,30 @@ def test_the_report_of_a_version_is_that_of_its_test_split(places: Places, ref: 
     assert page == report_page(replace(evaluation, scores=evaluation.scores | {"model": name}))
     assert f"<h1>{name} on the test split</h1>" in page and "flatters a little" in page
     assert len(page) < 1.5e6
+
+
+def test_a_version_tells_which_frames_shaped_it(places: Places) -> None:
+    registry, bank = places.open_registry(), Bank.open(places.bank)
+    version = registry.resolve("regressor@1")
+    learned = learned_of(registry, version)
+    assert learned == Learned.of([*bank.split("train"), *bank.split("test")])
+    assert version.blobs[LEARNED].size == 32 * 18
+    assert (version.card.batches, version.card.batch_scores) == ((None,), {"same": None, "new": None})
+    told = [evaluate("regressor@1", places, split=split).scores["learned"] for split in ("holdout", "all")]
+    assert told == [0, 18]
+
+
+def test_a_version_that_is_calibrated_elsewhere_has_learned_from_there_too(places: Places, tmp_path: Path) -> None:
+    bank = Bank.open(shutil.copytree(places.bank.uri, tmp_path / "bank"))
+    plates = {group: f"P{n % 2}" for n, group in enumerate(dict.fromkeys(frame.group for frame in bank.frames))}
+    bank.add([replace(frame, batch=plates[frame.group]) for frame in bank.frames])
+    shutil.copytree(places.registry.uri, tmp_path / "registry")
+    there = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
+    child = recalibrate("regressor@1", there)
+    assert child.card.batches == ("P0", "P1", None)
+    same = child.card.batch_scores["same"]
+    assert (same["frame"].n, same["tile"].n, child.card.batch_scores["new"]) == (6, 24, None)
+    assert evaluate(child.ref, there).scores["batches"]["same"]["frame"]["mae"] == pytest.approx(same["frame"].value)
 
 
 def test_calibrating_again_publishes_the_same_weights_as_a_child_of_the_version(places: Places) -> None:

@@ -29,6 +29,7 @@ from cellnet.networks.weights import fresh_network
 from cellnet.prediction.answers import Prediction, Timing
 from cellnet.prediction.predictor import predictor_of
 from cellnet.readers import LabelledFile
+from cellnet.registry.learned import Learned
 from cellnet.registry.registry import Registry
 from cellnet.tasks import Task
 from pipelines.__main__ import VERBS
@@ -60,6 +61,7 @@ def bank(tmp_path: Path) -> Bank:
     for number, (name, data) in enumerate(images.items()):
         (tmp_path / name).write_bytes(data)
         known = {"lineage": LINEAGES[number % 2], "group": f"w{number}", "count": 3.0}
+        known |= {"batch": f"P{number % 3}", "time_h": 24.0 * number}
         files.append(LabelledFile(image=ImageFile.at(tmp_path / name), **known))
     bank.add([prepare(file, bank.store) for file in files])
     return bank
@@ -120,7 +122,8 @@ def evaluated(task: Task, bank: Bank) -> list[str]:
     features = [plain.predict(bank.pixels(frame), with_features=True).features_ND for frame in bank.frames]
     predictor = predictor_of("m@1", card, weights, fit_familiarity([seen for seen in features if seen is not None], []))
     scored = [score_frame(predictor, frame, bank.store, with_features=False) for frame in bank.frames]
-    evaluation = evaluation_of(predictor, scored, bank, split="all", lineage=None, left_out=[])
+    learned = Learned.of(bank.frames[:1])
+    evaluation = evaluation_of(predictor, scored, bank, split="all", lineage=None, left_out=[], learned=learned)
     return sorted_keys(json.loads(json.dumps(evaluation.scores)))
 
 

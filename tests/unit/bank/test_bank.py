@@ -50,10 +50,12 @@ def test_an_imported_frame_comes_back_as_recorded(bank: Bank, tmp_path: Path, de
     path = write_image(tmp_path / "a.png", 1, depth)
     centres = ((1.1, 2.2), (3.3, 4.4))
     known = {"lineage": "THP1", "count": 2.0, "centres": centres, "group": "B7", "pixel_um": 0.65}
+    known |= {"batch": "P1 2024-05-06", "time_h": 24.5}
     assert take(bank, path, **known) == Imported(added=1, known=0, set_aside=[], near=[])
     reopened = Bank.open(tmp_path / "bank")
     (kept,) = reopened.frames
     assert (kept.lineage, kept.count, kept.group, kept.pixel_um) == ("THP1", 2.0, "B7", 0.65)
+    assert (kept.batch, kept.time_h) == ("P1 2024-05-06", 24.5)
     assert (kept.height, kept.width, kept.bits) == (20, 30, np.dtype(depth).itemsize * 8)
     np.testing.assert_allclose(kept.centres_N2, centres, atol=1e-6)
     pixels_HW = reopened.pixels(kept)
@@ -96,6 +98,26 @@ def test_the_same_pixels_with_another_label_are_set_aside_and_the_first_label_st
     assert (other.added, len(other.set_aside)) == (0, 1)
     assert [(kept.lineage, kept.count) for kept in bank.frames] == [("A549", 3.0)]
     assert "a.png, with another lineage or count" in bank.set_aside[0].set_aside
+
+
+def test_a_batch_and_an_age_that_were_not_known_are_filled_in_by_a_later_import(bank: Bank, tmp_path: Path) -> None:
+    bank.add([frame(1), frame(2, batch="P2", time_h=3.0)])
+    splits, digest = splits_of(bank), bank.digest
+    again = bank.add([frame(1, batch="P1"), frame(2), frame(2, time_h=3.0)])
+    assert (again.added, again.known, again.set_aside) == (0, 3, [])
+    bank.add([frame(1, time_h=0.0)])
+    assert [(kept.batch, kept.time_h) for kept in Bank.open(tmp_path / "bank").frames] == [("P1", 0.0), ("P2", 3.0)]
+    assert splits_of(bank) == splits and bank.digest != digest
+    tables = list(bank.store.keys("tables/"))
+    assert bank.add([frame(1, batch="P1"), frame(2)]).known == 2 and list(bank.store.keys("tables/")) == tables
+
+
+@pytest.mark.parametrize("other", [{"batch": "P2"}, {"time_h": 4.0}])
+def test_the_same_pixels_of_another_batch_or_age_are_set_aside(bank: Bank, other: dict[str, object]) -> None:
+    bank.add([frame(1, batch="P1", time_h=3.0)])
+    [refused] = bank.add([replace(frame(1, **{"batch": "P1", "time_h": 3.0} | other), source="b.png")]).set_aside
+    assert str(refused.set_aside).startswith("the same pixels as 1.png, with another batch or time; labels are fixed")
+    assert [(kept.batch, kept.time_h) for kept in bank.frames] == [("P1", 3.0)]
 
 
 def test_pixels_that_contradict_each_other_within_one_import_are_kept_once(bank: Bank) -> None:
@@ -351,6 +373,24 @@ def test_a_lineage_of_one_group_and_missing_counts_are_warned_of() -> None:
     assert missing.startswith("1 of 2 frames have no count")
 
 
+def test_what_is_of_one_batch_only_is_warned_of() -> None:
+    def of(lineage: str | None, *batches: str | None) -> list[Frame]:
+        return [frame(n, lineage, f"w{n}", source="a.png", batch=batch) for n, batch in enumerate(batches)]
+
+    both = of("A549", "P1", "P2")
+    assert warnings_of([*both, *of("3T3", None, None)]) == warnings_of(of("3T3", None, None)) == []
+    assert warnings_of([*both, *of("3T3", "P1", None)]) == [], "the frame of no known batch may be of another"
+    assert warnings_of([*both, *of("THP1", "P2", "P2"), *of(None, "P1", "P1")]) == [
+        "(not known) (P1), THP1 (P2): in one batch only, so nobody can tell what another plate brings"
+    ]
+    assert warnings_of([*of("A549", "P1", "P1"), *of("3T3", "P1", "P1")]) == [
+        "every frame is of one batch, P1, so nobody can tell what another plate brings"
+    ]
+    apart = warnings_of([*of("A549", "P1", "P1"), *of("3T3", "P2", "P2")])
+    assert apart[0].startswith("3T3 (P2), A549 (P1): in one batch only")
+    assert apart[1].startswith("every lineage: a plate that no other lineage has")
+
+
 def test_the_digest_is_computed_once_a_state(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed = []
     digest_of = cellnet.bank.bank.digest_of
@@ -381,10 +421,10 @@ def test_settings_of_a_later_cellnet_are_read_or_refused_politely(bank: Bank, tm
 def test_nothing_is_imported_into_a_bank_that_holds_what_would_be_lost(bank: Bank, tmp_path: Path) -> None:
     bank.add([frame(1)])
     path = tmp_path / "bank/tables/000001.parquet"
-    pq.write_table(pq.read_table(path).append_column("time_h", pa.array([2.5])), path)
+    pq.write_table(pq.read_table(path).append_column("passage", pa.array([2.5])), path)
     later = Bank.open(tmp_path / "bank")
     assert later.frames == bank.frames and later.digest == bank.digest
-    with pytest.raises(ConfigError, match=r"holds time_h, which this cellnet does not know and would lose; update"):
+    with pytest.raises(ConfigError, match=r"holds passage, which this cellnet does not know and would lose; update"):
         later.add([frame(2)])
     assert later.add([frame(1)]).known == 1 and list(bank.store.keys("tables/")) == ["tables/000001.parquet"]
 

@@ -17,7 +17,7 @@ DIGEST = digest_of(BankSettings(), [Frame(**KNOWN)])
 class LaterFrame(Frame):
     """A frame of a cellnet to come."""
 
-    time_h: float | None = None
+    passage: float | None = None
 
 
 class LaterSettings(BankSettings):
@@ -28,7 +28,7 @@ class LaterSettings(BankSettings):
 
 def test_a_field_that_comes_later_changes_the_digest_only_where_it_is_known() -> None:
     assert digest_of(BankSettings(), [LaterFrame(**KNOWN)]) == DIGEST
-    known = {digest_of(BankSettings(), [LaterFrame(**KNOWN, time_h=time_h)]) for time_h in (0.0, 24.0)}
+    known = {digest_of(BankSettings(), [LaterFrame(**KNOWN, passage=passage)]) for passage in (0.0, 24.0)}
     assert len(known | {DIGEST}) == 3
 
 
@@ -41,3 +41,9 @@ def test_every_field_of_a_frame_that_is_none_of_the_first_is_none_until_it_is_kn
     later = [field for field in fields(Frame) if field.name not in FIRST | HEARSAY]
     assert [field.name for field in later if field.default is not None] == []
     assert {field.name for field in fields(Frame)} >= FIRST | HEARSAY
+
+
+def test_batch_and_age_take_part_where_they_are_known() -> None:
+    assert digest_of(BankSettings(), [Frame(**KNOWN, batch=None, time_h=None)]) == DIGEST
+    known = [{"batch": "P1"}, {"batch": "P2"}, {"time_h": 0.0}, {"time_h": 24.0}]
+    assert len({DIGEST, *(digest_of(BankSettings(), [Frame(**KNOWN, **more)]) for more in known)}) == 5

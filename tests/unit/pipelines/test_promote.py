@@ -1,6 +1,6 @@
 """What a version must be better than before an alias points at it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +8,13 @@ import pytest
 
 import pipelines.promote
 from cellnet.bank.bank import Bank
+from cellnet.bank.frames import Frame
 from cellnet.errors import NotBetterError
 from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.metrics import Rows
 from cellnet.places import Places
-from cellnet.registry.records import Card
+from cellnet.registry.learned import Learned, frames_to_bytes
+from cellnet.registry.records import LEARNED, Card
 from cellnet.registry.registry import Registry
 from cellnet.store.place import place_of
 from cellnet.untrusted import WEIGHTS
@@ -33,11 +35,16 @@ def places(tmp_path: Path) -> Places:
 def publish(places: Places, card: Callable[..., Card]) -> Callable[..., str]:
     """`publish("regressor", off=2.0)`: a counter that is off by two cells, and its reference."""
 
-    def make(name: str, *, off: float, lineage: str | None = None) -> str:
+    def make(name: str, *, off: float, lineage: str | None = None, learned: Sequence[Frame] = ()) -> str:
         plain = card()
         config = plain.config.model_copy(update={"lineage": lineage})
         made = plain.model_copy(update={"config": config, "scores": {"test": {"mae": off}}})
-        return Registry.open(places.registry).publish(name, {WEIGHTS: b"w"}, made).ref
+        files = {WEIGHTS: b"w"}
+        if learned:
+            told = Learned.of(learned)
+            files[LEARNED] = frames_to_bytes(told.frames)
+            made = made.model_copy(update={"batches": told.listed_batches})
+        return Registry.open(places.registry).publish(name, files, made).ref
 
     return make
 
@@ -47,7 +54,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     """The models that were scored, each with the lineage that it was scored on, on three wells."""
     asked: list[tuple[str, str | None]] = []
 
-    def evaluate(ref: str, places: Places, *, split: str | None, lineage: str | None) -> Evaluation:
+    def evaluate(
+        ref: str, places: Places, *, lineage: str | None, split: str | None = None, only: set[str] | None = None
+    ) -> Evaluation:
         asked.append((ref, lineage))
         made = places.open_registry().resolve(ref).card
         output = TRUTH + made.scores["test"]["mae"]
@@ -105,3 +114,106 @@ def test_a_counter_of_one_lineage_takes_no_place_of_one_that_counts_others(
     with pytest.raises(NotBetterError, match=r"regressor@2 counts A549 alone, .* regressor@1, which counts all lineag"):
         promote(narrow, "champion", places)
     assert scored == [] and Registry.open(places.registry).resolve("regressor:champion").ref == "regressor@1"
+
+
+TRAINED = [frame(50 + n, group=f"t{n}", batch="P1", count=1.0, split="train") for n in range(3)]
+HELD_OUT = [
+    frame(10 + n, group=f"h{n}", batch=batch, count=1.0, split="holdout")
+    for n, batch in enumerate(("P1", "P1", "P2", "P2", "P3"))
+]
+
+
+@pytest.fixture
+def compared(places: Places, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The frames that models were compared on, of a bank whose holdout has frames of P1, P2 and P3."""
+    Bank.open(places.bank).add([*TRAINED, *HELD_OUT])
+    asked: list[set[str]] = []
+
+    def evaluate(ref: str, places: Places, *, lineage: str | None, only: set[str]) -> Evaluation:
+        asked.append(only)
+        made = places.open_registry().resolve(ref).card
+        held = [one for one in places.open_bank().split("holdout") if one.frame in only]
+        truth = np.array([one.count for one in held])
+        output = truth + made.scores["test"]["mae"]
+        rows = Rows(truth=truth, output=output, lineages=["A549"] * len(held), groups=[one.group for one in held])
+        return evaluation(made, rows, ref=ref, lineage=lineage, sources=[one.source for one in held])
+
+    monkeypatch.setattr(pipelines.promote, "evaluate", evaluate)
+    return asked
+
+
+def names_of(*places: int) -> set[str]:
+    return {HELD_OUT[place].frame for place in places}
+
+
+def test_versions_are_compared_on_frames_that_neither_learned_from(
+    places: Places, publish: Callable[..., str], compared: list[set[str]]
+) -> None:
+    every_batch = [*TRAINED, frame(20, batch="P2"), frame(21, batch="P3")]
+    promote(publish("regressor", off=2.0, learned=[*every_batch, HELD_OUT[0]]), "champion", places)
+    said: list[str] = []
+    better = publish("regressor", off=1.0, learned=[*every_batch, HELD_OUT[4]])
+    move = promote(better, "champion", places, say=said.append)
+    assert compared == [names_of(1, 2, 3)] * 2
+    assert move.evidence is not None
+    assert (move.evidence.seen, move.evidence.batches, move.evidence.n) == (2, None, 3)
+    assert said == [
+        "regressor@2 beside regressor@1: mae 1.000 against 2.000 per tile of the holdout (n=3, 3 groups, without 2 "
+        "that one of both learned from), better by 1.000 (1.000 to 1.000)"
+    ], "and nothing of another bank, since what the champion saw is known"
+
+
+def test_near_duplicates_of_what_a_version_learned_from_are_left_out(
+    places: Places, publish: Callable[..., str], compared: list[set[str]]
+) -> None:
+    trained, copy = (frame(30 + n, group="near", count=1.0, fingerprint="ab" * 64, split="holdout") for n in range(2))
+    Bank.open(places.bank).add([trained, copy])
+    for off in (2.0, 1.0):
+        ref = publish("regressor", off=off, learned=[trained])
+        move = promote(ref, "champion", places)
+    assert compared == [names_of(0, 1, 2, 3, 4)] * 2 and move.evidence is not None and move.evidence.seen == 2
+
+
+def test_frames_of_batches_that_are_new_to_both_decide(
+    places: Places, publish: Callable[..., str], compared: list[set[str]]
+) -> None:
+    promote(publish("regressor", off=2.0, learned=TRAINED), "champion", places)
+    said: list[str] = []
+    move = promote(publish("regressor", off=1.0, learned=TRAINED), "champion", places, say=said.append)
+    assert compared == [names_of(2, 3, 4)] * 2
+    assert move.evidence is not None and (move.evidence.seen, move.evidence.batches) == (0, "new")
+    assert "per tile of the holdout, new batches alone (n=3, 3 groups), better by 1.000" in said[0]
+
+
+def test_one_group_of_new_batches_decides_nothing(
+    places: Places, publish: Callable[..., str], compared: list[set[str]]
+) -> None:
+    for off in (2.0, 1.0):
+        move = promote(publish("regressor", off=off, learned=[*TRAINED, HELD_OUT[2]]), "champion", places)
+    assert compared == [names_of(0, 1, 3, 4)] * 2 and move.evidence is not None and move.evidence.batches is None
+
+
+def test_where_no_frame_is_left_the_alias_moves_by_force_alone(
+    places: Places, publish: Callable[..., str], compared: list[set[str]]
+) -> None:
+    promote(publish("regressor", off=2.0, learned=[*TRAINED, *HELD_OUT[:3]]), "champion", places)
+    better = publish("regressor", off=1.0, learned=[*TRAINED, *HELD_OUT[3:]])
+    wanted = (
+        r"of the 5 frames of the holdout of .*bank none is left to compare regressor@2 and regressor@1 on: one of them "
+        r"learned from each, or from a near-duplicate of it; name another bank with --bank; the alias stays as it is "
+        r"\(--force --reason TEXT moves it all the same\)"
+    )
+    with pytest.raises(NotBetterError, match=wanted):
+        promote(better, "champion", places)
+    assert compared == []
+    assert promote(better, "champion", places, force=True, reason="all labels count").number == 2
+
+
+def test_a_champion_of_before_may_have_seen_frames_which_is_said(
+    places: Places, publish: Callable[..., str], compared: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(publish("regressor", off=2.0), "champion", places)
+    move = promote(publish("regressor", off=1.0, learned=[*TRAINED, HELD_OUT[0]]), "champion", places)
+    assert compared == [names_of(1, 2, 3, 4)] * 2
+    assert move.evidence is not None and (move.evidence.seen, move.evidence.batches) == (None, None)
+    assert "seen" not in move.model_dump_json(), "as it was written before"

@@ -28,6 +28,7 @@ def export(
     channels: tuple[dict[str, str], ...] = (DYE, BRIGHTFIELD),
     namespace: str = V5,
     index: str = "Index.idx.xml",
+    plate: str = "<Name>P1</Name>",
     **changed: str,
 ) -> Path:
     """The folder of a plate named P1; from V6 on, what is true of a channel stands in its map alone."""
@@ -46,7 +47,7 @@ def export(
                     images.append(f"<Image>{xml({**facts, **changed})}</Image>")
     text = (
         f'<?xml version="1.0" encoding="utf-8"?><EvaluationInputData xmlns="{namespace}">'
-        f"<Plates><Plate><Name>P1</Name></Plate></Plates><Wells><Well><Image id='x' /></Well></Wells>"
+        f"<Plates><Plate>{plate}</Plate></Plates><Wells><Well><Image id='x' /></Well></Wells>"
         f"<Maps><Map>{''.join(entries)}</Map></Maps><Images>{''.join(images)}</Images></EvaluationInputData>"
     )
     (folder / "Images" / index).write_text(text, encoding="utf-8-sig")
@@ -75,6 +76,24 @@ def test_every_field_of_the_transmitted_channel_is_a_frame(
     assert {(frame.group, frame.problem) for frame in frames} == {("P1/r03c03", None), ("P1/r03c04", None)}
     assert frames[0].pixel_um == pytest.approx(0.59)
     assert frames[0].lineage is frames[0].count is None
+
+
+MEASURED = "<MeasurementID>5de72537-0fda</MeasurementID>"
+STARTED = "<MeasurementStartTime>2021-03-29T16:51:44.6444882-04:00</MeasurementStartTime>"
+
+
+@pytest.mark.parametrize(
+    ("plate", "batch"),
+    [
+        (f"<PlateID>Q7</PlateID>{MEASURED}{STARTED}<Name>P1</Name>", "P1 2021-03-29 16:51"),
+        (f"<PlateID>Q7</PlateID>{MEASURED}<Name>P1</Name>", "P1 5de72537-0fda"),
+        (f"<PlateID>Q7</PlateID>{STARTED}", "Q7 2021-03-29 16:51"),
+        ("<Name>P1</Name>", "P1"),
+        ("", None),
+    ],
+)
+def test_a_plate_and_its_measurement_are_a_batch(tmp_path: Path, plate: str, batch: str | None) -> None:
+    assert {frame.batch for frame in read_source(export(tmp_path, plate=plate))} == {batch}
 
 
 def test_two_channels_of_transmitted_light_must_be_told_apart(tmp_path: Path) -> None:

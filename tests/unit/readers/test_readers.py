@@ -113,6 +113,24 @@ def test_a_bad_pixel_size_is_a_problem_and_an_empty_one_is_not(source: Path, um:
     assert [(frame.problem, frame.pixel_um) for frame in (good, unknown)] == [(None, 0.65), (None, None)]
 
 
+def test_batch_and_hours_since_seeding_may_be_told(source: Path) -> None:
+    header = "image,lineage,count,group,batch,time_h\n"
+    told, neither = read(source, f"{header}a.png,,,B7,P1 May,0\nb.png,,,B8,,\n")
+    assert (told.batch, told.time_h, told.problem) == ("P1 May", 0.0, None)
+    assert neither == LabelledFile(image=ImageFile.at(source / "b.png"), group="B8")
+    comma, _ = read(source, f"{header}a.png,,,B7,P1,12D5\nb.png,,,,,\n".replace(",", ";").replace("D", ","))
+    assert (comma.batch, comma.time_h) == ("P1", 12.5)
+
+
+@pytest.mark.parametrize("hours", ["two days", "-1", "inf"])
+def test_hours_that_are_none_are_named_by_file_line_and_value(source: Path, hours: str) -> None:
+    good, bad = read(source, f"image,lineage,count,group,time_h\na.png,,,,2\nb.png,,,,{hours}\n")
+    assert good.problem is None
+    assert bad.problem == (
+        f"{source / 'manifest.csv'} line 3: the time {hours!r} is not a number of hours since seeding"
+    )
+
+
 def test_points_give_centres_and_their_number_the_count(source: Path) -> None:
     points = "image,x,y\na.png,1,2\na.png,3.5,4\n"
     counted, none = read(source, HEADER + "a.png,,,\nb.png,,0,\n", points)

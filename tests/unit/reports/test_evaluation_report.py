@@ -13,8 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from cellnet.errors import ConfigError
+from cellnet.evaluation.batches import Answered, by_age, by_batch
 from cellnet.evaluation.evaluations import Evaluation, Picture
 from cellnet.evaluation.metrics import Rows, score
+from cellnet.registry.learned import Side
 from cellnet.registry.records import Card
 from cellnet.reports.evaluation_report import write_report
 from cellnet.reports.plots import INK, draw_history
@@ -148,6 +150,56 @@ def test_a_classifiers_report_names_the_mistaken_frame_first_and_says_that_it_fl
     first = re.search(r"largest error</h2>.*?<tbody>\s*<tr>(.*?)</tr>", page, re.DOTALL)[1]
     assert first == "<td>c.png</td><td>A549</td><td>3T3 (70%)</td>"
     assert "it flatters" in page
+
+
+def by_batch_and_age(evaluation: Evaluation, *sides: Side | None, hours: tuple[float | None, ...] = ()) -> Evaluation:
+    """The evaluation with its frames on these sides, and of these ages."""
+    tiles, frames = evaluation.tiles, evaluation.frames
+    of = {"tiles_of": [len(tiles.truth) // len(frames.truth)] * len(frames.truth)}
+    answered = Answered(task=evaluation.scores["task"], classes=["3T3", "A549"], tiles=tiles, frames=frames, **of)
+    columns = {"batches": by_batch(answered, sides), "by_age": by_age(answered, hours or [None] * len(sides))}
+    return replace(evaluation, scores=evaluation.scores | {"learned": 0} | columns)
+
+
+def test_same_and_new_batches_stand_beside_each_other(tmp_path: Path) -> None:
+    sides = by_batch_and_age(counted(), "same", "same", "new", "new", hours=(0, 2, 48, 50))
+    page = write_report(tmp_path, sides).read_text(encoding="utf-8")
+    table = page[page.index("<h2>Per frame, by batch</h2>") :]
+    assert "<th>score</th><th>same batch</th><th>new batch</th>" in table
+    assert "<tr><td>mae</td><td>0.000</td><td>1.500</td></tr>" in table
+    assert "<tr><td>mae, 95 % interval</td><td>0.00 to 0.00</td><td>0.00 to 3.00</td></tr>" in table
+    ages = page[page.index("<h2>Per frame, by age</h2>") :]
+    assert "<td>0 to 2</td><td>2</td><td>0.000</td>" in ages and "<td>48 to 50</td><td>2</td><td>1.500</td>" in ages
+    assert "is unmeasured" not in page
+
+
+def test_without_new_batches_the_page_says_that_the_next_plate_is_unmeasured(tmp_path: Path) -> None:
+    same = write_report(tmp_path, by_batch_and_age(counted(), *["same"] * 4)).read_text(encoding="utf-8")
+    assert "The next plate is unmeasured: no frame" in same
+    assert "<tr><td>mae</td><td>0.750</td><td>–</td></tr>" in same[same.index("Per frame, by batch") :]
+    neither = write_report(tmp_path, by_batch_and_age(classified(), None, None, None)).read_text(encoding="utf-8")
+    assert "The next plate is unmeasured" in neither and "by batch</h2>" not in neither and "by age" not in neither
+
+
+def test_frames_that_the_model_learned_from_are_counted_on_the_page(tmp_path: Path) -> None:
+    def page(**about: object) -> str:
+        evaluation = by_batch_and_age(counted(), None, None, None, None)
+        told = replace(evaluation, scores=evaluation.scores | about)
+        return write_report(tmp_path, told).read_text(encoding="utf-8")
+
+    flatters = "3 of 4 frames are ones that the model learned from, or near-duplicates of them: it flatters."
+    assert flatters in page(learned=3)
+    assert "flatters" not in page(learned=0, split="all", same_bank=False)
+    own = page(learned=4, split="test")
+    assert "chose the epoch and calibrated the model" in own and "4 of 4" not in own
+    other = page(learned=4, split="test", same_bank=False)
+    assert "chose the epoch" not in other and "4 of 4 frames are ones" in other
+
+
+def test_a_report_of_a_version_of_before_says_what_the_splits_tell(tmp_path: Path) -> None:
+    old = replace(counted(), scores=counted().scores | {"learned": None, "split": "test", "same_bank": False})
+    page = write_report(tmp_path, old).read_text(encoding="utf-8")
+    assert "chose the epoch and calibrated" in page and "trained on another state of the bank" in page
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

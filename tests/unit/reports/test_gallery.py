@@ -24,6 +24,7 @@ def bank(tmp_path: Path) -> Bank:
         path = tmp_path / f"{n}.png"
         path.write_bytes(encode_png(np.random.default_rng(n).integers(0, 255, (40, 60), np.uint8)))
         about = {"lineage": "A549" if n < 8 else "3T3", "group": f"w{n}", "count": float(n)}
+        about |= {"batch": "P1", "time_h": 72.5} if n == 8 else {}
         files.append(LabelledFile(image=ImageFile.at(path), **about))
     (tmp_path / "<b>.png").write_text("no image")
     files.append(LabelledFile(image=ImageFile.at(tmp_path / "<b>.png")))
@@ -35,7 +36,7 @@ def test_the_page_shows_every_lineage_what_to_beware_of_and_what_was_set_aside(b
     page = write_gallery(tmp_path / "new" / "bank.html", bank).read_text(encoding="utf-8")
     assert "<h2>A549: 8 frames</h2>" in page and "<h2>3T3: 1 frame</h2>" in page
     assert page.count("<figure>") == SHOWN + 1
-    assert "8.png, train, 8 cells" in page
+    assert "8.png, train, 8 cells, batch P1, 72.5 h" in page and ", 0 cells<" in page
     assert "3T3: one group only" in page
     assert page.count('src="data:image/png') == SHOWN + 1, "all of it is in the page"
     assert len(re.findall('<div role="img" aria-label="[^"]+"><svg ', page)) == 2, "grey values, and counts"

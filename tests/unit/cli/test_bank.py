@@ -1,0 +1,57 @@
+"""What `cellnet bank show` tells of batches."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cellnet.bank.bank import Bank
+from cellnet.cli import main
+from cellnet.cli.bank import BATCHES_SHOWN
+from tests.factories import frame
+
+
+def shown(capsys: pytest.CaptureFixture[str], bank: Path, *options: str) -> tuple[str, str]:
+    """stdout, its blanks as one, and stderr."""
+    assert main(["bank", "show", str(bank), *options]) == 0
+    printed = capsys.readouterr()
+    return " ".join(printed.out.split()), printed.err
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Path:
+    frames = [
+        frame(1, "A549", "a", batch="P1", time_h=0.0, count=3.0),
+        frame(2, "A549", "b", batch="P1", time_h=24.5, count=4.0),
+        frame(3, "THP1", "c", batch="P2", time_h=6.0),
+        frame(4, "THP1", "d", batch="P1"),
+        frame(5, "3T3", "e"),
+        frame(6, "3T3", "f"),
+    ]
+    Bank.create(tmp_path / "bank").add(frames)
+    return tmp_path / "bank"
+
+
+def test_what_each_batch_holds_is_told(bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, said = shown(capsys, bank)
+    assert "batch frames groups cells hours lineages P1 3 3 7 0-24.5 A549, THP1 P2 1 1 - 6 THP1" in text
+    assert "(not known) 2 2 - - 3T3" in text
+    assert "warning: A549 (P1): in one batch only, so nobody can tell what another plate brings" in said
+    facts = json.loads(shown(capsys, bank, "--json")[0])
+    assert facts["batches"][0] == {
+        "batch": "P1", "frames": 3, "groups": 3, "cells": 7, "lineages": ["A549", "THP1"], "time_h": [0.0, 24.5]
+    }  # fmt: skip
+    assert [(batch["batch"], batch["time_h"]) for batch in facts["batches"][1:]] == [("P2", [6.0, 6.0]), (None, None)]
+    assert {(row["lineage"], row["batches"]) for row in facts["rows"]} == {("A549", 1), ("THP1", 1), ("3T3", None)}
+
+
+def test_where_no_batch_is_known_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Bank.create(tmp_path / "bank").add([frame(1), frame(2)])
+    assert "(not known)" not in shown(capsys, tmp_path / "bank")[0]
+    assert json.loads(shown(capsys, tmp_path / "bank", "--json")[0])["batches"] == []
+
+
+def test_of_very_many_batches_the_first_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Bank.create(tmp_path / "bank").add([frame(n, batch=f"P{n:03}") for n in range(BATCHES_SHOWN + 5)])
+    text, _ = shown(capsys, tmp_path / "bank")
+    assert "P029" in text and "P030" not in text and "and 5 batches more, which --json tells" in text

@@ -1,0 +1,89 @@
+"""What `cellnet evaluate` says of the frames, and the tables that it prints."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pipelines.evaluate
+from cellnet.cli import main
+from cellnet.cli.evaluate import print_scores
+from cellnet.evaluation.batches import Answered, by_age, by_batch
+from cellnet.evaluation.metrics import Rows
+from cellnet.registry.learned import UNMEASURED, Side
+from tests.factories import card, evaluation
+
+SIDES: tuple[Side | None, ...] = ("same", "same", "new", "new", None)
+HOURS = (0.0, 6.0, 48.0, 52.0, None)
+
+
+def scores(*, sides: tuple[Side | None, ...] = SIDES, **about: Any) -> dict[str, Any]:
+    """Of five frames of one tile each, of which the new ones are counted worse."""
+    truth = np.full(5, 10.0)
+    rows = Rows(truth=truth, output=truth + np.array([1, 1, 4, 6, 0]), lineages=["A549"] * 5, groups=list("abcde"))
+    answered = Answered(task="count", classes=[], tiles=rows, frames=rows, tiles_of=[1] * 5)
+    told = {"task": "count", "model": "regressor@1", "split": "all", "same_bank": False, "protocol": "grouped"}
+    columns = {"batches": by_batch(answered, sides), "by_age": by_age(answered, HOURS)}
+    return told | {"learned": 0, "left_out": [], **answered.scores(), **columns} | about
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """`notes(learned=2)`: what is said on stderr of such scores."""
+
+    def of(**about: Any) -> list[str]:
+        made = scores(**about)
+        rows = Rows(truth=np.zeros(1), output=np.zeros(1), lineages=["A549"], groups=["a"])
+        monkeypatch.setattr(pipelines.evaluate, "evaluate", lambda *_, **__: evaluation(card(), rows, **made))
+        assert main(["evaluate", "regressor@1", "bank", "--split", made["split"], "--json"]) == 0
+        return capsys.readouterr().err.splitlines()
+
+    return of
+
+
+def test_frames_that_the_model_learned_from_are_counted(notes: Any) -> None:
+    assert notes(learned=2) == [
+        "note: 2 of 5 frames are ones that the model learned from, or near-duplicates of them; the scores flatter it"
+    ]
+    [one] = notes(learned=1)
+    assert one.startswith("note: 1 of 5 frames is one that the model learned from, or a near-duplicate of one;")
+
+
+def test_of_frames_that_the_model_never_saw_nothing_is_said(notes: Any) -> None:
+    assert notes(learned=0) == notes(learned=0, split="train") == []
+
+
+def test_the_test_split_of_the_models_own_bank_chose_it(notes: Any) -> None:
+    own = {"split": "test", "same_bank": True, "learned": 5}
+    [note] = notes(**own)
+    assert note == "note: the test split chose the epoch and calibrated the model; its scores flatter it a little"
+    assert "5 of 5 frames are ones that" in notes(**own | {"same_bank": False})[0]
+    assert "5 of 5 frames are ones that" in notes(**own, protocol="paper")[0]
+
+
+def test_of_a_version_of_before_is_said_what_the_splits_tell(notes: Any) -> None:
+    assert notes(learned=None) == [
+        "note: regressor@1 was trained on another state of the bank; its splits may differ",
+        "note: these frames include those that the model was trained on; the scores flatter it",
+    ]
+    assert notes(learned=None, split="holdout", same_bank=True) == []
+
+
+def printed(capsys: pytest.CaptureFixture[str], made: dict[str, Any]) -> str:
+    print_scores(made)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_same_and_new_batches_stand_beside_each_other_and_ages_below(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, scores())
+    assert "batch per n mae mse rmse r r2 bias mape from to same frame 2 1.000" in text
+    assert "0.100 1.000 1.000 new frame 2 5.000" in text and "0.500 4.000 6.000" in text
+    assert "per frame, by hours since seeding: hours n mae" in text
+    assert "0-6 2 1.000" in text and "48-52 2 5.000" in text and UNMEASURED not in text
+
+
+def test_without_a_new_batch_the_next_plate_is_said_to_be_unmeasured(capsys: pytest.CaptureFixture[str]) -> None:
+    only = printed(capsys, scores(sides=("same",) * 5))
+    assert "same frame 5 2.400" in only and UNMEASURED in only
+    neither = printed(capsys, scores(sides=(None,) * 5, by_age=[]))
+    assert UNMEASURED in neither and "by batch" not in neither and "since seeding" not in neither

@@ -1,0 +1,59 @@
+"""What a model says of a bank's frames: which it knew before, and how it does on the others, batch by batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellnet.bank.bank import Bank
+from cellnet.bank.prepare import prepare
+from cellnet.evaluation.scoring import evaluation_of, score_frame
+from cellnet.images.file import ImageFile, encode_png
+from cellnet.readers import LabelledFile
+from cellnet.registry.learned import Learned
+from cellnet.registry.records import ModelVersion
+from tests.factories import Known, card, discs
+
+BATCHES = ("P1", "P1", "P2", "P3", "P3", None)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    """Six frames of four tiles, some of whose batches are known, and a darker copy of the first, `6.png`."""
+    bank = Bank.create(tmp_path / "bank")
+    images = [discs(8, seed=n, size=(400, 400))[0] for n in range(6)]
+    for n, image_HW in enumerate([*images, images[0] // 2]):
+        (tmp_path / f"{n}.png").write_bytes(encode_png(image_HW))
+        known = {"batch": (*BATCHES, "P1")[n], "group": f"w{n}", "count": 8.0, "time_h": 12.0 * n}
+        file = LabelledFile(image=ImageFile.at(tmp_path / f"{n}.png"), lineage="A549", **known)
+        bank.add([prepare(file, bank.store)])
+    return bank
+
+
+def scores_of(bank: Bank, learned: Learned | None) -> dict[str, Any]:
+    """Of a counter that says 1 for every tile, over the whole bank."""
+    model = Known(ModelVersion(name="regressor", number=1, blobs={}, card=card(tile_px=(200, 200))))
+    scored = [score_frame(model, frame, bank.store, with_features=False) for frame in bank.frames]
+    return evaluation_of(model, scored, bank, split="all", lineage=None, left_out=[], learned=learned).scores
+
+
+def test_frames_that_were_learned_from_and_their_copies_are_counted_and_are_in_no_column(bank: Bank) -> None:
+    first, second, *_ = bank.frames
+    scores = scores_of(bank, Learned.of([first]))
+    assert (scores["frame"]["n"], scores["learned"]) == (7, 2)
+    same, new = scores["batches"]["same"], scores["batches"]["new"]
+    assert (same["frame"]["n"], same["tile"]["n"], same["frame"]["mae"]) == (1, 4, 4.0)
+    assert (new["frame"]["n"], new["tile"]["n"]) == (3, 12), "that of no known batch is in neither"
+    assert [(age["from"], age["to"], age["frame"]["n"]) for age in scores["by_age"]] == [(12, 36, 3), (48, 60, 2)]
+    assert scores_of(bank, Learned.of([first, second]))["batches"]["same"] is None
+
+
+def test_a_model_that_saw_none_of_them_is_said_to_have_seen_none(bank: Bank) -> None:
+    scores = scores_of(bank, Learned(frozenset({"0" * 64}), frozenset({"P0"})))
+    assert scores["learned"] == 0 and scores["batches"]["same"] is None and scores["batches"]["new"]["frame"]["n"] == 6
+
+
+def test_of_a_model_of_before_nobody_knows_what_it_saw(bank: Bank) -> None:
+    scores = scores_of(bank, None)
+    assert scores["learned"] is None and scores["batches"] == {"same": None, "new": None}
+    assert sum(age["frame"]["n"] for age in scores["by_age"]) == 7
