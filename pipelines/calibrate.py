@@ -24,6 +24,6 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
     if version.card.task == "classify" and not {frame.lineage for frame in bank.frames} >= set(version.card.classes):
         raise ConfigError(f"{version.ref} knows {', '.join(version.card.classes)}; calibrate it on a bank of these")
     cluster.connect()
-    made_from = version.card.model_copy(update={"parent": version.ref})
+    made_from = version.card.model_copy(update={"parent": version.ref, "recount": None})
     card, files = finished(version.name, bank, made_from, registry.read(version, WEIGHTS), say=say)
     return registry.publish(version.name, files, card)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from cellnet.errors import plain
-from cellnet.registry.records import Card, ModelVersion
+from cellnet.registry.records import Card, ModelVersion, Recount
 
 SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
@@ -13,7 +13,7 @@ def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> 
     parts = {
         "How well": [
             *scored(version.card),
-            f"a report on frames that chose nothing: `cellnet evaluate {version.ref} {version.card.bank}`",
+            *_report(version),
         ],
         "How sure": _sureness(version.card),
         "What it takes": _input(version.card),
@@ -47,6 +47,9 @@ def _purpose(card: Card) -> str:
 
 def scored(card: Card) -> Iterator[str]:
     """What its scores were, split by split, and what to think of them."""
+    if card.recount:
+        yield from _recounted(card.recount)
+        yield f"what follows was said of {card.parent}, whose network it has, and holds of no other plate"
     for split, scores in card.scores.items():
         if figures := ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float)):
             yield f"{split} split, per tile: {figures}"
@@ -56,6 +59,20 @@ def scored(card: Card) -> Iterator[str]:
         yield "the bank had no test split: the last epoch was taken, and nothing was scored"
     else:
         yield "the test split chose between epochs, so its scores are a little too good"
+
+
+def _report(version: ModelVersion) -> Iterator[str]:
+    """How to learn more of it; a bank says nothing of another plate."""
+    if version.card.recount is None:
+        yield f"a report on frames that chose nothing: `cellnet evaluate {version.ref} {version.card.bank}`"
+
+
+def _recounted(recount: Recount) -> Iterator[str]:
+    """What fitting it to a plate was worth."""
+    yield f"fitted to {len(recount.frames)} counted frames of one plate on {recount.made[:10]}"
+    for when, scores in (("before", recount.before), ("each frame by a fit to the others", recount.after)):
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if name != "n" and value is not None)
+        yield f"of these frames, {when}: {figures}"
 
 
 def _sureness(card: Card) -> Iterator[str]:
@@ -86,6 +103,9 @@ def _provenance(version: ModelVersion) -> Iterator[str]:
         yield f"imported from {version.origin.ref} of {version.origin.registry}"
     if card.parent:
         yield f"made from {card.parent}" + (" there" if version.origin else "")
+    if card.recount:
+        frames = [f"{one.image} ({one.count:g} cells, sha256 {one.sha256[:12]}…)" for one in card.recount.frames]
+        yield f"its counts fitted {card.recount.made} to {', '.join(frames)}"
     yield f"created {card.created} by cellnet {card.code_version}"
     if card.packages:
         yield "with " + ", ".join(f"{name} {number}" for name, number in card.packages.items())

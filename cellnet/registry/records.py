@@ -1,7 +1,7 @@
 """What a registry writes down: versions, their cards, and the moves of aliases."""
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,28 @@ class OnnxCheck(Frozen):
     """Tiles compared."""
     max_difference: float
     """Largest difference of a probability, or of a count as a share of it (of 1 where it is below)."""
+
+
+class CountedFrame(Frozen):
+    """A frame of a plate whose cells somebody counted."""
+
+    image: str
+    """Its file's name."""
+    sha256: str
+    """Of its pixels, as a bank knows it."""
+    count: float
+
+
+class Recount(Frozen):
+    """What a counter was fitted to a plate by: its scale, its offset, its intervals and the flag."""
+
+    frames: list[CountedFrame]
+    made: str
+    """UTC, ISO 8601."""
+    before: dict[str, float | None]
+    """What its parent's counts of these frames were worth: `n`, `mae`, `bias`, `coverage` of intervals, `unfamiliar`."""
+    after: dict[str, float | None]
+    """Likewise its own, each frame by a fit to the others."""
 
 
 class Card(Frozen):
@@ -60,6 +82,8 @@ class Card(Frozen):
     """The version that this one was made from, `name@number`, if one was."""
     sweep: str | None = None
     """Place of the search that chose this model, if one did."""
+    recount: Recount | None = Field(default=None, exclude_if=is_none)
+    """Of a counter that was fitted to a plate, whose scores and history are those of its parent."""
 
 
 class Blob(Frozen):
@@ -84,6 +108,9 @@ class Origin(Frozen):
 class ModelVersion(Stored):
     """An immutable model: `name@number`."""
 
+    FORMAT: ClassVar[int] = 2
+    """2: counts have a scale and an offset, which readers of 1 would leave out where they run torch."""
+
     name: str
     number: int
     blobs: dict[Role, Blob]
@@ -93,6 +120,12 @@ class ModelVersion(Stored):
     """Of a version that was imported."""
     id: str = ""
     """Of this publishing alone, so that its record is like no other's."""
+
+    @property
+    def written_format(self) -> int:
+        """1 of all that readers of 1 can use."""
+        calibration = self.card.calibration
+        return 1 if calibration is None or calibration.scale is None else 2
 
     @property
     def ref(self) -> str:
