@@ -64,7 +64,8 @@ class Calibration(Frozen):
         """
         if self.scale is None or self.offset is None:
             return count_N
-        return np.maximum(self.scale * count_N + self.offset, 0)
+        told_N: NDArray[np.float32] = np.maximum(self.scale * count_N + self.offset, 0)
+        return told_N
 
     def frame_interval(self, count: float, tiles: float) -> tuple[float, float] | None:
         """Low and high end of a frame's count; `tiles` is its area in tiles. None where the frames allowed none."""
@@ -87,8 +88,8 @@ class Calibration(Frozen):
         elif self.scale is not None and self.offset is not None:
             yield f"counts × {self.scale:.2f} {self.offset:+.2f} a tile, by {self.frames} counted frames of one plate"
             yield (
-                f"{self.level:.0%} intervals for that plate: count ± {self.frame_quantile:.2f} √(count + 1), and what is "
-                "not known of scale and offset"
+                f"{self.level:.0%} intervals for that plate: count ± {self.frame_quantile:.2f} √(count + 1), and what "
+                "is not known of scale and offset"
             )
         elif self.frame_quantile is None:
             yield f"{self.frames} test frames are too few for intervals of counts"

@@ -35,8 +35,9 @@ FOLDS: Final = 5
 class Familiarity:
     """What training tiles look like: mean and inverse covariance of D features, and how far is too far."""
 
-    mean_D: NDArray[np.float32]
-    precision_DD: NDArray[np.float32]
+    mean_D: NDArray[np.floating]
+    precision_DD: NDArray[np.floating]
+    """Of double precision where a plate was added: what it makes familiar is a small difference of large numbers."""
     threshold: float
     """The distance that the median tile of `FALSE_RATE` of familiar frames exceeds."""
 
@@ -51,8 +52,10 @@ class Familiarity:
 
     def to_bytes(self) -> bytes:
         """A safetensors file."""
-        arrays = {"mean": self.mean_D, "precision": self.precision_DD, "threshold": np.array([self.threshold])}
-        data: bytes = safetensors.numpy.save({name: np.asarray(value, np.float32) for name, value in arrays.items()})
+        threshold = np.array([self.threshold], np.float32)
+        data: bytes = safetensors.numpy.save(
+            {"mean": self.mean_D, "precision": self.precision_DD, "threshold": threshold}
+        )
         return data
 
     @classmethod
@@ -95,7 +98,9 @@ def fit_familiarity(
     return Familiarity(mean_D=mean_D, precision_DD=precision_DD, threshold=threshold)
 
 
-def with_plate(known: Familiarity, frames: Sequence[NDArray[np.float32]], *, false_rate: float = FALSE_RATE) -> Familiarity:
+def with_plate(
+    known: Familiarity, frames: Sequence[NDArray[np.float32]], *, false_rate: float = FALSE_RATE
+) -> Familiarity:
     """The same, to which a plate is familiar too by the tiles of three frames of it or more: features (N, D) each.
 
     The training tiles and the plate are taken for two halves of one population, whose covariance is that of the
@@ -107,7 +112,7 @@ def with_plate(known: Familiarity, frames: Sequence[NDArray[np.float32]], *, fal
     between = [_with_means(known, [*frames[:i], *frames[i + 1 :]]) for i in range(len(frames))]
     distance_F = [np.median(_distances(one, *of)) for one, of in zip(frames, between, strict=True)]
     mean_D, precision_DD = _with_means(known, frames)
-    farthest = _upper_end(np.log(distance_F), false_rate)
+    farthest = _upper_end(np.log(np.maximum(distance_F, 1e-6)), false_rate)
     return Familiarity(
         mean_D=mean_D, precision_DD=precision_DD, threshold=max(known.threshold, float(np.exp(farthest)))
     )
@@ -115,7 +120,7 @@ def with_plate(known: Familiarity, frames: Sequence[NDArray[np.float32]], *, fal
 
 def _with_means(
     known: Familiarity, frames: Sequence[NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and inverse covariance of the training tiles and of frames, half and half (Woodbury's identity)."""
     mean_MD = np.stack([known.mean_D, *(tiles_ND.mean(0) for tiles_ND in frames)]).astype(np.float64)
     weight_M = np.array([0.5, *[0.5 / len(frames)] * len(frames)])
@@ -125,15 +130,15 @@ def _with_means(
     seen_MD = between_MD @ precision_DD
     inner_MM = np.eye(len(mean_MD)) + seen_MD @ between_MD.T
     precision_DD -= seen_MD.T @ np.linalg.solve(inner_MM, seen_MD)
-    return mean_D.astype(np.float32), precision_DD.astype(np.float32)
+    return mean_D, precision_DD
 
 
 def _upper_end(value_N: NDArray[np.float64], false_rate: float) -> float:
     """What a further value exceeds with a probability of `false_rate`, if they are normal."""
     from scipy.stats import t  # slow to import, and serving needs it not
 
-    sd = float(value_N.std(ddof=1)) * (1 + 1 / len(value_N)) ** 0.5
-    return float(value_N.mean()) + float(t.ppf(1 - false_rate, len(value_N) - 1)) * sd
+    sd = value_N.std(ddof=1) * (1 + 1 / len(value_N)) ** 0.5
+    return float(value_N.mean() + t.ppf(1 - false_rate, len(value_N) - 1) * sd)
 
 
 def _threshold(distances: Sequence[NDArray[np.float64]], false_rate: float) -> float:
@@ -158,7 +163,7 @@ def _fit(features_ND: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
 
 
 def _distances(
-    features_ND: NDArray[np.float32], mean_D: NDArray[np.float32], precision_DD: NDArray[np.float32]
+    features_ND: NDArray[np.float32], mean_D: NDArray[np.floating], precision_DD: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     away_ND = features_ND.astype(np.float64) - mean_D
     squared_N = ((away_ND @ precision_DD.astype(np.float64)) * away_ND).sum(1)

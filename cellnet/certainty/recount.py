@@ -1,12 +1,12 @@
 """A counter's scale, offset and intervals for a plate of which a few frames were counted.
 
 Bayesian linear regression of the true counts on the network's. What is believed before a frame is seen is written here:
-the scale is 1 give or take `SCALE_SPREAD`; an empty frame would be found empty, give or take what the plate's frames
-are off; and the spread of errors, in units of `nonconformity`, is the version's own, on which as much weight lies as on
-one frame (the unit information of Kass & Wasserman 1995, 10.1080/01621459.1995.10476592), since on a new plate it is
-often several times as large. Where frames agree with what the version says of its own errors, little moves; where they
-do not, they decide. The spread is what evidence says (MacKay 1992, 10.1162/neco.1992.4.3.415, section 4.4), and a
-further frame is within Student's t interval of it (Gelman et al., Bayesian Data Analysis, 3rd ed. 2013, section 14.2).
+the scale is 1 give or take `SCALE_SPREAD`; an empty frame would be found empty, give or take `EMPTY_SPREAD` of the
+cells of the mean frame, so that of frames that are all alike it is the scale that is wrong; and errors have the spread,
+in units of `nonconformity`, that the version's own intervals speak of. That weighs `PRIOR_FRAMES` only, since on a new
+plate it is often several times as large. The spread is found by the evidence (MacKay 1992,
+10.1162/neco.1992.4.3.415), and a further frame is within Student's t of it and of what is not known of the fit (Gelman
+et al., Bayesian Data Analysis, 3rd ed. 2013, section 14.2).
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,12 @@ from cellnet.errors import DataError
 
 SCALE_SPREAD: Final = 0.5
 """Standard deviation of the scale between plates, before any frame is seen."""
-PRIOR_FRAMES: Final = 1
+PRIOR_FRAMES: Final = 0.5
 """How many frames the version's own spread weighs as much as."""
+EMPTY_SPREAD: Final = 0.1
+"""Likewise of what is found in an empty frame, as a share of the cells of the mean frame."""
+LEAST_SPREAD: Final = 0.1
+"""Of nonconformity: no frames were ever counted more exactly."""
 SCALES: Final = (0.1, 10.0)
 """Beyond these the network does not count what was counted."""
 ROUNDS: Final = 50
@@ -51,11 +55,12 @@ def fit_recount(frames: Sequence[CountedTiles], before: Calibration) -> Calibrat
     truth_F = np.array([frame.truth for frame in frames])
     prior_variance = _spread(before) ** 2
     tiles = float(np.mean([frame.weight_N.sum() for frame in frames]))
+    spread_2 = np.array([SCALE_SPREAD, EMPTY_SPREAD * truth_F.mean() / tiles])
+    prior_22 = np.diag(spread_2**-2)
     fit_2, variance = np.array([1.0, 0.0]), prior_variance
     for _ in range(ROUNDS):
         seen_F2 = np.array([frame.seen(*fit_2) for frame in frames])
         count_F = np.maximum(seen_F2 @ fit_2, 0)
-        prior_22 = np.diag([SCALE_SPREAD**-2, tiles**2 / variance])
         weighed_F2 = seen_F2 / (variance * (count_F + 1))[:, None]
         covariance_22 = np.linalg.inv(weighed_F2.T @ seen_F2 + prior_22)
         fit_2 = covariance_22 @ (weighed_F2.T @ truth_F + prior_22 @ (1, 0))
@@ -64,10 +69,12 @@ def fit_recount(frames: Sequence[CountedTiles], before: Calibration) -> Calibrat
         square_F = nonconformity(truth_F, np.maximum(seen_F2 @ fit_2, 0)) ** 2
         variance = (PRIOR_FRAMES * prior_variance + square_F.sum()) / freedom
     scale, offset = fit_2.tolist()
-    if not SCALES[0] <= scale <= SCALES[1]:
+    found = float(np.mean([frame.count_N @ frame.weight_N for frame in frames]))
+    ratio = float(truth_F.mean()) / max(found, 1e-9)
+    if min(scale, ratio) < SCALES[0] or max(scale, ratio) > SCALES[1]:
         raise DataError(
-            f"{truth_F.mean():.0f} cells a frame were counted where the network finds {seen_F2[:, 0].mean():.1f}: it does "
-            "not see these cells, and no scale makes up for it; train with these frames (cellnet bank import)"
+            f"a frame has {truth_F.mean():.0f} cells where the network finds {found:.1f}, and no scale makes up for "
+            "what it does not see; train with these frames (cellnet bank import, cellnet train)"
         )
     return Calibration(
         tiles=sum(len(frame.count_N) for frame in frames),
@@ -92,7 +99,7 @@ def _spread(before: Calibration) -> float:
         return 1.0
     from scipy.stats import norm  # slow to import, and serving needs it not
 
-    return quantile / float(norm.ppf((1 + before.level) / 2))
+    return max(quantile / float(norm.ppf((1 + before.level) / 2)), LEAST_SPREAD)
 
 
 def _students_t(level: float, freedom: float) -> float:

@@ -68,9 +68,9 @@ def add_calibrate_to(commands: Any) -> None:
         help="fit probabilities, intervals and the flag of a model anew",
         description=(
             "Publish the next version of a model: the same weights, with temperature, count intervals and the flag "
-            "for unfamiliar images fitted on the bank's test split. Training does this by itself. With --known, a counter "
-            "is fitted to a plate instead: a scale and an offset of its counts, their intervals and the flag, by FRAMES of "
-            "it (images and folders, as for cellnet predict) that somebody counted."
+            "for unfamiliar images fitted on the bank's test split. Training does this by itself. With --known, a "
+            "counter is fitted to a plate instead: a scale and an offset of its counts, their intervals and the flag, "
+            "by FRAMES of it (images and folders, as for cellnet predict) that somebody counted."
         ),
     )
 

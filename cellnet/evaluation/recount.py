@@ -65,8 +65,8 @@ class Recounted:
     version: ModelVersion
     """The child."""
     frames: list[dict[str, Any]]
-    """A row a frame: `image`, `counted`, what was said `before`, and by a fit to the other frames `after`, from `low` to
-    `high`."""
+    """A row a frame: `image`, `counted`, what was said `before`, and by a fit to the other frames `after`, from `low`
+    to `high`."""
     doubted: list[str]
     """A line for each frame whose count the others contradict."""
 
@@ -115,9 +115,7 @@ def recount(
     )
 
 
-def counted_files(
-    files: Sequence[ListedFile], table: Path, *, explicit: set[str]
-) -> list[tuple[ListedFile, float]]:
+def counted_files(files: Sequence[ListedFile], table: Path, *, explicit: set[str]) -> list[tuple[ListedFile, float]]:
     """The files that a table counts, with their counts; those at `explicit` places must be among them.
 
     Its images are named by the last part of their path, or as much of it as tells them apart. Raises DataError.
@@ -125,8 +123,8 @@ def counted_files(
     rows = read_csv(table, ("image", "count"), numbers=("count",))
     counts: dict[str, tuple[ListedFile, float]] = {}
     for row in rows:
-        file = _named(files, row["image"], table)
-        if file is None or not row["count"]:
+        file = _named(files, row["image"], table) if row["count"] else None
+        if file is None:
             continue
         count = number_of(row["count"])
         if count is None or count < 0:
@@ -159,9 +157,7 @@ def see(predictor: Predictor, image_HW: Pixels, *, image: str, truth: float, pix
     except DataError as error:
         raise DataError(f"{image}: {error}") from error
     outputs = raw.predict_cut(cut, with_features=True)
-    return SeenFrame(
-        image=image, sha256=digest_of_pixels(image_HW), truth=truth, tiles=cut.tiles, outputs=outputs
-    )
+    return SeenFrame(image=image, sha256=digest_of_pixels(image_HW), truth=truth, tiles=cut.tiles, outputs=outputs)
 
 
 def fitted(before: Predictor, frames: Sequence[SeenFrame]) -> Predictor:
@@ -223,7 +219,9 @@ def _read(
     image = file.read()
     one, *others = image.pages(page)
     if others:
-        raise DataError(f"{file.name}: a count is of one image, and it holds {1 + len(others)} pages; give --page NUMBER")
+        raise DataError(
+            f"{file.name}: a count is of one image, and it holds {1 + len(others)} pages; give --page NUMBER"
+        )
     known_um = pixel_um or file.pixel_um or image.pixel_um
     return see(before, one.decode(), image=f"{file.image.name}{one.mark}", truth=truth, pixel_um=known_um)
 
@@ -236,7 +234,9 @@ def _check(frames: Sequence[SeenFrame], table: Path) -> None:
             raise DataError(f"{names[one.sha256]} and {one.image} hold the same pixels; leave one of them out")
         names[one.sha256] = one.image
     if sum(one.truth > 0 for one in frames) < FEWEST_WITH_CELLS:
-        raise DataError(f"{table} counts cells in fewer than {FEWEST_WITH_CELLS} of the given frames; add some with cells")
+        raise DataError(
+            f"{table} counts cells in fewer than {FEWEST_WITH_CELLS} of the given frames; add some with cells"
+        )
 
 
 def _publish(

@@ -71,7 +71,9 @@ def _recounted(recount: Recount) -> Iterator[str]:
     """What fitting it to a plate was worth."""
     yield f"fitted to {len(recount.frames)} counted frames of one plate on {recount.made[:10]}"
     for when, scores in (("before", recount.before), ("each frame by a fit to the others", recount.after)):
-        figures = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if name != "n" and value is not None)
+        figures = ", ".join(
+            f"{name} {value:.3f}" for name, value in scores.items() if name != "n" and value is not None
+        )
         yield f"of these frames, {when}: {figures}"
 
 

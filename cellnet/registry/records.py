@@ -47,7 +47,7 @@ class Recount(Frozen):
     made: str
     """UTC, ISO 8601."""
     before: dict[str, float | None]
-    """What its parent's counts of these frames were worth: `n`, `mae`, `bias`, `coverage` of intervals, `unfamiliar`."""
+    """What its parent says of these frames is worth: `n`, `mae`, `bias`, and shares `coverage` and `unfamiliar`."""
     after: dict[str, float | None]
     """Likewise its own, each frame by a fit to the others."""
 

@@ -83,7 +83,7 @@ def test_frames_that_differ_more_among_each_other_than_those_of_the_training_mov
     plate = [shifted([frame], *rng.normal(0, 3, 6))[0] for frame in plate]
     also = with_plate(known, plate[:5])
     assert also.threshold > known.threshold and flagged(also, plate[5:]) <= 0.1
-    assert with_plate(known, features(5, seed=6)).threshold == known.threshold
+    assert with_plate(known, features(5, seed=6)).threshold == pytest.approx(known.threshold, rel=0.05)
 
 
 def test_what_a_plate_adds_is_the_inverse_of_the_covariance_of_both() -> None:

@@ -49,11 +49,11 @@ def test_the_scale_of_a_plate_is_found(scale: float, frames: int) -> None:
     assert fit_recount(plate, BEFORE).scale == pytest.approx(scale, rel=0.05)
 
 
-def test_cells_that_the_network_finds_in_empty_tiles_are_taken_off() -> None:
-    rng = np.random.default_rng(1)
-    fitted = fit_recount(frames_of(rng, 5, scale=1, offset=-0.7), BEFORE.model_copy(update={"frame_quantile": 0.5}))
-    assert fitted.offset == pytest.approx(-0.7, abs=0.25) and fitted.scale == pytest.approx(1, abs=0.05)
-    assert fitted.recounted(np.zeros(2, np.float32)).tolist() == [0, 0]
+@pytest.mark.parametrize("offset", [-0.7, 0.5])
+def test_cells_that_the_network_finds_in_empty_tiles_are_taken_off(offset: float) -> None:
+    fitted = fit_recount(frames_of(np.random.default_rng(1), 5, scale=1, offset=offset), BEFORE)
+    assert (fitted.offset, fitted.scale) == pytest.approx((offset, 1), abs=0.1)
+    assert fitted.recounted(np.zeros(2, np.float32)).tolist() == pytest.approx([max(offset, 0)] * 2, abs=0.1)
 
 
 def test_of_frames_that_are_all_alike_it_is_the_scale_that_is_wrong_and_not_empty_frames() -> None:
@@ -79,14 +79,13 @@ def test_no_count_and_no_interval_is_below_0() -> None:
 
 
 @pytest.mark.parametrize("frames", [3, 5])
-@pytest.mark.parametrize("spread", [0.7, 2, 6])
-def test_intervals_hold_nine_of_ten_further_frames_of_plates_of_any_spread(spread: float, frames: int) -> None:
+def test_intervals_hold_nine_of_ten_further_frames_of_plates_of_any_gain_offset_and_spread(frames: int) -> None:
     shares = []
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        plate = {"scale": rng.lognormal(0, 0.4), "offset": rng.normal(0, 0.3), "spread": spread}
+        plate = {"scale": rng.lognormal(0, 0.3), "offset": rng.normal(0, 0.3), "spread": 0.5 * 10 ** rng.uniform()}
         fitted = fit_recount(frames_of(rng, frames, **plate), BEFORE)
-        shares.append(held(fitted, frames_of(rng, 40, **plate)))
+        shares.append(held(fitted, frames_of(rng, 30, **plate)))
     assert 0.85 <= np.mean(shares) <= 0.95
 
 
@@ -112,7 +111,7 @@ def test_what_is_not_known_is_the_variance_of_the_fit_to_other_frames_of_the_pla
 
 def test_a_network_that_does_not_see_the_cells_is_not_scaled() -> None:
     blind = [CountedTiles(truth=300, count_N=np.full(1, 0.1, np.float32), weight_N=np.ones(1))] * 5
-    with pytest.raises(DataError, match=r"300 cells a frame were counted where the network finds 0\.1: .*; train with"):
+    with pytest.raises(DataError, match=r"a frame has 300 cells where the network finds 0\.1, .*; train with"):
         fit_recount(blind, BEFORE)
 
 

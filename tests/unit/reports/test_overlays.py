@@ -115,7 +115,9 @@ def test_of_a_counter_that_was_fitted_to_a_plate_every_tile_has_the_cells_that_a
     plain = counter()
     calibration = Calibration(tiles=9, frames=5, scale=2, offset=-4)
     fitted = Predictor(plain.ref, plain.card.model_copy(update={"calibration": calibration}), plain.network)
-    said, cells_HW = density_map(fitted, with_dots(200, 400, (30, 50), (100, 300), (slice(60, 70), slice(230, 370, 20))))
+    said, cells_HW = density_map(
+        fitted, with_dots(200, 400, (30, 50), (100, 300), (slice(60, 70), slice(230, 370, 20)))
+    )
     assert said.tile_outputs == pytest.approx([0, 2 * 71 - 4], rel=1e-4)
     assert (cells_HW[:, :220].sum(), cells_HW.sum()) == pytest.approx((0, 2 * 71 - 4), rel=1e-4, abs=1e-4)
 
