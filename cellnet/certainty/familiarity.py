@@ -98,24 +98,19 @@ def fit_familiarity(
     return Familiarity(mean_D=mean_D, precision_DD=precision_DD, threshold=threshold)
 
 
-def with_plate(
-    known: Familiarity, frames: Sequence[NDArray[np.float32]], *, false_rate: float = FALSE_RATE
-) -> Familiarity:
-    """The same, to which a plate is familiar too by the tiles of three frames of it or more: features (N, D) each.
+def with_plate(known: Familiarity, frames: Sequence[NDArray[np.float32]]) -> Familiarity:
+    """The same, to which a plate is familiar too by the tiles of a few frames of it: features (N, D) each.
 
     The training tiles and the plate are taken for two halves of one population, whose covariance is that of the
     training tiles and that between the means of the training and of each frame (law of total covariance). So what
     tells the plate from the training is no longer strange, and all else is as strange as before. The threshold stays,
-    unless the frames themselves, each by what the others say, are farther: then it is what a further one exceeds with
-    a probability of `false_rate`, by Student's t of the logarithm of their distances.
+    unless a frame is farther by what the others say: then it is that distance. So few frames promise no rate of false
+    flags; to promise one by an assumption of how distances are spread let many strange images pass.
     """
     between = [_with_means(known, [*frames[:i], *frames[i + 1 :]]) for i in range(len(frames))]
-    distance_F = [np.median(_distances(one, *of)) for one, of in zip(frames, between, strict=True)]
+    distance_F = [float(np.median(_distances(one, *of))) for one, of in zip(frames, between, strict=True)]
     mean_D, precision_DD = _with_means(known, frames)
-    farthest = _upper_end(np.log(np.maximum(distance_F, 1e-6)), false_rate)
-    return Familiarity(
-        mean_D=mean_D, precision_DD=precision_DD, threshold=max(known.threshold, float(np.exp(farthest)))
-    )
+    return Familiarity(mean_D=mean_D, precision_DD=precision_DD, threshold=max(known.threshold, *distance_F))
 
 
 def _with_means(
@@ -131,14 +126,6 @@ def _with_means(
     inner_MM = np.eye(len(mean_MD)) + seen_MD @ between_MD.T
     precision_DD -= seen_MD.T @ np.linalg.solve(inner_MM, seen_MD)
     return mean_D, precision_DD
-
-
-def _upper_end(value_N: NDArray[np.float64], false_rate: float) -> float:
-    """What a further value exceeds with a probability of `false_rate`, if they are normal."""
-    from scipy.stats import t  # slow to import, and serving needs it not
-
-    sd = value_N.std(ddof=1) * (1 + 1 / len(value_N)) ** 0.5
-    return float(value_N.mean() + t.ppf(1 - false_rate, len(value_N) - 1) * sd)
 
 
 def _threshold(distances: Sequence[NDArray[np.float64]], false_rate: float) -> float:

@@ -1,10 +1,10 @@
 """What three or five counted frames of a new batch are worth to a counter.
 
-    python tests/benchmarks/recalibration.py OUT DATA      a quarter of an hour on two cores
+    python tests/benchmarks/recalibration.py OUT DATA      half an hour on two busy cores
 
 DATA holds the counting chamber's frames, `hemocytometer/manifest.csv` (image,lineage,count,group,batch). Of each of its
 conditions a counter is trained on the others, and asked about it; then it is fitted to frames of it that are drawn at
-random, twenty times three and five, and asked about the rest: what it is off, how many counts its 90 % intervals hold,
+random, twenty times three and five of them, and asked about the rest: what it is off, how many counts its 90 % intervals hold,
 how many frames it calls unfamiliar, and of strange ones how many: noise, and frames of the other sets in DATA. Writes
 OUT/recalibration.md. Trainings are kept short, so the network is far from the best that there is.
 """

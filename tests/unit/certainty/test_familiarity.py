@@ -82,7 +82,7 @@ def test_frames_that_differ_more_among_each_other_than_those_of_the_training_mov
     plate = [frame * np.float32(3) for frame in shifted(features(105, seed=2), 8)]
     plate = [shifted([frame], *rng.normal(0, 3, 6))[0] for frame in plate]
     also = with_plate(known, plate[:5])
-    assert also.threshold > known.threshold and flagged(also, plate[5:]) <= 0.1
+    assert also.threshold > known.threshold and flagged(also, plate[5:]) <= 0.3 < flagged(known, plate[5:])
     assert with_plate(known, features(5, seed=6)).threshold == pytest.approx(known.threshold, rel=0.05)
 
 
