@@ -33,6 +33,7 @@ NOT_SEARCHED: Final = {
     **dict.fromkeys(IN_THE_SHARDS, "is in the shards, which all trials share; give it as train.KEY"),
     **dict.fromkeys(("task", "lineage", "epochs", "patience"), "is the same for all trials; give it as train.KEY"),
     **dict.fromkeys(("folds", "holdout", "refit"), "has no part in a search, which the test split steers"),
+    "model.frozen": "is not searched: trials train whole networks",
     "seed": "is not a choice; the finalists are trained with several (seeds=3)",
 }
 
@@ -90,6 +91,12 @@ class TuneConfig(Frozen):
     def _steered_by_unseen_frames(self) -> Self:
         if self.train.protocol != "grouped":
             raise ValueError("a search is steered by the test split, which leaks under protocol=paper; use grouped")
+        return self
+
+    @model_validator(mode="after")
+    def _trains_whole_networks(self) -> Self:
+        if self.train.model.frozen:
+            raise ValueError("a search trains whole networks; leave train.model.frozen out, or use cellnet train")
         return self
 
     @model_validator(mode="after")

@@ -74,6 +74,18 @@ def test_a_search_over_activations_of_a_network_that_has_its_own_is_refused() ->
     assert load_config(TuneConfig, file=None, sets=sets, **{"train.task": "count"}).space == {"kernel": ("none",)}
 
 
+def test_frozen_networks_classify_and_are_not_searched() -> None:
+    lite = ("model.architecture=efficientnet_lite0", "model.frozen=true")
+    assert load(*lite, task="classify").model.frozen
+    with pytest.raises(ConfigError, match=r"frozen networks classify; to count, leave model\.frozen out"):
+        load(*lite)
+    frozen = {"train.task": "classify", "train.model.architecture": "efficientnet_lite0", "train.model.frozen": True}
+    with pytest.raises(ConfigError, match=r"a search trains whole networks; leave train\.model\.frozen out"):
+        load_config(TuneConfig, file=None, sets=["space.kernel=[none]"], **frozen)
+    with pytest.raises(ConfigError, match=r"space\.model\.frozen: model\.frozen is not searched"):
+        load_config(TuneConfig, file=None, sets=["space.model.frozen=[true]"], **{"train.task": "classify"})
+
+
 def test_one_lineage_alone_is_counted_and_not_classified_or_searched() -> None:
     assert load("lineage=A549") == load(lineage="A549") != load()
     with pytest.raises(
