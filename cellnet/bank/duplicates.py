@@ -3,13 +3,16 @@
 Equal pixels have equal names in the bank already; these are frames exported twice, or recorded twice within moments.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar
 
 import cv2
 import numpy as np
 
 from cellnet.images.pixels import Pixels
+
+Item = TypeVar("Item")
 
 SIDE: Final = 128
 """Pixels of the thumbnail that is hashed."""
@@ -54,3 +57,24 @@ def near_pairs(fingerprints: Sequence[str], *, start: int = 0) -> list[tuple[int
             apart_N = np.bitwise_count(bits_N8[:later] ^ bits_N8[later]).sum(axis=1, dtype=np.int64)
             pairs += [(int(earlier), later) for earlier in np.flatnonzero((apart_N <= NEAR_BITS) & known_N[:later])]
     return pairs
+
+
+def linked(items: Sequence[Item], links: Iterable[tuple[int, int]]) -> list[list[Item]]:
+    """The items, those together whose places are linked, directly or through others.
+
+    >>> linked("abcd", [(0, 3), (3, 1)])
+    [['a', 'b', 'd'], ['c']]
+    """
+    leader = list(range(len(items)))
+
+    def leader_of(place: int) -> int:
+        while leader[place] != place:
+            leader[place] = place = leader[leader[place]]
+        return place
+
+    for one, other in links:
+        leader[leader_of(other)] = leader_of(one)
+    together: dict[int, list[Item]] = defaultdict(list)
+    for place, item in enumerate(items):
+        together[leader_of(place)].append(item)
+    return list(together.values())

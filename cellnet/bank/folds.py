@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
-from cellnet.bank.duplicates import near_pairs
+from cellnet.bank.duplicates import linked, near_pairs
 from cellnet.bank.frames import Frame
+from cellnet.bank.splits import mean_count
 
 ENOUGH_GROUPS: Final = 20
 """A lineage with fewer groups makes a bank small. By the bank's shares one with twenty has five or six to choose and
@@ -59,9 +58,9 @@ def deal_folds(frames: Sequence[Frame], number: int, *, seed: int) -> Folds:
     every fold.
     """
     near = near_pairs([frame.fingerprint for frame in frames])
-    families = _linked(frames, [*near, *_siblings(frames, lambda frame: True)])
+    families = linked(frames, [*near, *_siblings(frames, lambda frame: True)])
     alone = {lineage for lineage, families_n in _units_of(families).items() if families_n == 1}
-    units = _linked(frames, [*near, *_siblings(frames, lambda frame: frame.lineage not in alone)])
+    units = linked(frames, [*near, *_siblings(frames, lambda frame: frame.lineage not in alone)])
     of_lineage = _units_of(units)
     held = [unit for unit in units if all(of_lineage[frame.lineage] > 1 for frame in unit)]
     number = min(number, len(held))
@@ -114,23 +113,6 @@ def _siblings(frames: Sequence[Frame], chosen: Callable[[Frame], bool]) -> Itera
             yield first.setdefault(frame.group, place), place
 
 
-def _linked(frames: Sequence[Frame], links: Iterable[tuple[int, int]]) -> list[Unit]:
-    """The frames, those together that are linked, directly or through others."""
-    leader = list(range(len(frames)))
-
-    def leader_of(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = place = leader[leader[place]]
-        return place
-
-    for one, other in links:
-        leader[leader_of(other)] = leader_of(one)
-    units: dict[int, Unit] = defaultdict(list)
-    for place, frame in enumerate(frames):
-        units[leader_of(place)].append(frame)
-    return list(units.values())
-
-
 def _units_of(units: Iterable[Unit]) -> Counter[str | None]:
     """In how many units each lineage has frames."""
     return Counter(lineage for unit in units for lineage in {frame.lineage for frame in unit})
@@ -141,8 +123,7 @@ def _stratum(unit: Unit) -> tuple[str, ...]:
 
 
 def _mean_count(unit: Unit) -> float:
-    counts = [frame.count for frame in unit if frame.count is not None]
-    return float(np.mean(counts)) if counts else 0.0
+    return mean_count(unit) or 0.0
 
 
 def _drawn(unit: Unit, seed: int) -> bytes:

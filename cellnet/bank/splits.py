@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from cellnet.bank.duplicates import linked
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
@@ -54,13 +55,18 @@ def assign_splits(
     return splits
 
 
+def mean_count(frames: Iterable[Frame]) -> float | None:
+    """The mean count of some frames, as far as they were counted; None where none was."""
+    counts = [frame.count for frame in frames if frame.count is not None]
+    return math.fsum(counts) / len(counts) if counts else None
+
+
 def mean_counts(frames: Iterable[Frame]) -> dict[str, float]:
     """The mean count of a frame of each group; of groups without a count nothing."""
-    counts: dict[str, list[float]] = defaultdict(list)
+    groups: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
-        if frame.count is not None:
-            counts[frame.group].append(frame.count)
-    return {group: math.fsum(known) / len(known) for group, known in counts.items()}
+        groups[frame.group].append(frame)
+    return {group: mean for group, held in groups.items() if (mean := mean_count(held)) is not None}
 
 
 @dataclass
@@ -97,13 +103,9 @@ def _stratum(lineages: dict[str, set[str]], groups: Iterable[str]) -> tuple[str,
 
 def _families(groups: Sequence[str], near: Sequence[tuple[str, str]]) -> list[list[str]]:
     """The groups, those together that are near each other, directly or through others."""
-    family = {group: [group] for group in groups}
-    for left, right in near:
-        if left in family and right in family and family[left] is not family[right]:
-            family[left] += family[right]
-            for group in family[right]:
-                family[group] = family[left]
-    return [sorted(groups) for leader, groups in family.items() if leader == groups[0]]
+    place = {group: number for number, group in enumerate(groups)}
+    links = [(place[left], place[right]) for left, right in near if left in place and right in place]
+    return [sorted(family) for family in linked(groups, links)]
 
 
 def _touched(splits: dict[str, Split], near: Sequence[tuple[str, str]]) -> dict[str, Counter[Split]]:
