@@ -94,12 +94,12 @@ def train(
     a bank that cannot train the task, ConfigError for workers that the cluster or the bank cannot keep busy, and with
     `gpu` where there are too few GPUs.
     """
-    bank = places.open_bank()
+    bank, registry = places.open_bank(), places.open_registry()
     model = name or model_name(config)
-    places.open_registry().check_publish(model)
+    registry.check_publish(model)
     plan = make_plan(bank, config)
     check_workers(workers, plan, batch_size=config.batch_size)
-    start = find_start(places.open_registry(), plan.config)
+    start = find_start(registry, plan.config)
     cluster.connect()
     use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
     if plan.folds:
@@ -115,7 +115,7 @@ def train(
         say("the same command with --resume goes on after the last epoch that was kept")
         raise
     more = score_paper_holdout(bank, plan, shards, trained.weights) if plan.paper else {}
-    version = publish(places.open_registry(), bank, plan, trained, name=model, start=start, more=more, say=say)
+    version = publish(registry, bank, plan, trained, name=model, start=start, more=more, say=say)
     run.finish(version.ref)
     return version
 
@@ -354,16 +354,11 @@ def publish(
         sweep=sweep,
         cross_validation=trained.cross_validation,
         start=start.started if start else None,
-        parent=_parent(start),
+        parent=start.parent if start else None,
     )
-    learned = Learned.of(frame for frame in bank.frames if frame.frame in plan.frames)
+    learned = Learned.of(plan.among(bank.frames))
     card, files = finished(name, bank, card, trained.weights, learned=learned, held_back=trained.held_back, say=say)
     return registry.publish(name, files, card)
-
-
-def _parent(start: Start | None) -> str | None:
-    """The version that a training started from, if it did from one."""
-    return start.started.source if start and "@" in start.started.source else None
 
 
 def _worker(given: dict[str, Any]) -> DataError | None:

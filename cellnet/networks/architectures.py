@@ -8,7 +8,7 @@ Counts are float32 also in mixed precision: a sum of many small densities needs 
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import torch
@@ -115,7 +115,26 @@ class Residual(nn.Module):
         return nn.functional.softplus(self.out(features).float()).sum(dim=(1, 2, 3))
 
 
-class Density(nn.Module):
+class DensityLayers(nn.Module):
+    """The last layers of a counter by density: a top-down path from features of several sides to one map of cells."""
+
+    def add_layers(self, widths: Sequence[int], inner: int, activation: type[nn.Module], mean_count: float) -> None:
+        """Make them for levels of these widths, brought together in `inner` channels; they start at `mean_count`."""
+        self.laterals = nn.ModuleList(nn.Conv2d(width, inner, 1) for width in widths)
+        self.smooth = _normed_conv(inner, inner, 3, activation)
+        self.out: nn.Linear | nn.Conv2d = nn.Conv2d(inner, 1, 1)
+        _start_at(self.out, _softplus_inverse(mean_count / MAP_SIDE**2))
+
+    def count(self, levels: Sequence[Tensor]) -> Tensor:
+        """From features of all levels, the finest first: in training the density map (B, 50, 50), else counts (B,)."""
+        merged: Tensor = self.laterals[-1](levels[-1])
+        for lateral, level in zip(self.laterals[-2::-1], levels[-2::-1], strict=True):
+            merged = nn.functional.interpolate(merged, level.shape[2:]) + lateral(level)
+        density_Bhw = nn.functional.softplus(self.out(self.smooth(merged)).float()).squeeze(1)
+        return density_Bhw if self.training else density_Bhw.sum(dim=(1, 2))
+
+
+class Density(DensityLayers):
     """A counter that also learns where cells are: a density map of 50×50 fields, whose sum is the count.
 
     Residual stages, whose features a top-down path brings together at the finest side (Lin et al. 2017,
@@ -124,13 +143,8 @@ class Density(nn.Module):
 
     def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
         super().__init__()
-        widths = _widths(spec)
-        inner = 2 * spec.width
         self.stages = nn.ModuleList(_residual_stages(spec))
-        self.laterals = nn.ModuleList(nn.Conv2d(width, inner, 1) for width in widths)
-        self.smooth = _normed_conv(inner, inner, 3, ACTIVATIONS[spec.activation])
-        self.out = nn.Conv2d(inner, 1, 1)
-        _start_at(self.out, _softplus_inverse(mean_count / MAP_SIDE**2))
+        self.add_layers(_widths(spec), 2 * spec.width, ACTIVATIONS[spec.activation], mean_count)
 
     def forward(self, input_B1HW: Tensor) -> Tensor:
         """In training the density map (B, 50, 50), else counts (B,)."""
@@ -139,35 +153,28 @@ class Density(nn.Module):
             features = stage(features)
             if isinstance(stage, ResidualBlock):
                 levels.append(features)
-        density_Bhw = nn.functional.softplus(self.out(self.smooth(_merged(self.laterals, levels))).float()).squeeze(1)
-        return density_Bhw if self.training else density_Bhw.sum(dim=(1, 2))
+        return self.count(levels)
 
 
-class Lite(nn.Module):
+class Lite(DensityLayers):
     """EfficientNet-Lite0: its last features averaged over places, or a density map from its levels as of `Density`."""
 
     def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
         super().__init__()
         self.body = LiteBody(head=task == "classify")
         self.task = task
-        self.out: nn.Linear | nn.Conv2d
-        if task == "classify":
+        if task == "count":
+            self.add_layers([STAGES[level].width for level in LEVELS], LITE_INNER, nn.ReLU, mean_count)
+        else:
             self.dropout = nn.Dropout(spec.dropout)
             self.out = nn.Linear(HEAD, classes)
-        else:
-            self.laterals = nn.ModuleList(nn.Conv2d(STAGES[level].width, LITE_INNER, 1) for level in LEVELS)
-            self.smooth = _normed_conv(LITE_INNER, LITE_INNER, 3, nn.ReLU)
-            self.out = nn.Conv2d(LITE_INNER, 1, 1)
-            _start_at(self.out, _softplus_inverse(mean_count / MAP_SIDE**2))
 
     def forward(self, input_B1HW: Tensor) -> Tensor:
         """Logits (B, K); or in training the density map (B, 50, 50), else counts (B,)."""
-        if self.task == "classify":
-            logits_BK: Tensor = self.out(self.dropout(self.body(input_B1HW).mean(dim=(2, 3))))
-            return logits_BK
-        merged = _merged(self.laterals, self.body.levels(input_B1HW))
-        density_Bhw = nn.functional.softplus(self.out(self.smooth(merged)).float()).squeeze(1)
-        return density_Bhw if self.training else density_Bhw.sum(dim=(1, 2))
+        if self.task == "count":
+            return self.count(self.body.levels(input_B1HW))
+        logits_BK: Tensor = self.out(self.dropout(self.body(input_B1HW).mean(dim=(2, 3))))
+        return logits_BK
 
 
 class Backbone(nn.Module):
@@ -209,14 +216,6 @@ class ResidualBlock(nn.Module):
         """Features of the same height and width."""
         out: Tensor = self.activation(self.second(self.first(features)) + self.same(features))
         return out
-
-
-def _merged(laterals: nn.ModuleList, levels: list[Tensor]) -> Tensor:
-    """Features of all levels brought together at the finest side, each through a layer of its own."""
-    merged: Tensor = laterals[-1](levels[-1])
-    for lateral, level in zip(laterals[-2::-1], levels[-2::-1], strict=True):
-        merged = nn.functional.interpolate(merged, level.shape[2:]) + lateral(level)
-    return merged
 
 
 def _widths(spec: ModelSpec) -> list[int]:

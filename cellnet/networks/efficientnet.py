@@ -118,7 +118,8 @@ def of_published(published: dict[str, Tensor]) -> dict[str, Tensor]:
     They stand in the same order there, the classifier last. A grey tile is taken for a photograph whose colours are
     alike, so the first layer's filters are added up over colours. Raises ValueError for weights of another network.
     """
-    names = list(LiteBody().state_dict())
+    with torch.device("meta"):  # for the names alone
+        names = list(LiteBody().state_dict())
     values = list(published.values())[: len(names)]
     if len(values) < len(names) or values[0].shape != (STEM, 3, 3, 3):
         raise ValueError("these are not the weights of an EfficientNet-Lite0")

@@ -19,6 +19,8 @@ class Start:
     started: StartedFrom
     weights: dict[str, Tensor]
     """By the names of the network's layers; those that it has not are left out."""
+    parent: str | None = None
+    """The version that they are of, `name@number`, if they are of one."""
 
 
 def fresh_network(

@@ -35,4 +35,4 @@ def find_start(registry: Registry, config: TrainConfig) -> Start | None:
         )
     version = registry.resolve(name)
     started = StartedFrom(source=version.ref, sha256=version.blobs[WEIGHTS].sha256)
-    return Start(started, weights_from_bytes(registry.read(version, WEIGHTS), version.ref))
+    return Start(started, weights_from_bytes(registry.read(version, WEIGHTS), version.ref), parent=version.ref)

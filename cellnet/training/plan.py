@@ -1,7 +1,7 @@
 """A training with every `auto` decided, from what a bank's table says of its frames, before anything is read."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -74,6 +74,11 @@ class Plan:
     def frames(self) -> set[str]:
         """The names of all frames that it learns from or chooses by."""
         return {name for planned in self.splits.values() for name in planned.frames}
+
+    def among(self, frames: Iterable[Frame]) -> list[Frame]:
+        """Those of a bank's frames that it learns from or chooses by."""
+        names = self.frames
+        return [frame for frame in frames if frame.frame in names]
 
     def with_settings(self, settings: Settings) -> "Plan":
         """The plan of a trial on the same tiles: with other values of settings that no tile depends on.
@@ -156,7 +161,7 @@ def decide_folds(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
 def refit_plan(plan: Plan, frames: Sequence[Frame], *, epochs: int) -> Plan:
     """The plan of the training at the end: so many epochs on all frames of a plan, which are among the bank's."""
     variants = plan.splits["train"].variants
-    taken = [frame for frame in frames if frame.frame in plan.frames]
+    taken = plan.among(frames)
     rows = sum(variants.number(tiles_n(frame, plan.preprocess)) for frame in taken)
     everything = PlannedSplit(frames=tuple(frame.frame for frame in taken), variants=variants, rows=rows)
     nothing = PlannedSplit(frames=(), variants=Variants(), rows=0)
