@@ -19,9 +19,8 @@ import torch
 
 from cellnet.bank.frames import Frame
 from cellnet.config.choices import Split
-from cellnet.errors import DataError, NotFoundError
+from cellnet.errors import DataError
 from cellnet.networks.weights import Start, fresh_network
-from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
 from cellnet.training.fit import fit, seed_everything
 from cellnet.training.losses import criterion_of
 from cellnet.training.plan import Plan
@@ -29,7 +28,7 @@ from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import TrainState, is_over
 from cellnet.training.tiles import tiles_n
 from pipelines import cluster
-from pipelines.runs import Run, Say, epoch_line
+from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state
 from pipelines.shards import batches, dataset_of
 
 FOLD_CPUS: Final = 0.5
@@ -66,10 +65,10 @@ def train_folds(
     Raises DataError when a training diverged, or when a counter is dead.
     """
     assert plan.folds is not None, "planned"
-    folds = range(1, plan.folds.number + 1)
-    left = [fold for fold in folds if not _is_trained(run, fold, plan)]
-    if len(left) < len(folds):
-        say(f"{len(folds) - len(left)} of {len(folds)} folds are trained already")
+    states = {fold: state_of_fold(run, fold) for fold in range(1, plan.folds.number + 1)}
+    left = [fold for fold, state in states.items() if state is None or not is_over(plan.config, state.history)]
+    if len(left) < len(states):
+        say(f"{len(states) - len(left)} of {len(states)} folds are trained already")
     if left:
         job = FoldsJob(
             run=run,
@@ -81,8 +80,9 @@ def train_folds(
             threads=plan.config.threads or max(1, int(cluster.cpus() / len(left))),
         )
         _run(job, left, say)
-    states = {fold: state_of_fold(run, fold) for fold in folds}
-    for fold, state in states.items():
+    trained = {}
+    for fold, known in states.items():
+        state = state_of_fold(run, fold) if fold in left else known
         if state is None or not is_over(plan.config, state.history):
             raise DataError(
                 f"the network of fold {fold} was not trained to its end; the same command with --resume goes on"
@@ -92,24 +92,13 @@ def train_folds(
                 f"the counter of fold {fold} is dead: it gives every tile the same count; "
                 "try --set seed=1, a lower --set learning_rate, or --set model.architecture=residual"
             )
-    return {fold: state for fold, state in states.items() if state is not None}
+        trained[fold] = state
+    return trained
 
 
 def state_of_fold(run: Run, fold: int) -> TrainState | None:
     """What the network of a fold left to go on with, if it did. Raises DataError for what another cellnet left."""
-    try:
-        data = run.runs.get(_key(run, fold))
-    except NotFoundError:
-        return None
-    try:
-        return state_from_bytes(data)
-    except DataError as error:
-        raise DataError(f"{run.uri}: fold {fold} cannot go on ({error}); train without --resume") from error
-
-
-def _is_trained(run: Run, fold: int, plan: Plan) -> bool:
-    state = state_of_fold(run, fold)
-    return state is not None and is_over(plan.config, state.history)
+    return kept_state(run, f"fold-{fold}", what=f"fold {fold}", again="train")
 
 
 def _tiles_of_folds(plan: Plan, frames: list[Frame]) -> dict[int, int]:
@@ -159,7 +148,7 @@ def _train_fold(
 
     def keep(state: TrainState) -> None:
         epoch = state.history[-1]
-        job.run.runs.put(_key(job.run, fold), state_to_bytes(state, config))
+        keep_state(job.run, f"fold-{fold}", state, config)
         Run(job.run.runs, f"{job.run.name}/fold-{fold}").add_curves(epoch)
         line = epoch_line(epoch, config.epochs, best=False)
         ray.get(lines.add.remote(f"fold {fold}/{len(job.tiles)}  {line}"))
@@ -181,7 +170,3 @@ def _train_fold(
         )
     except DataError as error:  # which would come again if Ray tried again
         ray.tune.report({"epoch": 0, "loss": float("nan"), "problem": f"fold {fold}: {error}"})
-
-
-def _key(run: Run, fold: int) -> str:
-    return f"{run.name}/trials/fold-{fold}.state"

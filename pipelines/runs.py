@@ -26,7 +26,7 @@ import ray.train
 from cellnet.bank.bank import Bank
 from cellnet.config.train import TrainConfig
 from cellnet.config.tune import TuneConfig
-from cellnet.errors import DataError
+from cellnet.errors import DataError, NotFoundError
 from cellnet.store.objects import Store
 from cellnet.training.checkpoint import STATE, state_from_bytes, state_to_bytes
 from cellnet.training.state import Epoch, TrainState
@@ -109,6 +109,30 @@ def epoch_line(epoch: Epoch, epochs: object, *, best: bool) -> str:
     scores = "".join(f"  test {name} {value:.3f}" for name, value in epoch.test.items())
     speed = f"{epoch.tiles_per_s:6.0f} tiles/s, {epoch.waiting:4.1%} waiting"
     return f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{scores}  {speed}{' *' if best else ''}"
+
+
+def keep_state(run: Run, name: str, state: TrainState, config: TrainConfig) -> None:
+    """Write or replace what one of the trainings of a run, a trial or a fold, needs to go on."""
+    run.runs.put(_state_key(run, name), state_to_bytes(state, config))
+
+
+def kept_state(run: Run, name: str, *, what: str, again: str) -> TrainState | None:
+    """What `keep_state` left to go on with, if it did.
+
+    Raises DataError for what another version of cellnet left: `what` cannot go on, and is to be done `again`.
+    """
+    try:
+        data = run.runs.get(_state_key(run, name))
+    except NotFoundError:
+        return None
+    try:
+        return state_from_bytes(data)
+    except DataError as error:
+        raise DataError(f"{run.uri}: {what} cannot go on ({error}); {again} without --resume") from error
+
+
+def _state_key(run: Run, name: str) -> str:
+    return f"{run.name}/trials/{name}.state"
 
 
 def write_state(folder: Path, state: TrainState, config: TrainConfig) -> None:

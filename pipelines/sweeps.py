@@ -19,17 +19,16 @@ from typing import Any
 import torch
 
 from cellnet.config.loading import check_format
-from cellnet.config.train import ModelSpec, TrainConfig
+from cellnet.config.train import ModelSpec
 from cellnet.config.tune import Settings, TuneConfig
-from cellnet.errors import DataError, NotFoundError
+from cellnet.errors import DataError
 from cellnet.evaluation.searches import Trial, rank_trials
 from cellnet.networks.weights import Start, weights_to_bytes
 from cellnet.tasks import TASKS
-from cellnet.training.checkpoint import state_from_bytes, state_to_bytes
 from cellnet.training.plan import Plan
 from cellnet.training.shards import Shards
 from cellnet.training.state import TrainState
-from pipelines.runs import FORMAT, Run
+from pipelines.runs import FORMAT, Run, kept_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +80,6 @@ def keep_best(run: Run, name: str, weights: dict[str, torch.Tensor]) -> None:
     run.runs.put(_key(run, f"{name}.best"), weights_to_bytes(weights))
 
 
-def keep_state(run: Run, name: str, state: TrainState, config: TrainConfig) -> None:
-    """Write or replace what a trial needs to go on."""
-    run.runs.put(_key(run, f"{name}.state"), state_to_bytes(state, config))
-
-
 def trials_of(run: Run) -> Iterator[Trial]:
     """Every trial that has begun. Raises DataError for a record that is none."""
     for key in run.runs.keys(_key(run, "")):
@@ -107,14 +101,7 @@ def best_of(run: Run, name: str) -> bytes:
 
 def state_of(run: Run, name: str) -> TrainState | None:
     """What a trial left to go on with, if it did. Raises DataError for what another version of cellnet left."""
-    try:
-        data = run.runs.get(_key(run, f"{name}.state"))
-    except NotFoundError:
-        return None
-    try:
-        return state_from_bytes(data)
-    except DataError as error:
-        raise DataError(f"{run.uri}: the trial {name} cannot go on ({error}); search without --resume") from error
+    return kept_state(run, name, what=f"the trial {name}", again="search")
 
 
 def _key(run: Run, file: str) -> str:

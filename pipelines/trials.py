@@ -27,8 +27,8 @@ from cellnet.training.fit import seed_everything
 from cellnet.training.state import Epoch, TrainState, best_epoch, is_over
 from cellnet.training.workers import unwrapped
 from pipelines import cluster
-from pipelines.runs import Run
-from pipelines.sweeps import Sweep, keep_best, keep_state, keep_trial, state_of
+from pipelines.runs import Run, keep_state
+from pipelines.sweeps import Sweep, keep_best, keep_trial, state_of
 from pipelines.train import fit_part, given_to, run_workers, shared_network
 
 Data = dict[Split, list[ray.data.Dataset]]

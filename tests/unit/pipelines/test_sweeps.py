@@ -12,8 +12,8 @@ from cellnet.errors import DataError, IntegrityError, NotFoundError
 from cellnet.evaluation.searches import Trial, trial_name
 from cellnet.store.place import open_store
 from cellnet.training.state import Epoch, TrainState
-from pipelines.runs import Run, new_run, unfinished_run
-from pipelines.sweeps import best_of, keep_best, keep_state, keep_trial, recipe_of, state_of, trials_of
+from pipelines.runs import Run, keep_state, new_run, unfinished_run
+from pipelines.sweeps import best_of, keep_best, keep_trial, recipe_of, state_of, trials_of
 
 CONFIG = TuneConfig(space={"kernel": ("none", "edge")}, train=TrainConfig(task="count", epochs=4))
 SETTINGS = {"kernel": "edge", "learning_rate": 0.1234567890123}
