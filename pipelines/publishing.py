@@ -16,6 +16,7 @@ from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, distances_be
 from cellnet.config.choices import Split
 from cellnet.errors import DataError
 from cellnet.evaluation.batches import SIDES
+from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.scoring import LeftOut, ScoredFrame, evaluation_of, kept_answer, scored_by
 from cellnet.networks.weights import weights_from_bytes
 from cellnet.prediction.export import compare, to_onnx
@@ -24,7 +25,7 @@ from cellnet.registry.kept import KeptAnswer, answers_to_parquet
 from cellnet.registry.learned import Learned, frames_to_bytes
 from cellnet.registry.records import ANSWERS, LEARNED, ONNX, REPORT, Card, CrossValidation, MainScore
 from cellnet.reports.evaluation_report import report_page
-from cellnet.tasks import TASKS
+from cellnet.tasks import TASKS, Task
 from cellnet.training.plan import Plan
 from cellnet.training.steering import steering
 from cellnet.untrusted import WEIGHTS
@@ -68,7 +69,7 @@ class Trained:
 def held_back_of(bank: Bank, plan: Plan, weights: dict[int, bytes]) -> tuple[HeldBack, ...]:
     """The networks of the folds, with what each learned from and what it did not."""
     assert plan.folds is not None, "planned"
-    fold_of, frames = plan.folds.fold_of, [frame for frame in bank.frames if frame.frame in plan.frames]
+    fold_of, frames = plan.folds.fold_of, plan.among(bank.frames)
     return tuple(
         HeldBack(
             weights=weights_of_fold,
@@ -119,10 +120,13 @@ def finished(
     if learned:
         learned |= Learned.of(fitted.frames)
         files[LEARNED] = frames_to_bytes(learned.frames)
-        told = {"batches": learned.listed_batches, "batch_scores": _batch_scores(fitted, bank, learned)}
-        predictor.card = predictor.card.model_copy(update=told)
-    if fitted.test:
-        files[REPORT] = _report(fitted, bank, learned)
+        predictor.card = predictor.card.model_copy(update={"batches": learned.listed_batches})
+    evaluation = _evaluated(fitted, bank, learned) if fitted.test else None
+    if learned:
+        by_batch = evaluation if fitted.answers else _holdout_evaluated(fitted, bank, learned)
+        predictor.card = predictor.card.model_copy(update={"batch_scores": _main_scores(card.task, by_batch)})
+    if evaluation:
+        files[REPORT] = report_page(evaluation).encode()
     elif card.config.protocol == "paper":
         say("published without a report: under protocol=paper it was trained on frames of the test split")
     else:
@@ -141,7 +145,7 @@ class _Fitted:
     test: list[ScoredFrame]
     """Test frames with the outputs of the calibrated model."""
     holdout: list[ScoredFrame]
-    """Likewise frames of the holdout, which take no part in any fit."""
+    """Likewise frames of the holdout whose batch is known, which take no part in any fit."""
     left_out: list[LeftOut]
     """Test frames that cannot be used."""
     test_frames: int
@@ -156,6 +160,8 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     raw = predictor_of(ref, card.model_copy(update={"calibration": None}), tensors)
     train, test, holdout = (_labelled(bank, card, split) for split in SPLITS)
     chosen = [frame for frames in (train, test, holdout) for frame in _choose(frames, seed=card.config.seed)]
+    # The holdout is asked for its scores by batch alone.
+    chosen = [frame for frame in chosen if frame.split != "holdout" or frame.batch is not None]
     scored, left_out = score_frames(raw, chosen, bank.store, with_features=True)
     known, unseen, held_out = ([frame for frame in scored if frame.frame.split == split] for split in SPLITS)
     if not known:
@@ -267,22 +273,11 @@ def _compared_tiles(predictor: Predictor, bank: Bank, frames: list[Frame]) -> li
     return [varied[i] for i in sorted(set(np.linspace(0, len(varied) - 1, COMPARED).astype(int)))]
 
 
-def _batch_scores(fitted: _Fitted, bank: Bank, learned: Learned) -> dict[str, dict[str, MainScore] | None]:
-    """The main score over the frames of the holdout, or of folds, by whether the model learned from their batches."""
-    scored = fitted.test if fitted.answers else fitted.holdout
-    if not scored:
+def _main_scores(task: Task, evaluation: Evaluation | None) -> dict[str, dict[str, MainScore] | None]:
+    """The main score by whether the model learned from the batches of the frames."""
+    if evaluation is None:
         return dict.fromkeys(SIDES)
-    card = fitted.predictor.card
-    evaluation = evaluation_of(
-        fitted.predictor,
-        scored,
-        bank,
-        split="folds" if fitted.answers else "holdout",
-        lineage=card.config.lineage,
-        left_out=[],
-        learned=learned,
-    )
-    main = TASKS[card.task].main
+    main = TASKS[task].main
     return {
         side: of
         and {
@@ -293,8 +288,24 @@ def _batch_scores(fitted: _Fitted, bank: Bank, learned: Learned) -> dict[str, di
     }
 
 
-def _report(fitted: _Fitted, bank: Bank, learned: Learned | None) -> bytes:
-    evaluation = evaluation_of(
+def _holdout_evaluated(fitted: _Fitted, bank: Bank, learned: Learned) -> Evaluation | None:
+    """The model on the holdout's frames whose batch is known; None where there are none."""
+    if not fitted.holdout:
+        return None
+    return evaluation_of(
+        fitted.predictor,
+        fitted.holdout,
+        bank,
+        split="holdout",
+        lineage=fitted.predictor.card.config.lineage,
+        left_out=[],
+        learned=learned,
+    )
+
+
+def _evaluated(fitted: _Fitted, bank: Bank, learned: Learned | None) -> Evaluation:
+    """The model on the test split, or by folds, with pictures."""
+    return evaluation_of(
         fitted.predictor,
         fitted.test,
         bank,
@@ -305,4 +316,3 @@ def _report(fitted: _Fitted, bank: Bank, learned: Learned | None) -> bytes:
         of_frames=fitted.test_frames,
         pictures=True,
     )
-    return report_page(evaluation).encode()
