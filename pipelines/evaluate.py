@@ -42,10 +42,10 @@ def evaluate(
     Unless told otherwise of the holdout; of a version that learned from that too, of `folds`: by the answers that it
     keeps, of networks that had not learned from these frames. Of one `lineage` alone, where that is told, and of the
     frames that `only` names, if it does; a counter that was trained on one lineage is scored on no others. Tiles are
-    cut as in serving; a tile's true count is the number of
-    known centres inside it, else its share of the frame's. With `pictures`, the worst frames are kept with what the
-    network sees in them. A frame that cannot be read or is too small is left out and named in the scores. Raises
-    DataError when the split is empty, holds lineages that the model does not know, or has no frame that can be used.
+    cut as in serving; a tile's true count is the number of known centres inside it, else its share of the frame's. With
+    `pictures`, the worst frames are kept with what the network sees in them. A frame that cannot be read or is too
+    small is left out and named in the scores. Raises DataError when the split is empty, holds lineages that the model
+    does not know, or has no frame that can be used.
     """
     bank, registry = places.open_bank(), places.open_registry()
     version = registry.resolve(ref)

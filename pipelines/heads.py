@@ -1,5 +1,4 @@
-"""The last layer of a frozen network: what the others see of each tile is computed once, by Ray
-Data, and kept.
+"""The last layer of a frozen network: what the others see of each tile is computed once, by Ray Data, and kept.
 
     BANK/shards/KEY-XXXX/features-KEY/train.safetensors, test.safetensors    beside the tiles that they are of
 
@@ -7,9 +6,7 @@ The second KEY names the weights and everything else that shapes a feature: anot
 """
 
 import functools
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.folds import Folds
 from cellnet.config.choices import Split
 from cellnet.config.train import Preprocess
 from cellnet.errors import NotFoundError
@@ -30,7 +28,7 @@ from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.training.fit import seed_everything
 from cellnet.training.heads import HOLDS, UNTOLD_HOLD, Features, Head, fit_head, outputs_of_head
 from cellnet.training.plan import Plan
-from cellnet.training.shards import SPLITS, Shards
+from cellnet.training.shards import SPLITS, Shards, key_of_recipe
 from cellnet.training.state import Epoch, best_epoch
 from cellnet.training.steering import steering
 from cellnet.untrusted import check_safetensors
@@ -57,54 +55,52 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
         weight = head.weight_KC.reshape(weights["out.weight"].shape)
         return weights_to_bytes(weights | {"out.weight": weight, "out.bias": head.bias_K})
 
-    fold_of = plan.folds.fold_of if plan.folds else {}
-    rounds = list(_rounds(train, test, fold_of))
-    heads, history = {}, []
-    for number, hold in enumerate(HOLDS if rounds else (), start=1):
-        heads[number] = {fold: learn(learned, hold) for fold, learned, _ in rounds}
-        history.append(_epoch(number, heads[number], rounds))
+    rounds = list(_rounds(train, test, plan.folds))
+    holds = HOLDS if test else (UNTOLD_HOLD,)
+    heads, history = [], list[Epoch]()
+    for number, hold in enumerate(holds, start=1):
+        heads.append({fold: learn(learned, hold) for fold, learned, _ in rounds})
+        history.append(_epoch(number, heads[-1], rounds))
         run.add_curves(history[-1])
-        say(epoch_line(history[-1], len(HOLDS), best=best_epoch(plan.config.task, history) is history[-1]))
-    chosen = best_epoch(plan.config.task, history).number if history else 0
-    if chosen and not plan.folds:
-        return Trained(
-            weights=weights_of(heads[chosen][0]), scores=history[chosen - 1].test, history=[*map(asdict, history)]
-        )
-    whole = learn(train, HOLDS[chosen - 1] if chosen else UNTOLD_HOLD)
+        best = best_epoch(plan.config.task, history)
+        say(epoch_line(history[-1], len(holds), best=best is history[-1] and bool(best.test)))
+    chosen, epochs = heads[best.number - 1], [asdict(epoch) for epoch in history]
     if not plan.folds:
-        history = [_epoch(1, {0: whole}, [])]
-        return Trained(weights=weights_of(whole), scores={}, history=[*map(asdict, history)])
+        return Trained(weights=weights_of(chosen[0]), scores=best.test, history=epochs)
     return Trained(
-        weights=weights_of(whole),
+        weights=weights_of(learn(train, holds[best.number - 1])),
         scores={},
-        history=[*map(asdict, history)],
-        held_back=held_back_of(bank, plan, {fold: weights_of(head) for fold, head in heads[chosen].items()}),
+        history=epochs,
+        held_back=held_back_of(bank, plan, {fold: weights_of(head) for fold, head in chosen.items()}),
         cross_validation=cross_validation_of(plan.folds),
     )
 
 
-Round = tuple[int, Features, Features]
-"""A fold, the tiles that its head learns from, and those that it is asked about."""
+Round = tuple[int, Features, Features | None]
+"""A fold, the tiles that its head learns from, and those that it is asked about, if there are any."""
 
 
-def _rounds(train: Features, test: Features | None, fold_of: Mapping[str, int]) -> Iterator[Round]:
-    """The one of the bank's splits, as fold 0, or that of every fold; none where there is nothing to choose by."""
-    if not fold_of:
-        if test is not None:
-            yield 0, train, test
+def _rounds(train: Features, test: Features | None, folds: Folds | None) -> Iterator[Round]:
+    """The one of the bank's splits, as fold 0, or that of every fold."""
+    if folds is None:
+        yield 0, train, test
         return
     assert test is not None, "of folds all frames are in both"
-    learned_N, asked_N = (np.array([fold_of.get(name, 0) for name in part.frame_N.tolist()]) for part in (train, test))
-    for fold in sorted(set(fold_of.values())):
+    learned_N, asked_N = (
+        np.array([folds.fold_of.get(name, 0) for name in part.frame_N.tolist()]) for part in (train, test)
+    )
+    for fold in range(1, folds.number + 1):
         yield fold, train.of(learned_N != fold), test.of(asked_N == fold)
 
 
 def _epoch(number: int, heads: dict[int, Head], rounds: list[Round]) -> Epoch:
     """What heads that are held alike came to, over all rounds, in the form of an epoch."""
     scores = {}
-    if rounds:
-        output_NK = np.concatenate([outputs_of_head(heads[fold], asked) for fold, _, asked in rounds])
-        scores = steering("classify", np.concatenate([asked.label_N for _, _, asked in rounds]), output_NK)
+    if answered := [(fold, asked) for fold, _, asked in rounds if asked]:
+        truth_N = np.concatenate([asked.label_N for _, asked in answered])
+        scores = steering(
+            "classify", truth_N, np.concatenate([outputs_of_head(heads[fold], asked) for fold, asked in answered])
+        )
     tiles = sum(len(learned.label_N) for _, learned, _ in rounds)
     seconds = sum(head.seconds for head in heads.values())
     return Epoch(
@@ -150,7 +146,7 @@ def _key(plan: Plan, start: Start) -> str:
         "grey": (preprocess.mean, preprocess.std),
         "views": VIEWS,
     }
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    return key_of_recipe(recipe)
 
 
 def _computed(network: nn.Module, preprocess: Preprocess, shards: Shards, split: Split) -> Features:

@@ -131,10 +131,8 @@ def _unseen(
 ) -> _Chosen:
     """The frames of a bank that no version learned from, or of which it keeps answers of a network that did not.
 
-    As far as the versions tell.
-
-    Of new batches alone where all tell of them, since the next plate is what a version is for; of two groups at least,
-    since one alone shows nothing.
+    As far as the versions tell. Of new batches alone where all tell of them, since the next plate is what a version is
+    for; of two groups at least, since one alone shows nothing.
     """
     told = [one for one in learned if one is not None]
     seen = set[str]()

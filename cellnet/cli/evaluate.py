@@ -4,16 +4,13 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cellnet.cli.options import BANK, JSON, PUBLISHES, READS_REGISTRY, REF, places_of
 from cellnet.cli.parsing import Option, command, one_of
 from cellnet.cli.printing import print_table, say
 from cellnet.errors import plain
 from cellnet.tasks import TASKS
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_to(commands: Any) -> None:

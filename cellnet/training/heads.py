@@ -47,7 +47,8 @@ class Head:
 
 def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> Head:
     """The last layer that names these tiles; every orientation of a tile counts as one."""
-    from sklearn.linear_model import LogisticRegression  # slow to import
+    from scipy.special import softmax  # slow to import, as the next
+    from sklearn.linear_model import LogisticRegression
 
     start_s = time.perf_counter()
     seen_NC = train.seen_NVC.reshape(-1, train.seen_NVC.shape[2]).astype(np.float32)
@@ -58,7 +59,7 @@ def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> H
     coefficient_KC, intercept_K = _of_all_classes(regression, np.unique(label_N), classes)
     weight_KC = coefficient_KC / spread_C
     bias_K = intercept_K - weight_KC @ mean_C
-    probability_NK = _softmax(seen_NC @ weight_KC.T + bias_K)
+    probability_NK = softmax(seen_NC @ weight_KC.T + bias_K, axis=1)
     return Head(
         weight_KC=from_numpy(weight_KC.astype(np.float32)),
         bias_K=from_numpy(bias_K.astype(np.float32)),
@@ -69,8 +70,10 @@ def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> H
 
 def outputs_of_head(head: Head, features: Features) -> NDArray[np.float32]:
     """Probabilities (N, K) of tiles, the mean over their orientations."""
+    from scipy.special import softmax  # slow to import
+
     logits_NVK = features.seen_NVC.astype(np.float32) @ head.weight_KC.numpy().T + head.bias_K.numpy()
-    return np.asarray(_softmax(logits_NVK).mean(1), np.float32)
+    return np.asarray(softmax(logits_NVK, axis=2).mean(1), np.float32)
 
 
 def _of_all_classes(
@@ -84,8 +87,3 @@ def _of_all_classes(
     intercept_K = np.full(classes, intercept.min() - 20.0)
     coefficient_KC[known], intercept_K[known] = coefficient, intercept
     return coefficient_KC, intercept_K
-
-
-def _softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    power = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(power / power.sum(-1, keepdims=True))

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -98,6 +98,11 @@ def key_of(plan: Plan, bank_digest: str) -> str:
         **({"lineage": config.lineage} if config.lineage else {}),
         **({"frames": plan.shards_of} if plan.shards_of else {}),
     }
+    return key_of_recipe(recipe)
+
+
+def key_of_recipe(recipe: dict[str, Any]) -> str:
+    """What something is called that was made by a recipe: the same for the same recipe."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
