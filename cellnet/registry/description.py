@@ -74,14 +74,15 @@ def scored(card: Card) -> Iterator[str]:
 
 
 def scored_by_batch(card: Card) -> Iterator[str]:
-    """How it does on the holdout's frames of the batches that it learned from, and of new ones, as far as is known."""
+    """How it does on frames of the batches that it learned from, and of new ones, as far as is known."""
     if card.batch_scores is None:
         return
+    over = str(card.cross_validation) if card.cross_validation else "holdout split"
     for side, words in (("same", "batches that it learned from"), ("new", "new batches")):
         for unit, of in (card.batch_scores.get(side) or {}).items():
             low, high = of.interval
             figures = f"{of.score} {of.value:.3f} ({low:.3f} to {high:.3f}, n={of.n})"
-            yield f"holdout split, {words}, per {unit}: {figures}"
+            yield f"{over}, {words}, per {unit}: {figures}"
     if not card.batch_scores.get("new"):
         yield UNMEASURED
 
@@ -114,6 +115,8 @@ def _provenance(version: ModelVersion) -> Iterator[str]:
         more = f" and {len(batches) - BATCHES} more" if len(batches) > BATCHES else ""
         unknown = ", and from frames whose batch is not known" if None in (card.batches or ()) else ""
         yield f"learned from the batches {', '.join(batches[:BATCHES])}{more}{unknown}"
+    if card.start:
+        yield f"its network started from {card.start}"
     if card.search:
         yield f"the best of {len(card.search)} combinations of a search" + (f", {card.sweep}" if card.sweep else "")
     if version.origin:

@@ -117,8 +117,9 @@ class Card(Frozen):
     """Those of the frames that shaped this model, null among them where a frame's is not known; None of models
     published before they were kept."""
     batch_scores: dict[str, dict[str, MainScore] | None] | None = Field(default=None, exclude_if=is_none)
-    """Over the frames of the bank's holdout in batches that the model learned from, `same`, and in others, `new`, per
-    `tile` and `frame`; None of a side without frames, and of models published before there were any."""
+    """Over the frames of the bank's holdout, or of a cross-validation, in batches that the model learned from, `same`,
+    and in others, `new`, per `tile` and `frame`; None of a side without frames, and of models published before there
+    were any."""
 
     @field_validator("config", mode="before")
     @classmethod

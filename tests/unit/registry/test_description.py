@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cellnet.config.train import StartedFrom
 from cellnet.registry.description import BATCHES, model_card
 from cellnet.registry.learned import UNMEASURED
 from cellnet.registry.records import Card, CrossValidation, MainScore, ModelVersion
@@ -70,6 +71,19 @@ def test_same_and_new_batches_stand_beside_each_other() -> None:
     assert "- holdout split, batches that it learned from, per frame: mae 1.500 (1.000 to 2.000, n=10)\n" in text
     assert "- holdout split, new batches, per frame: mae 4.000 (3.000 to 5.000, n=6)\n" in text
     assert UNMEASURED not in text
+
+
+def test_scores_by_batch_of_folds_are_not_called_those_of_the_holdout() -> None:
+    validated = CrossValidation(folds=5, frames=16, groups=15)
+    text = described(batch_scores={"same": SAME, "new": None}, cross_validation=validated)
+    assert "- cross-validated over 5 folds of 15 groups, batches that it learned from, per frame: mae 1.500 (" in text
+    assert "holdout split" not in text
+
+
+def test_what_its_network_started_from_is_told_with_its_licence() -> None:
+    started = StartedFrom(source="imagenet", sha256="0" * 64, made_by="a package", licence="Apache-2.0")
+    assert "- its network started from imagenet of a package (Apache-2.0)\n" in described(start=started)
+    assert "started from" not in described()
 
 
 def test_without_new_batches_the_card_says_that_the_next_plate_is_unmeasured() -> None:
