@@ -5,7 +5,7 @@ A Ray job, like `cellnet evaluate`:
     python -m pipelines evaluate classifier:champion BANK [--split holdout] [--json]
 """
 
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,11 +114,21 @@ def _no_frames(
 
 
 def score_frames(
-    predictor: Predictor, frames: list[Frame], store: Store, *, with_features: bool = False
+    predictor: Predictor,
+    frames: list[Frame],
+    store: Store,
+    *,
+    with_features: bool = False,
+    known: Sequence[Frame] = (),
 ) -> tuple[list[ScoredFrame], list[LeftOut]]:
-    """The outputs of a model, published or not, for frames, by Ray Data; and the frames that cannot be used."""
+    """The outputs of a model, published or not, for frames, by Ray Data; and the frames that cannot be used.
+
+    Of frames that are `known` to it only its features say something: they are seen in one orientation.
+    """
+    names = {frame.frame for frame in known}
+    items = [{"frame": frame, "known": frame.frame in names} for frame in frames]
     rows = (
-        ray.data.from_items([{"frame": frame} for frame in frames], override_num_blocks=cluster.blocks(len(frames)))
+        ray.data.from_items(items, override_num_blocks=cluster.blocks(len(frames)))
         .map_batches(
             _score_batch,
             # In a list: Ray would put the model itself into every task.
@@ -137,10 +147,11 @@ def _score_batch(
     batch: dict[str, Any], model: list[Any], store: Store, with_features: bool
 ) -> Iterator[dict[str, Any]]:
     predictor: Predictor = cluster.fetch_once(model[0])
-    for frame in batch["frame"]:
+    once = predictor.of_one_view()
+    for frame, known in zip(batch["frame"], batch["known"], strict=True):
         cell = np.empty(1, object)
         try:
-            cell[0] = score_frame(predictor, frame, store, with_features=with_features)
+            cell[0] = score_frame(once if known else predictor, frame, store, with_features=with_features)
         except (DataError, NotFoundError) as error:
             cell[:] = [LeftOut(frame, str(error))]
         yield {"result": cell}

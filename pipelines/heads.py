@@ -23,9 +23,10 @@ from cellnet.config.choices import Split
 from cellnet.config.train import Preprocess
 from cellnet.errors import NotFoundError
 from cellnet.images.pixels import normalise
+from cellnet.networks.efficientnet import folded
 from cellnet.networks.views import views_of, watched
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
-from cellnet.training.fit import seed_everything
+from cellnet.training.fit import has_bf16, seed_everything
 from cellnet.training.heads import HOLDS, UNTOLD_HOLD, Features, Head, fit_head, outputs_of_head
 from cellnet.training.plan import Plan
 from cellnet.training.shards import SPLITS, Shards, key_of_recipe
@@ -143,6 +144,7 @@ def _key(plan: Plan, start: Start) -> str:
         "weights": start.started.sha256,
         "architecture": plan.config.model.architecture,
         "kernel": preprocess.kernel,
+        "illumination": preprocess.illumination,
         "grey": (preprocess.mean, preprocess.std),
         "views": VIEWS,
     }
@@ -154,7 +156,7 @@ def _computed(network: nn.Module, preprocess: Preprocess, shards: Shards, split:
         dataset_of(shards, split, "frame")
         .map_batches(
             _see_batch,
-            fn_kwargs={"model": [ray.put(network.eval())], "preprocess": preprocess},
+            fn_kwargs={"model": [ray.put(folded(network))], "preprocess": preprocess},
             batch_size=TILES_A_STEP,
             batch_format="numpy",
         )
@@ -168,7 +170,9 @@ def _computed(network: nn.Module, preprocess: Preprocess, shards: Shards, split:
 def _see_batch(batch: dict[str, Any], model: list[Any], preprocess: Preprocess) -> dict[str, NDArray[Any]]:
     network: nn.Module = cluster.fetch_once(model[0])
     input_B1HW = torch.from_numpy(normalise(batch["pixels"], preprocess)).to(memory_format=torch.channels_last)
-    return {"seen": np.stack(list(_see(network, input_B1HW)), axis=1), "label": batch["label"], "frame": batch["frame"]}
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
+        seen = np.stack(list(_see(network, input_B1HW)), axis=1)
+    return {"seen": seen, "label": batch["label"], "frame": batch["frame"]}
 
 
 @torch.inference_mode()
@@ -177,4 +181,4 @@ def _see(network: nn.Module, input_B1HW: torch.Tensor) -> Iterator[NDArray[np.fl
     for view in views_of(input_B1HW, VIEWS):
         with watched(network) as seen:
             network(view)
-        yield seen[0].numpy().astype(np.float16)
+        yield seen[0].float().numpy().astype(np.float16)

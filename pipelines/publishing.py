@@ -162,7 +162,7 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     chosen = [frame for frames in (train, test, holdout) for frame in _choose(frames, seed=card.config.seed)]
     # The holdout is asked for its scores by batch alone.
     chosen = [frame for frame in chosen if frame.split != "holdout" or frame.batch is not None]
-    scored, left_out = score_frames(raw, chosen, bank.store, with_features=True)
+    scored, left_out = score_frames(raw, chosen, bank.store, with_features=True, known=train)
     known, unseen, held_out = ([frame for frame in scored if frame.frame.split == split] for split in SPLITS)
     if not known:
         raise DataError(f"no training frame of {bank.store.uri} can be used")
@@ -194,7 +194,8 @@ def _fitted_by(held_back: Sequence[HeldBack], ref: str, bank: Bank, card: Card, 
     frames = {frame.frame: frame for network in held_back for frame in (*network.learned, *network.asked)}
     tensors = weights_from_bytes(weights, ref)
     chosen = _choose(list(frames.values()), seed=card.config.seed)
-    known, _ = score_frames(predictor_of(ref, card, tensors), chosen, bank.store, with_features=True)
+    raw = predictor_of(ref, card, tensors)
+    known, _ = score_frames(raw, chosen, bank.store, with_features=True, known=chosen)
     apart = [answer.distance_N for answer in answers if answer.distance_N is not None]
     familiarity = fit_familiarity(_features(known), [], apart=apart)
     truth_N, output = (np.concatenate([getattr(one, part) for one in answers]) for part in ("truth_N", "tile_outputs"))
@@ -219,7 +220,9 @@ def _ask(
     """A network's outputs for the frames that it is asked about, as they are kept too, and what cannot be used."""
     raw = predictor_of(ref, card, weights_from_bytes(network.weights, ref))
     learned = _choose(network.learned, seed=card.config.seed)
-    scored, missing = score_frames(raw, [*learned, *network.asked], bank.store, with_features=True)
+    scored, missing = score_frames(
+        raw, [*learned, *network.asked], bank.store, with_features=True, known=network.learned
+    )
     names = {frame.frame for frame in network.asked}
     known, unseen = ([one for one in scored if (one.frame.frame in names) == new] for new in (False, True))
     if not known:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cellnet.config.bank import Intensity
-from cellnet.config.choices import FIXED_ARCHITECTURES, Activation, Architecture, Kernel, Protocol, Share
+from cellnet.config.choices import FIXED_ARCHITECTURES, Activation, Architecture, Illumination, Kernel, Protocol, Share
 from cellnet.config.loading import Frozen, is_none
 from cellnet.tasks import Task
 
@@ -20,6 +20,8 @@ class Preprocess(Frozen):
     """Micrometres a frame pixel in the training frames; None when it was not known."""
     intensity: Intensity = Intensity()
     kernel: Kernel = "none"
+    illumination: Illumination = Field(default="none", exclude_if="none".__eq__)
+    """What is taken out of every tile after the kernel."""
     mean: float = 0.5
     """Subtracted from grey values of 0..1."""
     std: float = 0.15
@@ -66,7 +68,8 @@ class ModelSpec(Frozen):
     """The network: a row of `cellnet.networks.architectures.ARCHITECTURES` and its choices."""
 
     architecture: Architecture | Literal["auto"] = "auto"
-    """`auto`: residual to classify, density to count. `paper`: the paper's kind of network. `residual`: residual
+    """`auto`: density to count; residual to classify, but efficientnet_lite0, frozen, where a lineage has fewer than
+    20 groups and nothing else is said of the network. `paper`: the paper's kind of network. `residual`: residual
     stages and a global pool. `density`: a counter that also learns where cells are, from their centres where these
     are known. `efficientnet_lite0`: a small network that knows photographs, for few labelled frames. `resnet18`,
     `convnext_tiny`: of torchvision, for a GPU."""
@@ -80,7 +83,8 @@ class ModelSpec(Frozen):
     missing in their sum."""
     views: Literal[1, 8, "auto"] = "auto"
     """Orientations of a tile, mirrored and not, that a prediction is the mean of. Eight take eight times as long.
-    `auto`: 8 to count in frames of one tile, which they make more exact, else 1: the errors of many tiles even out."""
+    `auto`: 8 of a frozen network, which has learned from so many; 8 to count in frames of one tile, which they make
+    more exact; else 1, since the errors of many tiles even out."""
     weights: str | None = Field(default=None, min_length=1, exclude_if=is_none)
     """What the network starts from: `none`, by chance; `imagenet`, photographs; a safetensors file; a version, like
     `classifier@3`, of the same architecture, width and depth. Left out: `imagenet` for efficientnet_lite0, else
@@ -109,6 +113,9 @@ class TrainConfig(Frozen):
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
     whole frame if its shorter side is under 300 pixels, else 200."""
     kernel: Kernel = "none"
+    illumination: Illumination | Literal["auto"] = Field(default="auto", exclude_if="none".__eq__)
+    """What is taken out of every tile, in training and in serving: `shading`, light that changes slowly over a tile;
+    `local`, also how strong the contrast is around each pixel. `auto`: `local` for a frozen network, else `none`."""
     protocol: Protocol = "grouped"
     """How tiles come into splits. `grouped`: with their group, before they are cut. `paper`: drawn at random from all
     16 variants of every frame, and the kernel on every second lineage. Such scores leak; they are there to be compared.

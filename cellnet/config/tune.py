@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from cellnet.config.loading import Frozen, load_checked, place_at
 from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError
+from cellnet.tasks import TASKS
 
 
 class Range(Frozen):
@@ -85,7 +86,10 @@ class TuneConfig(Frozen):
             raise ValueError(
                 "a search is steered by the test split; leave train.folds, train.holdout and train.refit out"
             )
-        return train.model_copy(update={"folds": 0, "holdout": "keep"})
+        model = train.model
+        if model.architecture == "auto":  # the network of few frames has none of the choices that are searched
+            model = model.model_copy(update={"architecture": TASKS[train.task].architecture})
+        return train.model_copy(update={"folds": 0, "holdout": "keep", "model": model})
 
     @model_validator(mode="after")
     def _steered_by_unseen_frames(self) -> Self:

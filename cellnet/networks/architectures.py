@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cellnet.config.choices import MAP_SIDE, NETWORK_PX, Activation
 from cellnet.config.train import ModelSpec
-from cellnet.networks.efficientnet import HEAD, LEVELS, STAGES, LiteBody
+from cellnet.networks.efficientnet import LEVELS, STAGES, LiteBody
 from cellnet.tasks import TASKS, Task
 
 ACTIVATIONS: Final[dict[Activation, type[nn.Module]]] = {
@@ -44,7 +44,8 @@ def resolve(spec: ModelSpec, task: Task, *, frame_tiles: float = 1) -> ModelSpec
     (1, 'residual')
     """
     facts = TASKS[task]
-    defaults = {"architecture": facts.architecture, "views": facts.views if frame_tiles == 1 else 1}
+    one_tile_views = facts.views if frame_tiles == 1 else 1
+    defaults = {"architecture": facts.architecture, "views": 8 if spec.frozen else one_tile_views}
     return spec.model_copy(update={name: value for name, value in defaults.items() if getattr(spec, name) == "auto"})
 
 
@@ -157,23 +158,26 @@ class Density(DensityLayers):
 
 
 class Lite(DensityLayers):
-    """EfficientNet-Lite0: its last features averaged over places, or a density map from its levels as of `Density`."""
+    """EfficientNet-Lite0: features of all levels averaged over places, or a density map from them as of `Density`."""
 
     def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
         super().__init__()
-        self.body = LiteBody(head=task == "classify")
+        self.body = LiteBody()
         self.task = task
+        widths = [STAGES[level].width for level in LEVELS]
         if task == "count":
-            self.add_layers([STAGES[level].width for level in LEVELS], LITE_INNER, nn.ReLU, mean_count)
+            self.add_layers(widths, LITE_INNER, nn.ReLU, mean_count)
         else:
             self.dropout = nn.Dropout(spec.dropout)
-            self.out = nn.Linear(HEAD, classes)
+            self.out = nn.Linear(sum(widths), classes)
 
     def forward(self, input_B1HW: Tensor) -> Tensor:
         """Logits (B, K); or in training the density map (B, 50, 50), else counts (B,)."""
+        levels = self.body(input_B1HW)
         if self.task == "count":
-            return self.count(self.body.levels(input_B1HW))
-        logits_BK: Tensor = self.out(self.dropout(self.body(input_B1HW).mean(dim=(2, 3))))
+            return self.count(levels)
+        pooled_BC = torch.cat([features.mean(dim=(2, 3)) for features in levels], dim=1)
+        logits_BK: Tensor = self.out(self.dropout(pooled_BC))
         return logits_BK
 
 

@@ -4,7 +4,7 @@
     output    float32 (B, K) or (B,)     calibrated probabilities, or counts
     features  float32 (B, C)             what `cellnet.certainty.familiarity` describes a tile by
 
-The kernel, the normalisation, the mean over views and the temperature are part of the graph.
+The kernel, what evens a tile out, the normalisation, the mean over views and the temperature are part of the graph.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cellnet.config.choices import NETWORK_PX
 from cellnet.errors import IntegrityError
-from cellnet.images.pixels import KERNELS, scale_and_shift
+from cellnet.images.pixels import KERNELS, blur_matrix, even_out, scale_and_shift
 from cellnet.networks.views import views_of, watched
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.records import OnnxCheck
@@ -45,13 +45,20 @@ class Exported(nn.Module):
         self.views = predictor.views
         self.temperature = predictor.calibration.temperature
         self.scale, self.shift = scale_and_shift(preprocess)
+        self.illumination = preprocess.illumination
+        self.blur: Tensor | None
+        even = self.illumination == "none"
+        self.register_buffer("blur", None if even else torch.from_numpy(blur_matrix(NETWORK_PX)))
         weights = KERNELS[preprocess.kernel]
         self.kernel: Tensor | None
         self.register_buffer("kernel", None if weights is None else torch.tensor([[weights]], dtype=torch.float32))
 
     def forward(self, tiles_B1HW: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated probabilities (B, K) or counts (B,), and features (B, C)."""
-        input_B1HW = self._filtered(tiles_B1HW) * self.scale - self.shift
+        grey_B1HW = self._filtered(tiles_B1HW)
+        if self.blur is not None:
+            grey_B1HW = even_out(grey_B1HW / 255, self.illumination, self.blur) * 255
+        input_B1HW = grey_B1HW * self.scale - self.shift
         tiles = input_B1HW.shape[0]
         with watched(self.network) as seen:
             output = self.network(torch.cat(list(views_of(input_B1HW, self.views))).contiguous())

@@ -42,6 +42,13 @@ class Predictor(FrameModel):
         """Over how many orientations of a tile the outputs are averaged."""
         return int(models.resolve(self.card.config.model, self.task).views)
 
+    def of_one_view(self) -> "Predictor":
+        """The same network, which sees every tile as it is alone."""
+        model = self.card.config.model.model_copy(update={"views": 1})
+        config = self.card.config.model_copy(update={"model": model})
+        card = self.card.model_copy(update={"config": config})
+        return Predictor(self.ref, card, self.network, self.familiarity)
+
     def look(
         self, tiles: Sequence[NDArray[np.uint8]], *, with_features: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

@@ -105,6 +105,9 @@ def _input(card: Card) -> Iterator[str]:
     )
     yield f"cut into tiles of {preprocess.tile_px[1]}×{preprocess.tile_px[0]} pixels, each resized to 200×200"
     yield f"grey: {unit} {rule.low:g} to {rule.high:g} of the frame become 0 to 255; kernel {preprocess.kernel}"
+    if preprocess.illumination != "none":
+        what = "light that changes slowly" if preprocess.illumination == "shading" else "local light and contrast"
+        yield f"evened out within every tile: {what}"
 
 
 def _provenance(version: ModelVersion) -> Iterator[str]:

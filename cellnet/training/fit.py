@@ -37,8 +37,11 @@ def seed_everything(seed: int) -> None:
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether the network computes in bfloat16 where that is faster (its weights stay float32)."""
-    if config.precision != "auto":
-        return config.precision == "bf16"
+    return has_bf16(device) if config.precision == "auto" else config.precision == "bf16"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether networks are faster in bfloat16 there."""
     if device.type == "cpu":  # with these instructions 1.4 to 2.5 times as many tiles/s, without them fewer
         return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported()

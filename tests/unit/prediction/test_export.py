@@ -14,6 +14,8 @@ from cellnet.config.train import ModelSpec
 from cellnet.errors import IntegrityError
 from cellnet.images.pixels import KERNELS, apply_kernel
 from cellnet.networks.architectures import create
+from cellnet.networks.pretrained import imagenet_start
+from cellnet.networks.weights import start_from
 from cellnet.prediction.export import Exported, compare, run_onnx, to_onnx
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.records import Card
@@ -37,14 +39,23 @@ def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
     """`predictor("count", "density", views=8)`: a random network whose answers depend on the tile."""
 
     def make(
-        task: str, architecture: str, *, views: int = 1, kernel: str = "none", temperature: float = 1, **model: object
+        task: str,
+        architecture: str,
+        *,
+        views: int = 1,
+        kernel: str = "none",
+        illumination: str = "none",
+        temperature: float = 1,
+        **model: object,
     ) -> Predictor:
-        made = card(task, classes=CLASSES if task == "classify" else (), kernel=kernel)
+        made = card(task, classes=CLASSES if task == "classify" else (), kernel=kernel, illumination=illumination)
         spec = ModelSpec(architecture=architecture, views=views, **model)
         config = made.config.model_copy(update={"model": spec})
         calibration = Calibration(tiles=9, frames=9, temperature=temperature)
         torch.manual_seed(0)
         network = create(spec, task, classes=len(made.classes), mean_count=20)
+        if architecture == "efficientnet_lite0":  # which by chance gives much the same whatever it sees
+            start_from(network, imagenet_start(architecture))
         torch.nn.init.normal_(network.out.weight, std=0.3)
         return Predictor("x@1", made.model_copy(update={"config": config, "calibration": calibration}), network)
 
@@ -57,6 +68,9 @@ def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
         ("classify", "paper", {"kernel": "sharpen", "temperature": 1.7, **TINY}),
         ("classify", "residual", {"views": 8, "kernel": "emboss", "temperature": 0.5, "activation": "tanh", **TINY}),
         ("count", "density", {"views": 8, "kernel": "unsharp", "activation": "leaky_relu", **TINY}),
+        ("count", "density", {"kernel": "sharpen", "illumination": "local", **TINY}),
+        ("classify", "residual", {"illumination": "shading", **TINY}),
+        ("classify", "efficientnet_lite0", {"views": 8, "illumination": "local"}),
     ],
 )
 def test_an_export_answers_as_torch_does_and_is_let_pass(

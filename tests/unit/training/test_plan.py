@@ -96,6 +96,29 @@ def test_nothing_is_left_to_decide_in_a_plan(bank: Callable[..., Bank]) -> None:
     assert make_plan(large, TrainConfig(task="count")).config.model.views == 1, "the errors of many tiles even out"
 
 
+@pytest.mark.parametrize(
+    ("settings", "network"),
+    [
+        ({}, ("efficientnet_lite0", True, "local")),
+        ({"folds": 0}, ("efficientnet_lite0", True, "local")),
+        ({"model": ModelSpec(frozen=False)}, ("efficientnet_lite0", False, "none")),
+        ({"illumination": "shading"}, ("efficientnet_lite0", True, "shading")),
+        ({"model": ModelSpec(width=8)}, ("residual", None, "none")),
+        ({"model": ModelSpec(weights="none")}, ("residual", None, "none")),
+        ({"protocol": "paper"}, ("residual", None, "none")),
+        ({"task": "count"}, ("density", None, "none")),
+    ],
+)
+def test_few_frames_are_classified_by_a_network_that_knows_photographs_unless_told_otherwise(
+    bank: Callable[..., Bank], settings: dict, network: tuple
+) -> None:
+    plan = make_plan(bank(3), TrainConfig(**({"task": "classify"} | settings)))
+    assert (plan.config.model.architecture, plan.config.model.frozen, plan.preprocess.illumination) == network
+    assert plan.config.illumination == plan.preprocess.illumination
+    assert plan.config.model.views == (8 if plan.config.model.frozen or plan.config.task == "count" else 1)
+    assert make_plan(bank(3), plan.config) == plan
+
+
 @pytest.mark.parametrize("protocol", ["grouped", "paper"])
 def test_a_plan_of_what_was_decided_is_the_same_plan(bank: Callable[..., Bank], protocol: str) -> None:
     plan = make_plan(bank(3), TrainConfig(task="classify", protocol=protocol, kernel="edge", folds=0))
