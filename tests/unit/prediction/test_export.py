@@ -36,13 +36,12 @@ def tiles(discs: Callable) -> list[NDArray[np.uint8]]:
 def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
     """`predictor("count", "density", views=8)`: a random network whose answers depend on the tile."""
 
-    def make(
-        task: str, architecture: str, *, views: int = 1, kernel: str = "none", temperature: float = 1, **model: object
-    ) -> Predictor:
+    def make(task: str, architecture: str, *, views: int = 1, kernel: str = "none", **more: object) -> Predictor:
         made = card(task, classes=CLASSES if task == "classify" else (), kernel=kernel)
-        spec = ModelSpec(architecture=architecture, views=views, **model)
+        said = {name: more.pop(name) for name in ("temperature", "scale", "offset") if name in more}
+        spec = ModelSpec(architecture=architecture, views=views, **more)
         config = made.config.model_copy(update={"model": spec})
-        calibration = Calibration(tiles=9, frames=9, temperature=temperature)
+        calibration = Calibration(tiles=9, frames=9, **said)
         torch.manual_seed(0)
         network = create(spec, task, classes=len(made.classes), mean_count=20)
         torch.nn.init.normal_(network.out.weight, std=0.3)
@@ -57,6 +56,7 @@ def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
         ("classify", "paper", {"kernel": "sharpen", "temperature": 1.7, **TINY}),
         ("classify", "residual", {"views": 8, "kernel": "emboss", "temperature": 0.5, "activation": "tanh", **TINY}),
         ("count", "density", {"views": 8, "kernel": "unsharp", "activation": "leaky_relu", **TINY}),
+        ("count", "density", {"scale": 1.7, "offset": -28.6, **TINY}),
     ],
 )
 def test_an_export_answers_as_torch_does_and_is_let_pass(
