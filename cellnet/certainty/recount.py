@@ -2,11 +2,11 @@
 
 Bayesian linear regression of the true counts on the network's. What is believed before a frame is seen is written here:
 the scale is 1 give or take `SCALE_SPREAD`; an empty frame would be found empty, give or take `EMPTY_SPREAD` of the
-cells of the mean frame, so that of frames that are all alike it is the scale that is wrong; and errors have the spread,
-in units of `nonconformity`, that the version's own intervals speak of. That weighs `PRIOR_FRAMES` only, since on a new
-plate it is often several times as large. The spread is found by the evidence (MacKay 1992,
-10.1162/neco.1992.4.3.415), and a further frame is within Student's t of it and of what is not known of the fit (Gelman
-et al., Bayesian Data Analysis, 3rd ed. 2013, section 14.2).
+cells of the mean frame, counted or found, so that of frames that are all alike it is the scale that is wrong; and
+errors have the spread, in units of `nonconformity`, that the version's own intervals speak of. That weighs
+`PRIOR_FRAMES` only, since on a new plate it is often several times as large. The spread is found by the evidence
+(MacKay 1992, 10.1162/neco.1992.4.3.415), and a further frame is within Student's t of it and of what is not known of
+the fit (Gelman et al., Bayesian Data Analysis, 3rd ed. 2013, section 14.2).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ EMPTY_SPREAD: Final = 0.1
 """Likewise of what is found in an empty frame, as a share of the cells of the mean frame."""
 LEAST_SPREAD: Final = 0.1
 """Of nonconformity: no frames were ever counted more exactly."""
-SCALES: Final = (0.1, 10.0)
+SCALES: Final = (0.01, 10.0)
 """Beyond these the network does not count what was counted."""
 ROUNDS: Final = 50
 
@@ -50,12 +50,15 @@ class CountedTiles:
 def fit_recount(frames: Sequence[CountedTiles], before: Calibration) -> Calibration:
     """The calibration of a counter for the plate of these frames, by what was said of it before.
 
-    Raises DataError where the network does not count what was counted.
+    Raises DataError for frames without any cells, and where the network does not count what was counted.
     """
     truth_F = np.array([frame.truth for frame in frames])
+    if not truth_F.any():
+        raise DataError("all frames were counted 0, which says nothing of frames with cells; count some of those too")
     prior_variance = _spread(before) ** 2
     tiles = float(np.mean([frame.weight_N.sum() for frame in frames]))
-    spread_2 = np.array([SCALE_SPREAD, EMPTY_SPREAD * truth_F.mean() / tiles])
+    found = float(np.mean([frame.count_N @ frame.weight_N for frame in frames]))
+    spread_2 = np.array([SCALE_SPREAD, EMPTY_SPREAD * max(truth_F.mean(), found) / tiles])
     prior_22 = np.diag(spread_2**-2)
     fit_2, variance = np.array([1.0, 0.0]), prior_variance
     for _ in range(ROUNDS):
@@ -69,12 +72,10 @@ def fit_recount(frames: Sequence[CountedTiles], before: Calibration) -> Calibrat
         square_F = nonconformity(truth_F, np.maximum(seen_F2 @ fit_2, 0)) ** 2
         variance = (PRIOR_FRAMES * prior_variance + square_F.sum()) / freedom
     scale, offset = fit_2.tolist()
-    found = float(np.mean([frame.count_N @ frame.weight_N for frame in frames]))
-    ratio = float(truth_F.mean()) / max(found, 1e-9)
-    if min(scale, ratio) < SCALES[0] or max(scale, ratio) > SCALES[1]:
+    if scale < SCALES[0] or max(scale, truth_F.mean() / max(found, 1e-9)) > SCALES[1]:
         raise DataError(
-            f"a frame has {truth_F.mean():.0f} cells where the network finds {found:.1f}, and no scale makes up for "
-            "what it does not see; train with these frames (cellnet bank import, cellnet train)"
+            f"a frame has {truth_F.mean():.0f} cells where the network finds {found:.1f}, and no scale makes one of "
+            "the other; count frames with more cells, or train with these (cellnet bank import, cellnet train)"
         )
     return Calibration(
         tiles=sum(len(frame.count_N) for frame in frames),

@@ -22,7 +22,8 @@ from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
 from cellnet.prediction.sources import ListedFile, list_files
 from cellnet.readers import number_of, read_csv
-from cellnet.registry.records import LEARNED, ONNX, CountedFrame, ModelVersion, Recount
+from cellnet.registry.learned import Learned, frames_to_bytes, learned_of
+from cellnet.registry.records import ANSWERS, LEARNED, ONNX, CountedFrame, ModelVersion, Recount
 from cellnet.registry.registry import Registry
 from cellnet.store.place import PlaceLike, place_of
 from cellnet.untrusted import WEIGHTS
@@ -247,12 +248,15 @@ def _publish(
     tiles = [tile_HW for one in frames for tile_HW in one.tiles]
     chosen = sorted(set(np.linspace(0, len(tiles) - 1, COMPARED).astype(int)))
     check = compare(predictor, onnx, [tiles[i] for i in chosen])
-    files = {WEIGHTS: registry.read(parent, WEIGHTS), ONNX: onnx}
-    if LEARNED in parent.blobs:
-        files[LEARNED] = registry.read(parent, LEARNED)
+    kept = [role for role in (WEIGHTS, ANSWERS) if role in parent.blobs]
+    files = {role: registry.read(parent, role) for role in kept} | {ONNX: onnx}
+    card = predictor.card.model_copy(update={"onnx": check, "parent": parent.ref, "recount": done})
+    if before := learned_of(registry, parent):
+        learned = before | Learned(frozenset(one.sha256 for one in frames), frozenset([None]))
+        files[LEARNED] = frames_to_bytes(learned.frames)
+        card = card.model_copy(update={"batches": learned.listed_batches})
     if predictor.familiarity:
         files[FAMILIARITY] = predictor.familiarity.to_bytes()
-    card = predictor.card.model_copy(update={"onnx": check, "parent": parent.ref, "recount": done})
     return registry.publish(parent.name, files, card)
 
 

@@ -111,7 +111,7 @@ def _sureness(card: Card) -> Iterator[str]:
         yield "not calibrated; `cellnet calibrate` publishes a version that is"
     else:
         yield from card.calibration.lines(card.task)
-        if card.cross_validation:
+        if card.cross_validation and not card.recount:
             yield "these frames were answered by networks that had not learned from them"
 
 

@@ -1,6 +1,6 @@
 """What three or five counted frames of a new batch are worth to a counter.
 
-    python tests/benchmarks/recalibration.py OUT DATA      half an hour on two busy cores
+    python tests/benchmarks/recalibration.py OUT DATA      minutes on two cores
 
 DATA holds the counting chamber's frames, `hemocytometer/manifest.csv` (image,lineage,count,group,batch). Of each of its
 conditions a counter is trained on the others, and asked about it; then it is fitted to frames of it that are drawn at
@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from cellnet.config.train import Augment, ModelSpec, TrainConfig
-from cellnet.errors import NotFoundError
+from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.recount import SeenFrame, ToldFrame, fitted, scores_of, see, tell
 from cellnet.images.file import ImageFile
 from cellnet.images.pixels import Pixels
@@ -40,8 +40,8 @@ EPOCHS: Final = 12
 TILE_PX: Final = 350
 """Half a side of a frame: a quarter of the tiles that are taken by default."""
 HEAD: Final = (
-    "| asked about | frames counted | off, of a mean of | bias | in their 90 % interval | draws from to | unfamiliar | "
-    "strange flagged |\n|---|---|---|---|---|---|---|---|\n"
+    "| asked about | frames counted | draws | off, of a mean of | bias | in their 90 % interval | draws from to | "
+    "unfamiliar | strange flagged |\n|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -61,7 +61,8 @@ def main() -> None:
         odd = [see(predictor, image_HW, image=str(n), truth=0, pixel_um=None) for n, image_HW in enumerate(strange)]
         lines.append(line_of(batch, 0, [[tell(predictor, one) for one in frames]], [flagged(predictor, odd)]))
         for number in COUNTED:
-            told, flags = zip(*(drawn(predictor, frames, odd, number, seed) for seed in range(DRAWS)), strict=True)
+            draws = [drawn(predictor, frames, odd, number, seed) for seed in range(DRAWS)]
+            told, flags = zip(*(draw for draw in draws if draw), strict=True)
             lines.append(line_of(batch, number, told, flags))
             held[number] += [scores_of(one)["coverage"] or 0 for one in told]
         print("\n".join(lines[-1 - len(COUNTED) :]), flush=True)
@@ -82,7 +83,7 @@ def trained(out: Path, manifest: Path, batch: str) -> Predictor:
     except NotFoundError:
         ingest(without(manifest, batch, out / f"{name}.csv"), places)
     config = TrainConfig(
-        task="count", tile=TILE_PX, epochs=EPOCHS, model=ModelSpec(width=8, depth=3), augment=Augment(shifts=0)
+        task="count", folds=0, tile=TILE_PX, epochs=EPOCHS, model=ModelSpec(width=8, depth=3), augment=Augment(shifts=0)
     )
     version = train(places, config, name=name, say=lambda line: print(line, file=sys.stderr))
     return Predictor.load(places.open_registry(), version.ref)
@@ -108,10 +109,16 @@ def seen(predictor: Predictor, manifest: Path, rows: Sequence[dict[str, str]]) -
 
 def drawn(
     predictor: Predictor, frames: Sequence[SeenFrame], odd: Sequence[SeenFrame], number: int, seed: int
-) -> tuple[list[ToldFrame], float]:
-    """What a counter that was fitted to so many frames says of the others, and how many strange ones it flags."""
+) -> tuple[list[ToldFrame], float] | None:
+    """What a counter that was fitted to so many frames says of the others, and how many strange ones it flags.
+
+    None where these frames are refused.
+    """
     order = np.random.default_rng(seed).permutation(len(frames))
-    plate = fitted(predictor, [frames[i] for i in order[:number]])
+    try:
+        plate = fitted(predictor, [frames[i] for i in order[:number]])
+    except DataError:
+        return None
     return [tell(plate, frames[i]) for i in order[number:]], flagged(plate, odd)
 
 
@@ -127,8 +134,8 @@ def line_of(batch: str, number: int, told: Sequence[Sequence[ToldFrame]], flags:
     truth = np.mean([one.truth for draw in told for one in draw])
     spread = f"{min(shares):.0%}–{max(shares):.0%}" if number else ""
     return (
-        f"| {batch} | {number or 'none'} | {mean['mae']:.1f} of {truth:.0f} | {mean['bias']:+.1f} | "
-        f"{mean['coverage']:.0%} | {spread} | {mean['unfamiliar']:.0%} | {np.mean(flags):.0%} |"
+        f"| {batch} | {number or 'none'} | {len(told) if number else ''} | {mean['mae']:.1f} of {truth:.0f} | "
+        f"{mean['bias']:+.1f} | {mean['coverage']:.0%} | {spread} | {mean['unfamiliar']:.0%} | {np.mean(flags):.0%} |"
     )
 
 

@@ -61,7 +61,7 @@ def test_of_frames_that_are_all_alike_it_is_the_scale_that_is_wrong_and_not_empt
     alike = [CountedTiles(truth=60 + n, count_N=count_N, weight_N=np.ones(TILES)) for n in range(5)]
     fitted = fit_recount(alike, BEFORE)
     assert told(fitted, alike) == pytest.approx(62, abs=1)
-    assert abs(fitted.offset) * TILES < 1 and fitted.scale == pytest.approx(0.62, abs=0.02)
+    assert abs(fitted.offset) * TILES < 2 and fitted.scale == pytest.approx(0.62, abs=0.02)
 
 
 def test_few_frames_that_err_like_the_counter_always_did_move_little() -> None:
@@ -111,8 +111,22 @@ def test_what_is_not_known_is_the_variance_of_the_fit_to_other_frames_of_the_pla
 
 def test_a_network_that_does_not_see_the_cells_is_not_scaled() -> None:
     blind = [CountedTiles(truth=300, count_N=np.full(1, 0.1, np.float32), weight_N=np.ones(1))] * 5
-    with pytest.raises(DataError, match=r"a frame has 300 cells where the network finds 0\.1, .*; train with"):
+    with pytest.raises(DataError, match=r"a frame has 300 cells where the network finds 0\.1, .* or train with"):
         fit_recount(blind, BEFORE)
+
+
+def test_a_plate_with_hardly_a_cell_is_told_so_where_the_network_finds_many() -> None:
+    found, weight_N = (30, 41, 32, 48, 61), np.ones(1)
+    debris = [CountedTiles(truth=n, count_N=np.full(1, found[n], np.float32), weight_N=weight_N) for n in range(5)]
+    fitted = fit_recount(debris, BEFORE)
+    low, high = fitted.frame_interval(*told(fitted, debris)[2:3], 1)
+    assert low == 0 and 2 < high < 15
+
+
+def test_frames_without_any_cells_are_refused() -> None:
+    empty = [CountedTiles(truth=0, count_N=np.ones(1, np.float32), weight_N=np.ones(1))] * 3
+    with pytest.raises(DataError, match=r"all frames were counted 0, .*; count some of those too"):
+        fit_recount(empty, BEFORE)
 
 
 def test_a_version_without_intervals_is_taken_for_one_whose_counts_are_poisson() -> None:

@@ -18,7 +18,8 @@ from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.prediction.engines import load_model
 from cellnet.prediction.model import FrameModel
 from cellnet.prediction.predictor import Predictor, predictor_of
-from cellnet.registry.records import ONNX
+from cellnet.registry.learned import frames_to_bytes, learned_of
+from cellnet.registry.records import ANSWERS, LEARNED, ONNX
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS
 from tests import factories
@@ -26,6 +27,8 @@ from tests import factories
 pytestmark = pytest.mark.slow
 
 SIZE = (200, 400)
+CELLS = (8, 18, 28, 38, 43, 13, 23, 33)
+"""Discs in the frames of the plate: those that are not counted have neither fewer nor more than any that is."""
 FEW = 5
 """Frames that are counted."""
 
@@ -72,8 +75,8 @@ def plate(tmp_path: Path, known: tuple[Predictor, bytes]) -> Path:
     folder = tmp_path / "plate"
     folder.mkdir()
     rows = []
-    for number in range(FEW + 3):
-        image_HW = of_the_plate(factories.discs(8 + 5 * number, seed=100 + number, size=SIZE)[0])
+    for number, cells in enumerate(CELLS):
+        image_HW = of_the_plate(factories.discs(cells, seed=100 + number, size=SIZE)[0])
         cv2.imwrite(str(folder / f"{number}.png"), image_HW)
         rows.append((f"{number}.png", round(1.5 * known[0].predict(image_HW).count, 1)))
     write_table(folder / "counted.csv", rows[:FEW])
@@ -115,7 +118,7 @@ def test_a_child_is_published_that_counts_the_plate_right_and_says_by_what(
     assert told["calibration"]["scale"] == version.card.calibration.scale == pytest.approx(1.5, abs=0.06)
     assert version.blobs.keys() == {WEIGHTS, FAMILIARITY, ONNX}
     assert version.blobs[WEIGHTS] == registry.resolve("regressor@1").blobs[WEIGHTS]
-    images = [cv2.imread(str(plate / f"{number}.png"), cv2.IMREAD_UNCHANGED) for number in range(FEW + 3)]
+    images = [cv2.imread(str(plate / f"{number}.png"), cv2.IMREAD_UNCHANGED) for number in range(len(CELLS))]
     fitted = version.card.recount
     assert [(one.image, one.sha256) for one in fitted.frames] == [
         (f"{number}.png", digest_of_pixels(images[number])) for number in range(FEW)
@@ -123,7 +126,8 @@ def test_a_child_is_published_that_counts_the_plate_right_and_says_by_what(
     before, after = told["before"], told["after"]
     assert (before, after) == (fitted.before, fitted.after) and before["n"] == 5
     assert before["mae"] == pytest.approx(-before["bias"]) and before["mae"] > 5 and after["mae"] < 1
-    assert (before["coverage"], after["coverage"], before["unfamiliar"], after["unfamiliar"]) == (0, 1, 1, 0)
+    assert (before["coverage"], after["coverage"], before["unfamiliar"]) == (0, 1, 1)
+    assert after["unfamiliar"] <= 0.4, "the frames with the fewest and the most cells are beyond the others"
     others = [Predictor.load(registry, "regressor@2").answer(image_HW) for image_HW in images[FEW:]]
     raw = [known[0].predict(image_HW).count for image_HW in images[FEW:]]
     assert [answer.count for answer in others] == pytest.approx([1.5 * count for count in raw], rel=0.03)
@@ -211,6 +215,20 @@ def test_a_version_that_cannot_tell_what_is_strange_still_gets_a_scale(
     assert registry.resolve("old@2").blobs.keys() == {WEIGHTS, ONNX}
 
 
+def test_a_child_learned_from_what_its_parent_did_and_from_the_counted_frames(
+    registry: Registry, plate: Path, known: tuple[Predictor, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = known[0].card.model_copy(update={"batches": ("C1",)})
+    answers = b"as they were, before calibration"
+    registry.publish("folds", {WEIGHTS: known[1], LEARNED: frames_to_bytes({"0" * 64}), ANSWERS: answers}, card)
+    calibrate(capsys, "folds@1", plate, "--known", plate / "counted.csv")
+    child = registry.resolve("folds@2")
+    learned = learned_of(registry, child)
+    assert learned.frames == {"0" * 64, *(one.sha256 for one in child.card.recount.frames)}
+    assert child.card.batches == ("C1", None), "the plate's batch is not known"
+    assert registry.read(child, ANSWERS) == answers
+
+
 ROWS: list[tuple[str, object]] = [(f"{number}.png", 30 + number) for number in range(FEW)]
 
 
@@ -224,7 +242,7 @@ ROWS: list[tuple[str, object]] = [(f"{number}.png", 30 + number) for number in r
         ([*ROWS, ("5.png", -1)], "5.png has the count '-1'; write the number of its cells"),
         ([*ROWS, ("0.png", 7)], "/plate/0.png twice; leave one row of it"),
         ([("0.png", 9), ("1.png", 0), ("2.png", 0)], "counts cells in fewer than 2 of the given frames; add some"),
-        ([(name, 9000) for name, _ in ROWS], "train with these frames (cellnet bank import, cellnet train)"),
+        ([(name, 9000) for name, _ in ROWS], "or train with these (cellnet bank import, cellnet train)"),
     ],
 )
 def test_a_table_that_says_nothing_of_the_frames_is_refused(
