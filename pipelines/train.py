@@ -37,7 +37,7 @@ from cellnet.prediction.lineup import counter_name
 from cellnet.registry.learned import Learned
 from cellnet.registry.records import Card, ModelVersion
 from cellnet.registry.registry import Registry
-from cellnet.registry.starting import find_start
+from cellnet.registry.starting import find_start, with_fixed_start
 from cellnet.store.arrow import filesystem
 from cellnet.tasks import TASKS
 from cellnet.training.fit import fit, seed_everything
@@ -97,7 +97,7 @@ def train(
     bank, registry = places.open_bank(), places.open_registry()
     model = name or model_name(config)
     registry.check_publish(model)
-    plan = make_plan(bank, config)
+    plan = make_plan(bank, with_fixed_start(registry, config))
     check_workers(workers, plan, batch_size=config.batch_size)
     start = find_start(registry, plan.config)
     cluster.connect()
