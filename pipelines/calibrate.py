@@ -32,7 +32,7 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
             "calibrate it on a bank of other frames"
         )
     cluster.connect()
-    made_from = version.card.model_copy(update={"parent": version.ref})
+    made_from = version.card.model_copy(update={"parent": version.ref, "recount": None})
     weights, learned = registry.read(version, WEIGHTS), learned_of(registry, version)
     card, files = finished(version.name, bank, made_from, weights, learned=learned, say=say)
     if answers:

@@ -5,7 +5,7 @@ A Ray job, like `cellnet evaluate`:
     python -m pipelines evaluate classifier:champion BANK [--split holdout] [--json]
 """
 
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,32 +35,35 @@ def evaluate(
     split: EvaluateSplit | None = None,
     lineage: str | None = None,
     only: Collection[str] | None = None,
+    kept: Mapping[str, KeptAnswer] | None = None,
     pictures: bool = False,
 ) -> Evaluation:
     """The scores of a model over the frames of a split, every one of them once.
 
     Unless told otherwise of the holdout; of a version that learned from that too, of `folds`: by the answers that it
     keeps, of networks that had not learned from these frames. Of one `lineage` alone, where that is told, and of the
-    frames that `only` names, if it does; a counter that was trained on one lineage is scored on no others. Tiles are
-    cut as in serving; a tile's true count is the number of known centres inside it, else its share of the frame's. With
-    `pictures`, the worst frames are kept with what the network sees in them. A frame that cannot be read or is too
-    small is left out and named in the scores. Raises DataError when the split is empty, holds lineages that the model
-    does not know, or has no frame that can be used.
+    frames that `only` names, if it does; a counter that was trained on one lineage is scored on no others. `kept` is
+    what `kept_answers` gives of the version, where that was asked already. Tiles are cut as in serving; a tile's true
+    count is the number of known centres inside it, else its share of the frame's. With `pictures`, the worst frames are
+    kept with what the network sees in them. A frame that cannot be read or is too small is left out and named in the
+    scores. Raises DataError when the split is empty, holds lineages that the model does not know, or has no frame that
+    can be used.
     """
     bank, registry = places.open_bank(), places.open_registry()
     version = registry.resolve(ref)
     predictor, card = Predictor.load(registry, version.ref), version.card
     lineage = lineage or card.config.lineage
-    answers = kept_answers(registry, version) if split in (None, "folds") else {}
-    split = split or split_of(version, bank, answers)
+    if kept is None:
+        kept = kept_answers(registry, version) if split in (None, "folds") else {}
+    split = split or split_of(version, bank, kept)
     frames = [
         frame
         for frame in labelled_frames(bank, card.task, lineage)
-        if (frame.frame in answers if split == "folds" else split in ("all", frame.split))
+        if (frame.frame in kept if split == "folds" else split in ("all", frame.split))
         and (only is None or frame.frame in only)
     ]
     if not frames:
-        raise DataError(_no_frames(version, places, split, lineage, answers))
+        raise DataError(_no_frames(version, places, split, lineage, kept))
     unknown = {frame.lineage for frame in frames} - set(card.classes) if card.task == "classify" else set()
     if unknown:
         names = ", ".join(sorted(map(str, unknown)))
@@ -69,7 +72,7 @@ def evaluate(
             "evaluate a model that was trained on these lineages"
         )
     if split == "folds":
-        scored, left_out = [scored_by(answers[frame.frame], frame, predictor) for frame in frames], list[LeftOut]()
+        scored, left_out = [scored_by(kept[frame.frame], frame, predictor) for frame in frames], list[LeftOut]()
     else:
         cluster.connect()
         scored, left_out = score_frames(predictor, frames, bank.store)

@@ -34,7 +34,7 @@ from cellnet.training.state import Epoch, best_epoch
 from cellnet.training.steering import steering
 from cellnet.untrusted import check_safetensors
 from pipelines import cluster
-from pipelines.publishing import Trained, cross_validation_of, held_back_of
+from pipelines.publishing import Trained, cross_validation_of, held_back_of, refitted
 from pipelines.runs import Run, Say, epoch_line
 from pipelines.shards import dataset_of
 
@@ -67,7 +67,11 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
         say(epoch_line(history[-1], len(holds), best=best is history[-1] and bool(best.test)))
     chosen, epochs = heads[best.number - 1], [asdict(epoch) for epoch in history]
     if not plan.folds:
-        return Trained(weights=weights_of(chosen[0]), scores=best.test, history=epochs)
+        trained = Trained(weights=weights_of(chosen[0]), scores=best.test, history=epochs)
+        if not plan.config.refit or not test:
+            return trained
+        say("once more, held alike, on the train and the test split together")
+        return refitted(trained, weights_of(learn(train.and_of(test), holds[best.number - 1])), bank, plan)
     return Trained(
         weights=weights_of(learn(train, holds[best.number - 1])),
         scores={},

@@ -94,9 +94,12 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
         raise ConfigError(f"no bank to compare {new.ref} and {old.ref} on: {error}; name one with --bank") from error
     lineage = lineage or counted
     against = None if new.name == old.name else old.ref
-    kept = [kept_answers(registry, version).keys() for version in (new, old)]
-    if any(frame.frame in kept[0] & kept[1] for frame in bank.frames):
-        evaluations = [evaluate(version.ref, on_bank, split="folds", lineage=lineage) for version in (new, old)]
+    kept = [kept_answers(registry, version) for version in (new, old)]
+    if any(frame.frame in kept[0] and frame.frame in kept[1] for frame in bank.frames):
+        evaluations = [
+            evaluate(version.ref, on_bank, split="folds", lineage=lineage, kept=answers)
+            for version, answers in zip((new, old), kept, strict=True)
+        ]
         return compare(*evaluations, number=old.number, against=against)
     holdout = [frame for frame in labelled_frames(bank, new.card.task, lineage) if frame.split == "holdout"]
     chosen = _unseen(holdout, bank, [learned_of(registry, version) for version in (new, old)], kept)
@@ -106,7 +109,10 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
             f"{old.ref} on: one of them learned from each, or from a near-duplicate of it; name another bank with "
             f"--bank; {STAYS}"
         )
-    evaluations = [evaluate(version.ref, on_bank, lineage=lineage, only=chosen.frames) for version in (new, old)]
+    evaluations = [
+        evaluate(version.ref, on_bank, lineage=lineage, only=chosen.frames, kept=answers)
+        for version, answers in zip((new, old), kept, strict=True)
+    ]
     return compare(
         *evaluations,
         number=old.number,

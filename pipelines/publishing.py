@@ -1,7 +1,7 @@
 """What is done to trained weights before they are published: calibrated, exported to ONNX, and reported on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -88,6 +88,20 @@ def cross_validation_of(folds: Folds) -> CrossValidation:
         groups=folds.groups,
         one_group=folds.one_group,
         unmeasured=folds.unmeasured,
+    )
+
+
+def refitted(trained: Trained, weights: bytes, bank: Bank, plan: Plan) -> Trained:
+    """What is published with these weights, which have learned from train and test: the first answer for the test."""
+    learned, asked = (
+        [frame for frame in bank.frames if frame.frame in names]
+        for names in (set(plan.splits["train"].frames), set(plan.splits["test"].frames))
+    )
+    return replace(
+        trained,
+        weights=weights,
+        held_back=(HeldBack(weights=trained.weights, learned=learned, asked=asked),),
+        cross_validation=CrossValidation(folds=1, frames=len(asked), groups=len({frame.group for frame in asked})),
     )
 
 

@@ -35,9 +35,9 @@ from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
 from cellnet.registry.learned import Learned
-from cellnet.registry.records import Card, CrossValidation, ModelVersion
+from cellnet.registry.records import Card, ModelVersion
 from cellnet.registry.registry import Registry
-from cellnet.registry.starting import find_start
+from cellnet.registry.starting import find_start, with_fixed_start
 from cellnet.store.arrow import filesystem
 from cellnet.tasks import TASKS
 from cellnet.training.fit import fit, seed_everything
@@ -51,7 +51,7 @@ from pipelines import cluster
 from pipelines.folds import train_folds
 from pipelines.heads import train_head
 from pipelines.paper_holdout import score_paper_holdout
-from pipelines.publishing import HeldBack, Trained, cross_validation_of, finished, held_back_of
+from pipelines.publishing import Trained, cross_validation_of, finished, held_back_of, refitted
 from pipelines.runs import Run, Say, epoch_line, find_run, read_state, tensorboard_command, write_state
 from pipelines.shards import batches, dataset_of, make_shards
 
@@ -97,7 +97,7 @@ def train(
     bank, registry = places.open_bank(), places.open_registry()
     model = name or model_name(config)
     registry.check_publish(model)
-    plan = make_plan(bank, config)
+    plan = make_plan(bank, with_fixed_start(registry, config))
     check_workers(workers, plan, batch_size=config.batch_size)
     start = find_start(registry, plan.config)
     cluster.connect()
@@ -136,8 +136,16 @@ def at_most(workers: Workers) -> int:
 
 
 def check_workers(workers: Workers, plan: Plan, *, batch_size: int) -> None:
-    """Raise ConfigError unless every worker has enough tiles in every step for its batch norms."""
+    """Raise ConfigError unless every worker has enough tiles in every step for its batch norms.
+
+    And for several of a frozen network, whose last layer one process learns.
+    """
     most, tiles = at_most(workers), plan.splits["train"].rows
+    if most > 1 and plan.config.model.frozen:
+        raise ConfigError(
+            f"{most} workers cannot share the last layer of a frozen {plan.config.model.architecture}, which one "
+            "process learns in seconds; leave --workers out, or train all layers by --set model.frozen=false"
+        )
     if most > 1 and most > min(batch_size // TILES_A_WORKER, tiles // PARTS_A_WORKER):
         raise ConfigError(
             f"{most} workers cannot share {tiles} training tiles in steps of {batch_size}; "
@@ -182,15 +190,7 @@ def _train_plan(
     say(f"once more, for {chosen.number} epochs, on the train and the test split together")
     last = refit_plan(plan, bank.frames, epochs=chosen.number)
     whole = again(last, make_shards(bank, last))
-    names = {split: set(plan.splits[split].frames) for split in SPLITS}
-    learned, asked = ([frame for frame in bank.frames if frame.frame in names[split]] for split in SPLITS)
-    groups = len({frame.group for frame in asked})
-    return replace(
-        trained,
-        weights=whole.weights,
-        held_back=(HeldBack(weights=trained.weights, learned=learned, asked=asked),),
-        cross_validation=CrossValidation(folds=1, frames=len(asked), groups=groups),
-    )
+    return refitted(trained, whole.weights, bank, plan)
 
 
 def _about_folds(plan: Plan, bank: Bank, *, asked: bool) -> str:

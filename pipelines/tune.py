@@ -20,7 +20,7 @@ from cellnet.evaluation.searches import Trial, describe, sample_settings, smalle
 from cellnet.networks.weights import Start
 from cellnet.places import Places
 from cellnet.registry.registry import Registry
-from cellnet.registry.starting import find_start
+from cellnet.registry.starting import WEIGHTS_KEY, find_start, with_fixed_starts
 from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import SPLITS
 from pipelines import cluster
@@ -54,9 +54,10 @@ def tune(
     settings that was left unfinished. Raises DataError when the bank has no test split (with fewer than three groups a
     lineage there is none) or when every trial failed, ConfigError for workers or GPUs that are not to be had.
     """
-    bank = places.open_bank()
+    bank, registry = places.open_bank(), places.open_registry()
     model = name or model_name(config.train)
-    places.open_registry().check_publish(model)
+    registry.check_publish(model)
+    config = with_fixed_starts(registry, config)
     plan = make_plan(bank, config.train)
     if not plan.splits["test"].rows:
         raise DataError(
@@ -64,7 +65,7 @@ def tune(
         )
     check_workers(workers, plan, batch_size=smallest_batch(config))
     config = config.model_copy(update={"train": plan.config})
-    starts = _starts(places.open_registry(), plan, config.space)
+    starts = _starts(registry, plan, config.space)
     cluster.connect()
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
@@ -83,7 +84,7 @@ def tune(
 
 def _starts(registry: Registry, plan: Plan, space: dict[str, Any]) -> dict[ModelSpec, Start]:
     """What the networks that are searched start from, by their kind, where it is not chance."""
-    keys = [key for key in ("model.architecture", "model.weights") if key in space]
+    keys = [key for key in ("model.architecture", WEIGHTS_KEY) if key in space]
     starts = {}
     for values in itertools.product(*(space[key] for key in keys)):
         config = plan.with_settings(dict(zip(keys, values, strict=True))).config

@@ -1,5 +1,6 @@
 """A frame as a bank knows it."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,3 +58,9 @@ class Frame:
 def read_pixels(store: Store, frame: Frame) -> Pixels:
     """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
     return ImageFile(frame.source, store.get(f"pixels/{frame.frame}.png")).decode()
+
+
+def digest_of_pixels(image_HW: Pixels) -> str:
+    """sha256 of a frame's pixels, by which banks know it."""
+    header = f"{image_HW.dtype} {image_HW.shape}".encode()
+    return hashlib.sha256(header + image_HW.tobytes()).hexdigest()

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from cellnet.bank.duplicates import fingerprint
-from cellnet.bank.frames import FEW_GREYS, Frame
+from cellnet.bank.frames import FEW_GREYS, Frame, digest_of_pixels
 from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError
 from cellnet.images.file import ImageFile, encode_png
@@ -57,8 +57,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         _check_centres(file, image_HW.shape)
     except DataError as error:
         return Frame(frame="", source=source, set_aside=str(error).removeprefix(f"{file.image.name}: "))
-    header = f"{image_HW.dtype} {image_HW.shape}".encode()
-    digest = hashlib.sha256(header + image_HW.tobytes()).hexdigest()
+    digest = digest_of_pixels(image_HW)
     store.create(f"pixels/{digest}.png", encode_png(image_HW))
     return Frame(
         frame=digest,

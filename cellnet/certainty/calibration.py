@@ -1,4 +1,7 @@
-"""How sure a model may be, by its test split: a temperature for probabilities, and intervals for counts."""
+"""How sure a model may be, by its test split: a temperature for probabilities, and intervals for counts.
+
+A counter may be fitted to a plate besides (`cellnet.certainty.recount`): then its counts have a scale and an offset.
+"""
 
 import math
 from collections.abc import Iterator
@@ -6,8 +9,9 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from cellnet.config.loading import Frozen
+from cellnet.config.loading import Frozen, is_none
 from cellnet.tasks import Task
 
 LEVEL: Final = 0.9
@@ -18,11 +22,14 @@ FEWEST_FRAMES: Final = 3
 PARTS: Final = 200
 """Random halves of a frame that stand for frames where these are few."""
 
-Basis = Literal["frames", "parts of frames"]
+Basis = Literal["frames", "parts of frames", "counted frames"]
 
 
 class Calibration(Frozen):
-    """What the test split says of a model's sureness: stored in its card, applied wherever it answers."""
+    """What the test split says of a model's sureness: stored in its card, applied wherever it answers.
+
+    Of a counter that was fitted to counted frames of a plate, what these say.
+    """
 
     tiles: int
     frames: int
@@ -35,7 +42,42 @@ class Calibration(Frozen):
     frame_quantile: float | None = None
     """Likewise of whole frames."""
     frame_basis: Basis | None = None
-    """`parts of frames`: the frames are too few for conformal intervals, and those given guarantee nothing."""
+    """`parts of frames`: the frames are too few for conformal intervals, and those given guarantee nothing. `counted
+    frames`: they are of the plate that the counts were fitted to."""
+    scale: float | None = Field(default=None, exclude_if=is_none)
+    """What the network's count of every tile is multiplied by; None where it was fitted to no plate."""
+    offset: float | None = Field(default=None, exclude_if=is_none)
+    """Cells that every tile then has more; no tile has fewer than none."""
+    doubt: tuple[float, float, float] | None = Field(default=None, exclude_if=is_none)
+    """What is not known of scale and offset adds to the variance of a frame's count, in units of `nonconformity`: for
+    the square of the count, for the count times its tiles, and for the square of its tiles."""
+
+    def recounted(self, count_N: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The network's counts of tiles by scale and offset.
+
+        The offset is of a tile, and not of a frame: so tiles add up to the count of their frame, an ONNX file gives
+        what the model says, and a frame twice as large has twice as much of it.
+
+        >>> fitted = Calibration(tiles=5, frames=5, scale=1.5, offset=-0.5)
+        >>> fitted.recounted(np.array([0.0, 3.0], np.float32)).tolist()
+        [0.0, 4.0]
+        """
+        if self.scale is None or self.offset is None:
+            return count_N
+        told_N: NDArray[np.float32] = np.maximum(self.scale * count_N + self.offset, 0)
+        return told_N
+
+    def frame_interval(self, count: float, tiles: float) -> tuple[float, float] | None:
+        """Low and high end of a frame's count; `tiles` is its area in tiles. None where the frames allowed none."""
+        quantile = self.frame_quantile
+        if quantile is None and tiles == 1:
+            quantile = self.tile_quantile
+        if quantile is None:
+            return None
+        square, product, area = self.doubt or (0.0, 0.0, 0.0)
+        doubt = square * count**2 + product * count * tiles + area * tiles**2
+        low, high = count_interval(np.array([count]), quantile, doubt=doubt)[0].tolist()
+        return low, high
 
     def lines(self, task: Task) -> Iterator[str]:
         """What a person should know of it."""
@@ -43,6 +85,12 @@ class Calibration(Frozen):
             yield "no test split: probabilities are as the network gives them, and counts have no interval"
         elif task == "classify":
             yield f"temperature {self.temperature:.2f}, by {self.tiles} test tiles of {self.frames} frames"
+        elif self.scale is not None and self.offset is not None:
+            yield f"counts × {self.scale:.2f} {self.offset:+.2f} a tile, by {self.frames} counted frames of one plate"
+            yield (
+                f"{self.level:.0%} intervals for that plate: count ± {self.frame_quantile:.2f} √(count + 1), and what "
+                "is not known of scale and offset"
+            )
         elif self.frame_quantile is None:
             yield f"{self.frames} test frames are too few for intervals of counts"
         else:
@@ -118,13 +166,15 @@ def conformal_quantile(score_N: NDArray[np.float64], level: float = LEVEL) -> fl
     return float(np.sort(score_N)[rank - 1]) if rank <= len(score_N) else None
 
 
-def count_interval(count_N: NDArray[np.float64], quantile: float) -> NDArray[np.float64]:
+def count_interval(count_N: NDArray[np.float64], quantile: float, *, doubt: float = 0.0) -> NDArray[np.float64]:
     """Low and high ends (N, 2) of the counts whose nonconformity is within the quantile; no count is below 0.
+
+    `doubt`: variance of the counts themselves, in units of nonconformity.
 
     >>> count_interval(np.array([0.0, 24.0]), 2.0).tolist()
     [[0.0, 2.0], [14.0, 34.0]]
     """
-    half_N = quantile * np.sqrt(np.maximum(count_N, 0) + 1)
+    half_N = quantile * np.sqrt(np.maximum(count_N, 0) + 1 + doubt)
     return np.stack([np.maximum(count_N - half_N, 0), count_N + half_N], 1)
 
 

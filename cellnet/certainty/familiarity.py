@@ -35,8 +35,9 @@ FOLDS: Final = 5
 class Familiarity:
     """What training tiles look like: mean and inverse covariance of D features, and how far is too far."""
 
-    mean_D: NDArray[np.float32]
-    precision_DD: NDArray[np.float32]
+    mean_D: NDArray[np.floating]
+    precision_DD: NDArray[np.floating]
+    """Of double precision where a plate was added: what it makes familiar is a small difference of large numbers."""
     threshold: float
     """The distance that the median tile of `FALSE_RATE` of familiar frames exceeds."""
 
@@ -51,8 +52,10 @@ class Familiarity:
 
     def to_bytes(self) -> bytes:
         """A safetensors file."""
-        arrays = {"mean": self.mean_D, "precision": self.precision_DD, "threshold": np.array([self.threshold])}
-        data: bytes = safetensors.numpy.save({name: np.asarray(value, np.float32) for name, value in arrays.items()})
+        threshold = np.array([self.threshold], np.float32)
+        data: bytes = safetensors.numpy.save(
+            {"mean": self.mean_D, "precision": self.precision_DD, "threshold": threshold}
+        )
         return data
 
     @classmethod
@@ -110,6 +113,36 @@ def distances_between(
     return [_distances(tiles_ND, mean_D, precision_DD) for tiles_ND in test]
 
 
+def with_plate(known: Familiarity, frames: Sequence[NDArray[np.float32]]) -> Familiarity:
+    """The same, to which a plate is familiar too by the tiles of a few frames of it: features (N, D) each.
+
+    The training tiles and the plate are taken for two halves of one population, whose covariance is that of the
+    training tiles and that between the means of the training and of each frame (law of total covariance). So what
+    tells the plate from the training is no longer strange, and all else is as strange as before. The threshold stays,
+    unless a frame is farther by what the others say: then it is that distance. So few frames promise no rate of false
+    flags; to promise one by an assumption of how distances are spread let many strange images pass.
+    """
+    between = [_with_means(known, [*frames[:i], *frames[i + 1 :]]) for i in range(len(frames))]
+    distance_F = [float(np.median(_distances(one, *of))) for one, of in zip(frames, between, strict=True)]
+    mean_D, precision_DD = _with_means(known, frames)
+    return Familiarity(mean_D=mean_D, precision_DD=precision_DD, threshold=max(known.threshold, *distance_F))
+
+
+def _with_means(
+    known: Familiarity, frames: Sequence[NDArray[np.float32]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and inverse covariance of the training tiles and of frames, half and half (Woodbury's identity)."""
+    mean_MD = np.stack([known.mean_D, *(tiles_ND.mean(0) for tiles_ND in frames)]).astype(np.float64)
+    weight_M = np.array([0.5, *[0.5 / len(frames)] * len(frames)])
+    mean_D = weight_M @ mean_MD
+    between_MD = np.sqrt(weight_M)[:, None] * (mean_MD - mean_D)
+    precision_DD = known.precision_DD.astype(np.float64)
+    seen_MD = between_MD @ precision_DD
+    inner_MM = np.eye(len(mean_MD)) + seen_MD @ between_MD.T
+    precision_DD -= seen_MD.T @ np.linalg.solve(inner_MM, seen_MD)
+    return mean_D, precision_DD
+
+
 def _threshold(distances: Sequence[NDArray[np.float64]], false_rate: float) -> float:
     """What the median distance of a further frame exceeds with a probability of at most `false_rate` (conformal).
 
@@ -132,7 +165,7 @@ def _fit(features_ND: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
 
 
 def _distances(
-    features_ND: NDArray[np.float32], mean_D: NDArray[np.float32], precision_DD: NDArray[np.float32]
+    features_ND: NDArray[np.float32], mean_D: NDArray[np.floating], precision_DD: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     away_ND = features_ND.astype(np.float64) - mean_D
     squared_N = ((away_ND @ precision_DD.astype(np.float64)) * away_ND).sum(1)

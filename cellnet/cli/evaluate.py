@@ -3,14 +3,30 @@
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cellnet.cli.options import BANK, JSON, PUBLISHES, READS_REGISTRY, REF, places_of
+from cellnet.cli.options import (
+    BANK,
+    CHANNEL,
+    JSON,
+    PAGE,
+    PIXEL_UM,
+    PUBLISHES,
+    READS_REGISTRY,
+    REF,
+    images_of,
+    named_place,
+    places_of,
+)
 from cellnet.cli.parsing import Option, command, one_of
 from cellnet.cli.printing import print_table, say
-from cellnet.errors import plain
+from cellnet.errors import ConfigError, plain
 from cellnet.tasks import TASKS
+
+if TYPE_CHECKING:
+    from cellnet.evaluation.recount import Recounted
 
 
 def add_to(commands: Any) -> None:
@@ -40,21 +56,41 @@ def add_calibrate_to(commands: Any) -> None:
         "calibrate",
         calibrate,
         REF,
-        BANK,
+        Option("given", nargs="+", metavar="BANK|FRAMES"),
+        Option(
+            "--known",
+            metavar="TABLE",
+            help="a CSV (image,count): fit a counter to the plate of three to five FRAMES, which it counts",
+        ),
+        PIXEL_UM.but(help="micrometres a pixel of FRAMES"),
+        PAGE,
+        CHANNEL,
         JSON,
         *PUBLISHES,
         help="fit probabilities, intervals and the flag of a model anew",
         description=(
             "Publish the next version of a model: the same weights, with temperature, count intervals and the flag "
-            "for unfamiliar images fitted on the bank's test split. Training does this by itself."
+            "for unfamiliar images fitted on the bank's test split. Training does this by itself. With --known, a "
+            "counter is fitted to a plate instead: a scale and an offset of its counts, their intervals and the flag, "
+            "by FRAMES of it (images and folders, as for cellnet predict) that somebody counted."
         ),
     )
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
+    if arguments.known is not None:
+        _recount(arguments)
+        return
+    for option in ("pixel_um", "page", "channel"):
+        if getattr(arguments, option) is not None:
+            raise ConfigError(f"--{option.replace('_', '-')} is of FRAMES that --known TABLE counts; give that too")
+    bank, *others = arguments.given
+    if others:
+        raise ConfigError(f"without --known TABLE a model is calibrated on one BANK, and {len(others)} more were given")
     from pipelines.calibrate import recalibrate
 
-    version = recalibrate(arguments.ref, places_of(arguments), say=say)
+    places = replace(places_of(arguments), bank=named_place(bank, arguments))
+    version = recalibrate(arguments.ref, places, say=say)
     calibration = version.card.calibration
     assert calibration is not None
     if arguments.json:
@@ -63,6 +99,56 @@ def calibrate(arguments: argparse.Namespace) -> None:
     for line in calibration.lines(version.card.task):
         say(line)
     print(version.ref)
+
+
+def _recount(arguments: argparse.Namespace) -> None:
+    """Fit a counter to a plate, and show what it was worth."""
+    from cellnet.evaluation.recount import recount
+    from cellnet.places import absolute
+
+    done = recount(
+        arguments.ref,
+        images_of(arguments.given, arguments),
+        Path(absolute(arguments.known)),
+        places_of(arguments).open_registry(),
+        pixel_um=arguments.pixel_um,
+        page=arguments.page,
+        channel=arguments.channel,
+        say=say,
+    )
+    for line in done.doubted:
+        say(f"note: {line}")
+    calibration, fitted = done.version.card.calibration, done.version.card.recount
+    assert calibration is not None and fitted is not None
+    if arguments.json:
+        told = {"model": done.version.ref, "calibration": calibration.model_dump(), "frames": done.frames}
+        print(json.dumps(told | {"before": fitted.before, "after": fitted.after}))
+        return
+    _print_recount(done)
+    for line in calibration.lines("count"):
+        say(line)
+    print(done.version.ref)
+
+
+def _print_recount(done: "Recounted") -> None:
+    """The frames, each counted by a fit to the others, and what that is worth."""
+    fitted = done.version.card.recount
+    assert fitted is not None
+    print_table(done.frames)
+    print("\nbefore, and after by fits that did not know the frame:")
+    print_table(
+        [
+            {
+                "by": model,
+                "mean error": scores["mae"],
+                "bias": scores["bias"],
+                "in the 90 % interval": scores["coverage"],
+                "called unfamiliar": scores["unfamiliar"],
+            }
+            for model, scores in ((done.version.card.parent, fitted.before), (done.version.ref, fitted.after))
+        ]
+    )
+    print()
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

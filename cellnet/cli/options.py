@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cellnet.cli.parsing import PAGES, Option, one_of
+from cellnet.cli.parsing import PAGES, Option, number, one_of
 from cellnet.config.loading import load_config
 from cellnet.config.train import TrainConfig
 
@@ -19,6 +19,13 @@ JSON: Final = Option("--json", action="store_true")
 PAGE: Final = Option(
     "--page", type=PAGES, metavar="PAGE", help="of files of several pages: middle, all, or a number from 1"
 )
+PIXEL_UM: Final = Option(
+    "--pixel-um",
+    type=number(float, above=0, what="micrometres"),
+    metavar="UM",
+    help="micrometres a pixel of these images",
+)
+CHANNEL: Final = Option("--channel", metavar="NAME", help="of a Harmony export (the only one of transmitted light)")
 SET: Final = Option("--set", action="append", default=[], metavar="KEY=VALUE")
 
 ENDPOINT_URL: Final = Option("--endpoint-url", metavar="URL", help="another S3 server (or AWS_ENDPOINT_URL_S3)")
@@ -84,6 +91,11 @@ def named_place(uri: str, arguments: argparse.Namespace) -> "Place":
     from cellnet.store.place import Place
 
     return Place(absolute(uri), arguments.endpoint_url)
+
+
+def images_of(given: list[str], arguments: argparse.Namespace) -> "list[str | Place]":
+    """Images and folders that the command line names: here as they are shown, elsewhere as places."""
+    return [one if os.path.exists(one) else named_place(one, arguments) for one in given]
 
 
 def train_config(arguments: argparse.Namespace) -> TrainConfig:

@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from cellnet.cli.options import JSON, PAGE, READS_REGISTRY, named_place, places_of
-from cellnet.cli.parsing import OneOf, Option, command, number
+from cellnet.cli.options import CHANNEL, JSON, PAGE, PIXEL_UM, READS_REGISTRY, images_of, named_place, places_of
+from cellnet.cli.parsing import OneOf, Option, command
 from cellnet.cli.printing import counted, say
 from cellnet.cli.progress import Meter
 from cellnet.errors import ConfigError, plain
@@ -18,8 +17,6 @@ from cellnet.prediction.tables import COLUMNS, csv_line, row_of
 
 if TYPE_CHECKING:
     from pipelines.predict import Job
-
-MICROMETRES: Final = number(float, above=0, what="micrometres")
 
 
 def add_to(commands: Any) -> None:
@@ -30,9 +27,9 @@ def add_to(commands: Any) -> None:
         Option("images", nargs="+", metavar="IMAGES"),
         Option("--classifier", metavar="REF", help="(classifier:champion)"),
         Option("--regressor", metavar="REF", help="(regressor:champion)"),
-        Option("--pixel-um", type=MICROMETRES, metavar="UM", help="micrometres a pixel of these images"),
+        PIXEL_UM,
         PAGE,
-        Option("--channel", metavar="NAME", help="of a Harmony export (the only one of transmitted light)"),
+        CHANNEL,
         Option(
             "--out",
             metavar="DIR",
@@ -60,7 +57,7 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.overwrite and not arguments.out:
         raise ConfigError("--overwrite is about the folder of --out; give that too, or leave it out")
     job = prepare(
-        [given if os.path.exists(given) else named_place(given, arguments) for given in arguments.images],
+        images_of(arguments.images, arguments),
         places_of(arguments),
         classifier=arguments.classifier,
         regressor=arguments.regressor,

@@ -34,7 +34,12 @@ class Stored(Frozen):
     """A value that is stored as a record of its own."""
 
     FORMAT: ClassVar[int] = 1
-    """Of what is written."""
+    """The highest that is read."""
+
+    @property
+    def written_format(self) -> int:
+        """Of what is written: the lowest whose readers take it for what it is."""
+        return self.FORMAT
 
 
 Record = TypeVar("Record", bound=Stored)
@@ -84,7 +89,7 @@ def load_checked(kind: type[Model], values: Any, *, where: str = "configuration 
 def record_bytes(record: Stored) -> bytes:
     """A record as JSON, its format first."""
     text = record.model_dump_json(indent=1)
-    return f'{{\n "format": {record.FORMAT},{text.removeprefix("{")}'.encode()
+    return f'{{\n "format": {record.written_format},{text.removeprefix("{")}'.encode()
 
 
 def read_record(kind: type[Record], data: bytes, what: str) -> Record:

@@ -131,7 +131,8 @@ class TrainConfig(Frozen):
     `use` with folds, else `keep`."""
     refit: Annotated[bool, Field(strict=True)] = Field(default=False, exclude_if=operator.not_)
     """Without folds: train again on the train and the test split together at the end, for as many epochs as the best
-    one had, and publish that. With folds the network that is published has learned from all frames in any case."""
+    one had, or holding a frozen network's last layer as hard, and publish that. With folds the network that is
+    published has learned from all frames in any case."""
     epochs: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
     """Passes over the training tiles. `auto`: as many as show the network about 200,000 tiles, from 30 to 200; by
     folds so many of them that all networks together see about as many tiles as two trainings would."""

@@ -4,7 +4,8 @@
     output    float32 (B, K) or (B,)     calibrated probabilities, or counts
     features  float32 (B, C)             what `cellnet.certainty.familiarity` describes a tile by
 
-The kernel, what evens a tile out, the normalisation, the mean over views and the temperature are part of the graph.
+The kernel, what evens a tile out, the normalisation, the mean over views, the temperature, and scale and offset of
+counts are part of the graph.
 """
 
 import copy
@@ -44,6 +45,7 @@ class Exported(nn.Module):
         self.task = predictor.task
         self.views = predictor.views
         self.temperature = predictor.calibration.temperature
+        self.count_scale, self.count_offset = predictor.calibration.scale, predictor.calibration.offset
         self.scale, self.shift = scale_and_shift(preprocess)
         self.illumination = preprocess.illumination
         self.blur: Tensor | None
@@ -64,9 +66,15 @@ class Exported(nn.Module):
             output = self.network(torch.cat(list(views_of(input_B1HW, self.views))).contiguous())
         output = output.softmax(1) if self.task == "classify" else output
         output = output.float().unflatten(0, (self.views, tiles)).mean(0)
+        return self._told(output), seen[0][:tiles]
+
+    def _told(self, output: Tensor) -> Tensor:
+        """As the calibration has the outputs of the network told."""
         if self.task == "classify" and self.temperature != 1:
-            output = (output.clamp(min=torch.finfo(torch.float32).tiny).log() / self.temperature).softmax(1)
-        return output, seen[0][:tiles]
+            return (output.clamp(min=torch.finfo(torch.float32).tiny).log() / self.temperature).softmax(1)
+        if self.count_scale is not None and self.count_offset is not None:
+            return (output * self.count_scale + self.count_offset).clamp(min=0)
+        return output
 
     def _filtered(self, tiles_B1HW: Tensor) -> Tensor:
         """As `cellnet.images.pixels.apply_kernel` filters whole numbers of 8 bits."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellnet.certainty.calibration import Calibration, count_interval
+from cellnet.certainty.calibration import Calibration
 from cellnet.certainty.familiarity import FALSE_RATE, FAMILIARITY, Familiarity, grey_features
 from cellnet.config.bank import Intensity
 from cellnet.config.train import Preprocess
@@ -110,7 +110,7 @@ class FrameModel(abc.ABC):
 
     @property
     def calibration(self) -> Calibration:
-        """What the test split said of its sureness; of a model that was never calibrated, nothing."""
+        """What the test split, or counted frames, said of its sureness; of one that was never calibrated, nothing."""
         return self.card.calibration or Calibration(tiles=0, frames=0)
 
     @property
@@ -209,14 +209,7 @@ class FrameModel(abc.ABC):
         """Low and high end of a frame's count, of a counter whose test split allowed one."""
         if self.task != "count":
             return None
-        calibration = self.calibration
-        quantile = calibration.frame_quantile
-        if quantile is None and len(outputs.boxes) == 1:
-            quantile = calibration.tile_quantile
-        if quantile is None:
-            return None
-        low, high = count_interval(np.array([outputs.count]), quantile)[0].tolist()
-        return low, high
+        return self.calibration.frame_interval(outputs.count, float(outputs.weights_N.sum()))
 
 
 def familiarity_of(registry: Registry, version: ModelVersion) -> Familiarity | None:

@@ -64,17 +64,20 @@ class Predictor(FrameModel):
         strangeness_N = None
         if self.familiarity and raw.features_ND is not None:
             strangeness_N = self.familiarity.strangeness(raw.features_ND)
-        return replace(raw, tile_outputs=self._tempered(raw.tile_outputs), strangeness_N=strangeness_N)
+        return replace(raw, tile_outputs=self._told(raw.tile_outputs), strangeness_N=strangeness_N)
 
     def forward(self, tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities (N, K) or counts (N,) of 200×200 tiles."""
         input_B1HW = torch.from_numpy(normalise(np.stack(tiles), self.card.preprocess))
         input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
         outputs = [forward(self.network, view, self.task) for view in views_of(input_B1HW, self.views)]
-        return self._tempered(np.mean(outputs, axis=0))
+        return self._told(np.mean(outputs, axis=0))
 
-    def _tempered(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.task == "classify" and self.calibration.temperature != 1:
+    def _told(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The network's outputs as its calibration has them told."""
+        if self.task == "count":
+            return self.calibration.recounted(output)
+        if self.calibration.temperature != 1:
             return temper(output, self.calibration.temperature).astype(np.float32)
         return output
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from cellnet.errors import plain
 from cellnet.registry.learned import UNMEASURED
-from cellnet.registry.records import Card, ModelVersion
+from cellnet.registry.records import Card, ModelVersion, Recount
 
 BATCHES: Final = 12
 """That are named; of more their number is told."""
@@ -18,7 +18,7 @@ def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> 
         "How well": [
             *scored(version.card),
             *scored_by_batch(version.card),
-            f"{_report_on(version.card)}: `cellnet evaluate {version.ref} {version.card.bank}`",
+            *_report(version),
         ],
         "How sure": _sureness(version.card),
         "What it takes": _input(version.card),
@@ -56,6 +56,9 @@ def _report_on(card: Card) -> str:
 
 def scored(card: Card) -> Iterator[str]:
     """What its scores were, split by split, and what to think of them."""
+    if card.recount:
+        yield from _recounted(card.recount)
+        yield f"what follows was said of {card.parent}, whose network it has, and holds of no other plate"
     for split, scores in card.scores.items():
         if figures := ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float)):
             over = str(card.cross_validation) if split == "folds" else f"{split} split"
@@ -87,12 +90,28 @@ def scored_by_batch(card: Card) -> Iterator[str]:
         yield UNMEASURED
 
 
+def _report(version: ModelVersion) -> Iterator[str]:
+    """How to learn more of it; a bank says nothing of another plate."""
+    if version.card.recount is None:
+        yield f"{_report_on(version.card)}: `cellnet evaluate {version.ref} {version.card.bank}`"
+
+
+def _recounted(recount: Recount) -> Iterator[str]:
+    """What fitting it to a plate was worth."""
+    yield f"fitted to {len(recount.frames)} counted frames of one plate on {recount.made[:10]}"
+    for when, scores in (("before", recount.before), ("each frame by a fit to the others", recount.after)):
+        figures = ", ".join(
+            f"{name} {value:.3f}" for name, value in scores.items() if name != "n" and value is not None
+        )
+        yield f"of these frames, {when}: {figures}"
+
+
 def _sureness(card: Card) -> Iterator[str]:
     if card.calibration is None:
         yield "not calibrated; `cellnet calibrate` publishes a version that is"
     else:
         yield from card.calibration.lines(card.task)
-        if card.cross_validation:
+        if card.cross_validation and not card.recount:
             yield "these frames were answered by networks that had not learned from them"
 
 
@@ -126,6 +145,9 @@ def _provenance(version: ModelVersion) -> Iterator[str]:
         yield f"imported from {version.origin.ref} of {version.origin.registry}"
     if card.parent:
         yield f"made from {card.parent}" + (" there" if version.origin else "")
+    if card.recount:
+        frames = [f"{one.image} ({one.count:g} cells, sha256 {one.sha256[:12]}…)" for one in card.recount.frames]
+        yield f"its counts fitted {card.recount.made} to {', '.join(frames)}"
     yield f"created {card.created} by cellnet {card.code_version}"
     if card.packages:
         yield "with " + ", ".join(f"{name} {number}" for name, number in card.packages.items())

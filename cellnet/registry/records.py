@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -79,6 +79,28 @@ class MainScore(Frozen):
     n: int
 
 
+class CountedFrame(Frozen):
+    """A frame of a plate whose cells somebody counted."""
+
+    image: str
+    """Its file's name."""
+    sha256: str
+    """Of its pixels, as a bank knows it."""
+    count: float
+
+
+class Recount(Frozen):
+    """What a counter was fitted to a plate by: its scale, its offset, its intervals and the flag."""
+
+    frames: list[CountedFrame]
+    made: str
+    """UTC, ISO 8601."""
+    before: dict[str, float | None]
+    """What its parent says of these frames is worth: `n`, `mae`, `bias`, and shares `coverage` and `unfamiliar`."""
+    after: dict[str, float | None]
+    """Likewise its own, each frame by a fit to the others."""
+
+
 class Card(Frozen):
     """What is told of a model, besides its weights."""
 
@@ -120,6 +142,8 @@ class Card(Frozen):
     """Over the frames of the bank's holdout, or of a cross-validation, in batches that the model learned from, `same`,
     and in others, `new`, per `tile` and `frame`; None of a side without frames, and of models published before there
     were any."""
+    recount: Recount | None = Field(default=None, exclude_if=is_none)
+    """Of a counter that was fitted to a plate, whose scores and history are those of its parent."""
 
     @field_validator("config", mode="before")
     @classmethod
@@ -150,6 +174,9 @@ class Origin(Frozen):
 class ModelVersion(Stored):
     """An immutable model: `name@number`."""
 
+    FORMAT: ClassVar[int] = 2
+    """2: counts have a scale and an offset, which readers of 1 would leave out where they run torch."""
+
     name: str
     number: int
     blobs: dict[Role, Blob]
@@ -159,6 +186,12 @@ class ModelVersion(Stored):
     """Of a version that was imported."""
     id: str = ""
     """Of this publishing alone, so that its record is like no other's."""
+
+    @property
+    def written_format(self) -> int:
+        """1 of all that readers of 1 can use."""
+        calibration = self.card.calibration
+        return 1 if calibration is None or calibration.scale is None else 2
 
     @property
     def ref(self) -> str:

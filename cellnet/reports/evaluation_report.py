@@ -175,6 +175,10 @@ def _notes(scores: dict[str, Any]) -> str:
             f"The {calibration['frames']} test frames are too few for conformal intervals of frames; "
             "those given rest on parts of these frames and guarantee nothing."
         )
+    elif calibration["frame_basis"] == "counted frames":
+        notes.append(
+            f"Scale, offset and intervals of its counts are of {calibration['frames']} counted frames of one plate."
+        )
     if scores["left_out"]:
         notes.append(f"Left out: {len(scores['left_out'])}; see below.")
     return " ".join(notes)

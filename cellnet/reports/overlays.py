@@ -88,6 +88,8 @@ def density_map(
     turned = [_turned_back(maps_Bhw, n % regressor.views) for n, maps_Bhw in enumerate(passes)]
     firsts = range(0, len(turned), regressor.views)
     maps_Nhw = np.concatenate([np.mean(turned[first : first + regressor.views], axis=0) for first in firsts])
+    found_N = maps_Nhw.sum((1, 2), dtype=np.float64)  # what is told differs, by scale and offset of a plate
+    maps_Nhw *= (said.tile_outputs / np.maximum(found_N, 1e-30))[:, None, None].astype(np.float32)
     size = picture_size(*image_HW.shape)
     boxes = _in_picture(said.boxes, size)
     cells_HW = blend(maps_Nhw, boxes, size)[0]

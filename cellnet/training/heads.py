@@ -32,6 +32,14 @@ class Features:
         """Those of the chosen tiles."""
         return Features(self.seen_NVC[chosen_N], self.label_N[chosen_N], self.frame_N[chosen_N])
 
+    def and_of(self, others: "Features") -> "Features":
+        """Those of these tiles and of others."""
+        return Features(
+            np.concatenate([self.seen_NVC, others.seen_NVC]),
+            np.concatenate([self.label_N, others.label_N]),
+            np.concatenate([self.frame_N, others.frame_N]),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Head:

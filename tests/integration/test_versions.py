@@ -21,7 +21,7 @@ from cellnet.prediction.bioimageio import write_bioimageio
 from cellnet.prediction.export import compare, to_onnx
 from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.learned import Learned, learned_of
-from cellnet.registry.records import LEARNED, ONNX, REPORT
+from cellnet.registry.records import LEARNED, ONNX, REPORT, Recount
 from cellnet.registry.registry import Registry
 from cellnet.reports.evaluation_report import report_page
 from cellnet.store.place import place_of
@@ -100,6 +100,18 @@ def test_calibrating_again_publishes_the_same_weights_as_a_child_of_the_version(
     same = (WEIGHTS, FAMILIARITY, ONNX)
     assert [after.blobs[role] for role in same] == [before.blobs[role] for role in same]
     assert REPORT in after.blobs
+
+
+def test_a_version_that_was_fitted_to_a_plate_is_calibrated_on_a_bank_as_its_network_is(places: Places) -> None:
+    registry = places.open_registry()
+    version = registry.resolve("regressor@1")
+    recount = Recount(frames=[], made="2026-11-28T00:00:00+00:00", before={}, after={})
+    scaled = version.card.calibration.model_copy(update={"scale": 2.0, "offset": 1.0})
+    fitted = version.card.model_copy(update={"recount": recount, "calibration": scaled, "parent": version.ref})
+    child = registry.publish("fitted", {WEIGHTS: registry.read(version, WEIGHTS)}, fitted)
+    after = recalibrate(child.ref, places)
+    assert after.card.calibration == version.card.calibration and after.card.recount is None
+    assert after.card.parent == "fitted@1" and after.blobs[ONNX] == version.blobs[ONNX]
 
 
 def test_weights_that_are_a_pickle_are_not_calibrated(places: Places, tmp_path: Path) -> None:

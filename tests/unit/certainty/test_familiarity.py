@@ -16,6 +16,7 @@ from cellnet.certainty.familiarity import (
     distances_between,
     fit_familiarity,
     grey_features,
+    with_plate,
 )
 from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.config.train import ModelSpec
@@ -67,6 +68,47 @@ def test_distances_to_what_other_networks_learned_from_set_the_threshold() -> No
     known = fit_familiarity(frames, [], apart=apart)
     assert flagged(known, features(1000, seed=2)) == pytest.approx(0.05, abs=0.03)
     assert flagged(known, features(100, seed=3, shift=4)) == 1
+
+
+def shifted(frames: list[np.ndarray], *shift: float) -> list[np.ndarray]:
+    """The same frames, each of some features elsewhere, in their standard deviations."""
+    away_D = np.zeros(6)
+    away_D[: len(shift)] = shift
+    return [(frame + away_D * 10.0 ** np.arange(6)).astype(np.float32) for frame in frames]
+
+
+def test_a_plate_becomes_familiar_by_five_frames_of_it_and_what_is_strange_otherwise_stays_so() -> None:
+    known = fit_familiarity(features(200, seed=0), features(200, seed=1))
+    plate = shifted(features(105, seed=2), 8, -8)
+    assert flagged(known, plate) == 1
+    also = with_plate(known, plate[:5])
+    assert flagged(also, plate[5:]) <= 0.1 and flagged(also, features(200, seed=3)) <= 0.1
+    assert flagged(also, shifted(features(50, seed=4), 0, 0, 8)) == 1
+    assert flagged(also, shifted(plate, 0, 0, 0, 8)) == 1
+    assert flagged(also, shifted(features(50, seed=4), -8, -8)) == 1
+    assert flagged(also, shifted(features(50, seed=4), 40, -40)) == 1
+
+
+def test_frames_that_differ_more_among_each_other_than_those_of_the_training_move_the_threshold() -> None:
+    known = fit_familiarity(features(200, seed=0), features(200, seed=1))
+    rng = np.random.default_rng(5)
+    plate = [frame * np.float32(3) for frame in shifted(features(105, seed=2), 8)]
+    plate = [shifted([frame], *rng.normal(0, 3, 6))[0] for frame in plate]
+    also = with_plate(known, plate[:5])
+    assert also.threshold > known.threshold and flagged(also, plate[5:]) <= 0.3 < flagged(known, plate[5:])
+    assert with_plate(known, features(5, seed=6)).threshold == pytest.approx(known.threshold, rel=0.05)
+
+
+def test_what_a_plate_adds_is_the_inverse_of_the_covariance_of_both() -> None:
+    known = fit_familiarity(features(200, seed=0), [])
+    plate = shifted(features(3, seed=2), 8)
+    mean_MD = np.stack([known.mean_D, *(frame.mean(0) for frame in plate)])
+    between_DD = np.cov(mean_MD.T, aweights=[3, 1, 1, 1], ddof=0)
+    both_DD = np.linalg.inv(known.precision_DD.astype(np.float64)) + between_DD
+    also = with_plate(known, plate)
+    unit_DD = np.outer(10.0 ** np.arange(6), 10.0 ** np.arange(6))
+    assert also.precision_DD * unit_DD == pytest.approx(np.linalg.inv(both_DD) * unit_DD, abs=1e-3)
+    assert also.mean_D == pytest.approx(np.average(mean_MD, axis=0, weights=[3, 1, 1, 1]), rel=1e-4)
 
 
 def blurred_one_by_one(tile_HW: np.ndarray) -> list[float]:

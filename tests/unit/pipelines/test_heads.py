@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from cellnet.config.choices import Split
 from cellnet.config.train import ModelSpec
 from cellnet.networks.pretrained import imagenet_start
 from cellnet.networks.weights import Start
+from cellnet.registry.records import CrossValidation
 from cellnet.store.folder import FolderStore
-from cellnet.training.heads import HOLDS, Features
+from cellnet.training.heads import HOLDS, Features, Head, fit_head
 from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import Shards
 from pipelines.heads import train_head
@@ -88,3 +90,29 @@ def test_without_anything_to_choose_by_there_is_one_head(
     bank = Bank.open(bank_of(tmp_path / "bank", {lineage: wells[:2] for lineage, wells in WELLS.items()}))
     done = trained(bank, tmp_path / "runs", start, monkeypatch, folds=0)
     assert [epoch["test"] for epoch in done.history] == [{}] and done.scores == {}
+
+
+def test_a_refit_learns_from_train_and_test_and_is_scored_by_the_head_that_did_not(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank.open(bank_of(tmp_path / "bank", WELLS))
+    without = trained(bank, tmp_path / "runs", start, monkeypatch, folds=0)
+    learned: list[tuple[set[str], float]] = []
+
+    def learn(train: Features, hold: float, **options: Any) -> Head:
+        learned.append((set(train.frame_N.tolist()), hold))
+        return fit_head(train, hold, **options)
+
+    monkeypatch.setattr(pipelines.heads, "fit_head", learn)
+    done = trained(bank, tmp_path / "runs", start, monkeypatch, folds=0, refit=True)
+    train, test = ({frame.frame for frame in bank.split(split)} for split in ("train", "test"))
+    *tried, (names, hold) = learned
+    assert [frames for frames, _ in tried] == [train] * len(HOLDS) and names == train | test
+    chosen = [epoch["test"]["accuracy"] for epoch in done.history]
+    assert hold in HOLDS and (done.scores, done.history[0]["test"]) == (without.scores, without.history[0]["test"])
+    assert chosen[HOLDS.index(hold)] == done.scores["accuracy"]
+    [stand_in] = done.held_back
+    assert stand_in.weights == without.weights != done.weights
+    assert {frame.frame for frame in stand_in.learned} == train and {frame.frame for frame in stand_in.asked} == test
+    groups = len({frame.group for frame in bank.split("test")})
+    assert done.cross_validation == CrossValidation(folds=1, frames=len(test), groups=groups)

@@ -14,7 +14,7 @@ from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.metrics import Rows
 from cellnet.places import Places
 from cellnet.registry.learned import Learned, frames_to_bytes
-from cellnet.registry.records import LEARNED, Card
+from cellnet.registry.records import LEARNED, Card, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.store.place import place_of
 from cellnet.untrusted import WEIGHTS
@@ -54,9 +54,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     """The models that were scored, each with the lineage that it was scored on, on three wells."""
     asked: list[tuple[str, str | None]] = []
 
-    def evaluate(
-        ref: str, places: Places, *, lineage: str | None, split: str | None = None, only: set[str] | None = None
-    ) -> Evaluation:
+    def evaluate(ref: str, places: Places, *, lineage: str | None, **more: object) -> Evaluation:
         asked.append((ref, lineage))
         made = places.open_registry().resolve(ref).card
         output = TRUTH + made.scores["test"]["mae"]
@@ -116,6 +114,36 @@ def test_a_counter_of_one_lineage_takes_no_place_of_one_that_counts_others(
     assert scored == [] and Registry.open(places.registry).resolve("regressor:champion").ref == "regressor@1"
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_answers_that_versions_keep_are_read_once_each(
+    places: Places,
+    publish: Callable[..., str],
+    scored: list[tuple[str, str | None]],
+    monkeypatch: pytest.MonkeyPatch,
+    alike: bool,
+) -> None:
+    promote(publish("regressor", off=2.0), "champion", places)
+    [one] = places.open_bank().frames
+    read: list[str] = []
+    given: dict[str, object] = {}
+    score = pipelines.promote.evaluate
+
+    def kept_answers(registry: Registry, version: ModelVersion) -> dict[str, str]:
+        read.append(version.ref)
+        return {one.frame: version.ref} if alike or version.number == 1 else {}
+
+    def evaluate(ref: str, places: Places, *, kept: object, **more: object) -> Evaluation:
+        given[ref] = kept
+        return score(ref, places, **more)
+
+    monkeypatch.setattr(pipelines.promote, "kept_answers", kept_answers)
+    monkeypatch.setattr(pipelines.promote, "evaluate", evaluate)
+    promote(publish("regressor", off=1.0), "champion", places)
+    assert read == ["regressor@2", "regressor@1"]
+    own = {one.frame: "regressor@2"} if alike else {}
+    assert given == {"regressor@2": own, "regressor@1": {one.frame: "regressor@1"}}
+
+
 TRAINED = [frame(50 + n, group=f"t{n}", batch="P1", count=1.0, split="train") for n in range(3)]
 HELD_OUT = [
     frame(10 + n, group=f"h{n}", batch=batch, count=1.0, split="holdout")
@@ -129,7 +157,7 @@ def compared(places: Places, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     Bank.open(places.bank).add([*TRAINED, *HELD_OUT])
     asked: list[set[str]] = []
 
-    def evaluate(ref: str, places: Places, *, lineage: str | None, only: set[str]) -> Evaluation:
+    def evaluate(ref: str, places: Places, *, lineage: str | None, only: set[str], **more: object) -> Evaluation:
         asked.append(only)
         made = places.open_registry().resolve(ref).card
         held = [one for one in places.open_bank().split("holdout") if one.frame in only]

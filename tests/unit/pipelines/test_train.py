@@ -8,15 +8,17 @@ import pytest
 import pipelines.train
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
-from cellnet.config.train import TrainConfig
+from cellnet.config.train import ModelSpec, TrainConfig
+from cellnet.errors import ConfigError
+from cellnet.places import Places
 from cellnet.registry.records import CrossValidation
-from cellnet.store.place import open_store
+from cellnet.store.place import open_store, place_of
 from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import Shards
 from cellnet.training.state import Epoch
 from pipelines.runs import Run
-from pipelines.train import Trained
-from tests.factories import frame
+from pipelines.train import Trained, Workers, train
+from tests.factories import bank_of, frame
 
 
 @pytest.fixture
@@ -90,3 +92,17 @@ def test_a_person_is_told_why_there_are_folds_and_how_there_are_none(bank: Bank)
     by_itself = make_plan(small, TrainConfig(task="count", holdout="keep"))
     told = pipelines.train._about_folds(by_itself, small, asked=False)
     assert told.startswith("fewer than 20 groups of A549: 5 folds score by all labelled frames but the holdout's")
+
+
+@pytest.mark.parametrize(("workers", "most"), [(2, 2), ((1, 4), 4)])
+def test_several_workers_of_a_frozen_network_are_refused_before_anything_is_begun(
+    tmp_path: Path, workers: Workers, most: int
+) -> None:
+    uri = bank_of(tmp_path / "bank", {"A172": list("abcdef"), "THP1": list("ghijkl")})
+    places = Places(bank=place_of(uri), registry=place_of(tmp_path / "registry"))
+    lite = TrainConfig(task="classify", model=ModelSpec(architecture="efficientnet_lite0", frozen=True))
+    with pytest.raises(
+        ConfigError, match=f"{most} workers cannot share .* frozen efficientnet_lite0.* leave --workers"
+    ):
+        train(places, lite, workers=workers)
+    assert not (tmp_path / "runs").exists() and not list(tmp_path.glob("bank/shards/*"))

@@ -45,13 +45,13 @@ def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
         views: int = 1,
         kernel: str = "none",
         illumination: str = "none",
-        temperature: float = 1,
-        **model: object,
+        **more: object,
     ) -> Predictor:
         made = card(task, classes=CLASSES if task == "classify" else (), kernel=kernel, illumination=illumination)
-        spec = ModelSpec(architecture=architecture, views=views, **model)
+        said = {name: more.pop(name) for name in ("temperature", "scale", "offset") if name in more}
+        spec = ModelSpec(architecture=architecture, views=views, **more)
         config = made.config.model_copy(update={"model": spec})
-        calibration = Calibration(tiles=9, frames=9, temperature=temperature)
+        calibration = Calibration(tiles=9, frames=9, **said)
         torch.manual_seed(0)
         network = create(spec, task, classes=len(made.classes), mean_count=20)
         if architecture == "efficientnet_lite0":  # which by chance gives much the same whatever it sees
@@ -71,6 +71,7 @@ def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
         ("count", "density", {"kernel": "sharpen", "illumination": "local", **TINY}),
         ("classify", "residual", {"illumination": "shading", **TINY}),
         ("classify", "efficientnet_lite0", {"views": 8, "illumination": "local"}),
+        ("count", "density", {"scale": 1.7, "offset": -28.6, **TINY}),
     ],
 )
 def test_an_export_answers_as_torch_does_and_is_let_pass(

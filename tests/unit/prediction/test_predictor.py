@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cellnet.certainty.calibration import Calibration
 from cellnet.config.train import ModelSpec
 from cellnet.errors import DataError, IntegrityError
 from cellnet.networks.weights import fresh_network, weights_to_bytes
@@ -78,6 +79,22 @@ def test_overlapping_tiles_count_an_even_field_exactly(counter: Callable, height
     prediction = counter().predict(image_HW)
     assert len(prediction.boxes) == tiles
     assert prediction.count == pytest.approx(height * width / 100)
+
+
+def test_scale_and_offset_are_of_every_tile_so_that_tiles_add_up_and_a_larger_frame_has_more_of_them(
+    counter: Callable,
+) -> None:
+    calibration = Calibration(tiles=9, frames=5, frame_quantile=2, scale=2, offset=0.5, doubt=(0, 0, 1))
+    plain = counter()
+    fitted = Predictor(plain.ref, plain.card.model_copy(update={"calibration": calibration}), plain.network)
+    where = np.random.default_rng(0).permutation(400 * 600)[:137]
+    for height, width, tiles in ((400, 600, 6), (600, 600, 9)):
+        said = fitted.predict(with_dots(height, width, where // 600, where % 600))
+        assert said.count == said.tile_outputs.sum() == 2 * 137 + tiles / 2
+        low, high = fitted.interval(said)
+        assert high - said.count == pytest.approx(2 * (said.count + 1 + tiles**2) ** 0.5) == said.count - low
+    even = fitted.predict(with_dots(300, 300, *np.mgrid[0:300:10, 0:300:10].reshape(2, -1)))
+    assert even.count == pytest.approx(2 * 900 + 2.25 / 2)  # it is 2¼ tiles large, and cut into 4
 
 
 def test_a_single_cell_counts_as_1_on_the_mean_over_where_it_lies(counter: Callable) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cellnet.certainty.calibration import Calibration
 from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
 from cellnet.registry.records import ONNX, Card, Evidence, parse_ref
 from cellnet.registry.registry import PUBLISH_S, Registry
@@ -355,10 +356,10 @@ def test_a_version_of_a_later_format_is_refused_politely_and_the_others_are_list
 ) -> None:
     publish(), publish()
     registry.promote("regressor@1", "champion")
-    registry.store.put("regressor/versions/000002.json", b'{"format": 2, "all": "else"}')
+    registry.store.put("regressor/versions/000002.json", b'{"format": 3, "all": "else"}')
     with pytest.raises(IntegrityError) as refused:
         registry.resolve("regressor@2")
-    later = "was written by a later cellnet (format 2, this one reads 1); update cellnet"
+    later = "was written by a later cellnet (format 3, this one reads 2); update cellnet"
     assert str(refused.value) == f"regressor@2 in {registry.store.uri} {later}"
     assert [(one.ref, one.problem) for one in registry.versions()] == [
         ("regressor@2", str(refused.value)),
@@ -367,3 +368,15 @@ def test_a_version_of_a_later_format_is_refused_politely_and_the_others_are_list
     registry.store.put("regressor/aliases/champion/000002.json", b'{"format": 2}')
     with pytest.raises(IntegrityError, match=r"later cellnet \(format 2"):
         registry.promote("regressor@1", "champion")
+
+
+def test_a_version_whose_counts_are_scaled_is_of_a_format_that_cellnets_of_before_refuse(
+    registry: Registry, card: Callable[..., Card]
+) -> None:
+    scaled = Calibration(tiles=5, frames=5, scale=1.5, offset=0.0)
+    for made in (card("count"), card("count").model_copy(update={"calibration": scaled})):
+        registry.publish("regressor", {}, made)
+    stored = [json.loads(registry.record(registry.resolve(f"regressor@{number}"))) for number in (1, 2)]
+    assert [record["format"] for record in stored] == [1, 2]
+    assert not {"recount", "scale"} & stored[0]["card"].keys()
+    assert registry.resolve("regressor@2").card.calibration == scaled

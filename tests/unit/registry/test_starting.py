@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from cellnet.config.train import ModelSpec, TrainConfig
+from cellnet.config.tune import TuneConfig
 from cellnet.errors import ConfigError, NotFoundError
 from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
-from cellnet.registry.starting import find_start
+from cellnet.registry.starting import find_start, with_fixed_start, with_fixed_starts
 from cellnet.untrusted import WEIGHTS
 
 SMALL = {"architecture": "residual", "width": 4, "depth": 2}
@@ -45,6 +46,22 @@ def test_a_version_is_started_from_and_named_by_its_number(registry: Registry, n
     assert start.started.sha256 == held.sha256
     network = fresh_network(config(), 5, start=start).state_dict()  # of more lineages
     assert torch.equal(network["body.0.0.weight"], start.weights["body.0.0.weight"])
+
+
+def test_an_alias_is_the_version_that_it_points_at_when_the_command_is_typed(registry: Registry) -> None:
+    space = {"model.weights": ("none", "classifier:champion", "classifier@1"), "kernel": ("none",)}
+    alone = with_fixed_start(registry, config(weights="classifier:champion"))
+    search = with_fixed_starts(registry, TuneConfig(train=config(weights="classifier:champion"), space=space))
+    version = registry.resolve("classifier@1")
+    registry.publish("classifier", {WEIGHTS: registry.read(version, WEIGHTS)}, version.card)
+    registry.promote("classifier@2", "champion")
+    for fixed in (alone, search.train):
+        assert find_start(registry, fixed).parent == fixed.model.weights == "classifier@1"
+    assert search.space == {"model.weights": ("none", "classifier@1"), "kernel": ("none",)}
+    for name in (None, "imagenet", "C:/weights.safetensors", "classifier@1"):
+        assert with_fixed_start(registry, config(weights=name)) == config(weights=name)
+    with pytest.raises(NotFoundError, match="classifier:trial"):
+        with_fixed_start(registry, config(weights="classifier:trial"))
 
 
 def test_what_names_no_weights_is_refused(registry: Registry) -> None:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cellnet.certainty.calibration import Calibration
 from cellnet.config.train import ModelSpec
 from cellnet.errors import DataError
 from cellnet.networks.weights import fresh_network
@@ -108,6 +109,17 @@ def test_cells_are_where_they_were_counted_and_add_up_to_the_count(counter: Call
     assert said.count == pytest.approx(3, rel=1e-5) and cells_HW.sum() == pytest.approx(3, rel=1e-5)
     assert cells_HW[15:45, 35:65].sum() == pytest.approx(2, rel=0.01)
     assert cells_HW[235:265, 565:].sum() == pytest.approx(1, rel=0.01)
+
+
+def test_of_a_counter_that_was_fitted_to_a_plate_every_tile_has_the_cells_that_are_told(counter: Callable) -> None:
+    plain = counter()
+    calibration = Calibration(tiles=9, frames=5, scale=2, offset=-4)
+    fitted = Predictor(plain.ref, plain.card.model_copy(update={"calibration": calibration}), plain.network)
+    said, cells_HW = density_map(
+        fitted, with_dots(200, 400, (30, 50), (100, 300), (slice(60, 70), slice(230, 370, 20)))
+    )
+    assert said.tile_outputs == pytest.approx([0, 2 * 71 - 4], rel=1e-4)
+    assert (cells_HW[:, :220].sum(), cells_HW.sum()) == pytest.approx((0, 2 * 71 - 4), rel=1e-4, abs=1e-4)
 
 
 def test_maps_of_many_tiles_in_several_batches_and_views_stay_in_order(counter: Callable) -> None:
