@@ -13,7 +13,7 @@ from cellnet.bank.frames import Frame
 from cellnet.bank.labels import check_teaching, trainable_frames
 from cellnet.config.bank import Intensity
 from cellnet.config.choices import FIXED_ARCHITECTURES, NETWORK_PX, PAPER_SHARES, Protocol, Split
-from cellnet.config.train import Augment, ModelSpec, Preprocess, TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.config.tune import Settings, with_settings
 from cellnet.errors import ConfigError, DataError
 from cellnet.networks.architectures import resolve
@@ -28,6 +28,15 @@ ENOUGH_TILES: Final = 4000
 """Training tiles that `auto` shifts aim at."""
 ENOUGH_FROZEN_TILES: Final = 500
 """Likewise of a frozen network."""
+ANOTHER_INSTRUMENT: Final = {
+    "rotation": 180.0,
+    "scale": 1.25,
+    "blur": 2.0,
+    "shading": 0.3,
+    "gamma": 1.25,
+    "noise": 0.03,
+}
+"""How unlike the frames of a bank those of the next instrument may be, unless the configuration says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +123,7 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
         tiles=sum(training_grids),
         protocol=config.protocol,
         frozen=bool(config.model.frozen),
+        centres=any(frame.centres_N2 is not None for frame in training),
     )
     paper = _paper(bank, config)
     taken = [frame for frame in taking if grids[frame.frame]]
@@ -195,12 +205,19 @@ def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Inte
 
 
 def decide_augment(
-    augment: Augment, *, task: Task, tiles: int, protocol: Protocol = "grouped", frozen: bool = False
+    augment: Augment,
+    *,
+    task: Task,
+    tiles: int,
+    protocol: Protocol = "grouped",
+    frozen: bool = False,
+    centres: bool = False,
 ) -> Augment:
     """The augmentation with every `auto` decided, for a training on so many tiles before augmentation.
 
     The paper's protocol splits its 16 variants, so there they are stored. Of a `frozen` network every tile is seen in
-    eight orientations anyway, and each costs time.
+    eight orientations anyway, and each costs time. Raises ConfigError where a counter is to move tiles in a bank
+    without `centres`.
 
     >>> decide_augment(Augment(), task="count", tiles=225).shifts
     16
@@ -210,8 +227,9 @@ def decide_augment(
     >>> frozen.shares, frozen.shifts
     ((1.0,), 1)
     """
+    drawn = _drawn(augment, as_recorded=protocol == "paper" or frozen, movable=task == "classify" or centres)
     if protocol == "paper":
-        return augment.model_copy(update={"shares": PAPER_SHARES, "shifts": 0, "orientation": "stored"})
+        return augment.model_copy(update={"shares": PAPER_SHARES, "shifts": 0, "orientation": "stored", **drawn})
     shares = augment.shares
     if shares == "auto":
         shares = PAPER_SHARES if TASKS[task].crops and not frozen else (1.0,)
@@ -219,7 +237,22 @@ def decide_augment(
     if shifts == "auto":
         enough = ENOUGH_FROZEN_TILES if frozen else ENOUGH_TILES
         shifts = min(MAX_SHIFTS, max(0, round(enough / (tiles * len(shares))) - 1))
-    return augment.model_copy(update={"shares": shares, "shifts": shifts})
+    return augment.model_copy(update={"shares": shares, "shifts": shifts, **drawn})
+
+
+def _drawn(augment: Augment, *, as_recorded: bool, movable: bool) -> dict[str, float]:
+    """What is drawn on the device: as it was asked for, else as suits the training."""
+    drawn = {}
+    for name, nothing in AS_RECORDED.items():
+        asked, moves = getattr(augment, name), name in ("rotation", "scale")
+        if moves and not movable and asked not in (None, nothing):
+            raise ConfigError(
+                f"augment.{name}={asked:g} moves cells, and how many leave a tile is not told by counts alone; import "
+                f"their centres (points.csv), or leave augment.{name} out"
+            )
+        usual = nothing if as_recorded or (moves and not movable) else ANOTHER_INSTRUMENT[name]
+        drawn[name] = usual if asked is None else asked
+    return drawn
 
 
 def decide_start(model: ModelSpec) -> ModelSpec:
