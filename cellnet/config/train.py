@@ -45,8 +45,9 @@ class Augment(Frozen):
     rotation: float | None = Field(default=None, ge=0, le=180, exclude_if=is_none)
     """Degrees by which half of the tiles are turned at most, to either side; 180: any angle, 0: none. What comes in at
     the corners is mirrored at the border. This and all below is drawn on the training device each time a tile is used.
-    Left out, each is what `decide_augment` says: what another instrument rewards. Of a counter, `rotation` and `scale`
-    move tiles whose cells' centres are known, and count what is then seen; they need a bank that has some."""
+    Left out, a classifier draws 180 and the next five 1.25, 2, 0.3, 1.25 and 0.03, a counter none. Of a counter,
+    `rotation` and `scale` move tiles whose cells' centres are known, and what is then seen is counted; they need a bank
+    that has some."""
     scale: float | None = Field(default=None, ge=1, le=2, exclude_if=is_none)
     """Factor by which the same tiles are magnified or made smaller at most: 1.25 is 0.8 to 1.25, 1 none."""
     blur: float | None = Field(default=None, ge=0, le=10, exclude_if=is_none)

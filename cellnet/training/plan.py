@@ -36,7 +36,7 @@ ANOTHER_INSTRUMENT: Final = {
     "gamma": 1.25,
     "noise": 0.03,
 }
-"""How unlike the frames of a bank those of the next instrument may be, unless the configuration says otherwise."""
+"""How unlike the frames of a bank a classifier is to expect those of the next instrument, unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +216,8 @@ def decide_augment(
     """The augmentation with every `auto` decided, for a training on so many tiles before augmentation.
 
     The paper's protocol splits its 16 variants, so there they are stored. Of a `frozen` network every tile is seen in
-    eight orientations anyway, and each costs time. Raises ConfigError where a counter is to move tiles in a bank
-    without `centres`.
+    eight orientations anyway, and each costs time. Other instruments are drawn for a classifier: that counters gain by
+    them was not shown. Raises ConfigError where a counter is to move tiles in a bank without `centres`.
 
     >>> decide_augment(Augment(), task="count", tiles=225).shifts
     16
@@ -227,7 +227,8 @@ def decide_augment(
     >>> frozen.shares, frozen.shifts
     ((1.0,), 1)
     """
-    drawn = _drawn(augment, as_recorded=protocol == "paper" or frozen, movable=task == "classify" or centres)
+    as_recorded = protocol == "paper" or frozen or task == "count"
+    drawn = _drawn(augment, as_recorded=as_recorded, movable=task == "classify" or centres)
     if protocol == "paper":
         return augment.model_copy(update={"shares": PAPER_SHARES, "shifts": 0, "orientation": "stored", **drawn})
     shares = augment.shares
@@ -250,7 +251,7 @@ def _drawn(augment: Augment, *, as_recorded: bool, movable: bool) -> dict[str, f
                 f"augment.{name}={asked:g} moves cells, and how many leave a tile is not told by counts alone; import "
                 f"their centres (points.csv), or leave augment.{name} out"
             )
-        usual = nothing if as_recorded or (moves and not movable) else ANOTHER_INSTRUMENT[name]
+        usual = nothing if as_recorded else ANOTHER_INSTRUMENT[name]
         drawn[name] = usual if asked is None else asked
     return drawn
 
