@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings
-from cellnet.config.train import Augment, ModelSpec, Preprocess, TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.metrics import Rows
 from cellnet.images.file import encode_png
@@ -131,7 +131,8 @@ COUNTER: Final = {"epochs": 6, "threads": 1}
 
 def quick_config(task: Task, **changes: Any) -> TrainConfig:
     """A training of seconds: a tiny network that sees every tile as it is, split as the bank is."""
-    quick = {"folds": 0, "model": ModelSpec(width=4, depth=2), "augment": Augment(shares=(1.0,), shifts=0), "epochs": 2}
+    as_it_is = Augment(shares=(1.0,), shifts=0, **AS_RECORDED)
+    quick = {"folds": 0, "model": ModelSpec(width=4, depth=2), "augment": as_it_is, "epochs": 2}
     return TrainConfig(**({"task": task} | quick | changes))
 
 

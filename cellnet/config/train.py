@@ -1,7 +1,7 @@
 """One training: what can be chosen, with its default and its meaning; stored with every model."""
 
 import operator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,27 @@ class Augment(Frozen):
     """Also mirror at random on the training device: a mirrored cell is as likely as the cell."""
     jitter: float = Field(default=0.1, ge=0, lt=1)
     """Random change of contrast (factor 1 ± jitter) and brightness (± jitter standard deviations)."""
+    rotation: float | None = Field(default=None, ge=0, le=180, exclude_if=is_none)
+    """Degrees by which half of the tiles are turned at most, to either side; 180: any angle, 0: none. What comes in at
+    the corners is mirrored at the border. This and all below is drawn on the training device each time a tile is used.
+    Left out, a classifier draws 180 and the next five 1.25, 2, 0.3, 1.25 and 0.03, a counter none. Of a counter,
+    `rotation` and `scale` move tiles whose cells' centres are known, and what is then seen is counted; they need a bank
+    that has some."""
+    scale: float | None = Field(default=None, ge=1, le=2, exclude_if=is_none)
+    """Factor by which the same tiles are magnified or made smaller at most: 1.25 is 0.8 to 1.25, 1 none."""
+    blur: float | None = Field(default=None, ge=0, le=10, exclude_if=is_none)
+    """Standard deviation, in pixels of the network's 200×200, of the Gaussian blur of half of the tiles, at most."""
+    shading: float | None = Field(default=None, ge=0, lt=1, exclude_if=is_none)
+    """Share of the light by which it is more or less at most, anywhere in a tile: all over, along a slope, or from the
+    middle to the border."""
+    gamma: float | None = Field(default=None, ge=1, le=4, exclude_if=is_none)
+    """Grey values of 0..1 are taken to a power: 1.5 is one of 0.67 to 1.5, 1 none."""
+    noise: float | None = Field(default=None, ge=0, le=1, exclude_if=is_none)
+    """Standard deviation of the noise that is added, in grey values of 0..1, at most."""
+
+
+AS_RECORDED: Final = {"rotation": 0.0, "scale": 1.0, "blur": 0.0, "shading": 0.0, "gamma": 1.0, "noise": 0.0}
+"""Values of `Augment` with which tiles look as their instrument recorded them."""
 
 
 class StartedFrom(Frozen):
@@ -113,9 +134,10 @@ class TrainConfig(Frozen):
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
     whole frame if its shorter side is under 300 pixels, else 200."""
     kernel: Kernel = "none"
-    illumination: Illumination | Literal["auto"] = Field(default="auto", exclude_if="none".__eq__)
+    illumination: Illumination = Field(default="none", exclude_if="none".__eq__)
     """What is taken out of every tile, in training and in serving: `shading`, light that changes slowly over a tile;
-    `local`, also how strong the contrast is around each pixel. `auto`: `local` for a frozen network, else `none`."""
+    `local`, also how strong the contrast is around each pixel. Neither helped on the real sets in wells that a network
+    had not learned from."""
     protocol: Protocol = "grouped"
     """How tiles come into splits. `grouped`: with their group, before they are cut. `paper`: drawn at random from all
     16 variants of every frame, and the kernel on every second lineage. Such scores leak; they are there to be compared.
@@ -163,6 +185,9 @@ class TrainConfig(Frozen):
             raise ValueError("the architecture density only counts; to classify, take another, for example residual")
         if self.task == "count" and self.model.frozen:
             raise ValueError("frozen networks classify; to count, leave model.frozen out and train all layers")
+        for name, nothing in AS_RECORDED.items() if self.model.frozen else ():
+            if getattr(self.augment, name) not in (None, nothing):
+                raise ValueError(f"frozen networks see each tile once, as it was recorded; leave augment.{name} out")
         if self.task == "classify" and self.lineage is not None:
             raise ValueError(f"a classifier tells lineages apart; {self.lineage} alone can be counted (--task count)")
         if self.folds == 1:

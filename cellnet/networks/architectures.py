@@ -158,7 +158,8 @@ class Density(DensityLayers):
 
 
 class Lite(DensityLayers):
-    """EfficientNet-Lite0: features of all levels averaged over places, or a density map from them as of `Density`."""
+    """EfficientNet-Lite0: what features of all levels are on average and how much they vary over a tile, since cells
+    differ in texture; or a density map from these features as of `Density`."""
 
     def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
         super().__init__()
@@ -169,16 +170,22 @@ class Lite(DensityLayers):
             self.add_layers(widths, LITE_INNER, nn.ReLU, mean_count)
         else:
             self.dropout = nn.Dropout(spec.dropout)
-            self.out = nn.Linear(sum(widths), classes)
+            self.out = nn.Linear(2 * sum(widths), classes)
 
     def forward(self, input_B1HW: Tensor) -> Tensor:
         """Logits (B, K); or in training the density map (B, 50, 50), else counts (B,)."""
         levels = self.body(input_B1HW)
         if self.task == "count":
             return self.count(levels)
-        pooled_BC = torch.cat([features.mean(dim=(2, 3)) for features in levels], dim=1)
-        logits_BK: Tensor = self.out(self.dropout(pooled_BC))
+        pooled = [part_BC for features in levels for part_BC in _mean_and_deviation(features.float())]
+        logits_BK: Tensor = self.out(self.dropout(torch.cat(pooled, dim=1)))
         return logits_BK
+
+
+def _mean_and_deviation(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Over places, (B, C) each."""
+    variance_BC, mean_BC = torch.var_mean(features, dim=(2, 3), correction=0)
+    return mean_BC, (variance_BC + 1e-6).sqrt()  # whose gradient has an end
 
 
 class Backbone(nn.Module):

@@ -147,7 +147,8 @@ class _Trainer:
         loss_sum = torch.zeros((), device=self.device)
         for batch in _timed(evenly(batches, self.tiles, self.steps), waits_s):
             input_B1HW, target = to_tensors(batch, self.preprocess, self.device)
-            input_B1HW, target = vary(input_B1HW, target, self.config.augment, generator)
+            how, task = self.config.augment, self.config.task
+            input_B1HW, target = vary(input_B1HW, target, how, generator, task=task, preprocess=self.preprocess)
             loss = self._step(input_B1HW, target)
             loss_sum += loss * len(input_B1HW)  # stays on the device: reading it would wait for the step
         share_statistics(unwrapped(self.network))

@@ -13,7 +13,7 @@ from cellnet.bank.frames import Frame
 from cellnet.bank.labels import check_teaching, trainable_frames
 from cellnet.config.bank import Intensity
 from cellnet.config.choices import FIXED_ARCHITECTURES, NETWORK_PX, PAPER_SHARES, Protocol, Split
-from cellnet.config.train import Augment, ModelSpec, Preprocess, TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.config.tune import Settings, with_settings
 from cellnet.errors import ConfigError, DataError
 from cellnet.networks.architectures import resolve
@@ -30,6 +30,15 @@ ENOUGH_FROZEN_TILES: Final = 500
 """Likewise of a frozen network."""
 OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
 """Settings of which each says what network is wanted."""
+ANOTHER_INSTRUMENT: Final = {
+    "rotation": 180.0,
+    "scale": 1.25,
+    "blur": 2.0,
+    "shading": 0.3,
+    "gamma": 1.25,
+    "noise": 0.03,
+}
+"""How unlike the frames of a bank a classifier is to expect those of the next instrument, unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,6 @@ class Plan:
         """
         config = with_settings(self.config, settings)
         model = decide_start(resolve(config.model, config.task, frame_tiles=self.frame_tiles))
-        config = decide_illumination(config)
         preprocess = self.preprocess.model_copy(
             update={"kernel": config.kernel, "illumination": config.illumination, **grey_scale(model)}
         )
@@ -99,7 +107,7 @@ class Plan:
 def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     """The plan of a configuration for a bank as it is. Raises DataError for a bank that cannot train it."""
     labelled = trainable_frames(bank, config.task, config.lineage)
-    config = decide_illumination(decide_network(decide_folds(config, labelled), labelled))
+    config = decide_network(decide_folds(config, labelled), labelled)
     taking = [frame for frame in labelled if config.holdout == "use" or frame.split != "holdout"]
     training = taking if config.folds else [frame for frame in labelled if frame.split == "train"]
     check_teaching(bank, config.task, config.lineage, training)
@@ -119,6 +127,7 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
         tiles=sum(training_grids),
         protocol=config.protocol,
         frozen=bool(config.model.frozen),
+        centres=any(frame.centres_N2 is not None for frame in training),
     )
     paper = _paper(bank, config)
     taken = [frame for frame in taking if grids[frame.frame]]
@@ -196,17 +205,24 @@ def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Inte
         pixel_um=pixel_um,
         intensity=intensity,
         kernel="none" if config.protocol == "paper" else config.kernel,
-        illumination="none" if config.illumination == "auto" else config.illumination,
+        illumination=config.illumination,
     )
 
 
 def decide_augment(
-    augment: Augment, *, task: Task, tiles: int, protocol: Protocol = "grouped", frozen: bool = False
+    augment: Augment,
+    *,
+    task: Task,
+    tiles: int,
+    protocol: Protocol = "grouped",
+    frozen: bool = False,
+    centres: bool = False,
 ) -> Augment:
     """The augmentation with every `auto` decided, for a training on so many tiles before augmentation.
 
     The paper's protocol splits its 16 variants, so there they are stored. Of a `frozen` network every tile is seen in
-    eight orientations anyway, and each costs time.
+    eight orientations anyway, and each costs time. Other instruments are drawn for a classifier: that counters gain by
+    them was not shown. Raises ConfigError where a counter is to move tiles in a bank without `centres`.
 
     >>> decide_augment(Augment(), task="count", tiles=225).shifts
     16
@@ -216,8 +232,10 @@ def decide_augment(
     >>> frozen.shares, frozen.shifts
     ((1.0,), 1)
     """
+    as_recorded = protocol == "paper" or frozen or task == "count"
+    drawn = _drawn(augment, as_recorded=as_recorded, movable=task == "classify" or centres)
     if protocol == "paper":
-        return augment.model_copy(update={"shares": PAPER_SHARES, "shifts": 0, "orientation": "stored"})
+        return augment.model_copy(update={"shares": PAPER_SHARES, "shifts": 0, "orientation": "stored", **drawn})
     shares = augment.shares
     if shares == "auto":
         shares = PAPER_SHARES if TASKS[task].crops and not frozen else (1.0,)
@@ -225,7 +243,22 @@ def decide_augment(
     if shifts == "auto":
         enough = ENOUGH_FROZEN_TILES if frozen else ENOUGH_TILES
         shifts = min(MAX_SHIFTS, max(0, round(enough / (tiles * len(shares))) - 1))
-    return augment.model_copy(update={"shares": shares, "shifts": shifts})
+    return augment.model_copy(update={"shares": shares, "shifts": shifts, **drawn})
+
+
+def _drawn(augment: Augment, *, as_recorded: bool, movable: bool) -> dict[str, float]:
+    """What is drawn on the device: as it was asked for, else as suits the training."""
+    drawn = {}
+    for name, nothing in AS_RECORDED.items():
+        asked, moves = getattr(augment, name), name in ("rotation", "scale")
+        if moves and not movable and asked not in (None, nothing):
+            raise ConfigError(
+                f"augment.{name}={asked:g} moves cells, and how many leave a tile is not told by counts alone; import "
+                f"their centres (points.csv), or leave augment.{name} out"
+            )
+        usual = nothing if as_recorded else ANOTHER_INSTRUMENT[name]
+        drawn[name] = usual if asked is None else asked
+    return drawn
 
 
 def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
@@ -242,13 +275,6 @@ def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfi
     frozen = True if model.frozen is None else model.frozen
     update = {"architecture": "efficientnet_lite0", "frozen": frozen}
     return config.model_copy(update={"model": model.model_copy(update=update)})
-
-
-def decide_illumination(config: TrainConfig) -> TrainConfig:
-    """The configuration with what is taken out of tiles decided."""
-    if config.illumination != "auto":
-        return config
-    return config.model_copy(update={"illumination": "local" if config.model.frozen else "none"})
 
 
 def decide_start(model: ModelSpec) -> ModelSpec:

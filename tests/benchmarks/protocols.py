@@ -26,7 +26,7 @@ import numpy as np
 from cellnet.bank.bank import Bank
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import PAPER_SHARES, Kernel, Protocol
-from cellnet.config.train import Augment, TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, TrainConfig
 from cellnet.errors import NotFoundError
 from cellnet.evaluation.metrics import Rows, Scores, score
 from cellnet.places import Places
@@ -41,7 +41,7 @@ from pipelines.train import train
 
 SEED: Final = 4
 """Of the splits; not the one that defaults were chosen with."""
-AUGMENT: Final = Augment(shares=PAPER_SHARES, shifts=0, orientation="stored", mirror=False, jitter=0)
+AUGMENT: Final = Augment(shares=PAPER_SHARES, shifts=0, orientation="stored", mirror=False, jitter=0, **AS_RECORDED)
 HEAD: Final = (
     "| set | protocol | training tiles | reported | whole tiles of these | unseen | unseen, filtered |\n"
     "|---|---|---|---|---|---|---|\n"

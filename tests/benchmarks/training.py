@@ -223,7 +223,8 @@ def loop(plan: Plan, shards: Shards, tiles: Batch, *, tricks: bool) -> float:
             if tricks:
                 input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
             of_batch = Target(*(values[rows] for values in target if values is not None))
-            input_B1HW, of_batch = vary(input_B1HW, of_batch, plan.config.augment, generator)
+            how, preprocess = plan.config.augment, plan.preprocess
+            input_B1HW, of_batch = vary(input_B1HW, of_batch, how, generator, task="count", preprocess=preprocess)
             with torch.autocast("cpu", torch.bfloat16, enabled=tricks and uses_bf16(CONFIG, cpu)):
                 output = network(input_B1HW)
             loss = criterion(output.float(), of_batch)

@@ -6,7 +6,7 @@ import pytest
 
 from cellnet.config.bank import Intensity
 from cellnet.config.loading import load_config
-from cellnet.config.train import TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, TrainConfig
 from cellnet.config.tune import TuneConfig, with_settings
 from cellnet.errors import ConfigError
 
@@ -54,6 +54,9 @@ def test_a_tuple_and_a_tile_are_read_as_yaml() -> None:
         ("folds=-1", r"'folds': Input should be greater than or equal to 0, or: .*auto.* \(seen: -1\)"),
         ("holdout=all", r"'holdout': Input should be 'auto', 'keep' or 'use' \(seen: 'all'\)"),
         ("refit=1", r"'refit': Input should be a valid boolean"),
+        ("augment.rotation=270", r"'augment.rotation': Input should be less than or equal to 180 \(seen: 270\)"),
+        ("augment.scale=0.8", r"'augment.scale': Input should be greater than or equal to 1 \(seen: 0.8\)"),
+        ("augment.shading=30", r"'augment.shading': Input should be less than 1 \(seen: 30\)"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(setting: str, message: str) -> None:
@@ -76,7 +79,9 @@ def test_a_search_over_activations_of_a_network_that_has_its_own_is_refused() ->
 
 def test_frozen_networks_classify_and_are_not_searched() -> None:
     lite = ("model.architecture=efficientnet_lite0", "model.frozen=true")
-    assert load(*lite, task="classify").model.frozen
+    assert load(*lite, "augment.blur=0", task="classify").model.frozen
+    with pytest.raises(ConfigError, match=r"frozen networks see each tile .* leave augment\.blur out"):
+        load(*lite, "augment.blur=2", task="classify")
     with pytest.raises(ConfigError, match=r"frozen networks classify; to count, leave model\.frozen out"):
         load(*lite)
     frozen = {"train.task": "classify", "train.model.architecture": "efficientnet_lite0", "train.model.frozen": True}
@@ -125,6 +130,13 @@ def test_a_training_without_folds_is_stored_as_it_was_before_there_were_any() ->
     assert not {"folds", "holdout", "refit"} & set(stored)
     folds = load("folds=5", "refit=true").model_dump()
     assert (folds["folds"], folds["holdout"], folds["refit"]) == (5, "auto", True)
+
+
+def test_a_training_of_before_other_instruments_were_drawn_is_read_and_stored_as_it_was() -> None:
+    augment = load().augment
+    assert not set(AS_RECORDED) & set(augment.model_dump()), "None is left out"
+    assert {getattr(augment, name) for name in AS_RECORDED} == {None}
+    assert Augment(**AS_RECORDED).model_dump().items() >= AS_RECORDED.items(), "what was decided is stored"
 
 
 def test_a_value_is_no_section() -> None:

@@ -41,7 +41,7 @@ def seen_of(plan: Plan, bank: Bank, split: Split) -> Features | None:
     names = [frame.frame for frame in frames for _ in range(4)]
     label_N = np.array([plan.classes.index(str(frame.lineage)) for frame in frames for _ in range(4)])
     rng = np.random.default_rng(0)
-    seen_NVC = rng.normal(size=(len(names), 2, 496)) + 2.0 * label_N[:, None, None]
+    seen_NVC = rng.normal(size=(len(names), 2, 992)) + 2.0 * label_N[:, None, None]
     return Features(seen_NVC.astype(np.float16), label_N, np.array(names))
 
 
@@ -81,7 +81,7 @@ def test_by_the_banks_splits_the_test_split_chooses_and_other_layers_stay_as_the
     assert done.held_back == () and done.scores["accuracy"] == max(one["test"]["accuracy"] for one in done.history)
     weights = safetensors.torch.load(done.weights)
     assert all(torch.equal(weights[name], value) for name, value in start.weights.items() if name in weights)
-    assert weights["out.weight"].shape == (2, 496)
+    assert weights["out.weight"].shape == (2, 992)
 
 
 def test_without_anything_to_choose_by_there_is_one_head(

@@ -35,7 +35,8 @@ def test_the_density_map_of_a_turned_tile_is_the_turned_density_map() -> None:
     cells_Bhw = maps((3, 7, 1), (40, 2, 2)).repeat(16, 1, 1)
     tiles_B1HW = cells_Bhw.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
     target = Target(torch.full((16,), -1), cells_Bhw.sum(dim=(1, 2)), cells_Bhw)
-    varied_B1HW, varied = vary(tiles_B1HW, target, Augment(jitter=0), torch.Generator().manual_seed(0))
+    chance, preprocess = torch.Generator().manual_seed(0), Preprocess(tile_px=(200, 200))
+    varied_B1HW, varied = vary(tiles_B1HW, target, Augment(jitter=0), chance, task="count", preprocess=preprocess)
     assert varied.cells_Bhw is not None
     assert torch.equal(varied.cells_Bhw, varied_B1HW[:, 0, ::4, ::4]), "every field went where its pixels went"
     assert len({tuple(cells_hw.flatten().tolist()) for cells_hw in varied.cells_Bhw}) > 4, "of eight orientations"

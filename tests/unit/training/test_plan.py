@@ -10,10 +10,10 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings, Intensity
 from cellnet.config.choices import PAPER_SHARES
-from cellnet.config.train import Augment, ModelSpec, TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.store.place import open_store
-from cellnet.training.plan import decide_augment, make_plan, preprocess_for, refit_plan
+from cellnet.training.plan import ANOTHER_INSTRUMENT, Plan, decide_augment, make_plan, preprocess_for, refit_plan
 from cellnet.training.tiles import Variants
 from tests.factories import frame
 
@@ -78,8 +78,35 @@ def test_few_frames_are_cut_more_often_and_only_a_classifier_sees_crops(
 ) -> None:
     decided = decide_augment(Augment(), task=task, tiles=tiles)
     assert (decided.shares, decided.shifts) == (shares, shifts)
-    chosen = Augment(shares=(0.5,), shifts=1)
+    chosen = decided.model_copy(update={"shares": (0.5,), "shifts": 1})
     assert decide_augment(chosen, task=task, tiles=tiles) == chosen
+
+
+def drawn(plan: Plan) -> dict[str, float]:
+    """What a training of this plan draws on its device."""
+    return {name: getattr(plan.config.augment, name) for name in AS_RECORDED}
+
+
+def test_tiles_are_drawn_as_another_instrument_would_record_them(bank: Callable[..., Bank]) -> None:
+    assert drawn(make_plan(bank(2), TrainConfig(task="classify"))) == ANOTHER_INSTRUMENT
+    asked = make_plan(bank(2), TrainConfig(task="classify", augment=Augment(blur=0, noise=0.1)))
+    assert drawn(asked) == ANOTHER_INSTRUMENT | {"blur": 0, "noise": 0.1}
+    frozen = ModelSpec(architecture="efficientnet_lite0", frozen=True)
+    for as_recorded in (TrainConfig(task="classify", protocol="paper"), TrainConfig(task="classify", model=frozen)):
+        assert drawn(make_plan(bank(2), as_recorded)) == AS_RECORDED
+
+
+def test_a_counter_draws_what_it_is_asked_to_and_moves_tiles_only_where_centres_are_known(
+    bank: Callable[..., Bank],
+) -> None:
+    centred = frame(200, "A549", split="train", count=1.0, centres=[[5.0, 5.0]])
+    assert drawn(make_plan(bank(2, centred), TrainConfig(task="count"))) == AS_RECORDED
+    blurred = TrainConfig(task="count", augment=Augment(blur=1, rotation=0))
+    assert drawn(make_plan(bank(2), blurred)) == AS_RECORDED | {"blur": 1}
+    asked = TrainConfig(task="count", augment=Augment(scale=1.5))
+    assert make_plan(bank(2, centred), asked).config.augment.scale == 1.5
+    with pytest.raises(ConfigError, match=r"augment\.scale=1\.5 moves cells.*points\.csv.*leave augment\.scale out"):
+        make_plan(bank(2), asked)
 
 
 def test_nothing_is_left_to_decide_in_a_plan(bank: Callable[..., Bank]) -> None:
@@ -99,8 +126,8 @@ def test_nothing_is_left_to_decide_in_a_plan(bank: Callable[..., Bank]) -> None:
 @pytest.mark.parametrize(
     ("settings", "network"),
     [
-        ({}, ("efficientnet_lite0", True, "local")),
-        ({"folds": 0}, ("efficientnet_lite0", True, "local")),
+        ({}, ("efficientnet_lite0", True, "none")),
+        ({"folds": 0}, ("efficientnet_lite0", True, "none")),
         ({"model": ModelSpec(frozen=False)}, ("efficientnet_lite0", False, "none")),
         ({"illumination": "shading"}, ("efficientnet_lite0", True, "shading")),
         ({"model": ModelSpec(width=8)}, ("residual", None, "none")),

@@ -56,7 +56,8 @@ def test_an_orientation_by_chance_is_one_of_the_four_stored_ones_and_each_is_as_
     generator = torch.Generator().manual_seed(0)
     upright_B1HW = stored_4HW[:1].expand(n, 1, -1, -1)
     target = Target(label_B=torch.zeros(n), count_B=torch.zeros(n))
-    varied_BHW = vary(upright_B1HW, target, Augment(mirror=False, jitter=0), generator)[0][:, 0]
+    how, preprocess = Augment(mirror=False, jitter=0), Preprocess(tile_px=(200, 200))
+    varied_BHW = vary(upright_B1HW, target, how, generator, task="count", preprocess=preprocess)[0][:, 0]
     frequency_4 = torch.stack([(varied_BHW == stored_HW).flatten(1).all(1) for stored_HW in stored_4HW]).sum(1).numpy()
     assert frequency_4.sum() == n, "every varied tile is a stored one, bit for bit, and only one"
     chi_squared = ((frequency_4 - n / 4) ** 2 / (n / 4)).sum()
