@@ -60,9 +60,9 @@ class Predictor(FrameModel):
         return replace(raw, tile_outputs=self._tempered(raw.tile_outputs), strangeness_N=strangeness_N)
 
     def forward(self, tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Probabilities (N, K) or counts (N,) of 200×200 tiles."""
+        """Probabilities (N, K) or counts (N,) of 200×200 tiles, computed where the network lies."""
         input_B1HW = torch.from_numpy(normalise(np.stack(tiles), self.card.preprocess))
-        input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
+        input_B1HW = input_B1HW.to(next(self.network.parameters()).device, memory_format=torch.channels_last)
         outputs = [forward(self.network, view, self.task) for view in views_of(input_B1HW, self.views)]
         return self._tempered(np.mean(outputs, axis=0))
 
