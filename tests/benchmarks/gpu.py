@@ -1,6 +1,6 @@
 """What a node's GPUs do for cellnet: training, search and serving, beside the CPU.
 
-    python tests/benchmarks/gpu.py [OUT]                       all GPUs of this node, about twenty minutes
+    python tests/benchmarks/gpu.py [OUT]                       all GPUs of this node, by estimate twenty minutes
     python tests/benchmarks/gpu.py OUT --only speed --quick    one measurement (repeat for more), in small
     python tests/benchmarks/gpu.py OUT --device cpu            in small on a CPU: that it works, not how fast a GPU is
 
@@ -109,7 +109,8 @@ class Size:
     """Of these, at the beginning."""
     batches: tuple[int, ...]
     """Tiles a step."""
-    tasks: tuple[Task, ...] = ("classify", "count")
+    model: ModelSpec
+    tasks: tuple[Task, ...]
     """That are served together."""
     clients: tuple[int, ...]
     serving_s: float
@@ -125,6 +126,8 @@ LARGE: Final = Size(
     epochs=6,
     left_out=2,
     batches=(16, 128),
+    model=ModelSpec(),
+    tasks=("classify", "count"),
     clients=(1, 16, 64),
     serving_s=5,
     mae=1.5,
@@ -136,6 +139,7 @@ SMALL: Final = Size(
     epochs=2,
     left_out=1,
     batches=(16,),
+    model=ModelSpec(width=4, depth=2),
     tasks=("count",),
     clients=(16,),
     serving_s=1,
@@ -203,6 +207,7 @@ class Bench:
         config = TrainConfig(
             task="count",
             folds=0,
+            model=self.size.model,
             epochs=self.size.epochs,
             augment=Augment(shares=(1.0,), shifts=3 if self.size is LARGE else 0),
         )
@@ -251,9 +256,9 @@ def drawn_tiles(seeds: range) -> Batch:
     return cast(Batch, {name: np.array(values, kinds[name]) for name, values in rows.items()})
 
 
-def config_of(task: Task, **choices: Any) -> TrainConfig:
-    """A training with the default network for frames of several tiles."""
-    return TrainConfig(**{"task": task, "folds": 0, "model": resolve(ModelSpec(), task, frame_tiles=4), **choices})
+def config_of(task: Task, model: ModelSpec, **choices: Any) -> TrainConfig:
+    """A training with a task's network for frames of several tiles."""
+    return TrainConfig(**{"task": task, "folds": 0, "model": resolve(model, task, frame_tiles=4), **choices})
 
 
 def trained(
@@ -309,16 +314,15 @@ def measure_speed(bench: Bench) -> Iterator[Figure]:
     """Trainings of both tasks in each way of computing."""
     tiles, _ = bench.tiles
     for task in TASKS:
-        flops = flops_a_tile(config_of(task), of_task(tiles, task))
+        flops = flops_a_tile(config_of(task, bench.size.model), of_task(tiles, task))
         for batch_size in bench.size.batches:
             for way, (precision, compiled) in WAYS.items():
                 what = f"{task}, {way}, {batch_size} tiles a step"
                 if compiled and (why := why_not_compiled(bench)):
                     yield Figure(measurement="speed", what=what, value=None, unit="tiles/s", note=why)
                     continue
-                config = config_of(
-                    task, epochs=bench.size.epochs, batch_size=batch_size, precision=precision, compile=compiled
-                )
+                choices = {"epochs": bench.size.epochs, "batch_size": batch_size, "precision": precision}
+                config = config_of(task, bench.size.model, compile=compiled, **choices)
                 forget(bench.device)
                 history = trained(config, tiles, bench.device).history[bench.size.left_out :]
                 speed = statistics.median(epoch.tiles_per_s for epoch in history)
@@ -371,7 +375,7 @@ def measure_search(bench: Bench) -> Iterator[Figure]:
     share = 1 / TRIALS_A_GPU if bench.gpus else 0.0
     _ = bench.shards  # connects
     together = cluster.at_once(share)
-    number = max(together, TRIALS_A_GPU)
+    number = max(together, 2)
     where = f"on {share:g} of a GPU each" if bench.gpus else "on a CPU each"
     beside_s = search_s(bench, number, gpus=float(bench.gpus > 0), at_once=max(1, bench.gpus))
     took_s = search_s(bench, number, gpus=share, at_once=together)
@@ -506,7 +510,8 @@ def wait_for(device: torch.device) -> None:
 
 def forget(device: torch.device) -> None:
     """Free what an earlier measurement left in the device's memory, and what was compiled for it."""
-    torch._dynamo.reset()
+    if "torch._dynamo" in sys.modules:  # seconds to import
+        torch._dynamo.reset()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -610,7 +615,8 @@ def seconds_to(mae: float, bench: Bench, device: torch.device) -> tuple[float, i
 
     start_s = time.perf_counter()
     with suppress(_Reached):
-        trained(config_of("count", epochs=bench.size.score_epochs), tiles, device, unseen=unseen, on_epoch=look)
+        config = config_of("count", bench.size.model, epochs=bench.size.score_epochs)
+        trained(config, tiles, device, unseen=unseen, on_epoch=look)
     return time.perf_counter() - start_s, len(errors), min(errors)
 
 
