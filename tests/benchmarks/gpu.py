@@ -541,7 +541,7 @@ def search_s(bench: Bench, number: int, *, gpus: float, at_once: int) -> float:
     """Seconds that trials take on Ray Tune, each with so many GPUs. Raises RuntimeError where one failed."""
     given = bench.shards
     train = given.plan.config.model_copy(update={"compile": False})  # would take longer than the trials
-    rates = [1e-3 * (1 + place) for place in range(number)]
+    rates = [2e-3 * (1 + place) / number for place in range(number)]  # up to the default
     config = TuneConfig(train=train, space={"learning_rate": tuple(rates)}, gpus=gpus, stop_early=False)
     run = new_run(bench.runs, config, bank_digest=given.bank.digest, model=model_name(train))
     sweep = Sweep(run=run, config=config, plan=replace(given.plan, config=train), shards=given.shards)
