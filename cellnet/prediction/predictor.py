@@ -67,9 +67,10 @@ class Predictor(FrameModel):
         return replace(raw, tile_outputs=self._told(raw.tile_outputs), strangeness_N=strangeness_N)
 
     def forward(self, tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Probabilities (N, K) or counts (N,) of 200×200 tiles."""
+        """Probabilities (N, K) or counts (N,) of 200×200 tiles, computed where the network lies."""
         input_B1HW = torch.from_numpy(normalise(np.stack(tiles), self.card.preprocess))
-        input_B1HW = input_B1HW.to(memory_format=torch.channels_last)
+        device = next(self.network.parameters(), input_B1HW).device
+        input_B1HW = input_B1HW.to(device, memory_format=torch.channels_last)
         outputs = [forward(self.network, view, self.task) for view in views_of(input_B1HW, self.views)]
         return self._told(np.mean(outputs, axis=0))
 

@@ -31,26 +31,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywh
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the service: threads are for images, not for matrices
 import cv2
-import numpy as np
 from joblib import cpu_count
 
-from cellnet.certainty.familiarity import FAMILIARITY, fit_familiarity
-from cellnet.config.train import ModelSpec, Preprocess, TrainConfig
 from cellnet.images.file import ImageFile
-from cellnet.networks.architectures import resolve
-from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.prediction.answers import combine
 from cellnet.prediction.engines import engine_of, load_model
-from cellnet.prediction.export import to_onnx
 from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models
 from cellnet.prediction.model import FrameModel
-from cellnet.prediction.predictor import Predictor
-from cellnet.registry.records import ONNX, Card
 from cellnet.registry.registry import Registry
-from cellnet.sample import LINEAGES, draw_frame
-from cellnet.tasks import TASKS, Task
-from cellnet.untrusted import WEIGHTS
 from serve.batching import MOST_TILES
+from tests.benchmarks.untrained import drawn, make_registry
 from tests.integration.conftest import OwnCluster
 
 ROOT: Final = Path(__file__).parents[2]
@@ -78,37 +68,6 @@ class Speed(NamedTuple):
     p50_ms: float
     p99_ms: float
     failed: float
-
-
-def make_registry(folder: Path) -> Registry:
-    """The default networks for frames of many tiles, with all that a published version has."""
-    registry = Registry.open(str(folder))
-    for task in ("classify", "count"):
-        publish(registry, task)
-    return registry
-
-
-def publish(registry: Registry, task: Task, *, mean_count: float = 20) -> None:
-    """A champion, whose familiar images are drawn ones."""
-    config = TrainConfig(task=task, model=resolve(ModelSpec(), task, frame_tiles=25))
-    preprocess = Preprocess.model_validate(
-        {"tile_px": (200, 200), "intensity": {"rule": "range", "low": 0, "high": 255}}
-    )
-    card = Card(
-        task=task, classes=list(LINEAGES) if task == "classify" else [], config=config, preprocess=preprocess,
-        frame_px=(1000, 1000), bank="", bank_digest="", scores={}, history=[], code_version="", packages={}, created="",
-    )  # fmt: skip
-    predictor = Predictor("new@1", card, fresh_network(config, len(card.classes), mean_count=mean_count))
-    features = [predictor.predict(drawn(seed), with_features=True).features_ND for seed in range(24)]
-    known = fit_familiarity([one for one in features if one is not None], [])
-    files = {WEIGHTS: weights_to_bytes(predictor.network.state_dict()), ONNX: to_onnx(predictor)}
-    version = registry.publish(TASKS[task].model, files | {FAMILIARITY: known.to_bytes()}, card)
-    registry.promote(version.ref, "champion")
-
-
-def drawn(seed: int) -> np.ndarray:
-    """A frame of one tile."""
-    return draw_frame("A172", np.random.default_rng(seed), size_px=200).image_HW
 
 
 def loaded(registry: Registry) -> Lineup[FrameModel]:

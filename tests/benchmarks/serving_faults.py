@@ -31,7 +31,8 @@ import schemathesis
 
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.registry import Registry
-from tests.benchmarks.serving import drawn, make_registry, publish, server
+from tests.benchmarks.serving import server
+from tests.benchmarks.untrained import drawn, make_registry, publish
 from tests.mutants import requests
 
 MOVES: Final = 50

@@ -69,6 +69,14 @@ class Seen(NamedTuple):
     """Of the best epoch, on the test split."""
 
 
+class Drawn(NamedTuple):
+    """What is trained on."""
+
+    bank: Bank
+    plan: Plan
+    shards: Shards
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", nargs="?", default=Path())
@@ -92,12 +100,12 @@ def start_ray() -> None:
     cluster.quiet()
 
 
-def drawn(folder: Path) -> tuple[Bank, Plan, Shards]:
-    """A bank of drawn frames, and their tiles."""
-    manifest = write_sample(folder / "images", wells_per_lineage=8)
+def drawn(folder: Path, config: TrainConfig = CONFIG, *, wells: int = 8) -> Drawn:
+    """A bank of drawn frames, of so many wells a lineage, and their tiles."""
+    manifest = write_sample(folder / "images", wells_per_lineage=wells)
     bank = ingest(manifest, Places(bank=place_of(folder / "bank")))[0]
-    plan = make_plan(bank, CONFIG)
-    return bank, plan, make_shards(bank, plan)
+    plan = make_plan(bank, config)
+    return Drawn(bank, plan, make_shards(bank, plan))
 
 
 def agreement(folder: Path, bank: Bank) -> list[str]:

@@ -72,6 +72,24 @@ def test_the_tiles_of_a_frame_that_divides_add_up_to_its_count(
     assert prediction.count == 137
 
 
+def test_tiles_are_computed_where_the_network_lies(card: Callable[..., Card]) -> None:
+    seen: list[torch.device] = []
+
+    class Elsewhere(nn.Module):
+        """Says where its input lies."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+        def forward(self, input_B1HW: Tensor) -> Tensor:
+            seen.append(input_B1HW.device)
+            return torch.zeros(len(input_B1HW))
+
+    assert Predictor("regressor@1", card("count"), Elsewhere()).predict(np.zeros((200, 200), np.uint8)).count == 0
+    assert {device.type for device in seen} == {"meta"}
+
+
 @pytest.mark.parametrize(("height", "width", "tiles"), [(200, 300, 2), (300, 300, 4), (200, 500, 3), (250, 500, 2 * 3)])
 def test_overlapping_tiles_count_an_even_field_exactly(counter: Callable, height: int, width: int, tiles: int) -> None:
     """Where cells lie as densely in the overlaps as elsewhere, no cell is counted twice."""
