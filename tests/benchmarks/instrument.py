@@ -1,6 +1,6 @@
 """What is left of a classifier's accuracy on the plates of another instrument, trained without and with augmentation.
 
-    python tests/benchmarks/instrument.py OUT [--set KEY=VALUE …]      about ten minutes on two cores
+    python tests/benchmarks/instrument.py OUT [--set KEY=VALUE …]      two trainings of 12 epochs
 
 OUT gets a bank of the built-in sample, models and `instrument.md`; it goes on where it stopped. Two networks are
 trained: one on tiles as their instrument recorded them (AS_RECORDED), one with the default augmentation; `--set` is for
