@@ -36,7 +36,7 @@ class Augment(Frozen):
     whole tile alone for a counter, which crops made worse: the same cells at another magnification."""
     shifts: Annotated[int, Field(ge=0, le=16, strict=True)] | Literal["auto"] = "auto"
     """Further tiles at random places of a frame that is larger than a tile, for each tile of its grid. `auto`: as
-    many as bring a small bank to about 4,000 training tiles."""
+    many as bring a small bank to about 4,000 training tiles; none of a frozen network."""
     orientation: Literal["stored", "drawn"] = "drawn"
     """`stored`: every tile at 0, 90, 180 and 270° in the shards. `drawn`: one at random, on the training
     device, each time a tile is used."""
@@ -132,7 +132,7 @@ class TrainConfig(Frozen):
     augment: Augment = Augment()
     tile: Literal["auto", "frame"] | Annotated[int, Field(ge=8, strict=True)] = "auto"
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
-    whole frame if its shorter side is under 300 pixels, else 200."""
+    whole frame if its shorter side is under 300 pixels, else 200; of a frozen network 350 in place of both."""
     kernel: Kernel = "none"
     illumination: Illumination = Field(default="none", exclude_if="none".__eq__)
     """What is taken out of every tile, in training and in serving: `shading`, light that changes slowly over a tile;

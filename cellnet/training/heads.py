@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
-HOLDS: Final = (0.001, 0.003, 0.01, 0.03)
+HOLDS: Final = (0.003, 0.01, 0.03, 0.1)
 """Values of C that are tried: the weight of a tile's loss against the squares of the layer's numbers."""
 UNTOLD_HOLD: Final = 0.01
 """Where there are no tiles to choose by."""

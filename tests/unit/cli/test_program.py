@@ -114,8 +114,8 @@ def test_a_summary_shows_the_network_and_trains_nothing(capsys: pytest.CaptureFi
     registry = tmp_path / "registry"
     assert main(["train", str(bank), "--task", "classify", "--summary", "--registry", str(registry)]) == 0
     *_, out, _, total, _, _ = capsys.readouterr().out.splitlines()
-    assert out.split() == ["out", "(Conv2d)", "(B,", "2,", "1,", "1)", "258"]
-    assert total.startswith("total parameters: 308,") and not registry.exists()
+    assert out.split() == ["out", "(Linear)", "(B,", "2)", "1,986"]
+    assert total.startswith("total parameters: 2,9") and not registry.exists()
 
 
 def test_a_search_without_a_test_split_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

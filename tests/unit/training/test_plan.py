@@ -88,9 +88,15 @@ def drawn(plan: Plan) -> dict[str, float]:
 
 
 def test_tiles_are_drawn_as_another_instrument_would_record_them(bank: Callable[..., Bank]) -> None:
-    assert drawn(make_plan(bank(2), TrainConfig(task="classify"))) == ANOTHER_INSTRUMENT
-    asked = make_plan(bank(2), TrainConfig(task="classify", augment=Augment(blur=0, noise=0.1)))
-    assert drawn(asked) == ANOTHER_INSTRUMENT | {"blur": 0, "noise": 0.1}
+    whole = {"task": "classify", "model": ModelSpec(architecture="residual")}
+    assert drawn(make_plan(bank(2), TrainConfig(**whole))) == ANOTHER_INSTRUMENT
+    asked = Augment(blur=0, noise=0.1)
+    plan = make_plan(bank(2), TrainConfig(**whole, augment=asked))
+    assert drawn(plan) == ANOTHER_INSTRUMENT | {"blur": 0, "noise": 0.1}
+    with pytest.raises(
+        ConfigError, match=r"frozen networks see each tile once, as it was recorded; leave augment\.noise"
+    ):
+        make_plan(bank(2), TrainConfig(task="classify", augment=asked))
     frozen = ModelSpec(architecture="efficientnet_lite0", frozen=True)
     for as_recorded in (TrainConfig(task="classify", protocol="paper"), TrainConfig(task="classify", model=frozen)):
         assert drawn(make_plan(bank(2), as_recorded)) == AS_RECORDED
