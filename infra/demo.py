@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cellnet.cli.evaluate import print_scores
-from cellnet.config.train import Augment, ModelSpec, TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, TrainConfig
 from cellnet.config.tune import TuneConfig
 from cellnet.errors import CellnetError, ConfigError
 from cellnet.places import Places
@@ -35,8 +35,9 @@ FOLDER: Final = Path("demo")
 WELLS: Final = 8
 PORT: Final = 8000
 SMALL: Final = ModelSpec(width=8)
-QUICK: Final = Augment(shares=(1.0,), shifts=3)
-"""Tiles at other places teach more than crops do on so few images, and an epoch of them is soon over."""
+QUICK: Final = Augment(shares=(1.0,), shifts=3, **AS_RECORDED)
+"""Tiles at other places teach more than crops do on so few images, and an epoch of them is soon over; what is varied
+more is learned more slowly."""
 
 SUMMARY: Final = """# What the demo left here
 
