@@ -35,7 +35,7 @@ FOLDER: Final = Path("demo")
 WELLS: Final = 8
 PORT: Final = 8000
 SMALL: Final = ModelSpec(width=8)
-QUICK: Final = Augment(shares=(1.0,), shifts=3, **AS_RECORDED)
+QUICK: Final = Augment.model_validate({"shares": (1.0,), "shifts": 3, **AS_RECORDED})
 """Tiles at other places teach more than crops do on so few images, and an epoch of them is soon over; what is varied
 more is learned more slowly."""
 
