@@ -92,8 +92,6 @@ def even_out(grey: Any, illumination: Illumination, blur_NN: Any) -> Any:
     that faint cells look like strong ones (local contrast normalisation: Jarrett et al. 2009,
     10.1109/ICCV.2009.5459469).
     """
-    if illumination == "none":
-        return grey
     away = grey - blur_NN @ grey @ blur_NN.T
     if illumination == "local":
         deviation = (blur_NN @ (away * away) @ blur_NN.T) ** 0.5

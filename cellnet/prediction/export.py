@@ -49,8 +49,8 @@ class Exported(nn.Module):
         self.scale, self.shift = scale_and_shift(preprocess)
         self.illumination = preprocess.illumination
         self.blur: Tensor | None
-        even = self.illumination == "none"
-        self.register_buffer("blur", None if even else torch.from_numpy(blur_matrix(NETWORK_PX)))
+        as_lit = self.illumination == "none"
+        self.register_buffer("blur", None if as_lit else torch.from_numpy(blur_matrix(NETWORK_PX)))
         weights = KERNELS[preprocess.kernel]
         self.kernel: Tensor | None
         self.register_buffer("kernel", None if weights is None else torch.tensor([[weights]], dtype=torch.float32))
