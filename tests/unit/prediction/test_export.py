@@ -54,9 +54,10 @@ def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
         calibration = Calibration(tiles=9, frames=9, **said)
         torch.manual_seed(0)
         network = create(spec, task, classes=len(made.classes), mean_count=20)
-        if architecture == "efficientnet_lite0":  # which by chance gives much the same whatever it sees
+        lite = architecture == "efficientnet_lite0"  # by chance it gives much the same whatever it sees
+        if lite:
             start_from(network, imagenet_start(architecture))
-        torch.nn.init.normal_(network.out.weight, std=0.3)
+        torch.nn.init.normal_(network.out.weight, std=0.01 if lite else 0.3)  # its thousand features are large
         return Predictor("x@1", made.model_copy(update={"config": config, "calibration": calibration}), network)
 
     return make
