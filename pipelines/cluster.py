@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -179,7 +180,44 @@ def run_trials(
             callbacks=list(callbacks),
         ),
     )
-    return tuner.fit()
+    with stopped_by_ctrl_c():
+        return tuner.fit()
+
+
+@contextlib.contextmanager
+def stopped_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt here, at the latest where the block ends.
+
+    Ray Train answers it by an exit with 0 or 1, and not at all where a training is about to end; and an interrupt that
+    is raised in a callback is printed and forgotten. A signal that came is therefore also read from a socket.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    signals, written = socket.socketpair()
+    with signals, written:
+        signals.setblocking(False)
+        written.setblocking(False)
+        others = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            if _was_interrupted(signals):
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            signal.set_wakeup_fd(others)
+            signal.signal(signal.SIGINT, before)
+        if _was_interrupted(signals):
+            raise KeyboardInterrupt
+
+
+def _was_interrupted(signals: socket.socket) -> bool:
+    try:
+        return signal.SIGINT in signals.recv(4096)
+    except BlockingIOError:  # there was none
+        return False
 
 
 _models: "dict[tuple[str, ...], FrameModel]" = {}
@@ -232,7 +270,7 @@ def progress(say: Callable[[str], None]) -> Iterator[ray.actor.ActorHandle]:
     def watch() -> None:
         done = False
         while not done:
-            done = finished.wait(0.5)
+            done = finished.wait(0.2)
             for line in ray.get(lines.take.remote()):
                 say(line)
 

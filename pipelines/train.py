@@ -5,14 +5,11 @@ A Ray job, like `cellnet train`:
     python -m pipelines train BANK --task classify [--workers 2] [--set epochs=10]...
 """
 
-import contextlib
 import functools
 import importlib.metadata
 import os
-import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -226,7 +223,7 @@ def run_training(
     parts = at_most(workers) * (1 if isinstance(workers, int) else PARTS_A_WORKER)
     # Read once into the object store: executing a read anew for every epoch costs seconds each time.
     data = {split: read_tiles(shards, split, parts) for split in SPLITS}
-    with cluster.progress(say) as lines, _stopped_by_ctrl_c():
+    with cluster.progress(say) as lines:
         result = run_workers(
             _worker,
             {
@@ -281,7 +278,8 @@ def run_workers(
             ),
         )
         try:
-            return trainer.fit()
+            with cluster.stopped_by_ctrl_c():
+                return trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _own_error(error) from error
 
@@ -457,19 +455,6 @@ def _report(loop: dict[str, Any], state: TrainState, rank: int) -> None:
 
 def _say(loop: dict[str, Any], line: str) -> None:
     ray.get(loop["lines"].add.remote(line))
-
-
-@contextlib.contextmanager
-def _stopped_by_ctrl_c() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt again, where Ray Train ends the process with an exit status of 0 or 1."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        raise KeyboardInterrupt from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
 
 
 def _own_error(error: Exception) -> Exception:

@@ -84,7 +84,7 @@ def test_a_command_that_was_stopped_ends_where_an_undisturbed_one_does(
     undisturbed: Places, tmp_path: Path, joining: dict[str, str]
 ) -> None:
     places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
-    status, said = run_until("epoch   2/6", lambda it: it.send_signal(signal.SIGINT), *command(places), **joining)
+    status, said = run_until("epoch   1/6", lambda it: it.send_signal(signal.SIGINT), *command(places), **joining)
     assert status == 130 and said[-1] == "cellnet: stopped" and "--resume goes on" in said[-2]
     told: list[str] = []
     train(places, config(), resume=True, say=told.append)
