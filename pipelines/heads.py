@@ -1,4 +1,4 @@
-"""The last layer of a frozen network: what the others see of each tile is computed once, by Ray Data, and kept.
+"""The last layers of a frozen network: what the others see of each tile is computed once, by Ray Data, and kept.
 
     BANK/shards/KEY-XXXX/features-KEY/train.safetensors, test.safetensors    beside the tiles that they are of
 
@@ -6,7 +6,7 @@ The second KEY names the weights and everything else that shapes a feature: anot
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -26,12 +26,15 @@ from cellnet.images.pixels import normalise
 from cellnet.networks.efficientnet import folded
 from cellnet.networks.views import views_of, watched
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
+from cellnet.tasks import TASKS, Task
 from cellnet.training.fit import has_bf16, seed_everything
 from cellnet.training.heads import HOLDS, UNTOLD_HOLD, Features, Head, fit_head, outputs_of_head
+from cellnet.training.places import CountHead, counts_of, fit_places
 from cellnet.training.plan import Plan
 from cellnet.training.shards import Shards, key_of_recipe
 from cellnet.training.state import Epoch, best_epoch
 from cellnet.training.steering import steering
+from cellnet.training.tiles import UNKNOWN_CELLS
 from cellnet.untrusted import check_safetensors
 from pipelines import cluster
 from pipelines.publishing import Trained, cross_validation_of, held_back_of, refitted
@@ -39,6 +42,8 @@ from pipelines.runs import Run, Say, epoch_line
 from pipelines.shards import dataset_of
 
 TILES_A_STEP: Final = 32
+FREE: Final = 0.0
+"""How hard a counter's last layers are held: nothing is chosen there."""
 VIEWS: Final = 8
 """Orientations in which the head sees a training tile."""
 
@@ -51,19 +56,21 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
     assert train is not None, "a plan has training tiles"
     same = plan.folds and plan.splits["train"] == plan.splits["test"]  # all frames are in both, here as they are
     test = train if same else features_of(network, plan, shards, "test", start, say=say)
-    learn = functools.partial(fit_head, classes=len(plan.classes), balanced=plan.config.class_weights == "balanced")
+    learn = _learning(plan)
 
-    def weights_of(head: Head) -> bytes:
-        weights = network.state_dict()
-        weight = head.weight_KC.reshape(weights["out.weight"].shape)
-        return weights_to_bytes(weights | {"out.weight": weight, "out.bias": head.bias_K})
+    def weights_of(head: Head | CountHead) -> bytes:
+        return weights_to_bytes(network.state_dict() | _layers_of(head))
 
     rounds = list(_rounds(train, test, plan.folds))
-    holds = HOLDS if test else (UNTOLD_HOLD,)
-    heads, history = [], list[Epoch]()
+    holds = (HOLDS if test else (UNTOLD_HOLD,)) if plan.config.task == "classify" else (FREE,)
+    heads, history = list[dict[int, Head | CountHead]](), list[Epoch]()
     for number, hold in enumerate(holds, start=1):
-        heads.append({fold: learn(learned, hold) for fold, learned, _ in rounds})
-        history.append(_epoch(number, heads[-1], rounds))
+        heads.append({})
+        for fold, learned, _ in rounds:
+            if plan.config.task == "count":
+                say(f"the last layers{f' of fold {fold}/{len(rounds)}' if fold else ''} learn to count, for a minute")
+            heads[-1][fold] = learn(learned, hold)
+        history.append(_epoch(plan.config.task, number, heads[-1], rounds))
         run.add_curves(history[-1])
         best = best_epoch(plan.config.task, history)
         say(epoch_line(history[-1], len(holds), best=best is history[-1] and bool(best.test)))
@@ -72,8 +79,9 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
         trained = Trained(weights=weights_of(chosen[0]), scores=best.test, history=epochs)
         if not plan.config.refit or not test:
             return trained
-        say("once more, held alike, on the train and the test split together")
+        say("once more on the train and the test split together")
         return refitted(trained, weights_of(learn(train.and_of(test), holds[best.number - 1])), bank, plan)
+    say("the last layers learn from all frames")
     return Trained(
         weights=weights_of(learn(train, holds[best.number - 1])),
         scores={},
@@ -81,6 +89,25 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
         held_back=held_back_of(bank, plan, {fold: weights_of(head) for fold, head in chosen.items()}),
         cross_validation=cross_validation_of(plan.folds),
     )
+
+
+def _learning(plan: Plan) -> Callable[[Features, float], Head | CountHead]:
+    """What learns the last layers from tiles, held so hard."""
+    config = plan.config
+    if config.task == "count":
+        return lambda train, hold: fit_places(train, seed=config.seed, dropout=config.model.dropout)
+    return functools.partial(fit_head, classes=len(plan.classes), balanced=config.class_weights == "balanced")
+
+
+def _layers_of(head: Head | CountHead) -> dict[str, torch.Tensor]:
+    """Last layers by their names in the network."""
+    if isinstance(head, CountHead):
+        return {f"out.{name}": value for name, value in head.layers.state_dict().items()}
+    return {"out.weight": head.weight_KC, "out.bias": head.bias_K}
+
+
+def _answers(head: Head | CountHead, asked: Features) -> NDArray[np.float32]:
+    return counts_of(head, asked) if isinstance(head, CountHead) else outputs_of_head(head, asked)
 
 
 Round = tuple[int, Features, Features | None]
@@ -100,15 +127,13 @@ def _rounds(train: Features, test: Features | None, folds: Folds | None) -> Iter
         yield fold, train.of(learned_N != fold), test.of(asked_N == fold)
 
 
-def _epoch(number: int, heads: dict[int, Head], rounds: list[Round]) -> Epoch:
+def _epoch(task: Task, number: int, heads: dict[int, Head | CountHead], rounds: list[Round]) -> Epoch:
     """What heads that are held alike came to, over all rounds, in the form of an epoch."""
     scores = {}
     if answered := [(fold, asked) for fold, _, asked in rounds if asked]:
-        truth_N = np.concatenate([asked.label_N for _, asked in answered])
-        scores = steering(
-            "classify", truth_N, np.concatenate([outputs_of_head(heads[fold], asked) for fold, asked in answered])
-        )
-    tiles = sum(len(learned.label_N) for _, learned, _ in rounds)
+        truth_N = np.concatenate([asked.truth_N for _, asked in answered])
+        scores = steering(task, truth_N, np.concatenate([_answers(heads[fold], asked) for fold, asked in answered]))
+    tiles = sum(len(learned.truth_N) for _, learned, _ in rounds)
     seconds = sum(head.seconds for head in heads.values())
     return Epoch(
         number=number,
@@ -132,16 +157,24 @@ def features_of(
     try:
         data = shards.store.get(key)
     except NotFoundError:
-        say(f"features of {shards.rows[split]} {split} tiles in {VIEWS} orientations are computed")
-        features = _computed(network, plan.preprocess, shards, split)
+        how = "of every place" if plan.config.task == "count" else f"in {VIEWS} orientations"
+        say(f"features of {shards.rows[split]} {split} tiles {how} are computed")
+        features = _computed(network, plan, shards, split)
         digest_NB = np.array([list(bytes.fromhex(name)) for name in features.frame_N.tolist()], np.uint8)
-        arrays = {"seen": features.seen_NVC, "label": features.label_N, "frame": digest_NB}
+        arrays: dict[str, NDArray[Any]] = {
+            "seen": features.seen_NVC,
+            TASKS[plan.config.task].truth: features.truth_N,
+            "frame": digest_NB,
+        }
+        if features.weight_N is not None and features.exact_N is not None:
+            arrays |= {"weight": features.weight_N, "exact": features.exact_N}
         shards.store.put(key, safetensors.numpy.save(arrays))
         return features
     check_safetensors(data, key)
     arrays = safetensors.numpy.load(data)
     names = [bytes(digest).hex() for digest in arrays["frame"].tolist()]
-    return Features(arrays["seen"], arrays["label"], np.array(names))
+    truth_N = arrays[TASKS[plan.config.task].truth]
+    return Features(arrays["seen"], truth_N, np.array(names), arrays.get("weight"), arrays.get("exact"))
 
 
 def _key(plan: Plan, start: Start) -> str:
@@ -152,39 +185,50 @@ def _key(plan: Plan, start: Start) -> str:
         "kernel": preprocess.kernel,
         "illumination": preprocess.illumination,
         "grey": (preprocess.mean, preprocess.std),
-        "views": VIEWS,
+        "views": VIEWS if plan.config.task == "classify" else "places",
     }
     return key_of_recipe(recipe)
 
 
-def _computed(network: nn.Module, preprocess: Preprocess, shards: Shards, split: Split) -> Features:
+def _computed(network: nn.Module, plan: Plan, shards: Shards, split: Split) -> Features:
+    task = plan.config.task
     rows = (
-        dataset_of(shards, split, "frame")
+        dataset_of(shards, split, "frame", "weight")
         .map_batches(
             _see_batch,
-            fn_kwargs={"model": [ray.put(folded(network))], "preprocess": preprocess},
+            fn_kwargs={"model": [ray.put(folded(network))], "preprocess": plan.preprocess, "task": task},
             batch_size=TILES_A_STEP,
             batch_format="numpy",
         )
         .take_all()
     )
     seen_NVC = np.stack([row["seen"] for row in rows])
-    label_N = np.array([row["label"] for row in rows], np.int64)
-    return Features(seen_NVC, label_N, np.array([row["frame"] for row in rows]))
+    truth_N = np.array([row["truth"] for row in rows], np.int64 if task == "classify" else np.float32)
+    frame_N = np.array([row["frame"] for row in rows])
+    if task == "classify":
+        return Features(seen_NVC, truth_N, frame_N)
+    weight_N = np.array([row["weight"] for row in rows], np.float32)
+    return Features(seen_NVC, truth_N, frame_N, weight_N, np.array([row["exact"] for row in rows], bool))
 
 
-def _see_batch(batch: dict[str, Any], model: list[Any], preprocess: Preprocess) -> dict[str, NDArray[Any]]:
+def _see_batch(batch: dict[str, Any], model: list[Any], preprocess: Preprocess, task: Task) -> dict[str, NDArray[Any]]:
     network: nn.Module = cluster.fetch_once(model[0])
     input_B1HW = torch.from_numpy(normalise(batch["pixels"], preprocess)).to(memory_format=torch.channels_last)
+    known = {"truth": batch[TASKS[task].truth], "frame": batch["frame"]}
     with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
-        seen = np.stack(list(_see(network, input_B1HW)), axis=1)
-    return {"seen": seen, "label": batch["label"], "frame": batch["frame"]}
+        if task == "count":
+            [seen] = _see(network, input_B1HW, views=1, places=True)
+            exact = batch["cells"][:, 0, 0] != UNKNOWN_CELLS
+            return {"seen": seen, "weight": batch["weight"], "exact": exact, **known}
+        return {"seen": np.stack(list(_see(network, input_B1HW)), axis=1), **known}
 
 
 @torch.inference_mode()
-def _see(network: nn.Module, input_B1HW: torch.Tensor) -> Iterator[NDArray[np.float16]]:
-    """What the last layer is given (B, C) of each orientation."""
-    for view in views_of(input_B1HW, VIEWS):
-        with watched(network) as seen:
+def _see(
+    network: nn.Module, input_B1HW: torch.Tensor, *, views: int = VIEWS, places: bool = False
+) -> Iterator[NDArray[np.float16]]:
+    """What the last layer is given (B, C), or of every place (B, P, C), in each orientation."""
+    for view in views_of(input_B1HW, views):
+        with watched(network, places=places) as seen:
             network(view)
-        yield seen[0].float().numpy().astype(np.float16)
+        yield seen[0].numpy().astype(np.float16)

@@ -10,14 +10,23 @@ from cellnet.config.loading import Frozen, Stored
 class Intensity(Frozen):
     """The rule that turns recorded grey values of a whole frame into 0..255; stored in the bank.
 
-    A range suits frames of one instrument and bit depth. Float frames are spread over 0..65535 before it is applied.
+    A range suits frames of one instrument and bit depth, and so does `background`, which also evens out how bright they
+    are. Float frames are spread over 0..65535 before it is applied.
     """
 
-    rule: Literal["percentile", "range"] = "percentile"
+    rule: Literal["percentile", "range", "background"] = "percentile"
     low: float = 0.1
-    """Percentile, or grey value, that becomes 0."""
+    """Percentile, or grey value, that becomes 0; of `background` by how much that value lies above the frame's median,
+    which is a negative number."""
     high: float = 99.9
-    """Percentile, or grey value, that becomes 255."""
+    """Percentile, or grey value, that becomes 255; of `background` likewise above the median."""
+
+    def __str__(self) -> str:
+        """What becomes 0 and 255, for a person."""
+        if self.rule == "background":
+            return f"grey values {-self.low:g} below and {self.high:g} above the median of the frame"
+        values = "percentiles" if self.rule == "percentile" else "grey values"
+        return f"{values} {self.low:g} and {self.high:g} of the frame"
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -25,6 +34,11 @@ class Intensity(Frozen):
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
         if self.rule == "percentile" and not (self.low >= 0 and self.high <= 100):
             raise ValueError(f"percentiles are 0 to 100, not {self.low:g} and {self.high:g}")
+        if self.rule == "background" and not self.low < 0 < self.high:
+            raise ValueError(
+                f"low and high are counted from the background, so low is below 0 and high above; not {self.low:g} and "
+                f"{self.high:g}"
+            )
         return self
 
 

@@ -6,7 +6,16 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from cellnet.config.bank import Intensity
-from cellnet.config.choices import FIXED_ARCHITECTURES, Activation, Architecture, Illumination, Kernel, Protocol, Share
+from cellnet.config.choices import (
+    FIXED_ARCHITECTURES,
+    Activation,
+    Architecture,
+    Greys,
+    Illumination,
+    Kernel,
+    Protocol,
+    Share,
+)
 from cellnet.config.loading import Frozen, is_none
 from cellnet.tasks import Task
 
@@ -63,6 +72,8 @@ class Augment(Frozen):
     """Standard deviation of the noise that is added, in grey values of 0..1, at most."""
 
 
+FROZEN_COUNTERS: Final = ("auto", "efficientnet_lite0")
+"""Architectures whose last layers alone can learn to count."""
 AS_RECORDED: Final = {"rotation": 0.0, "scale": 1.0, "blur": 0.0, "shading": 0.0, "gamma": 1.0, "noise": 0.0}
 """Values of `Augment` with which tiles look as their instrument recorded them."""
 
@@ -89,11 +100,11 @@ class ModelSpec(Frozen):
     """The network: a row of `cellnet.networks.architectures.ARCHITECTURES` and its choices."""
 
     architecture: Architecture | Literal["auto"] = "auto"
-    """`auto`: density to count; residual to classify, but efficientnet_lite0, frozen, where a lineage has fewer than
-    20 groups and nothing else is said of the network. `paper`: the paper's kind of network. `residual`: residual
-    stages and a global pool. `density`: a counter that also learns where cells are, from their centres where these
-    are known. `efficientnet_lite0`: a small network that knows photographs, for few labelled frames. `resnet18`,
-    `convnext_tiny`: of torchvision, for a GPU."""
+    """`auto`: density to count; residual to classify. But efficientnet_lite0, frozen, where a lineage has fewer than 20
+    groups and nothing else is said of the network: to classify, and to count where no cells' centres are known.
+    `paper`: the paper's kind of network. `residual`: residual stages and a global pool. `density`: a counter that also
+    learns where cells are, from their centres where these are known. `efficientnet_lite0`: a small network that knows
+    photographs, for few labelled frames. `resnet18`, `convnext_tiny`: of torchvision, for a GPU."""
     activation: Activation = "relu"
     width: int = Field(default=16, ge=1, le=512)
     """Channels of the first stage; each later stage has twice as many."""
@@ -111,7 +122,8 @@ class ModelSpec(Frozen):
     `classifier@3`, of the same architecture, width and depth. Left out: `imagenet` for efficientnet_lite0, else
     `none`."""
     frozen: Annotated[bool, Field(strict=True)] | None = Field(default=None, exclude_if=is_none)
-    """Train the last layer alone, in seconds: what the others see of each tile is computed once. To classify."""
+    """Train the last layers alone, in seconds to minutes: what the others see of each tile is computed once. A frozen
+    counter learns how many cells a frame has from all its tiles together, where their centres are not known."""
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
@@ -132,7 +144,12 @@ class TrainConfig(Frozen):
     augment: Augment = Augment()
     tile: Literal["auto", "frame"] | Annotated[int, Field(ge=8, strict=True)] = "auto"
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
-    whole frame if its shorter side is under 300 pixels, else 200; of a frozen network 350 in place of both."""
+    whole frame if its shorter side is under 300 pixels, else 200; of a frozen classifier 350 in place of both."""
+    greys: Greys = Field(default="auto", exclude_if="bank".__eq__)
+    """How grey values of a frame become 0 to 255. `bank`: by the bank's rule, unless told otherwise from the darkest to
+    the brightest of the frame, so that a frame without cells shows its noise as strong as another its cells.
+    `background`: by how far they are from the frame's median, alike in all frames; for frames of one bit depth.
+    `auto`: `background` of a frozen counter, else `bank`."""
     kernel: Kernel = "none"
     illumination: Illumination = Field(default="none", exclude_if="none".__eq__)
     """What is taken out of every tile, in training and in serving: `shading`, light that changes slowly over a tile;
@@ -183,8 +200,11 @@ class TrainConfig(Frozen):
     def _fits_the_task(self) -> Self:
         if self.task == "classify" and self.model.architecture == "density":
             raise ValueError("the architecture density only counts; to classify, take another, for example residual")
-        if self.task == "count" and self.model.frozen:
-            raise ValueError("frozen networks classify; to count, leave model.frozen out and train all layers")
+        if self.task == "count" and self.model.frozen and self.model.architecture not in FROZEN_COUNTERS:
+            raise ValueError(
+                f"a frozen {self.model.architecture} cannot count; take efficientnet_lite0, or train all layers by "
+                "leaving model.frozen out"
+            )
         for name, nothing in AS_RECORDED.items() if self.model.frozen else ():
             if getattr(self.augment, name) not in (None, nothing):
                 raise ValueError(f"frozen networks see each tile once, as it was recorded; leave augment.{name} out")

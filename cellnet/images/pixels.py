@@ -39,11 +39,13 @@ MAX_PIXELS: Final = 100_000_000
 
 
 def stretch(image_HW: Pixels, rule: Intensity) -> NDArray[np.uint8]:
-    """Grey values 0..255 of a whole frame by the bank's intensity rule; values beyond it saturate."""
+    """Grey values 0..255 of a whole frame by an intensity rule; values beyond it saturate."""
+    low, high = rule.low, rule.high
     if rule.rule == "percentile":
-        low, high = percentiles(image_HW, rule.low, rule.high)
-    else:
-        low, high = rule.low, rule.high
+        low, high = percentiles(image_HW, low, high)
+    elif rule.rule == "background":
+        [median] = percentiles(image_HW, 50)
+        low, high = median + low, median + high
     scale = 255.0 / max(float(high - low), 1e-6)
     levels = np.arange(np.iinfo(image_HW.dtype).max + 1, dtype=np.float32)
     table = np.clip(np.round((levels - np.float32(low)) * scale), 0, 255).astype(np.uint8)

@@ -28,6 +28,11 @@ ACTIVATIONS: Final[dict[Activation, type[nn.Module]]] = {
 
 LITE_INNER: Final = 48
 """Channels in which the levels of `Lite` are brought together."""
+PLACE_LEVELS: Final = 3
+"""Of `LiteBody`, which a frozen counter sees, at the side of the second."""
+PLACE_SIDE: Final = NETWORK_PX // 8
+PLACE_INNER: Final = 64
+"""Units of its layers."""
 
 
 def create(spec: ModelSpec, task: Task, *, classes: int = 0, mean_count: float = 1.0) -> nn.Module:
@@ -45,7 +50,8 @@ def resolve(spec: ModelSpec, task: Task, *, frame_tiles: float = 1) -> ModelSpec
     """
     facts = TASKS[task]
     one_tile_views = facts.views if frame_tiles == 1 else 1
-    defaults = {"architecture": facts.architecture, "views": 8 if spec.frozen else one_tile_views}
+    all_views = spec.frozen and task == "classify"
+    defaults = {"architecture": facts.architecture, "views": 8 if all_views else one_tile_views}
     return spec.model_copy(update={name: value for name, value in defaults.items() if getattr(spec, name) == "auto"})
 
 
@@ -123,7 +129,7 @@ class DensityLayers(nn.Module):
         """Make them for levels of these widths, brought together in `inner` channels; they start at `mean_count`."""
         self.laterals = nn.ModuleList(nn.Conv2d(width, inner, 1) for width in widths)
         self.smooth = _normed_conv(inner, inner, 3, activation)
-        self.out: nn.Linear | nn.Conv2d = nn.Conv2d(inner, 1, 1)
+        self.out: nn.Module = nn.Conv2d(inner, 1, 1)
         _start_at(self.out, _softplus_inverse(mean_count / MAP_SIDE**2))
 
     def count(self, levels: Sequence[Tensor]) -> Tensor:
@@ -157,29 +163,63 @@ class Density(DensityLayers):
         return self.count(levels)
 
 
+class PlaceLayers(nn.Module):
+    """The last layers of a frozen counter: from the features of each place alone, how many cells are there.
+
+    A perceptron, the same at every place; what is around a place is in its features already.
+    """
+
+    def __init__(self, width: int, dropout: float, density: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, PLACE_INNER)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Linear(PLACE_INNER, PLACE_INNER)
+        self.last = nn.Linear(PLACE_INNER, 1)
+        _start_at(self.last, _softplus_inverse(density))
+
+    def forward(self, features_BChw: Tensor) -> Tensor:
+        """What softplus makes the cells of each place (B, 1, h, w)."""
+        inner = self.dropout(torch.relu(self.first(features_BChw.permute(0, 2, 3, 1))))
+        places: Tensor = self.last(torch.relu(self.second(inner)))
+        return places.permute(0, 3, 1, 2)
+
+
 class Lite(DensityLayers):
     """EfficientNet-Lite0: what features of all levels are on average and how much they vary over a tile, since cells
-    differ in texture; or a density map from these features as of `Density`."""
+    differ in texture; or a density map from these features, as of `Density`, or frozen as of `PlaceLayers`."""
 
     def __init__(self, spec: ModelSpec, task: Task, classes: int, mean_count: float) -> None:
         super().__init__()
-        self.body = LiteBody()
-        self.task = task
-        widths = [STAGES[level].width for level in LEVELS]
-        if task == "count":
+        self.task, self.by_place = task, task == "count" and bool(spec.frozen)
+        levels = PLACE_LEVELS if self.by_place else len(LEVELS)
+        self.body = LiteBody(levels)
+        widths = [STAGES[level].width for level in LEVELS[:levels]]
+        if self.by_place:
+            self.out = PlaceLayers(sum(widths), spec.dropout, mean_count / PLACE_SIDE**2)
+        elif task == "count":
             self.add_layers(widths, LITE_INNER, nn.ReLU, mean_count)
         else:
             self.dropout = nn.Dropout(spec.dropout)
             self.out = nn.Linear(2 * sum(widths), classes)
 
     def forward(self, input_B1HW: Tensor) -> Tensor:
-        """Logits (B, K); or in training the density map (B, 50, 50), else counts (B,)."""
+        """Logits (B, K); or in training the density map (B, 50, 50), of a frozen one (B, 25, 25), else counts (B,)."""
         levels = self.body(input_B1HW)
+        if self.by_place:
+            density_Bhw = nn.functional.softplus(self.out(_at_one_side(levels)).float()).squeeze(1)
+            return density_Bhw if self.training else density_Bhw.sum(dim=(1, 2))
         if self.task == "count":
             return self.count(levels)
         pooled = [part_BC for features in levels for part_BC in _mean_and_deviation(features.float())]
         logits_BK: Tensor = self.out(self.dropout(torch.cat(pooled, dim=1)))
         return logits_BK
+
+
+def _at_one_side(levels: Sequence[Tensor]) -> Tensor:
+    """Features of three levels as one (B, C, h, w) of the second's side."""
+    finest, middle, coarsest = levels
+    coarsest = nn.functional.interpolate(coarsest, middle.shape[2:])
+    return torch.cat([nn.functional.avg_pool2d(finest, 2), middle, coarsest], dim=1)
 
 
 def _mean_and_deviation(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,9 +292,9 @@ def _normed_conv(
     return nn.Sequential(convolution, nn.BatchNorm2d(after), *([activation()] if activation else []))
 
 
-def _start_at(out: nn.Linear | nn.Conv2d, value: float) -> None:
+def _start_at(out: nn.Module, value: float) -> None:
     """Let a layer give about one value whatever its input: a unit that starts well above 0 does not start dead."""
-    assert out.bias is not None
+    assert isinstance(out, nn.Linear | nn.Conv2d) and out.bias is not None
     nn.init.normal_(out.weight, std=0.01)
     nn.init.constant_(out.bias, value)
 

@@ -44,13 +44,15 @@ class LiteBody(nn.Module):
     The published network's last two, 1280 features and the classifier, are of photographs' contents: on cells, in wells
     that a head had not learned from, the levels below them told lineages apart better (0.79 of LIVECell's tiles, with
     them 0.74).
+
+    `levels`: how many of the four there are; the stages behind the last of them are left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, levels: int = len(LEVELS)) -> None:
         super().__init__()
         self.stem = _normed(1, STEM, 3, stride=2)
         stages, before = [], STEM
-        for stage in STAGES:
+        for stage in STAGES[: LEVELS[levels - 1] + 1]:
             blocks = []
             for number in range(stage.blocks):
                 blocks.append(Block(before, stage, stride=stage.stride if number == 0 else 1))
@@ -59,7 +61,10 @@ class LiteBody(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, input_B1HW: Tensor) -> list[Tensor]:
-        """Features (B, C, h, w) at 1/4, 1/8, 1/16 and 1/32 of the input's side; of 24, 40, 112 and 320 channels."""
+        """Features (B, C, h, w) at 1/4, 1/8, 1/16 and 1/32 of the input's side; of 24, 40, 112 and 320 channels.
+
+        Of fewer levels the first of these.
+        """
         features, seen = self.stem(input_B1HW), []
         for number, stage in enumerate(self.stages):
             features = stage(features)

@@ -22,13 +22,19 @@ def views_of(input_B1HW: Tensor, views: int) -> Iterator[Tensor]:
 
 
 @contextlib.contextmanager
-def watched(network: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that gets what the last layer `out` sees in every forward pass (B, C): its mean over places."""
+def watched(network: nn.Module, *, places: bool = False) -> Iterator[list[Tensor]]:
+    """A list that gets what the last layer `out` sees in every forward pass (B, C): its mean over places.
+
+    With `places` it gets what is seen of each (B, P, C).
+    """
     seen: list[Tensor] = []
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         features = inputs[0].detach().float()
-        seen.append(features.mean(dim=(2, 3)) if features.dim() == 4 else features)
+        if places:
+            seen.append(features.flatten(2).transpose(1, 2))
+        else:
+            seen.append(features.mean(dim=(2, 3)) if features.dim() == 4 else features)
 
     handle = network.get_submodule("out").register_forward_pre_hook(keep)
     try:

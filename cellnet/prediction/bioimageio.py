@@ -210,15 +210,13 @@ def _documentation(version: ModelVersion) -> Iterator[str]:
     """The model card in prose, in Markdown."""
     card = version.card
     preprocess = card.preprocess
-    rule = preprocess.intensity
     yield f"# cellnet {version.name} {version.number}\n"
     yield f"{_purpose(card)} Trained with cellnet {card.code_version}, {card.created[:10]}.\n"
     yield "## What it takes\n"
-    bounds = "its percentiles" if rule.rule == "percentile" else "the grey values"
     um = f", of {preprocess.pixel_um:g} µm each" if preprocess.pixel_um is not None else ""
     yield (
         f"One grey tile of {_tile_px(card)} pixels of a frame{um}, resized to 200×200, as float32. The frame is first "
-        f"stretched so that {bounds} {rule.low:g} and {rule.high:g} become 0 and 255; what is beyond saturates. "
+        f"stretched so that {preprocess.intensity} become 0 and 255; what is beyond saturates. "
         f"Filtering (kernel: {preprocess.kernel}) and normalisation are part of the network.\n"
     )
     yield "## What it answers\n"

@@ -117,13 +117,11 @@ def _sureness(card: Card) -> Iterator[str]:
 
 def _input(card: Card) -> Iterator[str]:
     preprocess, (height, width) = card.preprocess, card.frame_px
-    rule = preprocess.intensity
-    unit = "percentiles" if rule.rule == "percentile" else "grey values"
     yield f"frames like those of the training: {width}×{height} pixels in the median, " + (
         f"{preprocess.pixel_um:g} µm a pixel" if preprocess.pixel_um else "of a pixel size that was not known"
     )
     yield f"cut into tiles of {preprocess.tile_px[1]}×{preprocess.tile_px[0]} pixels, each resized to 200×200"
-    yield f"grey: {unit} {rule.low:g} to {rule.high:g} of the frame become 0 to 255; kernel {preprocess.kernel}"
+    yield f"grey: {preprocess.intensity} become 0 and 255; kernel {preprocess.kernel}"
     if preprocess.illumination != "none":
         what = "light that changes slowly" if preprocess.illumination == "shading" else "local light and contrast"
         yield f"evened out within every tile: {what}"

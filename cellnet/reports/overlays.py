@@ -26,6 +26,8 @@ from cellnet.prediction.predictor import Predictor
 
 SIDES_PX: Final = (480, 1200)
 """Long side of a panel's picture, at least and at most; no panel is narrower than the first."""
+WITH_PLACES: Final = ("density", "efficientnet_lite0")
+"""Architectures whose counters add up a map of cells."""
 MOST_LOOKED: Final = 64
 """Tiles in which it is asked where the classifier looked, at most: some seconds on one core."""
 FAINT: Final = 10.0
@@ -69,11 +71,11 @@ def density_map(
     """What a counter says of a frame, and the cells in each pixel (H, W) of its picture: their sum is that count.
 
     The maps are of the very passes that were counted: of 8 `views` they are turned back and averaged, like the counts.
-    They are smoothed a little, and averaged where tiles overlap. None for a counter that is not of the architecture
-    `density`: it knows no places. Raises as `predict` does.
+    They are smoothed a little, and averaged where tiles overlap. None for a counter whose architecture knows no places.
+    Raises as `predict` does.
     """
     cut = regressor.cut(image_HW, pixel_um)
-    if models.resolve(regressor.card.config.model, "count").architecture != "density":
+    if models.resolve(regressor.card.config.model, "count").architecture not in WITH_PLACES:
         return regressor.predict_cut(cut), None
     passes: list[NDArray[np.float32]] = []
 

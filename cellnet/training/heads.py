@@ -1,4 +1,4 @@
-"""The last layer alone, learnt in seconds: what a frozen network's other layers see of each tile is given.
+"""The last layer of a classifier alone, learnt in seconds: what a frozen network's other layers see of tiles is given.
 
 A multinomial logistic regression of features that are brought to one spread. How hard it is held is chosen by tiles of
 frames that it has not learnt from, as an epoch of a whole training is.
@@ -23,22 +23,28 @@ class Features:
     """What the layers before the last see of tiles."""
 
     seen_NVC: NDArray[np.float16]
-    """Of each tile in V orientations."""
-    label_N: NDArray[np.int64]
+    """Of each tile in V orientations; for a counter of its V places."""
+    truth_N: NDArray[np.int64] | NDArray[np.float32]
+    """Labels, or counts."""
     frame_N: NDArray[np.str_]
     """The names of their frames."""
+    weight_N: NDArray[np.float32] | None = None
+    """Of a counter: with which a tile's count enters its frame's."""
+    exact_N: NDArray[np.bool_] | None = None
+    """Of a counter: whether its count is of known centres, or a share of its frame's."""
 
     def of(self, chosen_N: NDArray[np.bool_]) -> "Features":
         """Those of the chosen tiles."""
-        return Features(self.seen_NVC[chosen_N], self.label_N[chosen_N], self.frame_N[chosen_N])
+        return Features(**{name: column[chosen_N] for name, column in self._columns.items()})
 
     def and_of(self, others: "Features") -> "Features":
         """Those of these tiles and of others."""
-        return Features(
-            np.concatenate([self.seen_NVC, others.seen_NVC]),
-            np.concatenate([self.label_N, others.label_N]),
-            np.concatenate([self.frame_N, others.frame_N]),
-        )
+        more = others._columns
+        return Features(**{name: np.concatenate([column, more[name]]) for name, column in self._columns.items()})
+
+    @property
+    def _columns(self) -> dict[str, Any]:
+        return {name: column for name, column in vars(self).items() if column is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,7 @@ def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> H
 
     start_s = time.perf_counter()
     seen_NC = train.seen_NVC.reshape(-1, train.seen_NVC.shape[2]).astype(np.float32)
-    label_N = np.repeat(train.label_N, train.seen_NVC.shape[1])
+    label_N = np.repeat(train.truth_N, train.seen_NVC.shape[1])
     mean_C, spread_C = seen_NC.mean(0), seen_NC.std(0) + np.float32(1e-3)
     regression = LogisticRegression(C=hold, max_iter=500, class_weight="balanced" if balanced else None)
     regression.fit((seen_NC - mean_C) / spread_C, label_N)

@@ -29,6 +29,11 @@ ENOUGH_TILES: Final = 4000
 FROZEN_TILE_PX: Final = 350
 """Side of a tile of a frozen network in larger frames, unless the configuration says otherwise: of brightfield lines it
 named 0.98 of such tiles and 0.94 of those of 200 pixels, of LIVECell in other wells 0.79 and 0.76."""
+BELOW, ABOVE = 0.25, 0.5
+"""How far under and over the frame's median `greys=background` tells values apart, in what lies between the darkest and
+the brightest value of a training frame, the median: what few pixels reach saturates."""
+MOST_PLACED: Final = 8000
+"""Tiles of 200 pixels of which a frozen counter is trained at most: what it sees of each place is 1.8 GB then."""
 OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
 """Settings of which each says what network is wanted."""
 ANOTHER_INSTRUMENT: Final = {
@@ -121,6 +126,11 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
             f"every training frame of {bank.store.uri} is smaller than the {width}×{height} pixels of a tile; "
             "train with a smaller one, for example --set tile=frame"
         )
+    if config.task == "count" and config.model.frozen and sum(training_grids) > MOST_PLACED:
+        raise ConfigError(
+            f"a frozen counter keeps what it sees of every tile, and {sum(training_grids)} tiles are too many; train "
+            "all layers by --set model.frozen=false, or with a larger tile, for example --set tile=400"
+        )
     frame_tiles = float(np.median(training_grids))
     augment = decide_augment(
         config.augment,
@@ -199,16 +209,23 @@ def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Inte
     factors_N = np.array([frame.pixel_um / pixel_um if frame.pixel_um and pixel_um else 1.0 for frame in frames])
     height = round(np.median(factors_N * [frame.height for frame in frames]))
     width = round(np.median(factors_N * [frame.width for frame in frames]))
-    usual, least = (FROZEN_TILE_PX, FROZEN_TILE_PX) if config.model.frozen else (NETWORK_PX, WHOLE_FRAME_PX)
+    pooled = config.model.frozen and config.task == "classify"
+    usual, least = (FROZEN_TILE_PX, FROZEN_TILE_PX) if pooled else (NETWORK_PX, WHOLE_FRAME_PX)
     whole = config.tile == "frame" or (config.tile == "auto" and min(height, width) < least)
     side = config.tile if isinstance(config.tile, int) else usual
     return Preprocess(
         tile_px=(height, width) if whole else (side, side),
         pixel_um=pixel_um,
-        intensity=intensity,
+        intensity=_around_background(frames) if config.greys == "background" else intensity,
         kernel="none" if config.protocol == "paper" else config.kernel,
         illumination=config.illumination,
     )
+
+
+def _around_background(frames: Sequence[Frame]) -> Intensity:
+    """The rule of `greys=background` for frames like these."""
+    between = max(1.0, float(np.median([frame.brightest - frame.darkest for frame in frames])))
+    return Intensity(rule="background", low=-BELOW * between, high=ABOVE * between)
 
 
 def decide_augment(
@@ -266,16 +283,27 @@ def _drawn(augment: Augment, *, as_recorded: bool, movable: bool) -> dict[str, f
 def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
     """The configuration with its network decided, where that depends on how many labelled frames there are.
 
-    Lineages that have few groups are told apart by a network that knows photographs, whose last layer alone is trained,
-    unless the configuration says anything of the network. Raises ConfigError for settings that it has no use for.
+    Lineages that have few groups are told apart by a network that knows photographs, whose last layers alone are
+    trained, unless the configuration says anything of the network; and their cells are counted by one where nobody
+    knows their centres, of which a whole network learns more. Raises ConfigError for settings that it has no use for.
     """
     model = config.model
     fields = ModelSpec.model_fields
     told = any(getattr(model, name) != fields[name].default for name in OF_THE_NETWORK)
-    if told or config.task == "count" or config.protocol == "paper" or not few_groups(labelled):
-        return config
-    frozen = True if model.frozen is None else model.frozen
-    return with_settings(config, {"model.architecture": "efficientnet_lite0", "model.frozen": frozen})
+    by_count_alone = config.task == "count" and not any(frame.centres for frame in labelled)
+    few = few_groups(labelled) and (config.task == "classify" or (by_count_alone and _placed(labelled) <= MOST_PLACED))
+    if config.protocol == "grouped" and not told and few:
+        frozen = True if model.frozen is None else model.frozen
+        config = with_settings(config, {"model.architecture": "efficientnet_lite0", "model.frozen": frozen})
+    if config.greys == "auto":
+        placed = config.task == "count" and config.model.frozen
+        config = config.model_copy(update={"greys": "background" if placed else "bank"})
+    return config
+
+
+def _placed(frames: Iterable[Frame]) -> float:
+    """About how many tiles of 200 pixels the frames are."""
+    return sum(frame.height * frame.width for frame in frames) / NETWORK_PX**2
 
 
 def decide_start(model: ModelSpec) -> ModelSpec:

@@ -40,6 +40,7 @@ SCHEMA: Final = pa.schema(
         ("frame", pa.string()),
         ("orientation", pa.int16()),
         ("share", pa.float32()),
+        ("weight", pa.float32()),
     ]
 )
 
@@ -97,6 +98,7 @@ def key_of(plan: Plan, bank_digest: str) -> str:
         "protocol": (config.protocol, config.kernel if paper else None),
         **({"lineage": config.lineage} if config.lineage else {}),
         **({"frames": plan.shards_of} if plan.shards_of else {}),
+        **({"greys": plan.preprocess.intensity.model_dump()} if config.greys == "background" else {}),
     }
     return key_of_recipe(recipe)
 
@@ -184,6 +186,7 @@ def table_of(tiles: list[Tile]) -> pa.Table:
         [tile.frame for tile in tiles],
         np.array([tile.orientation for tile in tiles], np.int16),
         np.array([tile.share for tile in tiles], np.float32),
+        np.array([tile.weight for tile in tiles], np.float32),
     ]
     return pa.table(values, schema=SCHEMA)
 

@@ -34,6 +34,8 @@ class Tile:
     frame: str
     orientation: Orientation
     share: float
+    weight: float
+    """With which its count enters the frame's; 0 for a crop, and for a tile that is not of the frame's grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,7 @@ def make_tiles(
     size = (grey_HW.shape[0], grey_HW.shape[1])
     grid = cut(*size, preprocess.tile_px)
     shifted = [shift(box, size, rng) for box in grid for _ in range(variants.shifts)] if len(grid) > 1 else []
-    for box in [*grid, *shifted]:
+    for number, box in enumerate([*grid, *shifted]):
         for share in variants.shares:
             crop = crop_share(box, share, rng)
             upright_HW = to_network_size(crop.pixels(grey_HW))
@@ -148,4 +150,5 @@ def make_tiles(
                     frame=frame.frame,
                     orientation=orientation,
                     share=share,
+                    weight=box.weight if share == 1 and number < len(grid) else 0.0,
                 )

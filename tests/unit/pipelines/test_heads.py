@@ -39,10 +39,10 @@ def seen_of(plan: Plan, bank: Bank, split: Split) -> Features | None:
     if not frames:
         return None
     names = [frame.frame for frame in frames for _ in range(4)]
-    label_N = np.array([plan.classes.index(str(frame.lineage)) for frame in frames for _ in range(4)])
+    truth_N = np.array([plan.classes.index(str(frame.lineage)) for frame in frames for _ in range(4)])
     rng = np.random.default_rng(0)
-    seen_NVC = rng.normal(size=(len(names), 2, 992)) + 2.0 * label_N[:, None, None]
-    return Features(seen_NVC.astype(np.float16), label_N, np.array(names))
+    seen_NVC = rng.normal(size=(len(names), 2, 992)) + 2.0 * truth_N[:, None, None]
+    return Features(seen_NVC.astype(np.float16), truth_N, np.array(names))
 
 
 def trained(bank: Bank, folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch, **settings: object) -> Trained:

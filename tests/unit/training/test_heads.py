@@ -18,7 +18,7 @@ def blobs(labels: list[int], *, seed: int, views: int = 2, spread: float = 0.5) 
 
 def recall(head: Head, features: Features, label: int) -> float:
     said_N = outputs_of_head(head, features).argmax(1)
-    return float((said_N[features.label_N == label] == label).mean())
+    return float((said_N[features.truth_N == label] == label).mean())
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -51,4 +51,4 @@ def test_a_lineage_without_a_tile_is_never_named() -> None:
 def test_tiles_are_chosen_with_all_that_is_known_of_them() -> None:
     features = blobs([0, 1, 2], seed=0)
     some = features.of(np.array([True, False, True]))
-    assert some.label_N.tolist() == [0, 2] and some.seen_NVC.shape == (2, 2, 4) and len(some.frame_N) == 2
+    assert some.truth_N.tolist() == [0, 2] and some.seen_NVC.shape == (2, 2, 4) and len(some.frame_N) == 2
