@@ -203,12 +203,11 @@ def _computed(network: nn.Module, plan: Plan, shards: Shards, split: Split) -> F
         .take_all()
     )
     seen_NVC = np.stack([row["seen"] for row in rows])
-    truth_N = np.array([row["truth"] for row in rows], np.int64 if task == "classify" else np.float32)
-    frame_N = np.array([row["frame"] for row in rows])
+    truths, frame_N = [row["truth"] for row in rows], np.array([row["frame"] for row in rows])
     if task == "classify":
-        return Features(seen_NVC, truth_N, frame_N)
-    weight_N = np.array([row["weight"] for row in rows], np.float32)
-    return Features(seen_NVC, truth_N, frame_N, weight_N, np.array([row["exact"] for row in rows], bool))
+        return Features(seen_NVC, np.array(truths, np.int64), frame_N)
+    weight_N, exact_N = np.array([row["weight"] for row in rows], np.float32), np.array([row["exact"] for row in rows])
+    return Features(seen_NVC, np.array(truths, np.float32), frame_N, weight_N, exact_N)
 
 
 def _see_batch(batch: dict[str, Any], model: list[Any], preprocess: Preprocess, task: Task) -> dict[str, NDArray[Any]]:

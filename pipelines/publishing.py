@@ -88,6 +88,7 @@ def cross_validation_of(folds: Folds) -> CrossValidation:
         groups=folds.groups,
         one_group=folds.one_group,
         unmeasured=folds.unmeasured,
+        by_batch=folds.by_batch,
     )
 
 

@@ -197,10 +197,11 @@ def _about_folds(plan: Plan, bank: Bank, *, asked: bool) -> str:
     shown = ", ".join(list(few)[:SHOWN]) + (f" and {len(few) - SHOWN} more" if len(few) > SHOWN else "")
     why = "" if asked else f"fewer than {ENOUGH_GROUPS} groups of {shown}: "
     holdout = ", the holdout's too" if plan.config.holdout == "use" else " but the holdout's"
-    return (
-        f"{why}{plan.folds.number} folds score by all labelled frames{holdout}, and what is published learns from all "
-        "of them (--set folds=0 trains on the train split alone)"
-    )
+    if plan.folds.by_batch:
+        by = f"{plan.folds.number} batches are left out in turn, and each is scored by a network without it{holdout}"
+    else:
+        by = f"{why}{plan.folds.number} folds score by all labelled frames{holdout}"
+    return f"{by}, and what is published learns from all of them (--set folds=0 trains on the train split alone)"
 
 
 def run_training(

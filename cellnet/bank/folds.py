@@ -37,7 +37,10 @@ class Folds:
     one_group: tuple[str, ...]
     """Lineages of one group, dealt by frame: their scores say nothing of other wells."""
     unmeasured: tuple[str, ...]
-    """Lineages that are never scored, since one frame, or copies of one, is all there is of them."""
+    """Lineages that are never scored, since one frame, or copies of one, is all there is of them; or one batch, by
+    batch."""
+    by_batch: bool = False
+    """Whether whole batches are held back, so that what is scored is what a new one brings."""
 
 
 def few_groups(frames: Iterable[Frame]) -> dict[str, int]:
@@ -75,6 +78,36 @@ def deal_folds(frames: Sequence[Frame], number: int, *, seed: int) -> Folds:
     )
 
 
+def deal_batches(frames: Sequence[Frame]) -> Folds:
+    """Folds of which each holds one batch back, in the order of their names.
+
+    Batches that share a group, or nearly the same frame, are held back together. Frames whose batch is not known train
+    in every fold, and so do those of a batch that is all there is of one of its lineages: nobody can name, without
+    it, what it holds.
+    """
+    near = near_pairs([frame.fingerprint for frame in frames])
+    by_batch = _siblings(frames, _has_batch, lambda frame: frame.batch or "")
+    families = linked(frames, [*near, *_siblings(frames, lambda frame: True), *by_batch])
+    batches = [unit for unit in families if any(map(_has_batch, unit))]
+    of_lineage = _units_of(batches)
+    held = [unit for unit in batches if all(of_lineage[frame.lineage] > 1 for frame in unit)]
+    held.sort(key=lambda unit: min(frame.batch or "" for frame in unit if _has_batch(frame)))
+    held = held if len(held) > 1 else []
+    scored = {frame.lineage for unit in held for frame in unit}
+    return Folds(
+        number=len(held),
+        fold_of={frame.frame: fold for fold, unit in enumerate(held, start=1) for frame in unit},
+        groups=len({frame.group for unit in held for frame in unit}),
+        one_group=(),
+        unmeasured=tuple(sorted(_told(lineage) for lineage in {frame.lineage for frame in frames} - scored)),
+        by_batch=True,
+    )
+
+
+def _has_batch(frame: Frame) -> bool:
+    return frame.batch is not None
+
+
 def _dealt(units: Iterable[Unit], number: int, seed: int) -> Iterator[tuple[Unit, int]]:
     """Each unit with its fold."""
     folds = [_Fold() for _ in range(number)]
@@ -105,12 +138,16 @@ class _Fold:
         self.frames += len(unit)
 
 
-def _siblings(frames: Sequence[Frame], chosen: Callable[[Frame], bool]) -> Iterator[tuple[int, int]]:
-    """Each chosen frame with the first chosen one of its group."""
+def _siblings(
+    frames: Sequence[Frame],
+    chosen: Callable[[Frame], bool],
+    name: Callable[[Frame], str] = lambda frame: frame.group,
+) -> Iterator[tuple[int, int]]:
+    """Each chosen frame with the first chosen one of its group, or of what else `name` says."""
     first: dict[str, int] = {}
     for place, frame in enumerate(frames):
         if chosen(frame):
-            yield first.setdefault(frame.group, place), place
+            yield first.setdefault(name(frame), place), place
 
 
 def _units_of(units: Iterable[Unit]) -> Counter[str | None]:

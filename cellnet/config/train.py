@@ -72,7 +72,7 @@ class Augment(Frozen):
     """Standard deviation of the noise that is added, in grey values of 0..1, at most."""
 
 
-FROZEN_COUNTERS: Final = ("auto", "efficientnet_lite0")
+FROZEN_COUNTERS: Final = ("efficientnet_lite0",)
 """Architectures whose last layers alone can learn to count."""
 AS_RECORDED: Final = {"rotation": 0.0, "scale": 1.0, "blur": 0.0, "shading": 0.0, "gamma": 1.0, "noise": 0.0}
 """Values of `Augment` with which tiles look as their instrument recorded them."""
@@ -159,12 +159,14 @@ class TrainConfig(Frozen):
     """How tiles come into splits. `grouped`: with their group, before they are cut. `paper`: drawn at random from all
     16 variants of every frame, and the kernel on every second lineage. Such scores leak; they are there to be compared.
     The bank's holdout takes no part, so that it can say what the network is worth."""
-    folds: Annotated[int, Field(ge=0, le=100, strict=True)] | Literal["auto"] = Field(
+    folds: Annotated[int, Field(ge=0, le=100, strict=True)] | Literal["auto", "batch"] = Field(
         default="auto", exclude_if=operator.not_
     )
     """Networks of a cross-validation, each scored on the frames that it did not learn from; one that learned from all
-    of them is published. 0: one network, which learns from the train split, and the epoch that is best on the test
-    split is published. `auto`: 5 where a lineage has fewer than 20 groups, else 0."""
+    of them is published. `batch`: a network for each batch, which it is scored on while the others teach it; so scores
+    say what a new plate brings, and intervals are as wide as that takes. 0: one network, which learns from the train
+    split, and the epoch that is best on the test split is published. `auto`: 5 where a lineage has fewer than 20
+    groups, else 0."""
     holdout: Literal["auto", "keep", "use"] = Field(default="auto", exclude_if="keep".__eq__)
     """Whether the bank's holdout takes no part (`keep`), or is dealt into the folds like other frames (`use`). `auto`:
     `use` with folds, else `keep`."""
@@ -200,11 +202,6 @@ class TrainConfig(Frozen):
     def _fits_the_task(self) -> Self:
         if self.task == "classify" and self.model.architecture == "density":
             raise ValueError("the architecture density only counts; to classify, take another, for example residual")
-        if self.task == "count" and self.model.frozen and self.model.architecture not in FROZEN_COUNTERS:
-            raise ValueError(
-                f"a frozen {self.model.architecture} cannot count; take efficientnet_lite0, or train all layers by "
-                "leaving model.frozen out"
-            )
         for name, nothing in AS_RECORDED.items() if self.model.frozen else ():
             if getattr(self.augment, name) not in (None, nothing):
                 raise ValueError(f"frozen networks see each tile once, as it was recorded; leave augment.{name} out")

@@ -92,7 +92,7 @@ def evaluation_of(
         "calibration": card.calibration.model_dump() if card.calibration else None,
         **answered.scores(),
         "refitted": bool(card.cross_validation),
-        **_apart(answered, frames, bank, learned, held_back=split == "folds"),
+        **_apart(answered, frames, bank, learned, held_back=card.cross_validation if split == "folds" else None),
     }
     return Evaluation(
         scores=scores,
@@ -115,14 +115,16 @@ def _cross_validated(card: Card, scored: list[ScoredFrame]) -> CrossValidation:
 
 
 def _apart(
-    answered: Answered, frames: list[Frame], bank: Bank, learned: Learned | None, *, held_back: bool
+    answered: Answered, frames: list[Frame], bank: Bank, learned: Learned | None, *, held_back: CrossValidation | None
 ) -> dict[str, Any]:
     """How many of the frames the model learned from, and the scores of the others by batch and by age.
 
-    Of frames that were `held_back` each was answered by a network that had not learned from it.
+    Of frames that were `held_back` each was answered by a network that had not learned from it, or from its batch.
     """
     seen = learned.seen(frames, bank.frames) if learned and not held_back else set[str]()
     sides = [learned.side(frame.batch) if learned and frame.frame not in seen else None for frame in frames]
+    if held_back and held_back.by_batch:
+        sides = ["new" if frame.batch is not None else None for frame in frames]
     ages_h = [None if frame.frame in seen else frame.time_h for frame in frames]
     return {
         "learned": len(seen) if learned else None,

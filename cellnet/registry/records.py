@@ -1,5 +1,6 @@
 """What a registry writes down: versions, their cards, and the moves of aliases."""
 
+import operator
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -48,7 +49,10 @@ class CrossValidation(Frozen):
     one_group: tuple[str, ...] = ()
     """Lineages of one group, whose frames were held back one by one: not measured on other wells."""
     unmeasured: tuple[str, ...] = ()
-    """Lineages that no network answered, since one frame, or copies of one, is all there is of them."""
+    """Lineages that no network answered, since one frame, or copies of one, is all there is of them; by batch, one
+    batch."""
+    by_batch: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether each held back a whole batch, and so was asked about a new one."""
 
     def __str__(self) -> str:
         """In words, to follow a score.
@@ -59,6 +63,8 @@ class CrossValidation(Frozen):
         groups = f"{self.groups} {'test ' * (self.folds == 1)}group{'s' * (self.groups != 1)}"
         if self.folds == 1:
             return f"of {groups}, before it learned from {'that' if self.groups == 1 else 'these'} too"
+        if self.by_batch:
+            return f"each of {self.folds} batches left out in turn, {groups}"
         return f"cross-validated over {self.folds} folds of {groups}"
 
     def gaps(self) -> Iterator[str]:
@@ -66,7 +72,7 @@ class CrossValidation(Frozen):
         if self.one_group:
             yield f"{', '.join(self.one_group)}: one group only, so not measured on other wells"
         if self.unmeasured:
-            yield f"{', '.join(self.unmeasured)}: one frame only, so not measured"
+            yield f"{', '.join(self.unmeasured)}: one {'batch' if self.by_batch else 'frame'} only, so not measured"
 
 
 class MainScore(Frozen):

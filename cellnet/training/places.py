@@ -22,6 +22,8 @@ from cellnet.training.heads import Features
 
 EPOCHS: Final = 40
 """Passes over the frames: with 20 counts of another chamber were 31 cells off, with 40 they were 24."""
+LEAST_STEPS: Final = 400
+"""However few frames there are."""
 FRAMES_A_STEP: Final = 8
 RATE: Final = 2e-3
 DECAY: Final = 0.1
@@ -53,16 +55,17 @@ def fit_places(train: Features, *, seed: int, dropout: float) -> CountHead:
     places, width = train.seen_NVC.shape[1:]
     layers = PlaceLayers(width, dropout, max(float(np.nanmean(train.truth_N)), 0.1) / places)
     mean_C, spread_C = _standard(train.seen_NVC)
+    seen_NPC = _standardised(train.seen_NVC, mean_C, spread_C)
     steps = -(-len(rows) // FRAMES_A_STEP)
+    epochs = max(EPOCHS, -(-LEAST_STEPS // steps))
     optimizer = torch.optim.AdamW(layers.parameters(), lr=RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=EPOCHS * steps + 1)
-    for _ in range(EPOCHS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=epochs * steps + 1)
+    for _ in range(epochs):
         losses = []
         for chosen in np.array_split(rng.permutation(len(rows)), steps):
             of_step = np.concatenate([rows[i] for i in chosen])
             owner = torch.from_numpy(np.repeat(np.arange(len(chosen)), [len(rows[i]) for i in chosen]))
-            seen_TPC = torch.from_numpy(train.seen_NVC[of_step]).float().sub_(mean_C).div_(spread_C)
-            count_T = _counts(layers, seen_TPC) * torch.from_numpy(weight_N[of_step])
+            count_T = _counts(layers, seen_NPC[of_step]) * torch.from_numpy(weight_N[of_step])
             count_M = torch.zeros(len(chosen)).index_add(0, owner, count_T)
             loss = _loss(count_M, torch.from_numpy(truth_M[chosen]))
             optimizer.zero_grad(set_to_none=True)
@@ -81,7 +84,7 @@ def fit_places(train: Features, *, seed: int, dropout: float) -> CountHead:
 def counts_of(head: CountHead, features: Features) -> NDArray[np.float32]:
     """Cells (N,) of tiles."""
     parts = [
-        _counts(head.layers, torch.from_numpy(features.seen_NVC[start : start + TILES_AT_ONCE]).float())
+        _counts(head.layers, torch.from_numpy(features.seen_NVC[start : start + TILES_AT_ONCE]))
         for start in range(0, len(features.truth_N), TILES_AT_ONCE)
     ]
     return torch.cat(parts).numpy()
@@ -104,9 +107,20 @@ def _standard(seen_NPC: NDArray[np.float16]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(some_NC.mean(0)), torch.from_numpy(some_NC.std(0) + np.float32(1e-3))
 
 
+def _standardised(seen_NPC: NDArray[np.float16], mean_C: Tensor, spread_C: Tensor) -> Tensor:
+    """Features of one spread, once for all passes, in the numbers that the layers compute in."""
+    kind = torch.bfloat16 if has_bf16(torch.device("cpu")) else torch.float16
+    done = torch.empty(seen_NPC.shape, dtype=kind)
+    for start in range(0, len(done), TILES_AT_ONCE):
+        part = slice(start, start + TILES_AT_ONCE)
+        done[part] = (torch.from_numpy(seen_NPC[part]).float() - mean_C) / spread_C
+    return done
+
+
 def _counts(layers: PlaceLayers, seen_TPC: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=layers.training and has_bf16(torch.device("cpu"))):
-        places_T1P1 = layers(seen_TPC.transpose(1, 2).unsqueeze(-1))
+    mixed = layers.training and has_bf16(torch.device("cpu"))
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        places_T1P1 = layers((seen_TPC if mixed else seen_TPC.float()).transpose(1, 2).unsqueeze(-1))
     return nn.functional.softplus(places_T1P1.float()).sum(dim=(1, 2, 3))
 
 

@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 
 from cellnet.bank.bank import Bank
-from cellnet.bank.folds import FOLDS, Folds, deal_folds, few_groups
+from cellnet.bank.folds import FOLDS, Folds, deal_batches, deal_folds, few_groups
 from cellnet.bank.frames import Frame
 from cellnet.bank.labels import check_teaching, trainable_frames
 from cellnet.config.bank import Intensity
 from cellnet.config.choices import FIXED_ARCHITECTURES, NETWORK_PX, PAPER_SHARES, Protocol, Split
-from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, Preprocess, TrainConfig
+from cellnet.config.train import AS_RECORDED, FROZEN_COUNTERS, Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.config.tune import Settings, with_settings
 from cellnet.errors import ConfigError, DataError
 from cellnet.networks.architectures import resolve
@@ -33,7 +33,7 @@ BELOW, ABOVE = 0.25, 0.5
 """How far under and over the frame's median `greys=background` tells values apart, in what lies between the darkest and
 the brightest value of a training frame, the median: what few pixels reach saturates."""
 MOST_PLACED: Final = 8000
-"""Tiles of 200 pixels of which a frozen counter is trained at most: what it sees of each place is 1.8 GB then."""
+"""Tiles of which a frozen counter is trained at most: what it sees of their places is 1.8 GB then."""
 OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
 """Settings of which each says what network is wanted."""
 ANOTHER_INSTRUMENT: Final = {
@@ -126,11 +126,6 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
             f"every training frame of {bank.store.uri} is smaller than the {width}×{height} pixels of a tile; "
             "train with a smaller one, for example --set tile=frame"
         )
-    if config.task == "count" and config.model.frozen and sum(training_grids) > MOST_PLACED:
-        raise ConfigError(
-            f"a frozen counter keeps what it sees of every tile, and {sum(training_grids)} tiles are too many; train "
-            "all layers by --set model.frozen=false, or with a larger tile, for example --set tile=400"
-        )
     frame_tiles = float(np.median(training_grids))
     augment = decide_augment(
         config.augment,
@@ -145,6 +140,8 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     folds = _folds(bank, config, taken)
     splits = _splits(taken, grids, augment, paper=paper, folds=folds)
     model = decide_start(resolve(config.model, config.task, frame_tiles=frame_tiles))
+    if config.task == "count" and model.frozen:
+        check_places(model, tiles=splits["train"].rows)
     preprocess = preprocess.model_copy(update=grey_scale(model))
     config = config.model_copy(update={"augment": augment, "model": model})
     config = decide_epochs(config, tiles=splits["train"].rows, folds=folds.number if folds else 0)
@@ -287,23 +284,47 @@ def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfi
     trained, unless the configuration says anything of the network; and their cells are counted by one where nobody
     knows their centres, of which a whole network learns more. Raises ConfigError for settings that it has no use for.
     """
-    model = config.model
-    fields = ModelSpec.model_fields
+    model, fields = config.model, ModelSpec.model_fields
     told = any(getattr(model, name) != fields[name].default for name in OF_THE_NETWORK)
-    by_count_alone = config.task == "count" and not any(frame.centres for frame in labelled)
-    few = few_groups(labelled) and (config.task == "classify" or (by_count_alone and _placed(labelled) <= MOST_PLACED))
-    if config.protocol == "grouped" and not told and few:
-        frozen = True if model.frozen is None else model.frozen
+    suits = few_groups(labelled) and (config.task == "classify" or _counts_teach(config, labelled))
+    if config.protocol == "grouped" and not told and (model.frozen or suits):
+        frozen = model.frozen is not False
         config = with_settings(config, {"model.architecture": "efficientnet_lite0", "model.frozen": frozen})
     if config.greys == "auto":
-        placed = config.task == "count" and config.model.frozen
-        config = config.model_copy(update={"greys": "background" if placed else "bank"})
+        alike = len({frame.bits for frame in labelled}) == 1
+        by_place = config.task == "count" and config.model.frozen
+        config = config.model_copy(update={"greys": "background" if by_place and alike else "bank"})
     return config
 
 
-def _placed(frames: Iterable[Frame]) -> float:
-    """About how many tiles of 200 pixels the frames are."""
-    return sum(frame.height * frame.width for frame in frames) / NETWORK_PX**2
+def _counts_teach(config: TrainConfig, frames: Sequence[Frame]) -> bool:
+    """Whether a frozen counter is the one for these frames: nothing is known but how many cells each has.
+
+    And nothing is asked for that it does not do, and what it sees of all tiles can be kept.
+    """
+    augment = config.augment
+    if config.model.frozen is False:
+        return False
+    plain = augment.shares in ("auto", (1.0,)) and augment.shifts in ("auto", 0) and augment.orientation == "drawn"
+    as_recorded = all(getattr(augment, name) in (None, nothing) for name, nothing in AS_RECORDED.items())
+    if not plain or not as_recorded or any(frame.centres is not None for frame in frames):
+        return False
+    preprocess = preprocess_for(config, frames, Intensity())
+    return sum(tiles_n(frame, preprocess) for frame in frames) <= MOST_PLACED
+
+
+def check_places(model: ModelSpec, *, tiles: int) -> None:
+    """Raise ConfigError for a frozen counter of a network that cannot, or that learns from too many tiles."""
+    if model.architecture not in FROZEN_COUNTERS:
+        raise ConfigError(
+            f"a frozen {model.architecture} cannot count; take --set model.architecture=efficientnet_lite0, or train "
+            "all layers by leaving model.frozen out"
+        )
+    if tiles > MOST_PLACED:
+        raise ConfigError(
+            f"a frozen counter keeps what it sees of every tile, and {tiles} tiles are too many; train all layers by "
+            "--set model.frozen=false, or take fewer, for example by --set tile=400"
+        )
 
 
 def decide_start(model: ModelSpec) -> ModelSpec:
@@ -364,6 +385,14 @@ def _folds(bank: Bank, config: TrainConfig, frames: Sequence[Frame]) -> Folds | 
     """The folds that the configuration asks for."""
     if not config.folds:
         return None
+    if config.folds == "batch":
+        folds = deal_batches(frames)
+        if not folds.number:
+            raise DataError(
+                f"no batch of {bank.store.uri} can be left out: it takes two that share no group, of the same lineages "
+                "(cellnet bank show lists them); fill in the column batch, or leave folds out"
+            )
+        return folds
     folds = deal_folds(frames, int(config.folds), seed=config.seed)
     if not folds.number:
         raise DataError(

@@ -76,7 +76,8 @@ class Shards(Frozen):
         made = "made" if self.fresh else "found"
         test = f"{self.rows['test']} test tiles" if self.rows["test"] else "no test split, so the last epoch is taken"
         if plan.folds:
-            test = f"{plan.folds.number} folds of {plan.folds.groups} groups"
+            held = "batches left out in turn," if plan.folds.by_batch else "folds of"
+            test = f"{plan.folds.number} {held} {plan.folds.groups} groups"
         out = f"; {plan.left_out} frames too small or of another magnification are left out" if plan.left_out else ""
         return f"shards {made}: {self.rows['train']} training tiles of {tile} px{alone}, {test}{out}"
 

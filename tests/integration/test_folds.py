@@ -1,5 +1,6 @@
 """A training by folds on a real local Ray: it goes on where it stopped, and no network answers what it learned from."""
 
+import csv
 import shutil
 from pathlib import Path
 from unittest.mock import Mock
@@ -11,6 +12,7 @@ import ray.tune
 
 import pipelines.folds
 from cellnet.bank.bank import Bank
+from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError, DataError, NotBetterError
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.places import Places
@@ -25,6 +27,7 @@ from cellnet.untrusted import WEIGHTS
 from pipelines.calibrate import recalibrate
 from pipelines.evaluate import evaluate
 from pipelines.folds import FoldsJob
+from pipelines.ingest import ingest
 from pipelines.promote import promote, weigh
 from pipelines.runs import Run
 from pipelines.shards import dataset_of, make_shards
@@ -94,3 +97,35 @@ def test_folds_go_on_where_they_stopped_and_score_by_networks_that_had_not_learn
         recalibrate(first.ref, places)
     with pytest.raises(DataError, match="other@1 was not trained by folds, and keeps no answers; try --split holdout"):
         evaluate(other.ref, places, split="folds")
+
+
+def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on_batches_that_are_left_out(
+    sample_bank: Path, tmp_path: Path
+) -> None:
+    images = sample_bank.parent / "images"
+    with (images / "manifest.csv").open() as file:
+        rows = [row | {"batch": f"day {number % 4 // 2}"} for number, row in enumerate(csv.DictReader(file))]
+    shutil.copytree(images / "images", tmp_path / "counted" / "images")
+    with (tmp_path / "counted" / "manifest.csv").open("w", newline="") as file:  # and no points.csv beside it
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    places = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
+    ingest(tmp_path / "counted" / "manifest.csv", places)
+    said: list[str] = []
+    version = train(places, TrainConfig(task="count", folds="batch"), say=said.append)
+    assert said[0].startswith("2 batches are left out in turn, and each is scored by a network without it")
+    assert "features of 96 train tiles of every place are computed" in said
+    card = version.card
+    network = card.config.model
+    assert (network.architecture, network.frozen, card.config.greys) == ("efficientnet_lite0", True, "background")
+    assert str(card.cross_validation) == "each of 2 batches left out in turn, 12 groups"
+    assert card.batch_scores is not None and card.batch_scores["same"] is None
+    scores = evaluate(version.ref, places).scores
+    assert (scores["split"], scores["batches"]["same"]) == ("folds", None)
+    new = scores["batches"]["new"]["frame"]
+    assert (new["n"], new["mae"]) == (24, scores["frame"]["mae"])
+    assert new["r2"] > 0.5
+    said.clear()
+    again = train(places, TrainConfig(task="count", folds="batch"), say=said.append)
+    assert not any("are computed" in line for line in said) and again.blobs[WEIGHTS] == version.blobs[WEIGHTS]

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from cellnet.bank.folds import deal_folds, few_groups
+from cellnet.bank.folds import deal_batches, deal_folds, few_groups
 from cellnet.bank.frames import Frame
 from tests.factories import frame
 
@@ -91,3 +91,44 @@ def test_the_lineages_that_make_a_bank_small_are_named_with_their_groups() -> No
         "(not known)": 2,
         "THP1": 19,
     }
+
+
+def held_by(frames: list[Frame]) -> dict[int, set[str | None]]:
+    """The batches that each fold holds back."""
+    held = defaultdict(set)
+    for one in frames:
+        if fold := deal_batches(frames).fold_of.get(one.frame):
+            held[fold].add(one.batch)
+    return dict(held)
+
+
+def test_a_batch_is_left_out_whole_and_those_that_share_a_group_together() -> None:
+    frames = [
+        one
+        for number, batch in enumerate(("may", "june", "july"))
+        for lineage in ("A549", "THP1")
+        for one in wells(lineage, 2, 2, start=100 * number + (50 if lineage == "THP1" else 0), batch=batch)
+    ]
+    assert held_by(frames) == {1: {"july"}, 2: {"june"}, 3: {"may"}}
+    folds = deal_batches(frames)
+    assert (folds.number, folds.groups, folds.unmeasured, folds.by_batch) == (3, 12, (), True)
+    shared = [frame(900, "A549", "both", batch="may"), frame(901, "A549", "both", batch="june")]
+    assert held_by([*frames, *shared]) == {1: {"july"}, 2: {"june", "may"}}
+
+
+def test_what_no_other_batch_could_teach_trains_in_every_fold_and_is_not_scored() -> None:
+    frames = [
+        *wells("A549", 2, batch="may"),
+        *wells("A549", 2, start=10, batch="june"),
+        *wells("A549", 2, start=20, batch="july"),
+        *wells("THP1", 2, start=30, batch="july"),
+        *wells("A549", 2, start=40),
+    ]
+    assert held_by(frames) == {1: {"june"}, 2: {"may"}}
+    assert deal_batches(frames).unmeasured == ("THP1",)
+
+
+def test_one_batch_cannot_be_left_out() -> None:
+    for frames in (wells("A549", 4, batch="may"), wells("A549", 4)):
+        folds = deal_batches(frames)
+        assert (folds.number, folds.fold_of, folds.unmeasured) == (0, {}, ("A549",))

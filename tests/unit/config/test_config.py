@@ -77,13 +77,14 @@ def test_a_search_over_activations_of_a_network_that_has_its_own_is_refused() ->
     assert load_config(TuneConfig, file=None, sets=sets, **{"train.task": "count"}).space == {"kernel": ("none",)}
 
 
-def test_frozen_networks_classify_and_are_not_searched() -> None:
+def test_frozen_networks_see_tiles_as_recorded_and_are_not_searched() -> None:
     lite = ("model.architecture=efficientnet_lite0", "model.frozen=true")
     assert load(*lite, "augment.blur=0", task="classify").model.frozen
     with pytest.raises(ConfigError, match=r"frozen networks see each tile .* leave augment\.blur out"):
         load(*lite, "augment.blur=2", task="classify")
-    with pytest.raises(ConfigError, match=r"frozen networks classify; to count, leave model\.frozen out"):
-        load(*lite)
+    assert load(*lite).model.frozen and load("model.frozen=true").model.frozen
+    with pytest.raises(ConfigError, match=r"frozen networks see each tile .* leave augment\.noise out"):
+        load(*lite, "augment.noise=0.1")
     frozen = {"train.task": "classify", "train.model.architecture": "efficientnet_lite0", "train.model.frozen": True}
     with pytest.raises(ConfigError, match=r"a search trains whole networks; leave train\.model\.frozen out"):
         load_config(TuneConfig, file=None, sets=["space.kernel=[none]"], **frozen)
@@ -158,6 +159,33 @@ def test_an_unreadable_file_is_named_in_one_line(tmp_path: Path, content: bytes 
 def test_an_intensity_rule_that_maps_nothing_is_refused(rule: dict) -> None:
     with pytest.raises(ValueError, match=r"must be below|are 0 to 100"):
         Intensity(**rule)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 200), (-100, 0), (10, 200), (-200, -100)])
+def test_grey_values_around_the_background_reach_to_both_sides_of_it(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match=rf"so low is below 0 and high above; not {low} and {high}"):
+        Intensity(rule="background", low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (Intensity(), "percentiles 0.1 and 99.9 of the frame"),
+        (Intensity(rule="range", low=0, high=4095), "grey values 0 and 4095 of the frame"),
+        (
+            Intensity(rule="background", low=-12.5, high=25),
+            "grey values 12.5 below and 25 above the median of the frame",
+        ),
+    ],
+)
+def test_an_intensity_rule_is_told_in_words(rule: Intensity, told: str) -> None:
+    assert str(rule) == told
+
+
+def test_a_training_on_the_banks_grey_values_is_stored_as_it_was_before_there_were_others() -> None:
+    assert "greys" not in load("greys=bank").model_dump()
+    assert load("greys=background").model_dump()["greys"] == "background"
+    assert TrainConfig.model_validate_json(load().model_dump_json()).greys == "auto"
 
 
 def test_a_configuration_survives_its_json() -> None:

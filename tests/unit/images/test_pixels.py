@@ -34,6 +34,27 @@ def test_a_percentile_stretch_does_not_depend_on_gain_and_offset() -> None:
     assert stretched_HW.min() == 0 and stretched_HW.max() == 255
 
 
+def test_a_stretch_around_the_background_maps_the_median_by_how_far_it_is_from_both_ends() -> None:
+    image_HW = np.array([[0, 900, 1000, 1000, 1000, 1300, 65535]], np.uint16)
+    rule = Intensity(rule="background", low=-100, high=300)
+    assert stretch(image_HW, rule).tolist() == [[0, 0, 64, 64, 64, 255, 255]]  # 100 of 400 grey values above 0
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [(np.uint8, 60), (np.uint16, 9000)])
+def test_around_the_background_frames_look_alike_however_bright_they_are_and_whatever_else_is_in_them(
+    dtype: type, offset: int
+) -> None:
+    rule = Intensity(rule="background", low=-50, high=100)
+    dim_HW = np.full((40, 40), 80, dtype)
+    dim_HW[10:15, 10:15] = 120
+    bright_HW = dim_HW + dtype(offset)
+    assert (stretch(dim_HW, rule) == stretch(bright_HW, rule)).all()
+    bright_HW[30:, 30:] = np.iinfo(dtype).max  # dirt, by which a percentile would be shifted
+    seen_HW = stretch(bright_HW, rule)
+    assert seen_HW[:30, :30].tolist() == stretch(dim_HW, rule)[:30, :30].tolist() and seen_HW[35, 35] == 255
+    assert (seen_HW[0, 0], seen_HW[12, 12]) == (85, 153)  # 50 and 90 of 150 grey values above 0
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_percentiles_are_numpys_to_the_bit(dtype: type) -> None:
     rng = np.random.default_rng(0)

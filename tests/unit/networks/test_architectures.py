@@ -8,6 +8,7 @@ import torch
 from cellnet.config.choices import Activation
 from cellnet.config.train import ModelSpec, TrainConfig
 from cellnet.networks.architectures import create, parameters_n
+from cellnet.networks.views import watched
 from cellnet.tasks import Task
 from cellnet.training.batches import Target
 from cellnet.training.losses import criterion_of
@@ -15,6 +16,7 @@ from cellnet.training.losses import criterion_of
 TILES_B1HW = torch.randn(3, 1, 200, 200, generator=torch.Generator().manual_seed(0))
 OURS = ("paper", "residual", "density")
 OF_OTHERS = ("efficientnet_lite0", "resnet18", "convnext_tiny")
+FROZEN = ModelSpec(architecture="efficientnet_lite0", frozen=True)
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "leaky_relu", "tanh", "sigmoid")
 
 
@@ -58,6 +60,33 @@ def test_in_training_a_density_counter_gives_the_map_whose_sum_is_its_count() ->
     count_B = network(TILES_B1HW)
     network.training = True  # the map alone: batch norms stay as in evaluation
     assert torch.allclose(network(TILES_B1HW).sum(dim=(1, 2)), count_B)
+
+
+def test_a_frozen_counter_says_how_many_cells_each_place_has_and_starts_near_the_mean_count() -> None:
+    torch.manual_seed(0)
+    network = create(FROZEN, "count", mean_count=7).eval()
+    with torch.inference_mode():
+        count_B = network(TILES_B1HW)
+        network.training = True  # the map alone: batch norms stay as in evaluation
+        places_Bhw = network(TILES_B1HW)
+    assert count_B.shape == (3,) and count_B.numpy() == pytest.approx(7, rel=0.25)
+    assert places_Bhw.shape == (3, 25, 25) and (places_Bhw >= 0).all()
+    assert torch.allclose(places_Bhw.sum(dim=(1, 2)), count_B)
+
+
+def test_a_frozen_counter_has_the_first_stages_of_a_whole_one_and_sees_their_features_at_every_place() -> None:
+    frozen, whole = (create(FROZEN.model_copy(update={"frozen": how}), "count") for how in (True, False))
+    stages = {name: value.shape for name, value in frozen.body.state_dict().items()}
+    assert stages.items() < {name: value.shape for name, value in whole.body.state_dict().items()}.items()
+    assert len(frozen.body.stages) == 5 < len(whole.body.stages)
+    with torch.inference_mode(), watched(frozen.eval(), places=True) as seen, watched(frozen) as means:
+        frozen(TILES_B1HW)
+        levels = frozen.body(TILES_B1HW)
+    [seen_BPC] = seen
+    assert seen_BPC.shape == (3, 625, 24 + 40 + 112)
+    assert torch.equal(seen_BPC[:, 2 * 25 + 3, 24:64], levels[1][:, :, 2, 3])
+    assert torch.allclose(seen_BPC[:, 2 * 25 + 3, :24], levels[0][:, :, 4:6, 6:8].mean(dim=(2, 3)), atol=1e-5)
+    assert torch.allclose(means[0], seen_BPC.mean(dim=1), atol=1e-5)
 
 
 @pytest.mark.slow

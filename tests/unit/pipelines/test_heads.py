@@ -1,4 +1,4 @@
-"""The last layer of a frozen network: by the bank's splits, or by folds."""
+"""The last layers of a frozen network: by the bank's splits, or by folds."""
 
 import hashlib
 from pathlib import Path
@@ -9,21 +9,25 @@ import pytest
 import safetensors.torch
 import torch
 
+import cellnet.training.places
 import pipelines.heads
 from cellnet.bank.bank import Bank
+from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
 from cellnet.config.train import ModelSpec
 from cellnet.networks.pretrained import imagenet_start
 from cellnet.networks.weights import Start
 from cellnet.registry.records import CrossValidation
 from cellnet.store.folder import FolderStore
+from cellnet.tasks import Task
 from cellnet.training.heads import HOLDS, Features, Head, fit_head
+from cellnet.training.places import CountHead, fit_places
 from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import Shards
 from pipelines.heads import train_head
 from pipelines.publishing import Trained
 from pipelines.runs import Run
-from tests.factories import bank_of, quick_config
+from tests.factories import bank_of, frame, quick_config
 
 WELLS = {"A172": [f"a{well}" for well in range(6)], "THP1": [f"t{well}" for well in range(6)]}
 
@@ -45,13 +49,30 @@ def seen_of(plan: Plan, bank: Bank, split: Split) -> Features | None:
     return Features(seen_NVC.astype(np.float16), truth_N, np.array(names))
 
 
-def trained(bank: Bank, folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch, **settings: object) -> Trained:
-    plan = make_plan(
-        bank, quick_config("classify", model=ModelSpec(architecture="efficientnet_lite0", frozen=True), **settings)
-    )
+def places_of(plan: Plan, bank: Bank, split: Split) -> Features | None:
+    """Features of four places of each of the four tiles of a frame, whose cells all lie in the first tile."""
+    frames = [frame for frame in bank.frames if frame.frame in plan.splits[split].frames]
+    if not frames:
+        return None
+    rng = np.random.default_rng(0)
+    seen_NPC = rng.normal(size=(4 * len(frames), 4, 24 + 40 + 112))
+    seen_NPC[::4] += np.array([float(frame.count) for frame in frames])[:, None, None]
+    truth_N = np.repeat([float(frame.count) / 4 for frame in frames], 4).astype(np.float32)
+    names = np.repeat([frame.frame for frame in frames], 4)
+    ones_N, unknown_N = np.ones(len(names), np.float32), np.zeros(len(names), bool)
+    return Features(seen_NPC.astype(np.float16), truth_N, names, ones_N, unknown_N)
+
+
+def trained(
+    bank: Bank, folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch, task: Task = "classify", **settings: object
+) -> Trained:
+    frozen = ModelSpec(architecture="efficientnet_lite0", frozen=True)
+    plan = make_plan(bank, quick_config(task, model=frozen, **settings))
+    given = seen_of if task == "classify" else places_of
     monkeypatch.setattr(
-        pipelines.heads, "features_of", lambda network, plan, shards, split, start, say: seen_of(plan, bank, split)
+        pipelines.heads, "features_of", lambda network, plan, shards, split, start, say: given(plan, bank, split)
     )
+    monkeypatch.setattr(cellnet.training.places, "EPOCHS", 4)
     shards = Shards(store=bank.store, folder="shards", rows={}, class_tiles=[], mean_count=1)
     return train_head(bank, plan, shards, Run(FolderStore(folder), "run"), start=start, say=lambda line: None)
 
@@ -116,3 +137,59 @@ def test_a_refit_learns_from_train_and_test_and_is_scored_by_the_head_that_did_n
     assert {frame.frame for frame in stand_in.learned} == train and {frame.frame for frame in stand_in.asked} == test
     groups = len({frame.group for frame in bank.split("test")})
     assert done.cross_validation == CrossValidation(folds=1, frames=len(test), groups=groups)
+
+
+LAYERS = {f"out.{name}.{what}" for name in ("first", "second", "last") for what in ("weight", "bias")}
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Bank:
+    """Twelve frames of 0 to 22 cells, each in a well of its own."""
+    known = {"height": 400, "width": 400, "bits": 8}
+    frames = [frame(number, count=2.0 * number, **known) for number in range(12)]
+    Bank.create(tmp_path / "bank", BankSettings()).add(frames)
+    return Bank.open(tmp_path / "bank")
+
+
+def test_by_folds_a_counter_has_last_layers_of_each_fold_and_of_all_frames(
+    tmp_path: Path, counted: Bank, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = trained(counted, tmp_path / "runs", start, monkeypatch, "count", folds=3)
+    assert done.cross_validation is not None and done.cross_validation.folds == len(done.held_back) == 3
+    everything = {one.frame for one in counted.frames}
+    asked = [one.frame for held in done.held_back for one in held.asked]
+    assert len(asked) == len(everything) and set(asked) == everything
+    for held in done.held_back:
+        assert {one.frame for one in held.learned} == everything - {one.frame for one in held.asked}
+    [epoch] = done.history
+    assert epoch["number"] == 1 and 0 < epoch["test"]["mae"] < 22 and done.scores == {}
+    layers = {hashlib.sha256(weights).hexdigest() for weights in (done.weights, *(h.weights for h in done.held_back))}
+    assert len(layers) == 4, "each has learned from other frames"
+
+
+def test_by_the_banks_splits_a_counters_last_layers_alone_are_learnt(
+    tmp_path: Path, counted: Bank, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = trained(counted, tmp_path / "runs", start, monkeypatch, "count", folds=0)
+    assert done.held_back == () and done.scores == done.history[0]["test"] and len(done.history) == 1
+    weights = safetensors.torch.load(done.weights)
+    assert {name for name in weights if not name.startswith("body.")} == LAYERS
+    assert all(torch.equal(value, start.weights[name]) for name, value in weights.items() if name.startswith("body."))
+    assert weights["out.first.weight"].shape == (64, 176) and weights["out.last.weight"].shape == (1, 64)
+
+
+def test_a_counters_refit_learns_from_train_and_test(
+    tmp_path: Path, counted: Bank, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[set[str]] = []
+
+    def learn(train: Features, **options: Any) -> CountHead:
+        learned.append(set(train.frame_N.tolist()))
+        return fit_places(train, **options)
+
+    monkeypatch.setattr(pipelines.heads, "fit_places", learn)
+    done = trained(counted, tmp_path / "runs", start, monkeypatch, "count", folds=0, refit=True)
+    train, test = ({one.frame for one in counted.split(split)} for split in ("train", "test"))
+    assert learned == [train, train | test]
+    [stand_in] = done.held_back
+    assert stand_in.weights != done.weights and {one.frame for one in stand_in.asked} == test

@@ -57,7 +57,8 @@ def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
         lite = architecture == "efficientnet_lite0"  # by chance it gives much the same whatever it sees
         if lite:
             start_from(network, imagenet_start(architecture))
-        torch.nn.init.normal_(network.out.weight, std=0.01 if lite else 0.3)  # its thousand features are large
+        last = network.out.last if spec.frozen and task == "count" else network.out
+        torch.nn.init.normal_(last.weight, std=0.01 if lite else 0.3)  # its thousand features are large
         return Predictor("x@1", made.model_copy(update={"config": config, "calibration": calibration}), network)
 
     return make
@@ -72,6 +73,7 @@ def predictor(card: Callable[..., Card]) -> Callable[..., Predictor]:
         ("count", "density", {"kernel": "sharpen", "illumination": "local", **TINY}),
         ("classify", "residual", {"illumination": "shading", **TINY}),
         ("classify", "efficientnet_lite0", {"views": 8, "illumination": "local"}),
+        ("count", "efficientnet_lite0", {"frozen": True, "views": 8}),
         ("count", "density", {"scale": 1.7, "offset": -28.6, **TINY}),
     ],
 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cellnet.certainty.calibration import Calibration
 from cellnet.config.train import ModelSpec
 from cellnet.errors import DataError
+from cellnet.networks.pretrained import imagenet_start
 from cellnet.networks.weights import fresh_network
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.records import Card
@@ -109,6 +110,22 @@ def test_cells_are_where_they_were_counted_and_add_up_to_the_count(counter: Call
     assert said.count == pytest.approx(3, rel=1e-5) and cells_HW.sum() == pytest.approx(3, rel=1e-5)
     assert cells_HW[15:45, 35:65].sum() == pytest.approx(2, rel=0.01)
     assert cells_HW[235:265, 565:].sum() == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("views", [1, 8])
+def test_places_of_a_frozen_counter_add_up_to_its_count(discs: Callable, card: Callable[..., Card], views: int) -> None:
+    of = card("count", mean=0.5, std=0.5, intensity={"rule": "background", "low": -50, "high": 100})
+    spec = ModelSpec(architecture="efficientnet_lite0", frozen=True, views=views)
+    of = of.model_copy(update={"config": of.config.model_copy(update={"model": spec})})
+    torch.manual_seed(0)
+    network = fresh_network(of.config, 0, mean_count=9, start=imagenet_start("efficientnet_lite0"))
+    torch.nn.init.normal_(network.out.last.weight, std=1.0)
+    regressor = Predictor("regressor@1", of, network)
+    image_HW, _ = discs(40, size=(400, 300))
+    said, cells_HW = density_map(regressor, image_HW)
+    assert said.count == regressor.predict(image_HW).count > 1
+    assert cells_HW.shape == (480, 360) and (cells_HW >= 0).all() and np.ptp(cells_HW) > 0
+    assert cells_HW.sum() == pytest.approx(said.count, rel=1e-4)
 
 
 def test_of_a_counter_that_was_fitted_to_a_plate_every_tile_has_the_cells_that_are_told(counter: Callable) -> None:

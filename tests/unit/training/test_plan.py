@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import cellnet.training.plan
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings, Intensity
@@ -18,6 +19,7 @@ from cellnet.training.tiles import Variants
 from tests.factories import frame
 
 AS_IS = Intensity(rule="range", low=0, high=255)
+CENTRES = [[5.0, 5.0]]
 
 
 @pytest.fixture
@@ -107,16 +109,17 @@ def test_a_counter_draws_what_it_is_asked_to_and_moves_tiles_only_where_centres_
 ) -> None:
     centred = frame(200, "A549", split="train", count=1.0, centres=[[5.0, 5.0]])
     assert drawn(make_plan(bank(2, centred), TrainConfig(task="count"))) == AS_RECORDED
-    blurred = TrainConfig(task="count", augment=Augment(blur=1, rotation=0))
+    whole = ModelSpec(architecture="density")
+    blurred = TrainConfig(task="count", model=whole, augment=Augment(blur=1, rotation=0))
     assert drawn(make_plan(bank(2), blurred)) == AS_RECORDED | {"blur": 1}
-    asked = TrainConfig(task="count", augment=Augment(scale=1.5))
+    asked = TrainConfig(task="count", model=whole, augment=Augment(scale=1.5))
     assert make_plan(bank(2, centred), asked).config.augment.scale == 1.5
     with pytest.raises(ConfigError, match=r"augment\.scale=1\.5 moves cells.*points\.csv.*leave augment\.scale out"):
         make_plan(bank(2), asked)
 
 
 def test_nothing_is_left_to_decide_in_a_plan(bank: Callable[..., Bank]) -> None:
-    counter = make_plan(bank(4), TrainConfig(task="count", folds=0))
+    counter = make_plan(bank(4, centres=CENTRES), TrainConfig(task="count", folds=0))
     assert (counter.config.epochs, counter.config.augment.shares, counter.config.augment.shifts) == (200, (1.0,), 16)
     assert (counter.config.model.architecture, counter.config.model.views) == ("density", 8)
     assert counter.preprocess.tile_px == counter.frame_px == (200, 200) and counter.classes == ()
@@ -139,10 +142,18 @@ def test_nothing_is_left_to_decide_in_a_plan(bank: Callable[..., Bank]) -> None:
         ({"model": ModelSpec(width=8)}, ("residual", None, "none")),
         ({"model": ModelSpec(weights="none")}, ("residual", None, "none")),
         ({"protocol": "paper"}, ("residual", None, "none")),
-        ({"task": "count"}, ("density", None, "none")),
+        ({"task": "count"}, ("efficientnet_lite0", True, "none")),
+        ({"task": "count", "folds": 0}, ("efficientnet_lite0", True, "none")),
+        ({"task": "count", "model": ModelSpec(frozen=False)}, ("density", False, "none")),
+        ({"task": "count", "augment": Augment(blur=1)}, ("density", None, "none")),
+        ({"task": "count", "augment": Augment(shifts=4)}, ("density", None, "none")),
+        ({"task": "count", "augment": Augment(shifts=0, blur=0)}, ("efficientnet_lite0", True, "none")),
+        ({"task": "count", "model": ModelSpec(architecture="density")}, ("density", None, "none")),
+        ({"task": "count", "model": ModelSpec(width=8)}, ("density", None, "none")),
+        ({"task": "count", "protocol": "paper"}, ("density", None, "none")),
     ],
 )
-def test_few_frames_are_classified_by_a_network_that_knows_photographs_unless_told_otherwise(
+def test_few_frames_are_learnt_by_a_network_that_knows_photographs_unless_told_otherwise(
     bank: Callable[..., Bank], settings: dict, network: tuple
 ) -> None:
     plan = make_plan(bank(3), TrainConfig(**({"task": "classify"} | settings)))
@@ -150,6 +161,85 @@ def test_few_frames_are_classified_by_a_network_that_knows_photographs_unless_to
     assert plan.config.illumination == plan.preprocess.illumination
     assert plan.config.model.views == (8 if plan.config.model.frozen or plan.config.task == "count" else 1)
     assert make_plan(bank(3), plan.config) == plan
+
+
+@pytest.mark.parametrize(("side", "views"), [(200, 8), (1000, 1)])
+def test_where_no_centres_are_known_few_frames_are_counted_by_a_frozen_network_that_sees_them_alike(
+    bank: Callable[..., Bank], side: int, views: int
+) -> None:
+    known = {"height": side, "width": side, "bits": 16, "darkest": 100, "brightest": 1100}
+    bright = frame(200, split="train", count=9.0, **(known | {"brightest": 60_000}))
+    plan = make_plan(bank(3, bright, **known), TrainConfig(task="count"))
+    model = plan.config.model
+    assert (model.architecture, model.frozen, model.weights) == ("efficientnet_lite0", True, "imagenet")
+    assert model.views == views
+    assert plan.config.greys == "background" and plan.preprocess.tile_px == (200, 200)
+    assert plan.preprocess.intensity == Intensity(rule="background", low=-250, high=500), "of the median frame"
+    assert (plan.preprocess.mean, plan.preprocess.std) == (0.5, 0.5)
+    assert plan.config.augment.shifts == 0 and plan.splits["train"].variants == Variants()
+    assert make_plan(bank(3, bright, **known), plan.config) == plan
+
+
+@pytest.mark.parametrize("settings", [{}, {"greys": "background"}, {"greys": "bank"}])
+def test_grey_values_are_the_banks_unless_a_frozen_counter_sees_them_or_they_are_asked_for(
+    bank: Callable[..., Bank], settings: dict
+) -> None:
+    by_count, by_centres = bank(2, brightest=4), bank(2, brightest=4, centres=CENTRES)
+    of_bank, of_background = by_count.settings.intensity, Intensity(rule="background", low=-1, high=2)
+    frozen = make_plan(by_count, TrainConfig(task="count", **settings))
+    assert frozen.preprocess.intensity == (of_bank if settings.get("greys") == "bank" else of_background)
+    for config, of in (({"task": "count"}, by_centres), ({"task": "classify"}, by_count)):
+        plan = make_plan(of, TrainConfig(**config, **settings))
+        assert plan.preprocess.intensity == (of_background if settings.get("greys") == "background" else of_bank)
+        assert plan.config.greys == settings.get("greys", "bank")
+
+
+def test_where_a_cells_centre_is_known_a_whole_network_learns_where_cells_are(bank: Callable[..., Bank]) -> None:
+    one_known = frame(200, split="train", count=1.0, centres=CENTRES)
+    for of in (bank(3, centres=CENTRES), bank(3, one_known)):
+        plan = make_plan(of, TrainConfig(task="count"))
+        assert (plan.config.model.architecture, plan.config.model.frozen) == ("density", None)
+        assert plan.config.greys == "bank" and plan.preprocess.intensity == of.settings.intensity
+
+
+def test_more_tiles_than_can_be_kept_are_counted_by_a_whole_network(
+    bank: Callable[..., Bank], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = TrainConfig(task="count", model=ModelSpec(architecture="efficientnet_lite0", frozen=True), folds=0)
+    just_enough = bank(3, height=1000, width=1000)  # of 25 tiles each; 6 of its 18 frames are in the train split
+    monkeypatch.setattr(cellnet.training.plan, "MOST_PLACED", 18 * 25)
+    assert make_plan(just_enough, TrainConfig(task="count")).config.model.frozen
+    monkeypatch.setattr(cellnet.training.plan, "MOST_PLACED", 18 * 25 - 1)
+    assert make_plan(just_enough, TrainConfig(task="count")).config.model.architecture == "density"
+    assert make_plan(just_enough, frozen).config.model.frozen, "fewer are trained on"
+    monkeypatch.setattr(cellnet.training.plan, "MOST_PLACED", 6 * 25 - 1)
+    with pytest.raises(ConfigError, match=r"150 tiles are too many; .* model\.frozen=false, .* --set tile=400"):
+        make_plan(just_enough, frozen)
+    fewer = frozen.model_copy(update={"tile": 400})
+    assert make_plan(just_enough, fewer).config.model.frozen
+
+
+def test_a_frozen_counter_is_of_the_network_that_can_and_sees_frames_of_two_depths_by_the_banks_rule(
+    bank: Callable[..., Bank],
+) -> None:
+    for others in (ModelSpec(architecture="resnet18", frozen=True), ModelSpec(frozen=True, weights="regressor@1")):
+        with pytest.raises(ConfigError, match=r"a frozen (resnet18|density) cannot count; take .*efficientnet_lite0"):
+            make_plan(bank(3), TrainConfig(task="count", model=others))
+    asked = make_plan(bank(3, centres=[]), TrainConfig(task="count", model=ModelSpec(frozen=True))).config
+    assert (asked.model.architecture, asked.greys) == ("efficientnet_lite0", "background")
+    both = bank(3, frame(200, split="train", count=1.0, bits=16))
+    assert make_plan(both, TrainConfig(task="count")).config.greys == "bank"
+
+
+def test_batches_are_left_out_where_there_are_two(bank: Callable[..., Bank]) -> None:
+    second = [
+        frame(200 + n, lineage, f"g{n}", split="train", batch="june") for n, lineage in enumerate(("A549", "THP1"))
+    ]
+    plan = make_plan(bank(3, *second, batch="may"), TrainConfig(task="classify", folds="batch"))
+    assert plan.folds is not None and plan.folds.by_batch and set(plan.folds.fold_of.values()) == {1, 2}
+    assert (plan.config.folds, plan.config.holdout) == ("batch", "use")
+    with pytest.raises(DataError, match=r"no batch of .* can be left out: .* fill in the column batch"):
+        make_plan(bank(3, batch="may"), TrainConfig(task="classify", folds="batch"))
 
 
 @pytest.mark.parametrize("protocol", ["grouped", "paper"])
@@ -213,8 +303,9 @@ def test_a_small_bank_is_trained_by_folds_over_all_of_it_and_a_large_one_by_its_
 
 
 def test_all_networks_of_a_small_bank_share_the_tiles_of_two_trainings(bank: Callable[..., Bank]) -> None:
+    whole = TrainConfig(task="count", model=ModelSpec(architecture="density"))
     by_folds, alone = (
-        make_plan(bank(6, height=1000, width=1000), TrainConfig(task="count", folds=folds)) for folds in (5, 0)
+        make_plan(bank(6, height=1000, width=1000), whole.model_copy(update={"folds": folds})) for folds in (5, 0)
     )
     tiles = by_folds.splits["train"].rows
     seen = int(by_folds.config.epochs) * (4 * tiles + tiles)  # four fifths of the tiles, five times, and all of them

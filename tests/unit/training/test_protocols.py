@@ -19,8 +19,8 @@ def turned_tiles(n: int) -> list[Tile]:
     """Tiles of noise, turned as `make_tiles` turns them."""
     rng = np.random.default_rng(0)
     made = [np.rot90(rng.integers(0, 256, (200, 200), np.uint8)) for _ in range(n)]
-    known = {"label": 0, "count": 1.0, "cells_hw": np.zeros((50, 50), np.uint8), "frame": "f", "share": 1.0}
-    return [Tile(pixels_HW=pixels_HW, orientation=90, **known) for pixels_HW in made]
+    known = {"label": 0, "count": 1.0, "cells_hw": np.zeros((50, 50), np.uint8), "frame": "f"}
+    return [Tile(pixels_HW=pixels_HW, orientation=90, share=1.0, weight=1.0, **known) for pixels_HW in made]
 
 
 def split_by_chance(of: Frame, made: list[Tile], *, kernel: Kernel = "none", seed: int = 0) -> dict[Split, list[bytes]]:

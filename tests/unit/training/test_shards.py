@@ -104,9 +104,15 @@ def test_shards_are_found_by_what_shapes_a_tile_and_by_nothing_else(tmp_path: Pa
         return key_of(make_plan(bank, TrainConfig(**({"task": "count", "folds": 0, "tile": 60} | changes))), "0" * 64)
 
     same = key()
-    assert {key(kernel="edge"), key(epochs=3), key(learning_rate=0.1), key(augment={"jitter": 0})} == {same}
+    assert {
+        key(kernel="edge"),
+        key(epochs=3),
+        key(learning_rate=0.1),
+        key(augment={"jitter": 0}),
+        key(greys="bank"),
+    } == {same}
     others = [key(task="classify"), key(seed=1), key(tile=50), key(lineage="A549"), key(augment={"shifts": 2})]
-    others += [key(protocol="paper"), key(protocol="paper", kernel="edge")]
+    others += [key(protocol="paper"), key(protocol="paper", kernel="edge"), key(greys="background")]
     assert len({same, *others}) == 1 + len(others)
 
 

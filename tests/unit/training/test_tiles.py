@@ -126,6 +126,21 @@ def test_the_tiles_of_a_frame_share_out_its_centres() -> None:
     assert len(made) == 6 and sum(tile.count for tile in made) == 70
 
 
+@pytest.mark.parametrize(
+    ("size", "number"), [((400, 600), 6), ((420, 590), 6), ((300, 450), 6), ((190, 210), 1), ((500, 200), 3)]
+)
+def test_the_weights_of_a_frames_tiles_add_up_to_it_however_they_overlap(size: tuple[int, int], number: int) -> None:
+    item = frame(count=60.0, height=size[0], width=size[1])
+    made = tiles(item, noise(*size), shifts=2, orientations=(0, 90))
+    weighing = [tile for tile in made if tile.weight]
+    assert len(weighing) == 2 * number and {tile.share for tile in weighing} == {1.0}
+    assert [tile.weight for tile in weighing] == [tile.weight for tile in made if tile.share == 1][: 2 * number]
+    for orientation in (0, 90):
+        of_it = [tile for tile in weighing if tile.orientation == orientation]
+        areas = [tile.count / 60 for tile in of_it]  # shares of the frame's
+        assert sum(tile.weight * area for tile, area in zip(of_it, areas, strict=True)) == pytest.approx(1)
+
+
 def test_shifted_tiles_lie_in_the_frame_and_a_frame_of_one_tile_has_none() -> None:
     assert len(tiles(frame(), noise(200, 200), shares=(1.0,), shifts=3)) == 1
     centres = np.random.default_rng(2).uniform(0, (600, 400), (70, 2)).tolist()
