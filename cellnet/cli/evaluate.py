@@ -191,7 +191,7 @@ def _notes(scores: dict[str, Any]) -> Iterator[str]:
 def print_scores(scores: dict[str, Any]) -> None:
     """The object of `evaluate --json` as a table for a person."""
     from cellnet.evaluation.evaluations import title
-    from cellnet.evaluation.metrics import shown, units
+    from cellnet.evaluation.metrics import density_of, shown, units
 
     print(plain(title(scores)))
     names = TASKS[scores["task"]].figures
@@ -217,10 +217,7 @@ def print_scores(scores: dict[str, Any]) -> None:
     if scores["tile"].get("by_density"):
         print("\nper tile, by density:")
         print_table(
-            [
-                {"true count": f"{bin['from']:g}-{bin['to']:g}"} | shown("count", bin)
-                for bin in scores["tile"]["by_density"]
-            ]
+            [{"true count": density_of(bin, "-")} | shown("count", bin) for bin in scores["tile"]["by_density"]]
         )
 
 

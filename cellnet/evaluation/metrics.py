@@ -190,6 +190,18 @@ def roc(positive_N: NDArray[np.bool_], score_N: NDArray[np.floating[Any]]) -> li
     return list(zip(false_P[kept].tolist(), true_P[kept].tolist(), strict=True))
 
 
+def density_of(bin: Scores, to: str) -> str:
+    """What a bin of `by_density` holds, for a person: a share of a frame's count has many digits.
+
+    >>> density_of({"from": 2.77551, "to": 7.59184}, "–"), density_of({"from": 232.0, "to": 1407.0}, " to ")
+    ('2.78–7.59', '232 to 1407')
+    >>> density_of({"from": 2.0, "to": 2.0}, "–")
+    '2'
+    """
+    ends = [f"{end:.3g}" if end < 100 else f"{end:.0f}" for end in (bin["from"], bin["to"])]
+    return to.join(ends if bin["to"] > bin["from"] else ends[:1])
+
+
 def by_density(truth_N: NDArray[np.float64], count_N: NDArray[np.float64], *, bins: int = 5) -> list[Scores]:
     """`counting` in bins of the true count, with the bins' ends; the bins are quantiles, so they hold alike many rows.
 

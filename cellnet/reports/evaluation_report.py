@@ -13,10 +13,11 @@ import yaml
 from numpy.typing import NDArray
 
 from cellnet.certainty.calibration import LEVEL
+from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.errors import ConfigError
 from cellnet.evaluation.batches import next_plate
 from cellnet.evaluation.evaluations import Evaluation, gaps, is_own_test, title, what_it_learned, worst_rows
-from cellnet.evaluation.metrics import Scores, reliability, roc, shown, units
+from cellnet.evaluation.metrics import Scores, density_of, reliability, roc, shown, units
 from cellnet.reports.pages import Headline, Plot, data_uri, page, plot
 from cellnet.reports.plots import (
     draw_confusion,
@@ -104,8 +105,10 @@ def _lead(evaluation: Evaluation) -> str:
     if card is None:
         return ""
     model = card.config.model
+    an = "An" if model.architecture.startswith("e") else "A"
+    activation = "" if model.architecture in FIXED_ARCHITECTURES else f"{model.activation}, "
     words = [
-        f"A {model.architecture} network ({model.activation}, kernel {card.preprocess.kernel})",
+        f"{an} {model.architecture} network ({activation}kernel {card.preprocess.kernel})",
         f"published {card.created[:10]}",
         f"bank {evaluation.bank_digest[:12]}",
     ]
@@ -210,7 +213,7 @@ def _plots(evaluation: Evaluation) -> list[Plot]:
                 draw = partial(draw_density, evaluation=evaluation, unit=unit)
                 plots.append(plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
     history = evaluation.card.history if evaluation.card else []
-    if history and {"number", "loss", "test"} <= history[0].keys():
+    if len(history) > 1 and {"number", "loss", "test"} <= history[0].keys():
         draw = partial(draw_history, history=history, main=TASKS[evaluation.scores["task"]].main)
         chosen = ", and its score on the test split, which chose the last epoch shown" if history[0]["test"] else ""
         plots.append(plot(draw, f"The training's loss{chosen}."))
@@ -262,10 +265,7 @@ def _by_density(scores: dict[str, Any]) -> dict[str, Table]:
     bins = scores["tile"].get("by_density")
     if not bins:
         return {}
-    rows = {
-        f"{bin['from']:g}" + (f" to {bin['to']:g}" if bin["to"] > bin["from"] else ""): shown("count", bin)
-        for bin in bins
-    }
+    rows = {density_of(bin, " to "): shown("count", bin) for bin in bins}
     return {"Per tile, by density": _named_rows("true count", rows)}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.evaluation.evaluations import Evaluation
-from cellnet.evaluation.metrics import expected_calibration_error, reliability, roc
+from cellnet.evaluation.metrics import density_of, expected_calibration_error, reliability, roc
 
 INK: Final = "#0a0b0c"
 """Stands for the colour of the page's text, which is another in dark mode."""
@@ -147,7 +147,7 @@ def draw_reliability(axis: Any, evaluation: Evaluation, unit: str) -> None:
 def draw_density(axis: Any, evaluation: Evaluation, unit: str) -> None:
     """The error and the bias in bins of the true count."""
     bins = evaluation.scores[unit]["by_density"]
-    names = [f"{bin['from']:g}" + (f"–{bin['to']:g}" if bin["to"] > bin["from"] else "") for bin in bins]
+    names = [density_of(bin, "–") for bin in bins]
     places = np.arange(len(bins))
     axis.bar(places - 0.2, [bin["mae"] for bin in bins], 0.38, color=BLUE, label="MAE")
     axis.bar(
