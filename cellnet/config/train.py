@@ -100,11 +100,12 @@ class ModelSpec(Frozen):
     """The network: a row of `cellnet.networks.architectures.ARCHITECTURES` and its choices."""
 
     architecture: Architecture | Literal["auto"] = "auto"
-    """`auto`: density to count; residual to classify. But efficientnet_lite0, frozen, where a lineage has fewer than 20
-    groups and nothing else is said of the network: to classify, and to count where no cells' centres are known.
-    `paper`: the paper's kind of network. `residual`: residual stages and a global pool. `density`: a counter that also
-    learns where cells are, from their centres where these are known. `efficientnet_lite0`: a small network that knows
-    photographs, for few labelled frames. `resnet18`, `convnext_tiny`: of torchvision, for a GPU."""
+    """`auto`: residual to classify, but efficientnet_lite0, frozen, where a lineage has fewer than 20 groups. Density
+    to count, but efficientnet_lite0, frozen, where no cells' centres are known and frames are of several tiles or
+    groups few. Neither where anything else is said of the network. `paper`: the paper's kind of network. `residual`:
+    residual stages and a global pool. `density`: a counter that also learns where cells are, from their centres where
+    these are known. `efficientnet_lite0`: a small network that knows photographs, for few labelled frames. `resnet18`,
+    `convnext_tiny`: of torchvision, for a GPU."""
     activation: Activation = "relu"
     width: int = Field(default=16, ge=1, le=512)
     """Channels of the first stage; each later stage has twice as many."""

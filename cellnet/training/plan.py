@@ -281,12 +281,13 @@ def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfi
     """The configuration with its network decided, where that depends on how many labelled frames there are.
 
     Lineages that have few groups are told apart by a network that knows photographs, whose last layers alone are
-    trained, unless the configuration says anything of the network; and their cells are counted by one where nobody
-    knows their centres, of which a whole network learns more. Raises ConfigError for settings that it has no use for.
+    trained, unless the configuration says anything of the network; and cells are counted by one where frames of several
+    tiles, or few frames, were counted without the cells' centres, of which a whole network learns more. Raises
+    ConfigError for settings that it has no use for.
     """
     model, fields = config.model, ModelSpec.model_fields
     told = any(getattr(model, name) != fields[name].default for name in OF_THE_NETWORK)
-    suits = few_groups(labelled) and (config.task == "classify" or _counts_teach(config, labelled))
+    suits = few_groups(labelled) if config.task == "classify" else _counts_teach(config, labelled)
     if config.protocol == "grouped" and not told and (model.frozen or suits):
         frozen = model.frozen is not False
         config = with_settings(config, {"model.architecture": "efficientnet_lite0", "model.frozen": frozen})
@@ -300,7 +301,8 @@ def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfi
 def _counts_teach(config: TrainConfig, frames: Sequence[Frame]) -> bool:
     """Whether a frozen counter is the one for these frames: nothing is known but how many cells each has.
 
-    And nothing is asked for that it does not do, and what it sees of all tiles can be kept.
+    And they are of several tiles, whose counts are then not known, or few; nothing is asked for that it does not do;
+    and what it sees of all tiles can be kept.
     """
     augment = config.augment
     if config.model.frozen is False:
@@ -310,7 +312,8 @@ def _counts_teach(config: TrainConfig, frames: Sequence[Frame]) -> bool:
     if not plain or not as_recorded or any(frame.centres is not None for frame in frames):
         return False
     preprocess = preprocess_for(config, frames, Intensity())
-    return sum(tiles_n(frame, preprocess) for frame in frames) <= MOST_PLACED
+    tiles = sum(tiles_n(frame, preprocess) for frame in frames)
+    return tiles <= MOST_PLACED and (tiles > len(frames) or bool(few_groups(frames)))
 
 
 def check_places(model: ModelSpec, *, tiles: int) -> None:

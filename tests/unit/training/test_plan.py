@@ -231,6 +231,14 @@ def test_a_frozen_counter_is_of_the_network_that_can_and_sees_frames_of_two_dept
     assert make_plan(both, TrainConfig(task="count")).config.greys == "bank"
 
 
+@pytest.mark.parametrize(("side", "network"), [(400, "efficientnet_lite0"), (200, "density")])
+def test_many_frames_are_counted_by_a_frozen_network_only_where_they_are_of_several_tiles(
+    bank: Callable[..., Bank], side: int, network: str
+) -> None:
+    many = make_plan(bank(40, height=side, width=side), TrainConfig(task="count"))
+    assert many.folds is None and many.config.model.architecture == network
+
+
 def test_batches_are_left_out_where_there_are_two(bank: Callable[..., Bank]) -> None:
     second = [
         frame(200 + n, lineage, f"g{n}", split="train", batch="june") for n, lineage in enumerate(("A549", "THP1"))
