@@ -33,8 +33,8 @@ BELOW, ABOVE = 0.25, 0.5
 """How far under and over the frame's median `greys=background` tells values apart, in what lies between the darkest and
 the brightest value of a training frame, the median: what few pixels reach saturates."""
 MOST_PLACED: Final = 4000
-"""Tiles of which a frozen counter is trained at most: what it sees of their places is 0.9 GB, and three times that while
-it learns by folds."""
+"""Tiles of which a frozen counter is trained at most: what it sees of their places is 0.9 GB, and three times that
+while it learns by folds."""
 OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
 """Settings of which each says what network is wanted."""
 ANOTHER_INSTRUMENT: Final = {
