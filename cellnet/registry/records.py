@@ -153,9 +153,9 @@ class Card(Frozen):
 
     @field_validator("config", mode="before")
     @classmethod
-    def _by_the_splits(cls, config: Any) -> Any:
-        """Versions of before there were folds were trained without, and settings that say so are not stored."""
-        return {"folds": 0, "holdout": "keep"} | config if isinstance(config, dict) else config
+    def _as_before(cls, config: Any) -> Any:
+        """Versions of before there was a setting were trained without, and settings that say so are not stored."""
+        return {"folds": 0, "holdout": "keep", "greys": "bank"} | config if isinstance(config, dict) else config
 
 
 class Blob(Frozen):
