@@ -161,20 +161,12 @@ def features_of(
         say(f"features of {shards.rows[split]} {split} tiles {how} are computed")
         features = _computed(network, plan, shards, split)
         digest_NB = np.array([list(bytes.fromhex(name)) for name in features.frame_N.tolist()], np.uint8)
-        arrays: dict[str, NDArray[Any]] = {
-            "seen": features.seen_NVC,
-            TASKS[plan.config.task].truth: features.truth_N,
-            "frame": digest_NB,
-        }
-        if features.weight_N is not None and features.exact_N is not None:
-            arrays |= {"weight": features.weight_N, "exact": features.exact_N}
-        shards.store.put(key, safetensors.numpy.save(arrays))
+        shards.store.put(key, safetensors.numpy.save(features.columns | {"frame_N": digest_NB}))
         return features
     check_safetensors(data, key)
-    arrays = safetensors.numpy.load(data)
-    names = [bytes(digest).hex() for digest in arrays["frame"].tolist()]
-    truth_N = arrays[TASKS[plan.config.task].truth]
-    return Features(arrays["seen"], truth_N, np.array(names), arrays.get("weight"), arrays.get("exact"))
+    columns = safetensors.numpy.load(data)
+    names = [bytes(digest).hex() for digest in columns["frame_N"].tolist()]
+    return Features(**columns | {"frame_N": np.array(names)})
 
 
 def _key(plan: Plan, start: Start) -> str:

@@ -72,8 +72,6 @@ class Augment(Frozen):
     """Standard deviation of the noise that is added, in grey values of 0..1, at most."""
 
 
-FROZEN_COUNTERS: Final = ("efficientnet_lite0",)
-"""Architectures whose last layers alone can learn to count."""
 AS_RECORDED: Final = {"rotation": 0.0, "scale": 1.0, "blur": 0.0, "shading": 0.0, "gamma": 1.0, "noise": 0.0}
 """Values of `Augment` with which tiles look as their instrument recorded them."""
 

@@ -18,7 +18,7 @@ from cellnet.networks.saliency import grad_cam
 from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.kept import KeptAnswer
-from cellnet.registry.learned import Learned
+from cellnet.registry.learned import Learned, Side
 from cellnet.registry.records import Card, CrossValidation
 from cellnet.store.objects import Store
 from cellnet.training.tiles import count_inside
@@ -122,13 +122,16 @@ def _apart(
     Of frames that were `held_back` each was answered by a network that had not learned from it, or from its batch.
     """
     seen = learned.seen(frames, bank.frames) if learned and not held_back else set[str]()
-    sides = [learned.side(frame.batch) if learned and frame.frame not in seen else None for frame in frames]
-    if held_back and held_back.by_batch:
-        sides = ["new" if frame.batch is not None else None for frame in frames]
+
+    def side_of(frame: Frame) -> Side | None:
+        if held_back and held_back.by_batch:
+            return None if frame.batch is None else "new"
+        return learned.side(frame.batch) if learned and frame.frame not in seen else None
+
     ages_h = [None if frame.frame in seen else frame.time_h for frame in frames]
     return {
         "learned": len(seen) if learned else None,
-        "batches": by_batch(answered, sides),
+        "batches": by_batch(answered, map(side_of, frames)),
         "by_age": by_age(answered, ages_h),
     }
 

@@ -35,15 +35,16 @@ class Features:
 
     def of(self, chosen_N: NDArray[np.bool_]) -> "Features":
         """Those of the chosen tiles."""
-        return Features(**{name: column[chosen_N] for name, column in self._columns.items()})
+        return Features(**{name: column[chosen_N] for name, column in self.columns.items()})
 
     def and_of(self, others: "Features") -> "Features":
         """Those of these tiles and of others."""
-        more = others._columns
-        return Features(**{name: np.concatenate([column, more[name]]) for name, column in self._columns.items()})
+        more = others.columns
+        return Features(**{name: np.concatenate([column, more[name]]) for name, column in self.columns.items()})
 
     @property
-    def _columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, Any]:
+        """What is known of the tiles, by name: what `Features` is made of."""
         return {name: column for name, column in vars(self).items() if column is not None}
 
 

@@ -13,7 +13,7 @@ from cellnet.bank.frames import Frame
 from cellnet.bank.labels import check_teaching, trainable_frames
 from cellnet.config.bank import Intensity
 from cellnet.config.choices import FIXED_ARCHITECTURES, NETWORK_PX, PAPER_SHARES, Protocol, Split
-from cellnet.config.train import AS_RECORDED, FROZEN_COUNTERS, Augment, ModelSpec, Preprocess, TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.config.tune import Settings, with_settings
 from cellnet.errors import ConfigError, DataError
 from cellnet.networks.architectures import resolve
@@ -313,13 +313,17 @@ def _counts_teach(config: TrainConfig, frames: Sequence[Frame]) -> bool:
     if not plain or not as_recorded or any(frame.centres is not None for frame in frames):
         return False
     preprocess = preprocess_for(config, frames, Intensity())
-    tiles = sum(tiles_n(frame, preprocess) for frame in frames)
-    return tiles <= MOST_PLACED and (tiles > len(frames) or bool(few_groups(frames)))
+    tiles = 0
+    for frame in frames:  # as far as needed: a bank may have a million
+        tiles += tiles_n(frame, preprocess)
+        if tiles > MOST_PLACED:
+            return False
+    return tiles > len(frames) or bool(few_groups(frames))
 
 
 def check_places(model: ModelSpec, *, tiles: int) -> None:
     """Raise ConfigError for a frozen counter of a network that cannot, or that learns from too many tiles."""
-    if model.architecture not in FROZEN_COUNTERS:
+    if model.architecture != "efficientnet_lite0":
         raise ConfigError(
             f"a frozen {model.architecture} cannot count; take --set model.architecture=efficientnet_lite0, or train "
             "all layers by leaving model.frozen out"
