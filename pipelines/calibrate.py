@@ -8,7 +8,7 @@ A Ray job, like `cellnet calibrate`:
 from cellnet.errors import ConfigError
 from cellnet.places import Places
 from cellnet.registry.learned import learned_of
-from cellnet.registry.records import ANSWERS, ModelVersion
+from cellnet.registry.records import ANSWERS, NEW_ANSWERS, ModelVersion
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
 from pipelines.evaluate import kept_answers
@@ -26,7 +26,7 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
     if version.card.task == "classify" and not {frame.lineage for frame in bank.frames} >= set(version.card.classes):
         raise ConfigError(f"{version.ref} knows {', '.join(version.card.classes)}; calibrate it on a bank of these")
     answers = kept_answers(registry, version)
-    if any(frame.frame in answers for frame in bank.split("test")):
+    if any(frame.frame in answers.folds for frame in bank.split("test")):
         raise ConfigError(
             f"{version.ref} learned from the test split of {places.bank}, and is calibrated by its folds' answers; "
             "calibrate it on a bank of other frames"
@@ -35,6 +35,5 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
     made_from = version.card.model_copy(update={"parent": version.ref, "recount": None})
     weights, learned = registry.read(version, WEIGHTS), learned_of(registry, version)
     card, files = finished(version.name, bank, made_from, weights, learned=learned, say=say)
-    if answers:
-        files[ANSWERS] = registry.read(version, ANSWERS)
+    files |= {role: registry.read(version, role) for role in (ANSWERS, NEW_ANSWERS) if role in version.blobs}
     return registry.publish(version.name, files, card)

@@ -6,7 +6,7 @@ A Ray job, like `cellnet evaluate`:
 """
 
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -22,7 +22,7 @@ from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.kept import KeptAnswer, answers_from_parquet
 from cellnet.registry.learned import learned_of
-from cellnet.registry.records import ANSWERS, ModelVersion
+from cellnet.registry.records import ANSWERS, NEW_ANSWERS, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.store.objects import Store
 from pipelines import cluster
@@ -35,7 +35,7 @@ def evaluate(
     split: EvaluateSplit | None = None,
     lineage: str | None = None,
     only: Collection[str] | None = None,
-    kept: Mapping[str, KeptAnswer] | None = None,
+    kept: "Kept | None" = None,
     pictures: bool = False,
 ) -> Evaluation:
     """The scores of a model over the frames of a split, every one of them once.
@@ -54,16 +54,16 @@ def evaluate(
     predictor, card = Predictor.load(registry, version.ref), version.card
     lineage = lineage or card.config.lineage
     if kept is None:
-        kept = kept_answers(registry, version) if split in (None, "folds") else {}
-    split = split or split_of(version, bank, kept)
+        kept = kept_answers(registry, version) if split in (None, "folds") else Kept()
+    split = split or split_of(version, bank, kept.folds)
     frames = [
         frame
         for frame in labelled_frames(bank, card.task, lineage)
-        if (frame.frame in kept if split == "folds" else split in ("all", frame.split))
+        if (frame.frame in kept.folds if split == "folds" else split in ("all", frame.split))
         and (only is None or frame.frame in only)
     ]
     if not frames:
-        raise DataError(_no_frames(version, places, split, lineage, kept))
+        raise DataError(_no_frames(version, places, split, lineage, kept.folds))
     unknown = {frame.lineage for frame in frames} - set(card.classes) if card.task == "classify" else set()
     if unknown:
         names = ", ".join(sorted(map(str, unknown)))
@@ -71,8 +71,13 @@ def evaluate(
             f"{predictor.ref} knows {', '.join(card.classes)}, but {places.bank} holds {names}; "
             "evaluate a model that was trained on these lineages"
         )
+    new = list[ScoredFrame]()
     if split == "folds":
-        scored, left_out = [scored_by(kept[frame.frame], frame, predictor) for frame in frames], list[LeftOut]()
+        scored, new = (
+            [scored_by(answers[frame.frame], frame, predictor) for frame in frames if frame.frame in answers]
+            for answers in kept
+        )
+        left_out = list[LeftOut]()
     else:
         cluster.connect()
         scored, left_out = score_frames(predictor, frames, bank.store)
@@ -86,16 +91,29 @@ def evaluate(
         lineage=lineage,
         left_out=left_out,
         learned=learned_of(registry, version),
+        folds={frame: answer.fold for frame, answer in kept.folds.items()},
+        new=new,
         pictures=pictures,
     )
 
 
-def kept_answers(registry: Registry, version: ModelVersion) -> dict[str, KeptAnswer]:
-    """By frame, the answers that a version keeps of frames that it learned from; none of one that keeps none."""
-    if ANSWERS not in version.blobs:
-        return {}
-    answers = answers_from_parquet(registry.read(version, ANSWERS), version.card, version.ref)
-    return {answer.frame: answer for answer in answers}
+class Kept(NamedTuple):
+    """By frame, the answers that a version keeps of frames that it learned from."""
+
+    folds: Mapping[str, KeptAnswer] = {}
+    """Of networks that had not learned from the frame's group."""
+    batches: Mapping[str, KeptAnswer] = {}
+    """Of others beside them, that had learned from no frame of its batch."""
+
+
+def kept_answers(registry: Registry, version: ModelVersion) -> Kept:
+    """What a version keeps; nothing of one that keeps nothing. Raises IntegrityError."""
+    kept = []
+    for role in (ANSWERS, NEW_ANSWERS):
+        data = registry.read(version, role) if role in version.blobs else None
+        answers = answers_from_parquet(data, version.card, f"{role} of {version.ref}") if data else []
+        kept.append({answer.frame: answer for answer in answers})
+    return Kept(*kept)
 
 
 def split_of(version: ModelVersion, bank: Bank, answers: Container[str]) -> EvaluateSplit:

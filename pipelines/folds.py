@@ -64,8 +64,7 @@ def train_folds(
 
     Raises DataError when a training diverged, or when a counter is dead.
     """
-    assert plan.folds is not None, "planned"
-    states = {fold: state_of_fold(run, fold) for fold in range(1, plan.folds.number + 1)}
+    states = {fold: state_of_fold(run, fold) for fold in plan.held_back}
     left = [fold for fold, state in states.items() if state is None or not is_over(plan.config, state.history)]
     if len(left) < len(states):
         say(f"{len(states) - len(left)} of {len(states)} folds are trained already")
@@ -103,13 +102,9 @@ def state_of_fold(run: Run, fold: int) -> TrainState | None:
 
 def _tiles_of_folds(plan: Plan, frames: list[Frame]) -> dict[int, int]:
     """How many training tiles the network of each fold learns from."""
-    assert plan.folds is not None, "planned"
     train = plan.splits["train"]
-    tiles = dict.fromkeys(range(1, plan.folds.number + 1), train.rows)
-    for frame in frames:
-        if fold := plan.folds.fold_of.get(frame.frame):
-            tiles[fold] -= train.variants.number(tiles_n(frame, plan.preprocess))
-    return tiles
+    of_frame = {frame.frame: train.variants.number(tiles_n(frame, plan.preprocess)) for frame in plan.among(frames)}
+    return {fold: train.rows - sum(map(of_frame.__getitem__, held)) for fold, held in plan.held_back.items()}
 
 
 def _run(job: FoldsJob, folds: list[int], say: Say) -> None:
@@ -138,13 +133,12 @@ def _train_fold(
 ) -> None:
     """A trial: the network of one fold, in this process."""
     fold, plan, config = space["fold"], job.plan, job.plan.config
-    assert plan.folds is not None, "planned"
+    held = plan.held_back[fold]
     cluster.quiet()
     torch.set_num_threads(min(job.threads, os.cpu_count() or 1))
     seed_everything(config.seed)
     network = fresh_network(config, len(plan.classes), job.shards.mean_count, start=job.start)
-    fold_of = plan.folds.fold_of
-    test_batches = batches(data["test"], 64, seed=None, chosen=lambda frame: fold_of.get(frame) == fold)
+    test_batches = batches(data["test"], 64, seed=None, chosen=held.__contains__)
 
     def keep(state: TrainState) -> None:
         epoch = state.history[-1]
@@ -161,7 +155,7 @@ def _train_fold(
             plan.preprocess,
             criterion=criterion_of(config, class_tiles=job.shards.class_tiles, mean_count=job.shards.mean_count),
             train_batches=batches(
-                data["train"], TILES_A_READ, seed=config.seed, chosen=lambda frame: fold_of.get(frame) != fold
+                data["train"], TILES_A_READ, seed=config.seed, chosen=lambda frame: frame not in held
             ),
             test_batches=lambda: test_batches(0),
             tiles=job.tiles[fold],

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellnet.bank.bank import Bank
-from cellnet.bank.folds import Folds
 from cellnet.config.choices import Split
 from cellnet.config.train import Preprocess
 from cellnet.errors import NotFoundError
@@ -37,7 +36,7 @@ from cellnet.training.steering import steering
 from cellnet.training.tiles import UNKNOWN_CELLS
 from cellnet.untrusted import check_safetensors
 from pipelines import cluster
-from pipelines.publishing import Trained, cross_validation_of, held_back_of, refitted
+from pipelines.publishing import Trained, cross_validated, refitted
 from pipelines.runs import Run, Say, epoch_line
 from pipelines.shards import dataset_of
 
@@ -58,17 +57,22 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
     test = train if same else features_of(network, plan, shards, "test", start, say=say)
     learn = _learning(plan)
 
+    def tell(of: str) -> None:
+        if plan.config.task == "count":
+            say(f"the last layers{of} learn to count, for a minute")
+
     def weights_of(head: Head | CountHead) -> bytes:
         return weights_to_bytes(network.state_dict() | _layers_of(head))
 
-    rounds = list(_rounds(train, test, plan.folds))
+    folds = plan.folds.held_back if plan.folds else {}
+    batches = {number: held for number, held in plan.held_back.items() if number not in folds}
+    rounds = list(_rounds(train, test, folds))
     holds = (HOLDS if test else (UNTOLD_HOLD,)) if plan.config.task == "classify" else (FREE,)
     heads, history = list[dict[int, Head | CountHead]](), list[Epoch]()
     for number, hold in enumerate(holds, start=1):
         heads.append({})
         for fold, learned, _ in rounds:
-            if plan.config.task == "count":
-                say(f"the last layers{f' of fold {fold}/{len(rounds)}' if fold else ''} learn to count, for a minute")
+            tell(f" of fold {fold}/{len(rounds)}" if fold else "")
             heads[-1][fold] = learn(learned, hold)
         history.append(_epoch(plan.config.task, number, heads[-1], rounds))
         run.add_curves(history[-1])
@@ -81,14 +85,12 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
             return trained
         say("once more on the train and the test split together")
         return refitted(trained, weights_of(learn(train.and_of(test), holds[best.number - 1])), bank, plan)
+    for fold, learned, _ in _rounds(train, test, batches) if batches else ():
+        tell(f" of batch {fold - len(folds)}/{len(batches)}, left out,")
+        chosen[fold] = learn(learned, holds[best.number - 1])
     say("the last layers learn from all frames")
-    return Trained(
-        weights=weights_of(learn(train, holds[best.number - 1])),
-        scores={},
-        history=epochs,
-        held_back=held_back_of(bank, plan, {fold: weights_of(head) for fold, head in chosen.items()}),
-        cross_validation=cross_validation_of(plan.folds),
-    )
+    weights = weights_of(learn(train, holds[best.number - 1]))
+    return cross_validated(weights, epochs, bank, plan, {fold: weights_of(head) for fold, head in chosen.items()})
 
 
 def _learning(plan: Plan) -> Callable[[Features, float], Head | CountHead]:
@@ -114,17 +116,14 @@ Round = tuple[int, Features, Features | None]
 """A fold, the tiles that its head learns from, and those that it is asked about, if there are any."""
 
 
-def _rounds(train: Features, test: Features | None, folds: Folds | None) -> Iterator[Round]:
-    """The one of the bank's splits, as fold 0, or that of every fold."""
-    if folds is None:
+def _rounds(train: Features, test: Features | None, held_back: dict[int, frozenset[str]]) -> Iterator[Round]:
+    """The one of the bank's splits, as fold 0, or that of every fold, which holds so many frames back."""
+    if not held_back:
         yield 0, train, test
-        return
-    assert test is not None, "of folds all frames are in both"
-    learned_N, asked_N = (
-        np.array([folds.fold_of.get(name, 0) for name in part.frame_N.tolist()]) for part in (train, test)
-    )
-    for fold in range(1, folds.number + 1):
-        yield fold, train.of(learned_N != fold), test.of(asked_N == fold)
+    for fold, held in held_back.items():
+        assert test is not None, "of folds all frames are in both"
+        learned_N, asked_N = (~train.are_of(held), test.are_of(held))
+        yield fold, train.of(learned_N), test.of(asked_N)
 
 
 def _epoch(task: Task, number: int, heads: dict[int, Head | CountHead], rounds: list[Round]) -> Epoch:

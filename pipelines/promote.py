@@ -5,7 +5,7 @@ A Ray job, like `cellnet registry promote`:
     python -m pipelines promote classifier@3 champion --registry URI [--bank BANK]
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
@@ -15,11 +15,12 @@ from cellnet.bank.labels import labelled_frames
 from cellnet.errors import ConfigError, NotBetterError, NotFoundError, plain
 from cellnet.evaluation.comparison import compare
 from cellnet.places import Places
+from cellnet.registry.kept import KeptAnswer
 from cellnet.registry.learned import Learned, learned_of
 from cellnet.registry.records import AliasMove, Evidence, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.tasks import TASKS
-from pipelines.evaluate import evaluate, kept_answers
+from pipelines.evaluate import Kept, evaluate, kept_answers
 
 STAYS: Final = "the alias stays as it is (--force --reason TEXT moves it all the same)"
 
@@ -75,7 +76,8 @@ def _to_beat(registry: Registry, challenger: ModelVersion, alias: str, last: Ali
 def weigh(challenger: str, champion: str, places: Places) -> Evidence:
     """A challenger beside a champion, two references, on the holdout of one bank: all of it, or their lineage's frames.
 
-    Where both keep answers of networks that had not learned from frames of the bank, by these; else a version that
+    Where both keep answers of networks that had not learned from frames of the bank, by these, and by those that had
+    learned from no frame of their batch, if both keep such; else a version that
     learned from the holdout is taken by what it keeps of that. Raises NotBetterError for a counter of one lineage that
     would take the place of one of others, and where no frame is left that neither learned from.
     """
@@ -94,15 +96,16 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
         raise ConfigError(f"no bank to compare {new.ref} and {old.ref} on: {error}; name one with --bank") from error
     lineage = lineage or counted
     against = None if new.name == old.name else old.ref
-    kept = [kept_answers(registry, version) for version in (new, old)]
-    if any(frame.frame in kept[0] and frame.frame in kept[1] for frame in bank.frames):
+    kept = [_answers_of(registry, version) for version in (new, old)]
+    if by := _by_kept(kept, bank):
         evaluations = [
-            evaluate(version.ref, on_bank, split="folds", lineage=lineage, kept=answers)
-            for version, answers in zip((new, old), kept, strict=True)
+            evaluate(version.ref, on_bank, split="folds", lineage=lineage, kept=Kept(folds=answers))
+            for version, answers in zip((new, old), by.answers, strict=True)
         ]
-        return compare(*evaluations, number=old.number, against=against)
+        return compare(*evaluations, number=old.number, against=against, batches=by.batches)
     holdout = [frame for frame in labelled_frames(bank, new.card.task, lineage) if frame.split == "holdout"]
-    chosen = _unseen(holdout, bank, [learned_of(registry, version) for version in (new, old)], kept)
+    learned = [learned_of(registry, version) for version in (new, old)]
+    chosen = _unseen(holdout, bank, learned, [one.folds for one in kept])
     if holdout and not chosen.frames:
         raise NotBetterError(
             f"of the {len(holdout)} frames of the holdout of {bank.store.uri} none is left to compare {new.ref} and "
@@ -120,6 +123,32 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
         seen=chosen.seen,
         batches=chosen.batches,
     )
+
+
+class _ByKept(NamedTuple):
+    """By what two versions are compared of which each learned from the frames."""
+
+    answers: list[Mapping[str, KeptAnswer]]
+    batches: Literal["new"] | None
+    """Whether these answers are of networks that had learned from no frame of the batch."""
+
+
+def _answers_of(registry: Registry, version: ModelVersion) -> Kept:
+    """What a version keeps, so that those that left batches out have answers without batches."""
+    kept, validation = kept_answers(registry, version), version.card.cross_validation
+    return kept._replace(batches=kept.folds) if validation and validation.by_batch else kept
+
+
+def _by_kept(kept: Sequence[Kept], bank: Bank) -> _ByKept | None:
+    """What both keep of the same frames of a bank: without batches, of two groups at least, else by folds."""
+
+    def groups_n(answers: Sequence[Collection[str]]) -> int:
+        return len({frame.group for frame in bank.frames if all(frame.frame in one for one in answers)})
+
+    without, folds = [one.batches for one in kept], [one.folds for one in kept]
+    if groups_n(without) > 1:
+        return _ByKept(without, "new")
+    return _ByKept(folds, None) if groups_n(folds) else None
 
 
 class _Chosen(NamedTuple):

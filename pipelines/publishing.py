@@ -23,7 +23,7 @@ from cellnet.prediction.export import compare, to_onnx
 from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.kept import KeptAnswer, answers_to_parquet
 from cellnet.registry.learned import Learned, frames_to_bytes
-from cellnet.registry.records import ANSWERS, LEARNED, ONNX, REPORT, Card, CrossValidation, MainScore
+from cellnet.registry.records import ANSWERS, LEARNED, NEW_ANSWERS, ONNX, REPORT, Card, CrossValidation, MainScore
 from cellnet.reports.evaluation_report import report_page
 from cellnet.tasks import TASKS, Task
 from cellnet.training.plan import Plan
@@ -64,23 +64,34 @@ class Trained:
     """Networks that had not learned from frames that these weights have learned from."""
     cross_validation: CrossValidation | None = None
     """What these networks are."""
+    batch_validation: CrossValidation | None = None
+    """What those among them are, the last ones, that were asked about whole batches beside folds of groups."""
 
 
-def held_back_of(bank: Bank, plan: Plan, weights: dict[int, bytes]) -> tuple[HeldBack, ...]:
-    """The networks of the folds, with what each learned from and what it did not."""
+def cross_validated(
+    weights: bytes, history: list[dict[str, Any]], bank: Bank, plan: Plan, networks: dict[int, bytes]
+) -> Trained:
+    """What a plan by folds left: weights that learned from all frames, and its networks, numbered as in the plan."""
     assert plan.folds is not None, "planned"
-    fold_of, frames = plan.folds.fold_of, plan.among(bank.frames)
-    return tuple(
-        HeldBack(
-            weights=weights_of_fold,
-            learned=[frame for frame in frames if fold_of.get(frame.frame) != fold],
-            asked=[frame for frame in frames if fold_of.get(frame.frame) == fold],
-        )
-        for fold, weights_of_fold in weights.items()
+    frames = plan.among(bank.frames)
+    return Trained(
+        weights=weights,
+        scores={},
+        history=history,
+        held_back=tuple(
+            HeldBack(
+                weights=networks[number],
+                learned=[frame for frame in frames if frame.frame not in held],
+                asked=[frame for frame in frames if frame.frame in held],
+            )
+            for number, held in plan.held_back.items()
+        ),
+        cross_validation=_validation_of(plan.folds),
+        batch_validation=_validation_of(plan.batches) if plan.batches else None,
     )
 
 
-def cross_validation_of(folds: Folds) -> CrossValidation:
+def _validation_of(folds: Folds) -> CrossValidation:
     """What the networks of these folds are."""
     return CrossValidation(
         folds=folds.number,
@@ -130,8 +141,9 @@ def finished(
     check = compare(predictor, onnx, _compared_tiles(predictor, bank, fitted.frames))
     predictor.card = predictor.card.model_copy(update={"onnx": check})
     files = {WEIGHTS: weights, FAMILIARITY: familiarity.to_bytes(), ONNX: onnx}
-    if fitted.answers:
-        files[ANSWERS] = answers_to_parquet(fitted.answers)
+    for role, answers in ((ANSWERS, fitted.answers), (NEW_ANSWERS, fitted.new_answers)):
+        if answers:
+            files[role] = answers_to_parquet(answers)
     if learned:
         learned |= Learned.of(fitted.frames)
         files[LEARNED] = frames_to_bytes(learned.frames)
@@ -167,6 +179,10 @@ class _Fitted:
     """Of the whole split."""
     answers: list[KeptAnswer] = field(default_factory=list)
     """Of cross-validation."""
+    new_answers: list[KeptAnswer] = field(default_factory=list)
+    """Of networks without the frame's batch, beside that."""
+    new: list[ScoredFrame] = field(default_factory=list)
+    """What the calibrated model makes of these."""
 
 
 def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
@@ -198,12 +214,16 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
 def _fitted_by(held_back: Sequence[HeldBack], ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     """Likewise of a version that learned from all these frames, by networks that had not."""
     card = card.model_copy(update={"calibration": None})
-    unseen: list[ScoredFrame] = []
-    answers: list[KeptAnswer] = []
+    folds = card.cross_validation.folds if card.cross_validation else len(held_back)
+    unseen: dict[str, ScoredFrame] = {}
+    answers, new_answers = list[KeptAnswer](), list[KeptAnswer]()
     left_out: list[LeftOut] = []
     for fold, network in enumerate(held_back, start=1):
-        scored, kept, missing = _ask(network, ref, bank, card, fold=fold)
-        unseen, answers, left_out = [*unseen, *scored], [*answers, *kept], [*left_out, *missing]
+        beside = fold > folds
+        scored, kept, missing = _ask(network, ref, bank, card, fold=fold - folds * beside)
+        unseen |= {one.frame.frame: one for one in scored}  # where both, of the network without the frame's batch
+        (new_answers if beside else answers).extend(kept)
+        left_out += () if beside else missing
     if not answers:
         raise DataError(f"no frame of {bank.store.uri} that was held back can be used; the first, {left_out[0].line}")
     frames = {frame.frame: frame for network in held_back for frame in (*network.learned, *network.asked)}
@@ -215,7 +235,7 @@ def _fitted_by(held_back: Sequence[HeldBack], ref: str, bank: Bank, card: Card, 
     familiarity = fit_familiarity(_features(known), [], apart=apart)
     truth_N, output = (np.concatenate([getattr(one, part) for one in answers]) for part in ("truth_N", "tile_outputs"))
     scores = {} if card.scores.get("test") else {"folds": steering(card.task, truth_N, output)}
-    done = {"calibration": _calibration(card, unseen), "scores": card.scores | scores}
+    done = {"calibration": _calibration(card, list(unseen.values())), "scores": card.scores | scores}
     predictor = predictor_of(ref, card.model_copy(update=done), tensors, familiarity)
     return _Fitted(
         predictor=predictor,
@@ -224,8 +244,10 @@ def _fitted_by(held_back: Sequence[HeldBack], ref: str, bank: Bank, card: Card, 
         test=[scored_by(answer, frames[answer.frame], predictor) for answer in answers],
         holdout=[],
         left_out=left_out,
-        test_frames=len(unseen) + len(left_out),
+        test_frames=len(answers) + len(left_out),
         answers=answers,
+        new_answers=new_answers,
+        new=[scored_by(answer, frames[answer.frame], predictor) for answer in new_answers],
     )
 
 
@@ -332,5 +354,7 @@ def _evaluated(fitted: _Fitted, bank: Bank, learned: Learned | None) -> Evaluati
         left_out=fitted.left_out,
         learned=learned,
         of_frames=fitted.test_frames,
+        folds={answer.frame: answer.fold for answer in fitted.answers},
+        new=fitted.new,
         pictures=True,
     )

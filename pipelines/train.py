@@ -48,7 +48,7 @@ from pipelines import cluster
 from pipelines.folds import train_folds
 from pipelines.heads import train_head
 from pipelines.paper_holdout import score_paper_holdout
-from pipelines.publishing import Trained, cross_validation_of, finished, held_back_of, refitted
+from pipelines.publishing import Trained, cross_validated, finished, refitted
 from pipelines.runs import Run, Say, epoch_line, find_run, read_state, tensorboard_command, write_state
 from pipelines.shards import batches, dataset_of, make_shards
 
@@ -178,8 +178,8 @@ def _train_plan(
         say("last, one network learns from all frames")
         last = refit_plan(plan, bank.frames, epochs=int(plan.config.epochs))
         trained = again(last, shards.model_copy(update={"rows": shards.rows | {"test": 0}}))
-        held_back = held_back_of(bank, plan, {fold: weights_to_bytes(state.weights) for fold, state in states.items()})
-        return replace(trained, held_back=held_back, cross_validation=cross_validation_of(plan.folds))
+        networks = {number: weights_to_bytes(state.weights) for number, state in states.items()}
+        return cross_validated(trained.weights, trained.history, bank, plan, networks)
     trained = run_training(plan, shards, run, start=start, workers=workers, use_gpu=use_gpu, say=say)
     if not plan.config.refit or not plan.splits["test"].frames:
         return trained
@@ -201,6 +201,8 @@ def _about_folds(plan: Plan, bank: Bank, *, asked: bool) -> str:
         by = f"{plan.folds.number} batches are left out in turn, and each is scored by a network without it{holdout}"
     else:
         by = f"{why}{plan.folds.number} folds score by all labelled frames{holdout}"
+        if plan.batches:
+            by += f", besides them {plan.batches.number} times without whole batches, to say what a new one brings"
     return f"{by}, and what is published learns from all of them (--set folds=0 trains on the train split alone)"
 
 
@@ -352,6 +354,7 @@ def publish(
         search=search,
         sweep=sweep,
         cross_validation=trained.cross_validation,
+        batch_validation=trained.batch_validation,
         start=start.started if start else None,
         parent=start.parent if start else None,
     )

@@ -42,6 +42,14 @@ class Folds:
     by_batch: bool = False
     """Whether whole batches are held back, so that what is scored is what a new one brings."""
 
+    @property
+    def held_back(self) -> dict[int, frozenset[str]]:
+        """The names of the frames that each fold holds back."""
+        held: dict[int, set[str]] = {fold: set() for fold in range(1, self.number + 1)}
+        for name, fold in self.fold_of.items():
+            held[fold].add(name)
+        return {fold: frozenset(names) for fold, names in held.items()}
+
 
 def few_groups(frames: Iterable[Frame]) -> dict[str, int]:
     """The lineages that make a bank small, with their numbers of groups."""
@@ -78,8 +86,8 @@ def deal_folds(frames: Sequence[Frame], number: int, *, seed: int) -> Folds:
     )
 
 
-def deal_batches(frames: Sequence[Frame]) -> Folds:
-    """Folds of which each holds one batch back, in the order of their names.
+def deal_batches(frames: Sequence[Frame], *, most: int | None = None) -> Folds:
+    """Folds of which each holds one batch back, in the order of their names; of more than `most`, several each.
 
     Batches that share a group, or nearly the same frame, are held back together. Frames whose batch is not known train
     in every fold, and so do those of a batch that is all there is of one of its lineages: nobody can name, without
@@ -93,10 +101,12 @@ def deal_batches(frames: Sequence[Frame]) -> Folds:
     held = [unit for unit in batches if all(of_lineage[frame.lineage] > 1 for frame in unit)]
     held.sort(key=lambda unit: min(frame.batch or "" for frame in unit if _has_batch(frame)))
     held = held if len(held) > 1 else []
+    together = most is not None and len(held) > most
+    dealt = _dealt(held, most or 0, 0) if together else zip(held, range(1, len(held) + 1), strict=True)
     scored = {frame.lineage for unit in held for frame in unit}
     return Folds(
-        number=len(held),
-        fold_of={frame.frame: fold for fold, unit in enumerate(held, start=1) for frame in unit},
+        number=most or 0 if together else len(held),
+        fold_of={frame.frame: fold for unit, fold in dealt for frame in unit},
         groups=len({frame.group for unit in held for frame in unit}),
         one_group=(),
         unmeasured=tuple(sorted(_told(lineage) for lineage in {frame.lineage for frame in frames} - scored)),

@@ -224,12 +224,14 @@ def print_scores(scores: dict[str, Any]) -> None:
 def _print_batches_and_ages(scores: dict[str, Any]) -> None:
     """How it does on batches that it learned from and on new ones, and on young and on old cells."""
     from cellnet.evaluation.batches import next_plate
+    from cellnet.evaluation.evaluations import how_new
     from cellnet.evaluation.metrics import shown, units
 
     task, facts = scores["task"], TASKS[scores["task"]]
     sides = {side: of for side, of in scores["batches"].items() if of}
     if sides:
-        print("\nby batch, the same as the model learned from or new to it:")
+        how = f", {new}" if (new := how_new(scores)) else ""
+        print(f"\nby batch, the same as the model learned from or new to it{how}:")
         print_table(
             [
                 {"batch": side, "per": unit, **shown(task, of[unit], facts.figures), "from": low, "to": high}

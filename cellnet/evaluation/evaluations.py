@@ -66,6 +66,11 @@ def gaps(scores: dict[str, Any]) -> list[str]:
     return list(CrossValidation(**scores["cross_validation"]).gaps()) if scores.get("cross_validation") else []
 
 
+def how_new(scores: dict[str, Any]) -> str:
+    """How the scores of new batches came about, where it was beside the other scores."""
+    return str(CrossValidation(**scores["batch_validation"])) if scores.get("batch_validation") else ""
+
+
 def is_own_test(scores: dict[str, Any]) -> bool:
     """Whether the frames are those of the test split that chose the model's epoch and calibrated it."""
     own = scores["split"] == "test" and scores["same_bank"] and scores.get("protocol") != "paper"

@@ -23,7 +23,7 @@ from cellnet.prediction.predictor import Predictor
 from cellnet.prediction.sources import ListedFile, list_files
 from cellnet.readers import number_of, read_csv
 from cellnet.registry.learned import Learned, frames_to_bytes, learned_of
-from cellnet.registry.records import ANSWERS, LEARNED, ONNX, CountedFrame, ModelVersion, Recount
+from cellnet.registry.records import ANSWERS, LEARNED, NEW_ANSWERS, ONNX, CountedFrame, ModelVersion, Recount
 from cellnet.registry.registry import Registry
 from cellnet.store.place import PlaceLike, place_of
 from cellnet.untrusted import WEIGHTS
@@ -248,7 +248,7 @@ def _publish(
     tiles = [tile_HW for one in frames for tile_HW in one.tiles]
     chosen = sorted(set(np.linspace(0, len(tiles) - 1, COMPARED).astype(int)))
     check = compare(predictor, onnx, [tiles[i] for i in chosen])
-    kept = [role for role in (WEIGHTS, ANSWERS) if role in parent.blobs]
+    kept = [role for role in (WEIGHTS, ANSWERS, NEW_ANSWERS) if role in parent.blobs]
     files = {role: registry.read(parent, role) for role in kept} | {ONNX: onnx}
     card = predictor.card.model_copy(update={"onnx": check, "parent": parent.ref, "recount": done})
     if before := learned_of(registry, parent):

@@ -1,5 +1,6 @@
 """What a model says of the frames of a bank, scored per tile and per frame."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -66,19 +67,25 @@ def evaluation_of(
     left_out: list[LeftOut],
     learned: Learned | None = None,
     of_frames: int | None = None,
+    folds: Mapping[str, int] | None = None,
+    new: Sequence[ScoredFrame] = (),
     pictures: bool = False,
 ) -> Evaluation:
     """The scores of a model by frames that it was asked about, all or those of one `lineage`.
 
     `learned` is what shaped the model, None where nobody knows: the frames that it has seen are counted, and take no
     part in the scores by batch and by age. `of_frames` are those of the split, where only some of them were chosen.
+    By `folds`, the fold of each frame is known; `new` are frames by networks that had learned from no frame of their
+    batch, where there were such besides.
     """
     card = predictor.card
     frames = [one.frame for one in scored]
-    tiles = _of_tiles(scored, card)
-    whole = _of_frames(scored, card, tiles)
-    tiles_of = [len(one.outputs.boxes) for one in scored]
-    answered = Answered(task=card.task, classes=card.classes, tiles=tiles, frames=whole, tiles_of=tiles_of)
+    answered = _answered(scored, card)
+    tiles, whole = answered.tiles, answered.frames
+    validation = card.cross_validation if split == "folds" else None
+    apart = _apart(answered, frames, bank, learned, held_back=validation, folds=folds or {})
+    if new:
+        apart["batches"]["new"] = _answered(new, card).scores()
     scores = {
         "task": card.task,
         "model": predictor.ref,
@@ -87,12 +94,13 @@ def evaluation_of(
         "of_frames": of_frames or len(scored) + len(left_out),
         "same_bank": card.bank_digest == bank.digest,
         "protocol": card.config.protocol,
-        "cross_validation": _cross_validated(card, scored).model_dump() if split == "folds" else None,
+        "cross_validation": _over(validation, scored).model_dump() if validation else None,
+        "batch_validation": _over(card.batch_validation, new).model_dump() if card.batch_validation and new else None,
         "left_out": [frame.line for frame in left_out],
         "calibration": card.calibration.model_dump() if card.calibration else None,
         **answered.scores(),
         "refitted": bool(card.cross_validation),
-        **_apart(answered, frames, bank, learned, held_back=card.cross_validation if split == "folds" else None),
+        **apart,
     }
     return Evaluation(
         scores=scores,
@@ -107,33 +115,70 @@ def evaluation_of(
     )
 
 
-def _cross_validated(card: Card, scored: list[ScoredFrame]) -> CrossValidation:
-    """The card's cross-validation, of these frames alone."""
-    assert card.cross_validation is not None, "whoever keeps answers has one"
-    taken_over = {"frames": len(scored), "groups": len({frame.frame.group for frame in scored})}
-    return card.cross_validation.model_copy(update=taken_over)
+def _over(validation: CrossValidation, scored: Sequence[ScoredFrame]) -> CrossValidation:
+    """A cross-validation, of these frames alone."""
+    taken_over = {"frames": len(scored), "groups": len({one.frame.group for one in scored})}
+    return validation.model_copy(update=taken_over)
+
+
+def _answered(scored: Sequence[ScoredFrame], card: Card) -> Answered:
+    """The frames as rows to score."""
+    tiles = _of_tiles(scored, card)
+    return Answered(
+        task=card.task,
+        classes=card.classes,
+        tiles=tiles,
+        frames=_of_frames(scored, card, tiles),
+        tiles_of=[len(one.outputs.boxes) for one in scored],
+    )
 
 
 def _apart(
-    answered: Answered, frames: list[Frame], bank: Bank, learned: Learned | None, *, held_back: CrossValidation | None
+    answered: Answered,
+    frames: list[Frame],
+    bank: Bank,
+    learned: Learned | None,
+    *,
+    held_back: CrossValidation | None,
+    folds: Mapping[str, int],
 ) -> dict[str, Any]:
     """How many of the frames the model learned from, and the scores of the others by batch and by age.
 
-    Of frames that were `held_back` each was answered by a network that had not learned from it, or from its batch.
+    Of frames that were `held_back` each was answered by a network that had not learned from it, by its fold.
     """
     seen = learned.seen(frames, bank.frames) if learned and not held_back else set[str]()
-
-    def side_of(frame: Frame) -> Side | None:
-        if held_back and held_back.by_batch:
-            return None if frame.batch is None else "new"
-        return learned.side(frame.batch) if learned and frame.frame not in seen else None
-
+    if held_back:
+        sides = _sides_by_folds(frames, bank, learned, folds, by_batch=held_back.by_batch)
+    else:
+        sides = [learned.side(frame.batch) if learned and frame.frame not in seen else None for frame in frames]
     ages_h = [None if frame.frame in seen else frame.time_h for frame in frames]
     return {
         "learned": len(seen) if learned else None,
-        "batches": by_batch(answered, map(side_of, frames)),
+        "batches": by_batch(answered, sides),
         "by_age": by_age(answered, ages_h),
     }
+
+
+def _sides_by_folds(
+    frames: list[Frame], bank: Bank, learned: Learned | None, folds: Mapping[str, int], *, by_batch: bool
+) -> list[Side | None]:
+    """Whether the network that answered a frame had learned from others of its batch, by the folds of frames.
+
+    What is in no fold taught them all. Frames of no known batch could be of any, unless batches were to be left out.
+    """
+    folds_of_batch: dict[str | None, set[int]] = {}
+    for frame in bank.frames:
+        if frame.frame in folds or (learned and frame.frame in learned.frames):
+            folds_of_batch.setdefault(frame.batch, set()).add(folds.get(frame.frame, 0))
+
+    def side_of(frame: Frame) -> Side | None:
+        if frame.batch is None:
+            return None
+        if folds_of_batch[frame.batch] != {folds[frame.frame]}:
+            return "same"
+        return "new" if by_batch or None not in folds_of_batch else None
+
+    return list(map(side_of, frames))
 
 
 def score_frame(predictor: Predictor, frame: Frame, store: Store, *, with_features: bool) -> ScoredFrame:
@@ -174,7 +219,7 @@ def scored_by(answer: KeptAnswer, frame: Frame, predictor: Predictor) -> ScoredF
     return ScoredFrame(frame=frame, outputs=outputs, interval=predictor.interval(outputs), tile_counts=counts.tolist())
 
 
-def _of_tiles(scored: list[ScoredFrame], card: Card) -> Rows:
+def _of_tiles(scored: Sequence[ScoredFrame], card: Card) -> Rows:
     """The tiles as rows."""
     frames = [frame.frame for frame in scored for _ in frame.outputs.boxes]
     counts = [count for frame in scored for count in frame.tile_counts]
@@ -194,7 +239,7 @@ def _of_tiles(scored: list[ScoredFrame], card: Card) -> Rows:
     )
 
 
-def _of_frames(scored: list[ScoredFrame], card: Card, tiles: Rows) -> Rows:
+def _of_frames(scored: Sequence[ScoredFrame], card: Card, tiles: Rows) -> Rows:
     """Likewise the frames, by their pooled outputs."""
     frames, outputs = [frame.frame for frame in scored], [frame.outputs for frame in scored]
     intervals = [frame.interval for frame in scored if frame.interval]

@@ -80,12 +80,13 @@ def scored_by_batch(card: Card) -> Iterator[str]:
     """How it does on frames of the batches that it learned from, and of new ones, as far as is known."""
     if card.batch_scores is None:
         return
-    over = str(card.cross_validation) if card.cross_validation else "holdout split"
+    same = str(card.cross_validation or "holdout split")
+    over = {"same": same, "new": str(card.batch_validation or same)}
     for side, words in (("same", "batches that it learned from"), ("new", "new batches")):
         for unit, of in (card.batch_scores.get(side) or {}).items():
             low, high = of.interval
             figures = f"{of.score} {of.value:.3f} ({low:.3f} to {high:.3f}, n={of.n})"
-            yield f"{over}, {words}, per {unit}: {figures}"
+            yield f"{over[side]}, {words}, per {unit}: {figures}"
     if not card.batch_scores.get("new"):
         yield UNMEASURED
 

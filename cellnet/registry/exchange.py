@@ -13,7 +13,7 @@ from cellnet.registry.blobs import is_of
 from cellnet.registry.description import model_card
 from cellnet.registry.kept import answers_from_parquet
 from cellnet.registry.learned import frames_from_bytes
-from cellnet.registry.records import ANSWERS, LEARNED, RECORD_BYTES, Card, ModelVersion, Origin
+from cellnet.registry.records import ANSWERS, LEARNED, NEW_ANSWERS, RECORD_BYTES, Card, ModelVersion, Origin
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import check_onnx, check_safetensors
 
@@ -113,7 +113,7 @@ def check_content(role: str, data: bytes, card: Card, ref: str) -> None:
         check_safetensors(data, f"{role} of {ref}")
     if role.endswith(".onnx"):
         check_onnx(data, f"{role} of {ref}")
-    if role == ANSWERS:
-        answers_from_parquet(data, card, ref)
+    if role in (ANSWERS, NEW_ANSWERS):
+        answers_from_parquet(data, card, f"{role} of {ref}")
     if role == LEARNED:
         frames_from_bytes(data, f"{role} of {ref}")

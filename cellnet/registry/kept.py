@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cellnet.errors import IntegrityError
 from cellnet.images.tiles import Box
-from cellnet.registry.records import ANSWERS, Card
+from cellnet.registry.records import Card
 from cellnet.store.parquet import read_parquet
 
 SCHEMA: Final = pa.schema(
@@ -82,16 +82,17 @@ def answers_to_parquet(answers: Sequence[KeptAnswer]) -> bytes:
     return buffer.getvalue()
 
 
-def answers_from_parquet(data: bytes, card: Card, ref: str) -> list[KeptAnswer]:
-    """What `answers_to_parquet` made of the answers of the model `ref`.
+def answers_from_parquet(data: bytes, card: Card, what: str) -> list[KeptAnswer]:
+    """What `answers_to_parquet` made of the answers of a model.
 
-    Raises IntegrityError for a table that is damaged, that a later cellnet wrote, or that does not fit the card.
+    Raises IntegrityError, naming `what`, for a table that is damaged, that a later cellnet wrote, or that does not fit
+    the card.
     """
     try:
         table = _read(data)
         return _checked(table, max(len(card.classes), 1))
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        raise IntegrityError(f"{ANSWERS} of {ref} is not one: {' '.join(str(error).split())[:200]}") from error
+        raise IntegrityError(f"{what} is not one: {' '.join(str(error).split())[:200]}") from error
 
 
 def _read(data: bytes) -> pa.Table:

@@ -21,6 +21,8 @@ ONNX: Final = "model.onnx"
 REPORT: Final = "report.html"
 ANSWERS: Final = "out-of-fold.parquet"
 """Of a version that learned from the frames that it was scored on: cellnet.registry.kept."""
+NEW_ANSWERS: Final = "out-of-batch.parquet"
+"""Likewise, of networks that had learned from no frame of its batch."""
 LEARNED: Final = "learned.sha256"
 """The frames that shaped a version (`cellnet.registry.learned`)."""
 
@@ -139,6 +141,8 @@ class Card(Frozen):
     """Place of the search that chose this model, if one did."""
     cross_validation: CrossValidation | None = Field(default=None, exclude_if=is_none)
     """Of a version that learned from the frames that it was scored on."""
+    batch_validation: CrossValidation | None = Field(default=None, exclude_if=is_none)
+    """Beside that: batches were left out in turn, to say what a new one brings."""
     start: StartedFrom | None = Field(default=None, exclude_if=is_none)
     """The weights that its network started from; None for one that started by chance."""
     batches: tuple[str | None, ...] | None = Field(default=None, exclude_if=is_none)

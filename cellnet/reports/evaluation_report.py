@@ -16,7 +16,7 @@ from cellnet.certainty.calibration import LEVEL
 from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.errors import ConfigError
 from cellnet.evaluation.batches import next_plate
-from cellnet.evaluation.evaluations import Evaluation, gaps, is_own_test, title, what_it_learned, worst_rows
+from cellnet.evaluation.evaluations import Evaluation, gaps, how_new, is_own_test, title, what_it_learned, worst_rows
 from cellnet.evaluation.metrics import Scores, density_of, reliability, roc, shown, units
 from cellnet.reports.pages import Headline, Plot, data_uri, page, plot
 from cellnet.reports.plots import (
@@ -166,6 +166,8 @@ def _notes(scores: dict[str, Any]) -> str:
             "Each frame was answered by a network that had not learned from it; pictures are of the published one."
         )
         notes += [f"{gap}." for gap in gaps(scores)]
+    if new := how_new(scores):
+        notes.append(f"The column of new batches is of other networks: {new}.")
     if unmeasured := next_plate(scores):
         notes.append(f"{unmeasured[0].upper()}{unmeasured[1:]}.")
     if scores.get("of_frames", 0) > (seen := scores["frame"]["n"] + len(scores["left_out"])):

@@ -5,6 +5,7 @@ frames that it has not learnt from, as an epoch of a whole training is.
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +33,10 @@ class Features:
     """Of a counter: with which a tile's count enters its frame's."""
     exact_N: NDArray[np.bool_] | None = None
     """Of a counter: whether its count is of known centres, or a share of its frame's."""
+
+    def are_of(self, frames: Collection[str]) -> NDArray[np.bool_]:
+        """Which tiles are of these frames."""
+        return np.array([frame in frames for frame in self.frame_N.tolist()], bool)
 
     def of(self, chosen_N: NDArray[np.bool_]) -> "Features":
         """Those of the chosen tiles."""

@@ -85,6 +85,8 @@ class Plan:
     """Of protocol=paper."""
     folds: Folds | None = None
     """Which of these frames each network learns from; None where the bank's splits say it."""
+    batches: Folds | None = None
+    """Besides folds of groups, where there are batches to leave out: those networks are asked what a new one brings."""
     shards_of: str = ""
     """Which frames the shards are made of, where that is not what the bank's train and test split say."""
 
@@ -92,6 +94,15 @@ class Plan:
     def frames(self) -> set[str]:
         """The names of all frames that it learns from or chooses by."""
         return {name for planned in self.splits.values() for name in planned.frames}
+
+    @property
+    def held_back(self) -> dict[int, frozenset[str]]:
+        """The frames that each network of a cross-validation does not learn from, and is asked about.
+
+        Those of the folds, from 1, and then those of the batches.
+        """
+        each = [held for folds in (self.folds, self.batches) if folds for held in folds.held_back.values()]
+        return dict(enumerate(each, start=1))
 
     def among(self, frames: Iterable[Frame]) -> list[Frame]:
         """Those of a bank's frames that it learns from or chooses by."""
@@ -159,6 +170,7 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
         left_out=sum(not grid for grid in grids.values()),
         paper=paper,
         folds=folds,
+        batches=_batches_beside(folds, taken),
         shards_of=f"folds, holdout={config.holdout}" if folds else "",
     )
 
@@ -193,6 +205,7 @@ def refit_plan(plan: Plan, frames: Sequence[Frame], *, epochs: int) -> Plan:
         config=plan.config.model_copy(update={"epochs": epochs, "patience": None}),
         splits={"train": everything, "test": nothing},
         folds=None,
+        batches=None,
         shards_of="refit",
     )
 
@@ -408,6 +421,14 @@ def _folds(bank: Bank, config: TrainConfig, frames: Sequence[Frame]) -> Folds | 
             "folds out"
         )
     return folds
+
+
+def _batches_beside(folds: Folds | None, frames: Sequence[Frame]) -> Folds | None:
+    """Batches that are left out besides folds of groups, no more of them at once than there are folds."""
+    if folds is None or folds.by_batch:
+        return None
+    batches = deal_batches(frames, most=max(2, folds.number))
+    return batches if batches.number else None
 
 
 def _splits(

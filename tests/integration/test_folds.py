@@ -115,16 +115,31 @@ def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on
     places = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
     ingest(tmp_path / "counted" / "manifest.csv", places)
     said: list[str] = []
-    version = train(places, TrainConfig(task="count", folds="batch"), say=said.append)
+    alone = train(places, TrainConfig(task="count", folds="batch"), say=said.append)
     assert said[0].startswith("2 batches are left out in turn, and each is scored by a network without it")
     assert "features of 96 train tiles of every place are computed" in said
-    card = version.card
+    card = alone.card
     network = card.config.model
     assert (network.architecture, network.frozen, card.config.greys) == ("efficientnet_lite0", True, "background")
     assert str(card.cross_validation) == "each of 2 batches left out in turn, 12 groups"
     assert card.batch_scores is not None and card.batch_scores["same"] is None
-    scores = evaluate(version.ref, places).scores
-    assert (scores["split"], scores["batches"]["same"]) == ("folds", None)
+    scores = evaluate(alone.ref, places).scores
+    assert (scores["split"], scores["batches"]["same"], scores["batch_validation"]) == ("folds", None, None)
     new = scores["batches"]["new"]["frame"]
     assert (new["n"], new["mae"]) == (24, scores["frame"]["mae"])
     assert new["r2"] > 0.3, new
+
+    both = train(places, TrainConfig(task="count", folds=2), say=said.append)
+    assert "the last layers of batch 2/2, left out, learn to count, for a minute" in said
+    card = both.card
+    assert (str(card.cross_validation), str(card.batch_validation)) == (
+        "cross-validated over 2 folds of 12 groups",
+        "each of 2 batches left out in turn, 12 groups",
+    )
+    columns = evaluate(both.ref, places).scores["batches"]
+    assert columns["new"]["frame"]["mae"] == pytest.approx(new["mae"], rel=1e-3), "by the same networks"
+    assert columns["same"]["frame"]["n"] == 24 and columns["same"]["frame"]["mae"] != columns["new"]["frame"]["mae"]
+    assert card.batch_scores["new"]["frame"].value == columns["new"]["frame"]["mae"]
+    assert card.calibration.frame_quantile == pytest.approx(alone.card.calibration.frame_quantile, rel=1e-3)
+    evidence = weigh(both.ref, alone.ref, places)
+    assert (evidence.split, evidence.batches) == ("folds", "new") and abs(evidence.difference) < 1e-3

@@ -112,6 +112,12 @@ def test_a_batch_is_left_out_whole_and_those_that_share_a_group_together() -> No
     assert held_by(frames) == {1: {"july"}, 2: {"june"}, 3: {"may"}}
     folds = deal_batches(frames)
     assert (folds.number, folds.groups, folds.unmeasured, folds.by_batch) == (3, 12, (), True)
+    assert folds.held_back[3] == {one.frame for one in frames if one.batch == "may"}
+    two = deal_batches(frames, most=2)
+    assert two.number == 2 and sorted(map(len, two.held_back.values())) == [8, 16], (
+        "whole batches, two of them together"
+    )
+    assert deal_batches(frames, most=3) == folds
     shared = [frame(900, "A549", "both", batch="may"), frame(901, "A549", "both", batch="june")]
     assert held_by([*frames, *shared]) == {1: {"july"}, 2: {"june", "may"}}
 

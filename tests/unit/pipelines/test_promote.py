@@ -18,6 +18,7 @@ from cellnet.registry.records import LEARNED, Card, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.store.place import place_of
 from cellnet.untrusted import WEIGHTS
+from pipelines.evaluate import Kept
 from pipelines.promote import promote
 from tests.factories import evaluation, frame
 
@@ -128,9 +129,9 @@ def test_the_answers_that_versions_keep_are_read_once_each(
     given: dict[str, object] = {}
     score = pipelines.promote.evaluate
 
-    def kept_answers(registry: Registry, version: ModelVersion) -> dict[str, str]:
+    def kept_answers(registry: Registry, version: ModelVersion) -> Kept:
         read.append(version.ref)
-        return {one.frame: version.ref} if alike or version.number == 1 else {}
+        return Kept(folds={one.frame: version.ref} if alike or version.number == 1 else {})
 
     def evaluate(ref: str, places: Places, *, kept: object, **more: object) -> Evaluation:
         given[ref] = kept
@@ -141,7 +142,7 @@ def test_the_answers_that_versions_keep_are_read_once_each(
     promote(publish("regressor", off=1.0), "champion", places)
     assert read == ["regressor@2", "regressor@1"]
     own = {one.frame: "regressor@2"} if alike else {}
-    assert given == {"regressor@2": own, "regressor@1": {one.frame: "regressor@1"}}
+    assert given == {"regressor@2": Kept(folds=own), "regressor@1": Kept(folds={one.frame: "regressor@1"})}
 
 
 TRAINED = [frame(50 + n, group=f"t{n}", batch="P1", count=1.0, split="train") for n in range(3)]

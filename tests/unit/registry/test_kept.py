@@ -52,7 +52,7 @@ def test_answers_come_back_as_they_were(card: Callable[..., Card], classes: tupl
 
 def test_a_tile_whose_count_is_not_known_is_kept_so(counter: Card) -> None:
     unknown = replace(answer(1), truth_N=np.array([1.0, np.nan, 2.0]))
-    [read] = answers_from_parquet(answers_to_parquet([unknown]), counter, "m@1")
+    [read] = answers_from_parquet(answers_to_parquet([unknown]), counter, f"{ANSWERS} of m@1")
     assert np.isnan(read.truth_N).tolist() == [False, True, False]
 
 
@@ -79,7 +79,7 @@ def test_values_that_cannot_be_are_refused_in_a_line(counter: Card, column: str,
     for row in rows if column == "frame" else rows[:1]:
         row[column] = value
     with pytest.raises(IntegrityError, match=rf"^{ANSWERS} of m@1 is not one: .*{said}"):
-        answers_from_parquet(file_of(pa.Table.from_pylist(rows, schema=table.schema)), counter, "m@1")
+        answers_from_parquet(file_of(pa.Table.from_pylist(rows, schema=table.schema)), counter, f"{ANSWERS} of m@1")
 
 
 def test_probabilities_that_do_not_fit_the_card_are_refused(card: Callable[..., Card], counter: Card) -> None:
@@ -97,7 +97,7 @@ def test_probabilities_that_do_not_fit_the_card_are_refused(card: Callable[..., 
 def test_a_frame_whose_tiles_are_apart_is_refused(counter: Card) -> None:
     data = answers_to_parquet([answer(1), answer(2), answer(1)])
     with pytest.raises(IntegrityError, match="the tiles of a frame are not together"):
-        answers_from_parquet(data, counter, "m@1")
+        answers_from_parquet(data, counter, f"{ANSWERS} of m@1")
 
 
 def test_what_is_no_such_table_is_refused(counter: Card, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_what_is_no_such_table_is_refused(counter: Card, monkeypatch: pytest.Mon
     later = file_of(table.replace_schema_metadata({"format": "2"}))
     for damaged in (b"", b"text", data[:-9], data[:200] + b"\xff" * 40 + data[240:], other, later):
         with pytest.raises(IntegrityError, match=rf"^{ANSWERS} of m@1 is not one: ") as refusal:
-            answers_from_parquet(damaged, counter, "m@1")
+            answers_from_parquet(damaged, counter, f"{ANSWERS} of m@1")
         assert "\n" not in str(refusal.value)
     monkeypatch.setattr("cellnet.registry.kept.MOST", 2)
     with pytest.raises(IntegrityError, match=r"it claims 3 tiles of .* bytes; at most 2 are read"):

@@ -246,6 +246,12 @@ def test_batches_are_left_out_where_there_are_two(bank: Callable[..., Bank]) -> 
     plan = make_plan(bank(3, *second, batch="may"), TrainConfig(task="classify", folds="batch"))
     assert plan.folds is not None and plan.folds.by_batch and set(plan.folds.fold_of.values()) == {1, 2}
     assert (plan.config.folds, plan.config.holdout) == ("batch", "use")
+    assert plan.batches is None, "there is nothing beside it"
+    beside = make_plan(bank(3, *second, batch="may"), TrainConfig(task="classify", folds=3))
+    assert beside.folds is not None and beside.batches is not None and not beside.folds.by_batch
+    assert beside.batches == plan.folds
+    assert beside.held_back == beside.folds.held_back | {4: plan.held_back[1], 5: plan.held_back[2]}
+    assert make_plan(bank(3, batch="may"), TrainConfig(task="classify", folds=3)).batches is None
     with pytest.raises(DataError, match=r"no batch of .* can be left out: .* fill in the column batch"):
         make_plan(bank(3, batch="may"), TrainConfig(task="classify", folds="batch"))
 
