@@ -6,6 +6,7 @@ The second KEY names the weights and everything else that shapes a feature: anot
 """
 
 import functools
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
@@ -19,13 +20,14 @@ from torch import nn
 
 from cellnet.bank.bank import Bank
 from cellnet.config.choices import Split
-from cellnet.config.train import Preprocess
+from cellnet.config.train import AS_RECORDED, Preprocess, TrainConfig
 from cellnet.errors import NotFoundError
 from cellnet.images.pixels import normalise
 from cellnet.networks.efficientnet import folded
 from cellnet.networks.views import views_of, watched
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.tasks import TASKS, Task
+from cellnet.training.batches import as_another, draws_instruments
 from cellnet.training.fit import has_bf16, seed_everything
 from cellnet.training.heads import HOLDS, UNTOLD_HOLD, Features, Head, fit_head, outputs_of_head
 from cellnet.training.places import CountHead, counts_of, fit_places
@@ -157,7 +159,8 @@ def features_of(
         data = shards.store.get(key)
     except NotFoundError:
         how = "of every place" if plan.config.task == "count" else f"in {VIEWS} orientations"
-        say(f"features of {shards.rows[split]} {split} tiles {how} are computed")
+        more = ", and as other instruments would have recorded them," if draws_instruments(plan.config.augment) else ""
+        say(f"features of {shards.rows[split]} {split} tiles {how}{more} are computed")
         features = _computed(network, plan, shards, split)
         digest_NB = np.array([list(bytes.fromhex(name)) for name in features.frame_N.tolist()], np.uint8)
         shards.store.put(key, safetensors.numpy.save(features.columns | {"frame_N": digest_NB}))
@@ -170,7 +173,7 @@ def features_of(
 
 def _key(plan: Plan, start: Start) -> str:
     preprocess = plan.preprocess
-    recipe = {
+    recipe: dict[str, Any] = {
         "weights": start.started.sha256,
         "architecture": plan.config.model.architecture,
         "kernel": preprocess.kernel,
@@ -178,6 +181,8 @@ def _key(plan: Plan, start: Start) -> str:
         "grey": (preprocess.mean, preprocess.std),
         "views": VIEWS if plan.config.task == "classify" else "places",
     }
+    if draws_instruments(plan.config.augment):
+        recipe["others"] = ({name: getattr(plan.config.augment, name) for name in AS_RECORDED}, plan.config.seed)
     return key_of_recipe(recipe)
 
 
@@ -187,7 +192,7 @@ def _computed(network: nn.Module, plan: Plan, shards: Shards, split: Split) -> F
         dataset_of(shards, split, "frame", "weight")
         .map_batches(
             _see_batch,
-            fn_kwargs={"model": [ray.put(folded(network))], "preprocess": plan.preprocess, "task": task},
+            fn_kwargs={"model": [ray.put(folded(network))], "preprocess": plan.preprocess, "config": plan.config},
             batch_size=TILES_A_STEP,
             batch_format="numpy",
         )
@@ -196,29 +201,50 @@ def _computed(network: nn.Module, plan: Plan, shards: Shards, split: Split) -> F
     seen_NVC = np.stack([row["seen"] for row in rows])
     truths, frame_N = [row["truth"] for row in rows], np.array([row["frame"] for row in rows])
     if task == "classify":
-        return Features(seen_NVC, np.array(truths, np.int64), frame_N)
+        others = np.stack([row["other"] for row in rows]) if "other" in rows[0] else None
+        return Features(seen_NVC, np.array(truths, np.int64), frame_N, other_NVC=others)
     weight_N, exact_N = np.array([row["weight"] for row in rows], np.float32), np.array([row["exact"] for row in rows])
     return Features(seen_NVC, np.array(truths, np.float32), frame_N, weight_N, exact_N)
 
 
-def _see_batch(batch: dict[str, Any], model: list[Any], preprocess: Preprocess, task: Task) -> dict[str, NDArray[Any]]:
+def _see_batch(
+    batch: dict[str, Any], model: list[Any], preprocess: Preprocess, config: TrainConfig
+) -> dict[str, NDArray[Any]]:
     network: nn.Module = cluster.fetch_once(model[0])
     input_B1HW = torch.from_numpy(normalise(batch["pixels"], preprocess)).to(memory_format=torch.channels_last)
-    known = {"truth": batch[TASKS[task].truth], "frame": batch["frame"]}
+    known = {"truth": batch[TASKS[config.task].truth], "frame": batch["frame"]}
+    looks = {}
+    if config.task == "classify":
+        views_BV1HW = torch.stack(list(views_of(input_B1HW, VIEWS)), dim=1)
+        looks = {"seen": views_BV1HW}
+        if draws_instruments(config.augment):
+            looks["other"] = _by_others(views_BV1HW, batch["pixels"], preprocess, config)
     with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
-        if task == "count":
-            [seen] = _see(network, input_B1HW, views=1, places=True)
+        if config.task == "count":
             exact = batch["cells"][:, 0, 0] != UNKNOWN_CELLS
-            return {"seen": seen, "weight": batch["weight"], "exact": exact, **known}
-        return {"seen": np.stack(list(_see(network, input_B1HW)), axis=1), **known}
+            return {"seen": _see(network, input_B1HW, places=True), "weight": batch["weight"], "exact": exact, **known}
+        return {
+            name: np.stack([_see(network, view_B1HW) for view_B1HW in look_BV1HW.unbind(dim=1)], axis=1)
+            for name, look_BV1HW in looks.items()
+        } | known
 
 
 @torch.inference_mode()
-def _see(
-    network: nn.Module, input_B1HW: torch.Tensor, *, views: int = VIEWS, places: bool = False
-) -> Iterator[NDArray[np.float16]]:
-    """What the last layer is given (B, C), or of every place (B, P, C), in each orientation."""
-    for view in views_of(input_B1HW, views):
-        with watched(network, places=places) as seen:
-            network(view)
-        yield seen[0].numpy().astype(np.float16)
+def _see(network: nn.Module, input_B1HW: torch.Tensor, *, places: bool = False) -> NDArray[np.float16]:
+    """What the last layer is given (B, C), or of every place (B, P, C)."""
+    with watched(network, places=places) as seen:
+        network(input_B1HW.contiguous(memory_format=torch.channels_last))
+    return seen[0].numpy().astype(np.float16)
+
+
+@torch.inference_mode()
+def _by_others(
+    views_BV1HW: torch.Tensor, pixels_BHW: NDArray[np.uint8], preprocess: Preprocess, config: TrainConfig
+) -> torch.Tensor:
+    """Each view of each tile by an instrument of its own, which the seed and the tile's pixels decide."""
+    others = []
+    for views_V1HW, pixels_HW in zip(views_BV1HW, pixels_BHW, strict=True):
+        drawn = np.random.SeedSequence([config.seed, zlib.crc32(pixels_HW.tobytes())]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(drawn[0]))
+        others.append(as_another(views_V1HW, config.augment, generator, preprocess))
+    return torch.stack(others)

@@ -55,7 +55,8 @@ class Augment(Frozen):
     """Random change of contrast (factor 1 ± jitter) and brightness (± jitter standard deviations)."""
     rotation: float | None = Field(default=None, ge=0, le=180, exclude_if=is_none)
     """Degrees by which half of the tiles are turned at most, to either side; 180: any angle, 0: none. What comes in at
-    the corners is mirrored at the border. This and all below is drawn on the training device each time a tile is used.
+    the corners is mirrored at the border. This and all below is drawn on the training device each time a tile is used;
+    of a frozen classifier once for each orientation of a tile, which it sees as recorded besides.
     Left out, a classifier draws 180 and the next five 1.25, 2, 0.3, 1.25 and 0.03, a counter none. Of a counter,
     `rotation` and `scale` move tiles whose cells' centres are known, and what is then seen is counted; they need a bank
     that has some."""
@@ -201,9 +202,9 @@ class TrainConfig(Frozen):
     def _fits_the_task(self) -> Self:
         if self.task == "classify" and self.model.architecture == "density":
             raise ValueError("the architecture density only counts; to classify, take another, for example residual")
-        for name, nothing in AS_RECORDED.items() if self.model.frozen else ():
+        for name, nothing in AS_RECORDED.items() if self.model.frozen and self.task == "count" else ():
             if getattr(self.augment, name) not in (None, nothing):
-                raise ValueError(f"frozen networks see each tile once, as it was recorded; leave augment.{name} out")
+                raise ValueError(f"a frozen counter sees each tile once, as it was recorded; leave augment.{name} out")
         if self.task == "classify" and self.lineage is not None:
             raise ValueError(f"a classifier tells lineages apart; {self.lineage} alone can be counted (--task count)")
         if self.folds == 1:

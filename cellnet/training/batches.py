@@ -64,12 +64,17 @@ def vary(
         varied = mirror(varied, chosen_B)
         cells_Bhw = None if cells_Bhw is None else mirror(cells_Bhw, chosen_B)
     target = target._replace(cells_Bhw=cells_Bhw)
-    if any(getattr(augment, name) not in (None, nothing) for name, nothing in AS_RECORDED.items()):
+    if draws_instruments(augment):
         varied, target = re_recorded(varied, target, augment, generator, task=task, preprocess=preprocess)
     if augment.jitter:
         factor_B, shift_B = (2 * torch.rand(2, batch, generator=generator) - 1).to(varied.device) * augment.jitter
         varied = varied * (1 + factor_B)[:, None, None, None] + shift_B[:, None, None, None]
     return varied, target
+
+
+def draws_instruments(augment: Augment) -> bool:
+    """Whether tiles are to be seen as other instruments would have recorded them, too."""
+    return any(getattr(augment, name) not in (None, nothing) for name, nothing in AS_RECORDED.items())
 
 
 def re_recorded(
@@ -104,6 +109,13 @@ def re_recorded(
             target = target._replace(cells_Bhw=cells_Bhw, count_B=target.count_B.index_copy(0, rows, count_N))
         tiles_N1HW = moved_N1HW
     return input_B1HW.index_copy(0, rows, relit(tiles_N1HW, augment, generator, preprocess)), target
+
+
+def as_another(input_B1HW: Tensor, augment: Augment, generator: torch.Generator, preprocess: Preprocess) -> Tensor:
+    """Each tile, of which nobody needs to know where its cells are, as another instrument would have recorded it."""
+    drawn_2B = (2 * torch.rand(2, len(input_B1HW), generator=generator) - 1).to(input_B1HW.device)
+    source_B22 = instrument.source_of(drawn_2B[0] * (augment.rotation or 0), (augment.scale or 1) ** drawn_2B[1])
+    return relit(instrument.move(input_B1HW, source_B22), augment, generator, preprocess)
 
 
 def relit(input_B1HW: Tensor, augment: Augment, generator: torch.Generator, preprocess: Preprocess) -> Tensor:

@@ -24,7 +24,7 @@ class Features:
     """What the layers before the last see of tiles."""
 
     seen_NVC: NDArray[np.float16]
-    """Of each tile in V orientations; for a counter of its V places."""
+    """Of each tile, as it was recorded, in V orientations; for a counter of its V places."""
     truth_N: NDArray[np.int64] | NDArray[np.float32]
     """Labels, or counts."""
     frame_N: NDArray[np.str_]
@@ -33,6 +33,8 @@ class Features:
     """Of a counter: with which a tile's count enters its frame's."""
     exact_N: NDArray[np.bool_] | None = None
     """Of a counter: whether its count is of known centres, or a share of its frame's."""
+    other_NVC: NDArray[np.float16] | None = None
+    """Of a classifier: of the same, as other instruments would have recorded them. To learn from, not to be asked."""
 
     def are_of(self, frames: Collection[str]) -> NDArray[np.bool_]:
         """Which tiles are of these frames."""
@@ -60,19 +62,20 @@ class Head:
     weight_KC: Tensor
     bias_K: Tensor
     loss: float
-    """Mean over the training tiles, as they are and turned."""
+    """Mean over all looks at the training tiles."""
     seconds: float
     """That learning it took."""
 
 
 def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> Head:
-    """The last layer that names these tiles; every orientation of a tile counts as one."""
+    """The last layer that names these tiles; every look at a tile, whoever recorded it, counts as one."""
     from scipy.special import softmax  # slow to import, as the next
     from sklearn.linear_model import LogisticRegression
 
     start_s = time.perf_counter()
-    seen_NC = train.seen_NVC.reshape(-1, train.seen_NVC.shape[2]).astype(np.float32)
-    label_N = np.repeat(train.truth_N, train.seen_NVC.shape[1])
+    looks = train.seen_NVC if train.other_NVC is None else np.concatenate([train.seen_NVC, train.other_NVC], axis=1)
+    seen_NC = looks.reshape(-1, looks.shape[2]).astype(np.float32)
+    label_N = np.repeat(train.truth_N, looks.shape[1])
     mean_C, spread_C = seen_NC.mean(0), seen_NC.std(0) + np.float32(1e-3)
     regression = LogisticRegression(C=hold, max_iter=500, class_weight="balanced" if balanced else None)
     regression.fit((seen_NC - mean_C) / spread_C, label_N)

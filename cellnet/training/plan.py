@@ -263,7 +263,7 @@ def decide_augment(
     >>> frozen.shares, frozen.shifts
     ((1.0,), 0)
     """
-    as_recorded = protocol == "paper" or frozen or task == "count"
+    as_recorded = protocol == "paper" or task == "count"
     drawn = _drawn(augment, as_recorded=as_recorded, movable=task == "classify" or centres)
     if protocol == "paper":
         return augment.model_copy(update={"shares": PAPER_SHARES, "shifts": 0, "orientation": "stored", **drawn})

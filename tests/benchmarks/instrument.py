@@ -1,12 +1,13 @@
-"""What is left of a classifier's accuracy on the plates of another instrument, trained without and with augmentation.
+"""What is left of a classifier's accuracy on the plates of another instrument: of the network that was the default
+before 0.3.0, and of today's, each trained without and with looks by other instruments.
 
-    python tests/benchmarks/instrument.py OUT [--set KEY=VALUE …]      two trainings of 12 epochs
+    python tests/benchmarks/instrument.py OUT [--set KEY=VALUE …]      half an hour on two cores
 
-OUT gets a bank of the built-in sample, models and `instrument.md`; it goes on where it stopped. Two networks are
-trained: one on tiles as their instrument recorded them (AS_RECORDED), one with the default augmentation; `--set` is for
-both, `--on` for the second alone (`--on augment.blur=3`). Then both are asked about the frames that they did not learn
-from, as they are ("same batch"), and as other instruments would have recorded them: of another magnification, gain and
-focus, in light that falls off to one side, with noise. Each of INSTRUMENTS is harder than the one before.
+OUT gets a bank of the built-in sample, models and `instrument.md`; it goes on where it stopped. `--set` is for all
+trainings. Each network is asked about the frames that it did not learn from, as they are ("same batch"), and as other
+instruments would have recorded them: of another magnification, gain and focus, in light that falls off to one side,
+with noise. The second instrument is drawn harder, in steps of HARDER, until it is the third; then there is a fourth.
+The first at which the old network, without augmentation, keeps less than TOO_LITTLE is told.
 """
 
 import argparse
@@ -48,40 +49,86 @@ class Instrument:
     """Standard deviation in grey levels of 0..255."""
 
 
+SECOND: Final = Instrument()
+THIRD: Final = Instrument(scales=(0.8, 1.25), blur_px=2.0, shading=0.5, noise=4)
+HARDER: Final = 0.25
+"""Of the way from the second to the third."""
+
+
+def between(share: float) -> Instrument:
+    """So far on the way from the second instrument to the third."""
+
+    def of(second: float, third: float) -> float:
+        return second + share * (third - second)
+
+    return Instrument(
+        scales=(of(SECOND.scales[0], THIRD.scales[0]), of(SECOND.scales[1], THIRD.scales[1])),
+        gain=of(SECOND.gain, THIRD.gain),
+        blur_px=of(SECOND.blur_px, THIRD.blur_px),
+        shading=of(SECOND.shading, THIRD.shading),
+        noise=of(SECOND.noise, THIRD.noise),
+    )
+
+
 INSTRUMENTS: Final = {
-    "second": Instrument(),
-    "third": Instrument(scales=(0.8, 1.25), blur_px=2.0, shading=0.5, noise=4),
+    "second": SECOND,
+    **{f"+{share:.2f}": between(share) for share in np.arange(HARDER, 1, HARDER).tolist()},
+    "third": THIRD,
     "fourth": Instrument(scales=(0.8, 1.25), gain=0.4, blur_px=3.0, shading=0.6, noise=6),
 }
-SETS: Final = ("folds=0", "epochs=12", "augment.shifts=1")
+TOO_LITTLE: Final = 0.8
+"""Of what a network names rightly of its own batch."""
+SETS: Final = ("folds=0",)
+"""So that frames are left that no network learned from."""
+AS_RECORDED_ALONE: Final = tuple(f"augment.{name}={value}" for name, value in AS_RECORDED.items())
+NETWORKS: Final = {
+    "residual, as recorded": ("model.architecture=residual", *AS_RECORDED_ALONE),
+    "residual": ("model.architecture=residual",),
+    "frozen, as recorded": AS_RECORDED_ALONE,
+    "frozen: the default": (),
+}
+"""The first is the old one."""
 WELLS: Final = 8
 """Of each lineage, two frames of each."""
+SIZE_PX: Final = 520
+"""Side of a frame, so that it holds a tile of each network at the smallest magnification."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of both trainings")
-    parser.add_argument("--on", action="append", default=[], metavar="KEY=VALUE", help="of the second alone")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of all trainings")
     parser.add_argument("--wells", type=int, default=WELLS, help="of each lineage")
     arguments = parser.parse_args()
     out: Path = arguments.out.absolute()
     places = Places(bank=place_of(out / "bank"), registry=place_of(out / "registry"))
     manifest = out / "sample" / "manifest.csv"
     if not manifest.exists():
-        write_sample(manifest.parent, wells_per_lineage=arguments.wells)
+        write_sample(manifest.parent, wells_per_lineage=arguments.wells, size_px=SIZE_PX)
     bank = ingest(manifest, places)[0]
-    sets = [*SETS, *arguments.set]
     lines = [
-        f"| trained with {' '.join(sets)} | same batch | {' | '.join(f'{name}, ratio' for name in INSTRUMENTS)} |",
+        f"| {' '.join(['network', *arguments.set])} | same batch | {' | '.join(INSTRUMENTS)} |",
         "|---" * (2 + len(INSTRUMENTS)) + "|",
     ]
-    off = [f"augment.{name}={value}" for name, value in AS_RECORDED.items()]
-    for title, more in (("augmentation off", off), (" ".join(["augmentation on", *arguments.on]), arguments.on)):
-        asked = accuracies(trained(places, [*sets, *more]), bank)
+    kept: dict[str, dict[str, float]] = {}
+    for title, sets in NETWORKS.items():
+        asked = accuracies(trained(places, [*SETS, *sets, *arguments.set]), bank)
+        kept[title] = {name: asked[name] / asked["same"] for name in INSTRUMENTS}
         lines.append(row(title, asked))
         print(lines[-1], flush=True)
+    lines += ["", told(kept)]
+    print(lines[-1])
     (out / "instrument.md").write_text("\n".join(lines) + "\n")
+
+
+def told(kept: dict[str, dict[str, float]]) -> str:
+    """What every network keeps at the first instrument of which the old one keeps too little."""
+    old = next(iter(kept.values()))
+    hard = next((name for name, ratio in old.items() if ratio < TOO_LITTLE), None)
+    if hard is None:
+        return f"The old network keeps {TOO_LITTLE:g} or more with every instrument."
+    each = ", ".join(f"{title} {ratio[hard]:.2f}" for title, ratio in kept.items())
+    return f"The old network keeps less than {TOO_LITTLE:g} with the instrument {hard}: {each}."
 
 
 def trained(places: Places, sets: Sequence[str]) -> Predictor:

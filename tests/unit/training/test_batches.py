@@ -10,7 +10,7 @@ from cellnet.config.choices import MAP_SIDE
 from cellnet.config.train import AS_RECORDED, Augment, Preprocess
 from cellnet.networks.views import views_of
 from cellnet.tasks import Task
-from cellnet.training.batches import Target, vary
+from cellnet.training.batches import Target, as_another, vary
 
 GREY = Preprocess(tile_px=(200, 200), mean=0.0, std=1.0)
 """Network input is the grey value."""
@@ -114,6 +114,16 @@ def test_half_of_the_tiles_stay_as_they_are_when_they_are_asked_about() -> None:
         assert 4 <= same_B.sum() <= 6
         assert now.cells_Bhw is not None and target.cells_Bhw is not None
         assert torch.equal(now.cells_Bhw[same_B], target.cells_Bhw[same_B])
+
+
+def test_all_tiles_that_another_instrument_is_to_record_are_recorded_by_it() -> None:
+    torch.manual_seed(0)
+    tiles_B1HW = torch.rand(5, 1, 200, 200)
+    chance = (torch.Generator().manual_seed(3) for _ in range(2))
+    once, again = (as_another(tiles_B1HW, Augment(blur=2.0, rotation=180), one, GREY) for one in chance)
+    assert torch.equal(once, again) and bool(((once - tiles_B1HW).abs().mean(dim=(1, 2, 3)) > 0.05).all())
+    only_turned = as_another(tiles_B1HW, only(rotation=0, scale=1, noise=0.01), torch.Generator().manual_seed(3), GREY)
+    assert float((only_turned - tiles_B1HW).abs().max()) < 0.1, "nothing else is drawn"
 
 
 def test_a_tile_whose_cells_are_counted_but_not_placed_is_not_moved() -> None:

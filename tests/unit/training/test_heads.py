@@ -35,6 +35,23 @@ def test_orientations_that_say_opposite_things_even_out() -> None:
     assert outputs_of_head(head, torn)[:, 0] == pytest.approx([0.5, 0.93916], abs=1e-4)
 
 
+def test_a_head_learns_from_other_instruments_too_and_is_asked_about_tiles_as_they_are() -> None:
+    """Of two features that tell lineages apart, the other instruments do not have the clearer one."""
+    rng = np.random.default_rng(0)
+    label_N = np.tile(np.array([0, 1], np.int64), 100)
+    seen_N1C = (label_N[:, None] * [6.0, 2.0] + rng.normal(size=(200, 2)))[:, None].astype(np.float16)
+    other_N1C = (label_N[:, None] * [0.0, 2.0] + rng.normal(size=(200, 2)))[:, None].astype(np.float16)
+    names_N = np.array(["a"] * 200)
+    both = Features(seen_N1C, label_N, names_N, other_NVC=other_N1C)
+    alone, robust = (
+        fit_head(of, 1.0, classes=2, balanced=False) for of in (Features(seen_N1C, label_N, names_N), both)
+    )
+    abroad = Features(other_N1C, label_N, names_N)
+    right = [float((outputs_of_head(head, abroad).argmax(1) == label_N).mean()) for head in (alone, robust)]
+    assert right[0] < 0.6 and right[1] > 0.75
+    assert outputs_of_head(robust, both).shape == (200, 2), "no further looks at what it is asked about"
+
+
 def test_a_rare_lineage_weighs_as_much_as_a_common_one_where_it_is_to() -> None:
     train, test = blobs([0] * 190 + [1] * 10, seed=0, spread=0.8), blobs([0, 1] * 100, seed=1, spread=0.8)
     even, as_they_come = (fit_head(train, 0.01, classes=2, balanced=balanced) for balanced in (True, False))

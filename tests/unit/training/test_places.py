@@ -126,5 +126,5 @@ def test_the_same_seed_gives_the_same_layers_and_the_order_of_tiles_matters_litt
     assert all(torch.equal(value, same[name]) for name, value in one.items())
     assert not torch.equal(one["first.weight"], other["first.weight"])
     order_N = np.random.default_rng(0).permutation(len(own_N))
-    shuffled = Features(**{name: column[order_N] for name, column in vars(train).items()})
+    shuffled = Features(**{name: column[order_N] for name, column in train.columns.items()})
     assert counts_of(learn(shuffled), train) == pytest.approx(counts_of(learn(train), train), rel=0.02)

@@ -95,13 +95,14 @@ def test_tiles_are_drawn_as_another_instrument_would_record_them(bank: Callable[
     asked = Augment(blur=0, noise=0.1)
     plan = make_plan(bank(2), TrainConfig(**whole, augment=asked))
     assert drawn(plan) == ANOTHER_INSTRUMENT | {"blur": 0, "noise": 0.1}
-    with pytest.raises(
-        ConfigError, match=r"frozen networks see each tile once, as it was recorded; leave augment\.noise"
-    ):
-        make_plan(bank(2), TrainConfig(task="classify", augment=asked))
+    by_default = make_plan(bank(2), TrainConfig(task="classify"))
+    assert by_default.config.model.frozen and drawn(by_default) == ANOTHER_INSTRUMENT
     frozen = ModelSpec(architecture="efficientnet_lite0", frozen=True)
-    for as_recorded in (TrainConfig(task="classify", protocol="paper"), TrainConfig(task="classify", model=frozen)):
+    counter = TrainConfig(task="count", model=frozen)
+    for as_recorded in (TrainConfig(task="classify", protocol="paper"), counter):
         assert drawn(make_plan(bank(2), as_recorded)) == AS_RECORDED
+    with pytest.raises(ValueError, match=r"a frozen counter sees each tile once, .*; leave augment\.noise"):
+        TrainConfig(task="count", model=frozen, augment=asked)
 
 
 def test_a_counter_draws_what_it_is_asked_to_and_moves_tiles_only_where_centres_are_known(
