@@ -9,7 +9,7 @@ import functools
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import ray
@@ -23,17 +23,18 @@ from cellnet.config.choices import Split
 from cellnet.config.train import AS_RECORDED, Preprocess, TrainConfig
 from cellnet.errors import NotFoundError
 from cellnet.images.pixels import normalise
+from cellnet.networks.architectures import PlaceLayers
 from cellnet.networks.efficientnet import folded
 from cellnet.networks.views import views_of, watched
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.tasks import TASKS, Task
 from cellnet.training.batches import as_another, draws_instruments
-from cellnet.training.fit import has_bf16, seed_everything
-from cellnet.training.heads import HOLDS, UNTOLD_HOLD, Features, Head, fit_head, outputs_of_head
-from cellnet.training.places import CountHead, counts_of, fit_places
+from cellnet.training.fit import has_bf16, seed_everything, weights_of
+from cellnet.training.heads import HOLDS, UNTOLD_HOLD, Features, Head, LastLayers, fit_head
+from cellnet.training.places import CountHead, fit_places
 from cellnet.training.plan import Plan
-from cellnet.training.shards import Shards, key_of_recipe
-from cellnet.training.state import Epoch, best_epoch
+from cellnet.training.shards import SPLITS, Shards, key_of_recipe
+from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.steering import steering
 from cellnet.training.tiles import UNKNOWN_CELLS
 from cellnet.untrusted import check_safetensors
@@ -59,59 +60,96 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
     test = train if same else features_of(network, plan, shards, "test", start, say=say)
     learn = _learning(plan)
 
+    def whole(layers: LastLayers) -> bytes:
+        return weights_to_bytes(network.state_dict() | layers.weights)
+
     def tell(of: str) -> None:
         if plan.config.task == "count":
             say(f"the last layers{of} learn to count, for a minute")
 
-    def weights_of(head: Head | CountHead) -> bytes:
-        return weights_to_bytes(network.state_dict() | _layers_of(head))
-
     folds = plan.folds.held_back if plan.folds else {}
     batches = {number: held for number, held in plan.held_back.items() if number not in folds}
-    rounds = list(_rounds(train, test, folds))
-    holds = (HOLDS if test else (UNTOLD_HOLD,)) if plan.config.task == "classify" else (FREE,)
-    heads, history = list[dict[int, Head | CountHead]](), list[Epoch]()
+    rounds, holds = list(_rounds(train, test, folds)), holds_of(plan, chosen_by_test=test is not None)
+    learnt, history = list[dict[int, LastLayers]](), list[Epoch]()
     for number, hold in enumerate(holds, start=1):
-        heads.append({})
+        learnt.append({})
         for fold, learned, _ in rounds:
             tell(f" of fold {fold}/{len(rounds)}" if fold else "")
-            heads[-1][fold] = learn(learned, hold)
-        history.append(_epoch(plan.config.task, number, heads[-1], rounds))
+            learnt[-1][fold] = learn(learned, hold)
+        history.append(_epoch(plan.config.task, number, learnt[-1], rounds))
         run.add_curves(history[-1])
         best = best_epoch(plan.config.task, history)
         say(epoch_line(history[-1], len(holds), best=best is history[-1] and bool(best.test)))
-    chosen, epochs = heads[best.number - 1], [asdict(epoch) for epoch in history]
+    chosen, hold = learnt[best.number - 1], holds[best.number - 1]
+    epochs = [asdict(epoch) for epoch in history]
     if not plan.folds:
-        trained = Trained(weights=weights_of(chosen[0]), scores=best.test, history=epochs)
+        trained = Trained(weights=whole(chosen[0]), scores=best.test, history=epochs)
         if not plan.config.refit or not test:
             return trained
         say("once more on the train and the test split together")
-        return refitted(trained, weights_of(learn(train.and_of(test), holds[best.number - 1])), bank, plan)
-    for fold, learned, _ in _rounds(train, test, batches) if batches else ():
-        tell(f" of batch {fold - len(folds)}/{len(batches)}, left out,")
-        chosen[fold] = learn(learned, holds[best.number - 1])
+        return refitted(trained, whole(learn(train.and_of(test), hold)), bank, plan)
+    for number, learned, _ in _rounds(train, test, batches) if batches else ():
+        tell(f" of batch {number - len(folds)}/{len(batches)}, left out,")
+        chosen[number] = learn(learned, hold)
     say("the last layers learn from all frames")
-    weights = weights_of(learn(train, holds[best.number - 1]))
-    return cross_validated(weights, epochs, bank, plan, {fold: weights_of(head) for fold, head in chosen.items()})
+    networks = {number: whole(layers) for number, layers in chosen.items()}
+    return cross_validated(whole(learn(train, hold)), epochs, bank, plan, networks)
 
 
-def _learning(plan: Plan) -> Callable[[Features, float], Head | CountHead]:
+def fit_heads(
+    network: nn.Module,
+    plan: Plan,
+    shards: Shards,
+    start: Start,
+    *,
+    on_epoch: Callable[[TrainState], None],
+    state: TrainState | None = None,
+) -> None:
+    """A trial: last layers held in one way after the other, each of which is an epoch; go on from `state`."""
+    train, test = (features_of(network, plan, shards, split, start) for split in SPLITS)
+    assert train is not None, "a plan has training tiles"
+    history = state.history if state else ()
+    for number, hold in list(enumerate(holds_of(plan, chosen_by_test=test is not None), start=1))[len(history) :]:
+        layers = _learning(plan)(train, hold)
+        history = (*history, _epoch(plan.config.task, number, {0: layers}, [(0, train, test)]))
+        weights = weights_of(network) | layers.weights
+        on_epoch(TrainState(history=history, weights=weights, moments={}, rates={}))
+
+
+def asked_about_test(
+    plan: Plan, shards: Shards, start: Start, weights: dict[str, torch.Tensor]
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """What is true of the test tiles, in the order of their shards, and what last layers with these weights say."""
+    network = fresh_network(plan.config, len(plan.classes), start=start)
+    test = features_of(network, plan, shards, "test", start)
+    assert test is not None, "a search has a test split"
+    layers: LastLayers
+    if plan.config.task == "classify":
+        layers = Head(weight_KC=weights["out.weight"], bias_K=weights["out.bias"], loss=0, seconds=0)
+    else:
+        network.load_state_dict(weights)
+        layers = CountHead(layers=cast(PlaceLayers, network.eval().get_submodule("out")), loss=0, seconds=0)
+    return test.truth_N, layers.answers(test)
+
+
+def changes_features(key: str) -> bool:
+    """Whether what the frozen layers see depends on a setting that a search may try."""
+    return key in ("kernel", "illumination", "model.weights") or key.startswith("augment.")
+
+
+def holds_of(plan: Plan, *, chosen_by_test: bool) -> tuple[float, ...]:
+    """How hard the last layers are held, in each of their epochs."""
+    if plan.config.task == "count":
+        return (FREE,)
+    return HOLDS if chosen_by_test else (UNTOLD_HOLD,)
+
+
+def _learning(plan: Plan) -> Callable[[Features, float], LastLayers]:
     """What learns the last layers from tiles, held so hard."""
     config = plan.config
     if config.task == "count":
         return lambda train, hold: fit_places(train, seed=config.seed, dropout=config.model.dropout)
     return functools.partial(fit_head, classes=len(plan.classes), balanced=config.class_weights == "balanced")
-
-
-def _layers_of(head: Head | CountHead) -> dict[str, torch.Tensor]:
-    """Last layers by their names in the network."""
-    if isinstance(head, CountHead):
-        return {f"out.{name}": value for name, value in head.layers.state_dict().items()}
-    return {"out.weight": head.weight_KC, "out.bias": head.bias_K}
-
-
-def _answers(head: Head | CountHead, asked: Features) -> NDArray[np.float32]:
-    return counts_of(head, asked) if isinstance(head, CountHead) else outputs_of_head(head, asked)
 
 
 Round = tuple[int, Features, Features | None]
@@ -128,17 +166,17 @@ def _rounds(train: Features, test: Features | None, held_back: dict[int, frozens
         yield fold, train.of(learned_N), test.of(asked_N)
 
 
-def _epoch(task: Task, number: int, heads: dict[int, Head | CountHead], rounds: list[Round]) -> Epoch:
-    """What heads that are held alike came to, over all rounds, in the form of an epoch."""
+def _epoch(task: Task, number: int, learnt: dict[int, LastLayers], rounds: list[Round]) -> Epoch:
+    """What layers that are held alike came to, over all rounds, in the form of an epoch."""
     scores = {}
     if answered := [(fold, asked) for fold, _, asked in rounds if asked]:
         truth_N = np.concatenate([asked.truth_N for _, asked in answered])
-        scores = steering(task, truth_N, np.concatenate([_answers(heads[fold], asked) for fold, asked in answered]))
+        scores = steering(task, truth_N, np.concatenate([learnt[fold].answers(asked) for fold, asked in answered]))
     tiles = sum(len(learned.truth_N) for _, learned, _ in rounds)
-    seconds = sum(head.seconds for head in heads.values())
+    seconds = sum(layers.seconds for layers in learnt.values())
     return Epoch(
         number=number,
-        loss=float(np.mean([head.loss for head in heads.values()])),
+        loss=float(np.mean([layers.loss for layers in learnt.values()])),
         test=scores,
         seconds=seconds,
         tiles=tiles,
@@ -149,7 +187,13 @@ def _epoch(task: Task, number: int, heads: dict[int, Head | CountHead], rounds: 
 
 
 def features_of(
-    network: nn.Module, plan: Plan, shards: Shards, split: Split, start: Start, *, say: Say
+    network: nn.Module,
+    plan: Plan,
+    shards: Shards,
+    split: Split,
+    start: Start,
+    *,
+    say: Say = lambda line: None,
 ) -> Features | None:
     """What a network sees of the tiles of a split, found or computed by Ray Data; None where it has no tiles."""
     if not shards.rows[split]:

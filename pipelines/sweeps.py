@@ -11,6 +11,7 @@ NAME is a digest of a trial's settings and seed. Each file is written whole or n
 that was killed does at most one epoch again. None is a pickle. Ray Tune's own files are in `ray/` and not read.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from cellnet.config.tune import Settings, TuneConfig
 from cellnet.errors import DataError
 from cellnet.evaluation.searches import Trial, rank_trials
 from cellnet.networks.weights import Start, weights_to_bytes
+from cellnet.registry.registry import Registry
+from cellnet.registry.starting import WEIGHTS_KEY, find_start
 from cellnet.tasks import TASKS
 from cellnet.training.plan import Plan
 from cellnet.training.shards import Shards
@@ -59,9 +62,25 @@ class Sweep:
         """What the network of a trial starts from; None where by chance."""
         return self.starts.get(kind_of(plan.config.model))
 
+    @property
+    def of_heads(self) -> bool:
+        """Whether only last layers are trained."""
+        return bool(self.config.train.model.frozen)
+
     def ranked(self) -> list[Trial]:
         """The trials so far: those that went to their end, then others with a score, then those without."""
         return rank_trials(self.config.train.task, trials_of(self.run))
+
+
+def starts_of(registry: Registry, plan: Plan, space: Mapping[str, Any]) -> dict[ModelSpec, Start]:
+    """What the networks that are searched start from, by their kind, where it is not chance."""
+    keys = [key for key in ("model.architecture", WEIGHTS_KEY) if key in space]
+    starts = {}
+    for values in itertools.product(*(space[key] for key in keys)):
+        config = plan.with_settings(dict(zip(keys, values, strict=True))).config
+        if start := find_start(registry, config):
+            starts[kind_of(config.model)] = start
+    return starts
 
 
 def kind_of(model: ModelSpec) -> ModelSpec:

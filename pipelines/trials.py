@@ -27,6 +27,7 @@ from cellnet.training.fit import seed_everything
 from cellnet.training.state import Epoch, TrainState, best_epoch, is_over
 from cellnet.training.workers import unwrapped
 from pipelines import cluster
+from pipelines.heads import fit_heads
 from pipelines.runs import Run, keep_state
 from pipelines.sweeps import Sweep, keep_best, keep_trial, state_of
 from pipelines.train import fit_part, given_to, run_workers, shared_network
@@ -216,6 +217,11 @@ def _train(
         for epochs in range(1, len(begun.history) + 1 if begun else 1):
             assert begun is not None
             tell_epoch(begun.history[:epochs])
+        if sweep.of_heads:
+            start = sweep.start_of(plan)
+            assert start is not None, "a frozen network starts from something"
+            fit_heads(network, plan, sweep.shards, start, on_epoch=on_epoch, state=begun)
+            return
         fit_part(network, plan, sweep.shards, data, on_epoch=on_epoch, rank=rank, workers=sweep.workers, state=begun)
     except _Stopped:
         return

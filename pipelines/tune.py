@@ -13,20 +13,19 @@ from typing import Any, Final
 import ray.tune
 import ray.tune.schedulers
 
-from cellnet.config.train import ModelSpec
 from cellnet.config.tune import Range, Settings, TuneConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.evaluation.searches import Trial, describe, sample_settings, smallest_batch
-from cellnet.networks.weights import Start
+from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
-from cellnet.registry.registry import Registry
-from cellnet.registry.starting import WEIGHTS_KEY, find_start, with_fixed_starts
-from cellnet.training.plan import Plan, make_plan
+from cellnet.registry.starting import with_fixed_starts
+from cellnet.training.plan import make_plan
 from cellnet.training.shards import SPLITS
 from pipelines import cluster
+from pipelines.heads import changes_features, features_of
 from pipelines.runs import Say, find_run
 from pipelines.shards import make_shards
-from pipelines.sweeps import Sweep, keep_trial, kind_of, trials_of
+from pipelines.sweeps import Sweep, keep_trial, starts_of, trials_of
 from pipelines.train import check_workers, model_name, read_tiles
 from pipelines.trials import of_space, trainable
 from pipelines.winner import Search, conclude
@@ -65,7 +64,7 @@ def tune(
         )
     check_workers(workers, plan, batch_size=smallest_batch(config))
     config = config.model_copy(update={"train": plan.config})
-    starts = _starts(registry, plan, config.space)
+    starts = starts_of(registry, plan, config.space)
     cluster.connect()
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
@@ -73,6 +72,8 @@ def tune(
     say(f"run: {run.uri}")
     sweep = Sweep(run=run, config=config, plan=plan, shards=shards, starts=starts, workers=workers)
     try:
+        if sweep.of_heads:
+            _see_first(sweep, say)
         _search(sweep, say)
         _train_finalists(sweep, say)
     except KeyboardInterrupt:
@@ -82,30 +83,35 @@ def tune(
     return conclude(sweep, places, bank, alias=alias, model=model, say=say)
 
 
-def _starts(registry: Registry, plan: Plan, space: dict[str, Any]) -> dict[ModelSpec, Start]:
-    """What the networks that are searched start from, by their kind, where it is not chance."""
-    keys = [key for key in ("model.architecture", WEIGHTS_KEY) if key in space]
-    starts = {}
+def _see_first(sweep: Sweep, say: Say) -> None:
+    """Have ready what frozen layers see, where several trials would else compute the same, each for itself."""
+    space, seed = sweep.config.space, sweep.config.train.seed
+    keys = [key for key, values in space.items() if changes_features(key) and not isinstance(values, Range)]
     for values in itertools.product(*(space[key] for key in keys)):
-        config = plan.with_settings(dict(zip(keys, values, strict=True))).config
-        if start := find_start(registry, config):
-            starts[kind_of(config.model)] = start
-    return starts
+        settings = dict(zip(keys, values, strict=True))
+        plan = sweep.chosen(settings, seed)
+        start = sweep.start_of(plan)
+        assert start is not None, "checked with the starts"
+        say(f"what the frozen layers see{f' with {describe(settings)}' if settings else ''}")
+        network = fresh_network(plan.config, len(plan.classes), start=start)
+        for split in SPLITS:
+            features_of(network, plan, sweep.shards, split, start)
 
 
 def _search(sweep: Sweep, say: Say) -> None:
     """Run every trial of the search, with the first seed."""
     config, seed = sweep.config, sweep.config.train.seed
+    early = config.stop_early and not sweep.of_heads  # which are learnt in seconds
     if config.searcher == "random":
         chosen = sample_settings(config)
         say(f"{len(chosen)} trials of up to {config.train.epochs} epochs; of the first: {describe(chosen[0])}")
-        _run(sweep, {"settings": ray.tune.grid_search(chosen), "seed": seed}, len(chosen), say, early=config.stop_early)
+        _run(sweep, {"settings": ray.tune.grid_search(chosen), "seed": seed}, len(chosen), say, early=early)
         return
     known = [trial.settings for trial in trials_of(sweep.run) if trial.seed == seed]
     say(f"{config.trials} trials of up to {config.train.epochs} epochs, each chosen by what the earlier came to (TPE)")
     space = {key: _domain(values) for key, values in config.space.items()}
     assert config.trials is not None, "checked with the configuration"
-    _run(sweep, {"settings": space, "seed": seed}, config.trials, say, early=config.stop_early, known=known)
+    _run(sweep, {"settings": space, "seed": seed}, config.trials, say, early=early, known=known)
 
 
 def _train_finalists(sweep: Sweep, say: Say) -> None:
@@ -142,7 +148,8 @@ def _run(
         scheduler = ray.tune.schedulers.ASHAScheduler(
             time_attr="epoch", max_t=epochs, grace_period=min(config.grace, epochs), reduction_factor=config.reduction
         )
-    data = {split: read_tiles(sweep.shards, split, sweep.workers) for split in SPLITS}  # shared by all trials
+    splits = () if sweep.of_heads else SPLITS
+    data = {split: read_tiles(sweep.shards, split, sweep.workers) for split in splits}  # shared by all trials
     cluster.run_trials(
         trainable(sweep, data),
         space,

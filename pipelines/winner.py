@@ -36,11 +36,12 @@ from cellnet.training.fit import outputs_of
 from cellnet.training.plan import make_plan
 from pipelines import cluster
 from pipelines.evaluate import evaluate
+from pipelines.heads import asked_about_test
 from pipelines.promote import promote
 from pipelines.publishing import Trained
 from pipelines.runs import Run, Say
 from pipelines.shards import batches, dataset_of, make_shards
-from pipelines.sweeps import Sweep, best_of, recipe_of
+from pipelines.sweeps import Sweep, best_of, recipe_of, starts_of
 from pipelines.train import publish
 
 
@@ -77,7 +78,8 @@ def publish_sweep(given: PlaceLike, places: Places, *, alias: str, say: Say = la
         say("note: the bank has changed since the search; scores are taken on it as it is now")
     plan = make_plan(bank, config.train)
     cluster.connect()
-    sweep = Sweep(run=run, config=config, plan=plan, shards=make_shards(bank, plan))
+    starts = starts_of(places.open_registry(), plan, config.space)
+    sweep = Sweep(run=run, config=config, plan=plan, shards=make_shards(bank, plan), starts=starts)
     return conclude(sweep, on_bank, bank, alias=alias, model=recipe["model"], say=say)
 
 
@@ -149,6 +151,9 @@ def _finalist(sweep: Sweep, trials: Sequence[Trial], tiles: ray.data.Dataset) ->
 def _good(sweep: Sweep, trial: Trial, tiles: ray.data.Dataset) -> NDArray[np.float64]:
     """How good a trial's best weights are on each test tile."""
     plan = sweep.chosen(trial.settings, trial.seed)
+    if sweep.of_heads and (start := sweep.start_of(plan)):
+        best = safetensors.torch.load(best_of(sweep.run, trial.name))
+        return goodness(plan.config.task, *asked_about_test(plan, sweep.shards, start, best))
     network = fresh_network(plan.config, len(plan.classes), sweep.shards.mean_count)
     network.load_state_dict(safetensors.torch.load(best_of(sweep.run, trial.name)))
     truth_N, output = outputs_of(network, plan.config.task, plan.preprocess, batches(tiles, 64, seed=None)(0))

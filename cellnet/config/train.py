@@ -175,7 +175,8 @@ class TrainConfig(Frozen):
     one had, or holding a frozen network's last layer as hard, and publish that. With folds the network that is
     published has learned from all frames in any case."""
     epochs: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
-    """Passes over the training tiles. `auto`: as many as show the network about 200,000 tiles, from 30 to 200; by
+    """Passes over the training tiles; of a frozen network, whose last layers are learnt whole each time, the ways in
+    which they are held, whatever is asked. `auto`: as many as show the network about 200,000 tiles, from 30 to 200; by
     folds so many of them that all networks together see about as many tiles as two trainings would."""
     batch_size: int = Field(default=16, ge=2)
     """Tiles a step, all workers together."""

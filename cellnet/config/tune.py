@@ -34,7 +34,7 @@ NOT_SEARCHED: Final = {
     **dict.fromkeys(IN_THE_SHARDS, "is in the shards, which all trials share; give it as train.KEY"),
     **dict.fromkeys(("task", "lineage", "epochs", "patience"), "is the same for all trials; give it as train.KEY"),
     **dict.fromkeys(("folds", "holdout", "refit"), "has no part in a search, which the test split steers"),
-    "model.frozen": "is not searched: trials train whole networks",
+    "model.frozen": "is the same for all trials; give it as train.model.frozen",
     "seed": "is not a choice; the finalists are trained with several (seeds=3)",
 }
 
@@ -88,19 +88,14 @@ class TuneConfig(Frozen):
             )
         model = train.model
         if model.architecture == "auto":  # the network of few frames has none of the choices that are searched
-            model = model.model_copy(update={"architecture": TASKS[train.task].architecture})
+            usual = "efficientnet_lite0" if model.frozen else TASKS[train.task].architecture
+            model = model.model_copy(update={"architecture": usual})
         return train.model_copy(update={"folds": 0, "holdout": "keep", "model": model})
 
     @model_validator(mode="after")
     def _steered_by_unseen_frames(self) -> Self:
         if self.train.protocol != "grouped":
             raise ValueError("a search is steered by the test split, which leaks under protocol=paper; use grouped")
-        return self
-
-    @model_validator(mode="after")
-    def _trains_whole_networks(self) -> Self:
-        if self.train.model.frozen:
-            raise ValueError("a search trains whole networks; leave train.model.frozen out, or use cellnet train")
         return self
 
     @model_validator(mode="after")

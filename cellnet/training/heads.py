@@ -7,7 +7,7 @@ frames that it has not learnt from, as an epoch of a whole training is.
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,25 @@ class Features:
         return {name: column for name, column in vars(self).items() if column is not None}
 
 
+class LastLayers(Protocol):
+    """What was learnt of a frozen network."""
+
+    @property
+    def loss(self) -> float:
+        """The mean over what it learnt from."""
+
+    @property
+    def seconds(self) -> float:
+        """That learning it took."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """By their names in the network."""
+
+    def answers(self, features: Features) -> NDArray[np.float32]:
+        """Probabilities (N, K) or cells (N,) of tiles."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """A last layer."""
@@ -62,9 +81,19 @@ class Head:
     weight_KC: Tensor
     bias_K: Tensor
     loss: float
-    """Mean over all looks at the training tiles."""
     seconds: float
-    """That learning it took."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """By their names in the network."""
+        return {"out.weight": self.weight_KC, "out.bias": self.bias_K}
+
+    def answers(self, features: Features) -> NDArray[np.float32]:
+        """Probabilities (N, K) of tiles, the mean over their orientations."""
+        from scipy.special import softmax  # slow to import
+
+        logits_NVK = features.seen_NVC.astype(np.float32) @ self.weight_KC.numpy().T + self.bias_K.numpy()
+        return np.asarray(softmax(logits_NVK, axis=2).mean(1), np.float32)
 
 
 def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> Head:
@@ -89,14 +118,6 @@ def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> H
         loss=float(-np.log(probability_NK[np.arange(len(label_N)), label_N] + 1e-30).mean()),
         seconds=time.perf_counter() - start_s,
     )
-
-
-def outputs_of_head(head: Head, features: Features) -> NDArray[np.float32]:
-    """Probabilities (N, K) of tiles, the mean over their orientations."""
-    from scipy.special import softmax  # slow to import
-
-    logits_NVK = features.seen_NVC.astype(np.float32) @ head.weight_KC.numpy().T + head.bias_K.numpy()
-    return np.asarray(softmax(logits_NVK, axis=2).mean(1), np.float32)
 
 
 def _of_all_classes(

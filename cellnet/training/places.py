@@ -38,9 +38,21 @@ class CountHead:
 
     layers: PlaceLayers
     loss: float
-    """Mean over the training frames in the last pass."""
     seconds: float
-    """That learning them took."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """By their names in the network."""
+        return {f"out.{name}": value for name, value in self.layers.state_dict().items()}
+
+    @torch.inference_mode()
+    def answers(self, features: Features) -> NDArray[np.float32]:
+        """Cells (N,) of tiles."""
+        parts = [
+            _counts(self.layers, torch.from_numpy(features.seen_NVC[start : start + TILES_AT_ONCE]))
+            for start in range(0, len(features.truth_N), TILES_AT_ONCE)
+        ]
+        return torch.cat(parts).numpy()
 
 
 def fit_places(train: Features, *, seed: int, dropout: float) -> CountHead:
@@ -78,16 +90,6 @@ def fit_places(train: Features, *, seed: int, dropout: float) -> CountHead:
         layers.first.weight /= spread_C
         layers.first.bias.sub_(layers.first.weight @ mean_C)
     return CountHead(layers=layers.eval(), loss=float(np.mean(losses)), seconds=time.perf_counter() - start_s)
-
-
-@torch.inference_mode()
-def counts_of(head: CountHead, features: Features) -> NDArray[np.float32]:
-    """Cells (N,) of tiles."""
-    parts = [
-        _counts(head.layers, torch.from_numpy(features.seen_NVC[start : start + TILES_AT_ONCE]))
-        for start in range(0, len(features.truth_N), TILES_AT_ONCE)
-    ]
-    return torch.cat(parts).numpy()
 
 
 def _rows_of(train: Features) -> list[NDArray[np.intp]]:

@@ -18,6 +18,7 @@ from cellnet.config.tune import Settings, with_settings
 from cellnet.errors import ConfigError, DataError
 from cellnet.networks.architectures import resolve
 from cellnet.tasks import TASKS, Task
+from cellnet.training.heads import HOLDS
 from cellnet.training.protocols import Paper
 from cellnet.training.tiles import Variants, tiles_n
 
@@ -156,6 +157,8 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
         check_places(model, tiles=splits["train"].rows)
     preprocess = preprocess.model_copy(update=grey_scale(model))
     config = config.model_copy(update={"augment": augment, "model": model})
+    if model.frozen:
+        config = config.model_copy(update={"epochs": len(HOLDS) if config.task == "classify" else 1, "patience": None})
     config = decide_epochs(config, tiles=splits["train"].rows, folds=folds.number if folds else 0)
     return Plan(
         config=config,

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cellnet.cli import main
-from cellnet.config.train import Augment, ModelSpec, TrainConfig
+from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, TrainConfig
 from cellnet.config.tune import Range, TuneConfig
 from cellnet.errors import ConfigError, DataError, NotFoundError
 from cellnet.places import Places
 from cellnet.store.place import Place, place_of
+from cellnet.training.heads import HOLDS
 from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
 from pipelines.sweeps import trials_of
@@ -190,3 +191,28 @@ def test_two_searches_at_once_on_two_cpus_both_end(places: Places, joining: dict
         _, said = beside.communicate(timeout=240)
         assert beside.returncode == 0, said
     assert places.open_registry().names() == ["one", "other"]
+
+
+def test_heads_of_a_frozen_network_are_searched_on_features_that_are_computed_once(
+    places: Places,
+) -> None:
+    as_recorded = Augment(**AS_RECORDED)
+    train = TrainConfig(task="classify", model=ModelSpec(frozen=True), augment=as_recorded)
+    space = {"kernel": ("none", "edge"), "class_weights": ("balanced", "none")}
+    said: list[str] = []
+    before = set(Path(places.bank.uri).glob("shards/*/features-*"))
+    found = tune(places, TuneConfig(space=space, seeds=1, train=train), say=said.append)
+    kept = records(places)
+    assert len(kept) == 4 and all(one["epochs"] == len(HOLDS) and one["error"] is None for one in kept.values())
+    assert [line for line in said if line.startswith("what the frozen layers see")] == [
+        f"what the frozen layers see with kernel {kernel}" for kernel in space["kernel"]
+    ]
+    assert len(set(Path(places.bank.uri).glob("shards/*/features-*")) - before) == 2, "for each kernel"
+    winner = found.winner.card
+    assert winner.config.model.frozen and winner.start is not None and winner.search == found.trials
+    best = found.trials[0]
+    assert best["balanced_accuracy"] == pytest.approx(winner.scores["test"]["balanced_accuracy"])
+    assert best["balanced_accuracy"] == max(one["score"] for one in kept.values()) > 0.6
+    assert best["low"] <= best["balanced_accuracy"] <= best["high"]
+    again = publish_sweep(place_of(found.run.uri), replace(places, bank=None), alias="second")
+    assert again.winner.blobs[WEIGHTS] == found.winner.blobs[WEIGHTS]

@@ -77,16 +77,18 @@ def test_a_search_over_activations_of_a_network_that_has_its_own_is_refused() ->
     assert load_config(TuneConfig, file=None, sets=sets, **{"train.task": "count"}).space == {"kernel": ("none",)}
 
 
-def test_frozen_counters_see_tiles_as_recorded_and_frozen_networks_are_not_searched() -> None:
+def test_frozen_counters_see_tiles_as_recorded_and_heads_are_searched_over_what_they_depend_on() -> None:
     lite = ("model.architecture=efficientnet_lite0", "model.frozen=true")
     assert load(*lite, "augment.blur=0").model.frozen and load(*lite, "augment.blur=2", task="classify").model.frozen
     assert load(*lite).model.frozen and load("model.frozen=true").model.frozen
     with pytest.raises(ConfigError, match=r"a frozen counter sees each tile .* leave augment\.noise out"):
         load(*lite, "augment.noise=0.1")
     frozen = {"train.task": "classify", "train.model.architecture": "efficientnet_lite0", "train.model.frozen": True}
-    with pytest.raises(ConfigError, match=r"a search trains whole networks; leave train\.model\.frozen out"):
-        load_config(TuneConfig, file=None, sets=["space.kernel=[none]"], **frozen)
-    with pytest.raises(ConfigError, match=r"space\.model\.frozen: model\.frozen is not searched"):
+    searched = load_config(TuneConfig, file=None, sets=["space.kernel=[none]"], **frozen)
+    assert searched.train.model.frozen and searched.train.model.architecture == "efficientnet_lite0"
+    with pytest.raises(ConfigError, match=r"space\.model: efficientnet_lite0 has a fixed activation, width and depth"):
+        load_config(TuneConfig, file=None, sets=[], **frozen)
+    with pytest.raises(ConfigError, match=r"space\.model\.frozen: model\.frozen is the same for all trials"):
         load_config(TuneConfig, file=None, sets=["space.model.frozen=[true]"], **{"train.task": "classify"})
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cellnet.training.heads import Features, Head, fit_head, outputs_of_head
+from cellnet.training.heads import Features, Head, fit_head
 
 
 def blobs(labels: list[int], *, seed: int, views: int = 2, spread: float = 0.5) -> Features:
@@ -17,7 +17,7 @@ def blobs(labels: list[int], *, seed: int, views: int = 2, spread: float = 0.5) 
 
 
 def recall(head: Head, features: Features, label: int) -> float:
-    said_N = outputs_of_head(head, features).argmax(1)
+    said_N = head.answers(features).argmax(1)
     return float((said_N[features.truth_N == label] == label).mean())
 
 
@@ -32,7 +32,7 @@ def test_a_head_names_what_it_was_not_shown(classes: int) -> None:
 def test_orientations_that_say_opposite_things_even_out() -> None:
     head = Head(weight_KC=torch.tensor([[1.0], [-1.0]]), bias_K=torch.zeros(2), loss=0, seconds=1)
     torn = Features(np.array([[[3.0], [-3.0]], [[3.0], [1.0]]], np.float16), np.zeros(2, np.int64), np.array(["a"] * 2))
-    assert outputs_of_head(head, torn)[:, 0] == pytest.approx([0.5, 0.93916], abs=1e-4)
+    assert head.answers(torn)[:, 0] == pytest.approx([0.5, 0.93916], abs=1e-4)
 
 
 def test_a_head_learns_from_other_instruments_too_and_is_asked_about_tiles_as_they_are() -> None:
@@ -47,9 +47,9 @@ def test_a_head_learns_from_other_instruments_too_and_is_asked_about_tiles_as_th
         fit_head(of, 1.0, classes=2, balanced=False) for of in (Features(seen_N1C, label_N, names_N), both)
     )
     abroad = Features(other_N1C, label_N, names_N)
-    right = [float((outputs_of_head(head, abroad).argmax(1) == label_N).mean()) for head in (alone, robust)]
+    right = [float((head.answers(abroad).argmax(1) == label_N).mean()) for head in (alone, robust)]
     assert right[0] < 0.6 and right[1] > 0.75
-    assert outputs_of_head(robust, both).shape == (200, 2), "no further looks at what it is asked about"
+    assert robust.answers(both).shape == (200, 2), "no further looks at what it is asked about"
 
 
 def test_a_rare_lineage_weighs_as_much_as_a_common_one_where_it_is_to() -> None:
@@ -61,7 +61,7 @@ def test_a_rare_lineage_weighs_as_much_as_a_common_one_where_it_is_to() -> None:
 def test_a_lineage_without_a_tile_is_never_named() -> None:
     train = blobs([0, 2] * 30, seed=0)
     head = fit_head(train, 0.01, classes=3, balanced=True)
-    assert outputs_of_head(head, train)[:, 1].max() < 1e-3
+    assert head.answers(train)[:, 1].max() < 1e-3
     assert recall(head, train, 0) > 0.9 and recall(head, train, 2) > 0.9
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 import cellnet.training.places
 from cellnet.images.tiles import cut
 from cellnet.training.heads import Features
-from cellnet.training.places import CountHead, counts_of, fit_places
+from cellnet.training.places import CountHead, fit_places
 
 SIDE, TILE = 8, 5
 """Of a frame and of its four tiles, in places: the tiles overlap by two."""
@@ -58,7 +58,7 @@ def learn(train: Features, *, seed: int = 0) -> CountHead:
 
 def off(head: CountHead, features: Features, own_N: Cells) -> float:
     """Mean error of a tile's count."""
-    return float(np.abs(counts_of(head, features) - own_N).mean())
+    return float(np.abs(head.answers(features) - own_N).mean())
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_each_tile_gets_its_own_cells_though_frames_alone_were_counted() -> None
     head = learn(train)
     assert np.abs(test.truth_N - own_N).mean() > 2, "a share of the frame's count is far off where cells lie in clumps"
     assert off(head, test, own_N) < 0.5
-    assert counts_of(head, test)[own_N == 0].mean() < 0.3 and 0 <= head.loss < 0.1 and head.seconds > 0
+    assert head.answers(test)[own_N == 0].mean() < 0.3 and 0 <= head.loss < 0.1 and head.seconds > 0
 
 
 def test_tiles_of_known_centres_are_learnt_alone(quick: None) -> None:
@@ -81,10 +81,10 @@ def test_tiles_of_known_centres_are_learnt_alone(quick: None) -> None:
     known = changed(train, truth_N=own_N, exact_N=np.ones(len(own_N), bool))
     shifted = changed(known, weight_N=np.zeros(len(own_N), np.float32))
     of_one_frame = changed(known, frame_N=np.array(["one frame"] * len(own_N)))
-    counts_N, *others = (counts_of(learn(of), train) for of in (known, shifted, of_one_frame))
+    counts_N, *others = (learn(of).answers(train) for of in (known, shifted, of_one_frame))
     assert all(np.array_equal(other_N, counts_N) for other_N in others), "neither weights nor frames matter"
     in_frames = changed(known, exact_N=np.zeros(len(own_N), bool))
-    assert not np.array_equal(counts_of(learn(in_frames), train), counts_N)
+    assert not np.array_equal(learn(in_frames).answers(train), counts_N)
 
 
 def test_known_centres_and_counts_of_frames_teach_together() -> None:
@@ -98,7 +98,7 @@ def test_known_centres_and_counts_of_frames_teach_together() -> None:
 def test_a_tile_that_is_not_of_its_frames_grid_says_nothing(quick: None) -> None:
     train, own_N = clumps(20, seed=0)
     nothing = changed(train, truth_N=np.full(len(own_N), np.nan, np.float32), weight_N=np.zeros(len(own_N), np.float32))
-    assert counts_of(learn(train.and_of(nothing)), train) == pytest.approx(counts_of(learn(train), train), rel=0.01)
+    assert learn(train.and_of(nothing)).answers(train) == pytest.approx(learn(train).answers(train), rel=0.01)
 
 
 def test_layers_work_on_features_as_they_are() -> None:
@@ -109,15 +109,15 @@ def test_layers_work_on_features_as_they_are() -> None:
     for name in ("first", "second", "last"):
         inner = inner @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
         inner = np.logaddexp(0, inner) if name == "last" else inner.clip(0)
-    assert counts_of(head, train) == pytest.approx(inner.sum(axis=(1, 2)), rel=1e-3)
+    assert head.answers(train) == pytest.approx(inner.sum(axis=(1, 2)), rel=1e-3)
     assert not head.layers.training
 
 
 def test_features_on_another_scale_are_learnt_alike(quick: None) -> None:
     train, _ = clumps(20, seed=0)
     larger = changed(train, seen_NVC=train.seen_NVC * np.float16(8))  # exact in 16 bits
-    counts_N = counts_of(learn(train), train)
-    assert counts_of(learn(larger), larger) == pytest.approx(counts_N, rel=0.05)
+    counts_N = learn(train).answers(train)
+    assert learn(larger).answers(larger) == pytest.approx(counts_N, rel=0.05)
 
 
 def test_the_same_seed_gives_the_same_layers_and_the_order_of_tiles_matters_little(quick: None) -> None:
@@ -127,4 +127,4 @@ def test_the_same_seed_gives_the_same_layers_and_the_order_of_tiles_matters_litt
     assert not torch.equal(one["first.weight"], other["first.weight"])
     order_N = np.random.default_rng(0).permutation(len(own_N))
     shuffled = Features(**{name: column[order_N] for name, column in train.columns.items()})
-    assert counts_of(learn(shuffled), train) == pytest.approx(counts_of(learn(train), train), rel=0.02)
+    assert learn(shuffled).answers(train) == pytest.approx(learn(train).answers(train), rel=0.02)
