@@ -3,6 +3,9 @@
 The two default networks, untrained (speed does not depend on weights), on drawn tiles, every engine in turn, on one
 thread: milliseconds a tile alone and in batches, as a median, and how far each is from torch's answers at most.
 
+Then what the networks that `auto` chooses among cost, by the engine that serves them, in one run: NETWORKS, a tile and
+a frame of FRAME_PX cut as each cuts it.
+
 Writes OUT/engines.md.
 """
 
@@ -16,17 +19,32 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywh
 
 import numpy as np
 
-from cellnet.config.choices import EngineName
+from cellnet.config.choices import NETWORK_PX, EngineName
+from cellnet.config.train import ModelSpec
 from cellnet.errors import ConfigError
+from cellnet.images.tiles import cut
 from cellnet.prediction.engines import engine_of, load_model
 from cellnet.prediction.lineup import resolve_models
 from cellnet.prediction.model import FrameModel
 from cellnet.registry.registry import Registry
-from tests.benchmarks.serving import drawn, make_registry
+from cellnet.tasks import Task
+from cellnet.training.plan import FROZEN_TILE_PX
+from tests.benchmarks.untrained import drawn, make_registry, publish
 
 BATCHES: Final = (1, 4, 16)
 SECONDS: Final = 6.0
 """For each network and size of batch, all engines together."""
+LITE: Final = ModelSpec(architecture="efficientnet_lite0", weights="imagenet", frozen=True)
+NETWORKS: Final[dict[str, tuple[Task, ModelSpec, int]]] = {
+    "residual": ("classify", ModelSpec(), NETWORK_PX),
+    "efficientnet_lite0, frozen, eight orientations": ("classify", LITE, FROZEN_TILE_PX),
+    "the same, one orientation": ("classify", LITE.model_copy(update={"views": 1}), FROZEN_TILE_PX),
+    "density": ("count", ModelSpec(), NETWORK_PX),
+    "efficientnet_lite0, frozen": ("count", LITE, NETWORK_PX),
+}
+"""With the side of their tiles."""
+FRAME_PX: Final = (1040, 1408)
+"""Height and width."""
 
 
 def engines(registry: Registry, task: str) -> dict[str, FrameModel]:
@@ -49,16 +67,30 @@ def difference(model: FrameModel, torch: FrameModel, tiles: list[np.ndarray]) ->
     return float(np.max(np.abs(got - wanted) / np.maximum(1, np.abs(wanted))))
 
 
-def times(models: dict[str, FrameModel], tiles: list[np.ndarray]) -> dict[str, float]:
+def times(models: dict[str, FrameModel], tiles: list[np.ndarray], *, seconds: float = SECONDS) -> dict[str, float]:
     """Milliseconds a tile."""
     took: dict[str, list[float]] = {name: [] for name in models}
-    until = time.perf_counter() + SECONDS
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         for name, model in models.items():
             started = time.perf_counter()
             model.look(tiles, with_features=True)
             took[name].append(1e3 * (time.perf_counter() - started) / len(tiles))
     return {name: statistics.median(several[1:]) for name, several in took.items()}
+
+
+def costs(out: Path, tiles: list[np.ndarray]) -> list[str]:
+    """A table of what each network costs to ask."""
+    models = {}
+    for number, (title, (task, spec, _)) in enumerate(NETWORKS.items()):
+        registry = Registry.open(str(out / f"network-{number}"))
+        models[title] = load_model(registry, publish(registry, task, model=spec))
+    took = times(models, tiles, seconds=SECONDS * len(models))
+    lines = ["| network | task | ms a tile | tiles of a frame | frames/s |", "|---" * 5 + "|"]
+    for title, (task, _, side) in NETWORKS.items():
+        number = len(cut(*FRAME_PX, (side, side)))
+        lines.append(f"| {title} | {task} | {took[title]:.1f} | {number} | {1e3 / (took[title] * number):.1f} |")
+    return lines
 
 
 def main() -> None:
@@ -79,7 +111,7 @@ def main() -> None:
             lines.append(
                 f"| {task} | {name} | {figures} | {ratios} | {difference(model, models['torch'], tiles):.0e} |"
             )
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, "", *costs(out, tiles)]) + "\n"
     (out / "engines.md").write_text(text)
     print(text)
 

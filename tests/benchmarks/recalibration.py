@@ -1,12 +1,13 @@
 """What three or five counted frames of a new batch are worth to a counter.
 
-    python tests/benchmarks/recalibration.py OUT DATA      minutes on two cores
+    python tests/benchmarks/recalibration.py OUT DATA      a quarter of an hour on two cores
 
 DATA holds the counting chamber's frames, `hemocytometer/manifest.csv` (image,lineage,count,group,batch). Of each of its
 conditions a counter is trained on the others, and asked about it; then it is fitted to frames of it that are drawn at
 random, twenty times three and five of them, and asked about the rest: what it is off, how many counts its 90 %
 intervals hold, how many frames it calls unfamiliar, and of strange ones how many: noise, and frames of the other sets
-in DATA. Writes OUT/recalibration.md. Trainings are kept short, so the network is far from the best that there is.
+in DATA. Writes OUT/recalibration.md. The networks are the
+default.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from cellnet.config.train import Augment, ModelSpec, TrainConfig
+from cellnet.config.train import TrainConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.recount import SeenFrame, ToldFrame, fitted, scores_of, see, tell
 from cellnet.images.file import ImageFile
@@ -36,9 +37,6 @@ DRAWS: Final = 20
 COUNTED: Final = (3, 5)
 STRANGE: Final = 10
 """Frames of each other kind."""
-EPOCHS: Final = 12
-TILE_PX: Final = 350
-"""Half a side of a frame: a quarter of the tiles that are taken by default."""
 HEAD: Final = (
     "| asked about | frames counted | draws | off, of a mean of | bias | in their 90 % interval | draws from to | "
     "unfamiliar | strange flagged |\n|---|---|---|---|---|---|---|---|---|\n"
@@ -82,9 +80,7 @@ def trained(out: Path, manifest: Path, batch: str) -> Predictor:
         return Predictor.load(places.open_registry(), f"{name}@1")
     except NotFoundError:
         ingest(without(manifest, batch, out / f"{name}.csv"), places)
-    config = TrainConfig(
-        task="count", folds=0, tile=TILE_PX, epochs=EPOCHS, model=ModelSpec(width=8, depth=3), augment=Augment(shifts=0)
-    )
+    config = TrainConfig(task="count", folds=0)
     version = train(places, config, name=name, say=lambda line: print(line, file=sys.stderr))
     return Predictor.load(places.open_registry(), version.ref)
 

@@ -10,7 +10,7 @@ from cellnet.networks.architectures import resolve
 from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.prediction.export import to_onnx
 from cellnet.prediction.predictor import Predictor
-from cellnet.registry.records import ONNX, Card
+from cellnet.registry.records import ONNX, Card, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.sample import LINEAGES, draw_frame
 from cellnet.tasks import TASKS, Task
@@ -25,9 +25,9 @@ def make_registry(folder: Path) -> Registry:
     return registry
 
 
-def publish(registry: Registry, task: Task, *, mean_count: float = 20) -> None:
+def publish(registry: Registry, task: Task, *, model: ModelSpec | None = None, mean_count: float = 20) -> ModelVersion:
     """A champion, whose familiar images are drawn ones."""
-    config = TrainConfig(task=task, model=resolve(ModelSpec(), task, frame_tiles=25))
+    config = TrainConfig(task=task, model=resolve(model or ModelSpec(), task, frame_tiles=25))
     preprocess = Preprocess.model_validate(
         {"tile_px": (200, 200), "intensity": {"rule": "range", "low": 0, "high": 255}}
     )
@@ -41,6 +41,7 @@ def publish(registry: Registry, task: Task, *, mean_count: float = 20) -> None:
     files = {WEIGHTS: weights_to_bytes(predictor.network.state_dict()), ONNX: to_onnx(predictor)}
     version = registry.publish(TASKS[task].model, files | {FAMILIARITY: known.to_bytes()}, card)
     registry.promote(version.ref, "champion")
+    return version
 
 
 def drawn(seed: int) -> np.ndarray:

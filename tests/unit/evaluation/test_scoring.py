@@ -7,11 +7,12 @@ import pytest
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.prepare import prepare
+from cellnet.evaluation.evaluations import how_new
 from cellnet.evaluation.scoring import evaluation_of, score_frame
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.readers import LabelledFile
 from cellnet.registry.learned import Learned
-from cellnet.registry.records import ModelVersion
+from cellnet.registry.records import CrossValidation, ModelVersion
 from tests.factories import Known, card, discs
 
 BATCHES = ("P1", "P1", "P2", "P3", "P3", None)
@@ -51,6 +52,50 @@ def test_frames_that_were_learned_from_and_their_copies_are_counted_and_are_in_n
 def test_a_model_that_saw_none_of_them_is_said_to_have_seen_none(bank: Bank) -> None:
     scores = scores_of(bank, Learned(frozenset({"0" * 64}), frozenset({"P0"})))
     assert scores["learned"] == 0 and scores["batches"]["same"] is None and scores["batches"]["new"]["frame"]["n"] == 6
+
+
+@pytest.mark.parametrize(
+    ("folds", "frames_of_no_batch", "same", "new"),
+    [
+        ((1, 2, 1, 1, 2), False, 4, 1),  # P2 is in one fold, the others in two
+        ((1, 2, 1, 1, 2), True, 4, None),  # what taught that fold may have been of P2
+        ((1, 1, 1, 2, 2), False, None, 5),
+        ((1, 2, 0, 2, 2), False, 2, 2),  # the only frame of P2 taught both
+    ],
+)
+def test_by_folds_a_batch_is_new_where_no_other_fold_had_any_of_it(
+    bank: Bank, folds: tuple[int, ...], frames_of_no_batch: bool, same: int | None, new: int | None
+) -> None:
+    validated = CrossValidation(folds=2, frames=5, groups=5)
+    made = card(tile_px=(200, 200)).model_copy(update={"cross_validation": validated})
+    model = Known(ModelVersion(name="regressor", number=1, blobs={}, card=made))
+    *frames, of_no_batch, _ = sorted(bank.frames, key=lambda frame: frame.group)
+    fold_of = {frame.frame: fold for frame, fold in zip(frames, folds, strict=True) if fold}
+    asked = [frame for frame in frames if frame.frame in fold_of]
+    scored = [score_frame(model, frame, bank.store, with_features=False) for frame in asked]
+    learned = Learned.of([*frames, of_no_batch] if frames_of_no_batch else frames)
+    scores = evaluation_of(
+        model, scored, bank, split="folds", lineage=None, left_out=[], learned=learned, folds=fold_of
+    ).scores
+    assert {side: of and of["frame"]["n"] for side, of in scores["batches"].items()} == {"same": same, "new": new}
+
+
+def test_answers_of_networks_without_the_batch_are_the_column_of_new_batches(bank: Bank) -> None:
+    validated = CrossValidation(folds=2, frames=6, groups=6)
+    by_batch = CrossValidation(folds=2, frames=5, groups=5, by_batch=True)
+    made = card(tile_px=(200, 200)).model_copy(update={"cross_validation": validated, "batch_validation": by_batch})
+    model = Known(ModelVersion(name="regressor", number=1, blobs={}, card=made))
+    scored = [score_frame(model, frame, bank.store, with_features=False) for frame in bank.frames[:6]]
+    fold_of = {one.frame.frame: 1 + place % 2 for place, one in enumerate(scored)}
+    scores = evaluation_of(
+        model, scored, bank, split="folds", lineage=None, left_out=[], folds=fold_of, new=scored[:2]
+    ).scores
+    assert (
+        scores["batches"]["new"]["frame"]["n"] == 2
+        and how_new(scores) == "each of 2 batches left out in turn, 2 groups"
+    )
+    holdout = evaluation_of(model, scored, bank, split="holdout", lineage=None, left_out=[]).scores
+    assert holdout["batch_validation"] is None and how_new(holdout) == ""
 
 
 def test_of_a_model_of_before_nobody_knows_what_it_saw(bank: Bank) -> None:
