@@ -6,8 +6,8 @@ DATA holds the counting chamber's frames, `hemocytometer/manifest.csv` (image,li
 conditions a counter is trained on the others, and asked about it; then it is fitted to frames of it that are drawn at
 random, twenty times three and five of them, and asked about the rest: what it is off, how many counts its 90 %
 intervals hold, how many frames it calls unfamiliar, and of strange ones how many: noise, and frames of the other sets
-in DATA. Writes OUT/recalibration.md. The networks are the
-default.
+in DATA. Writes OUT/recalibration.md. The networks are
+the default ones.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Final
 
 import numpy as np
 
+from cellnet.config.choices import NETWORK_PX
 from cellnet.config.train import TrainConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.recount import SeenFrame, ToldFrame, fitted, scores_of, see, tell
@@ -146,7 +147,7 @@ def some_of(manifest: Path) -> Iterator[Pixels]:
     with manifest.open(newline="", encoding="utf-8") as file:
         names = sorted({row["image"] for row in csv.DictReader(file)})
     images = (ImageFile.at(manifest.parent / name).decode() for name in np.random.default_rng(0).permutation(names))
-    yield from itertools.islice((image_HW for image_HW in images if min(image_HW.shape) >= TILE_PX), STRANGE)
+    yield from itertools.islice((image_HW for image_HW in images if min(image_HW.shape) >= NETWORK_PX), STRANGE)
 
 
 if __name__ == "__main__":
