@@ -1,7 +1,7 @@
 """What is left of a classifier's accuracy on the plates of another instrument: of the network that was the default
-before 0.3.0, and of today's, each trained without and with looks by other instruments.
+before 0.3.0, and of today's, trained without and with looks by other instruments.
 
-    python tests/benchmarks/instrument.py OUT [--set KEY=VALUE …]      half an hour on two cores
+    python tests/benchmarks/instrument.py OUT [--set KEY=VALUE …]      twenty minutes on two cores
 
 OUT gets a bank of the built-in sample, models and `instrument.md`; it goes on where it stopped. `--set` is for all
 trainings. Each network is asked about the frames that it did not learn from, as they are ("same batch"), and as other
@@ -83,7 +83,6 @@ SETS: Final = ("folds=0",)
 AS_RECORDED_ALONE: Final = tuple(f"augment.{name}={value}" for name, value in AS_RECORDED.items())
 NETWORKS: Final = {
     "residual, as recorded": ("model.architecture=residual", *AS_RECORDED_ALONE),
-    "residual": ("model.architecture=residual",),
     "frozen, as recorded": AS_RECORDED_ALONE,
     "frozen: the default": (),
 }
