@@ -178,6 +178,7 @@ def test_options_in_sentences_and_comments_are_those_of_a_command(page: Path) ->
 def test_settings_are_those_of_a_configuration(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     known = {*settings_of(TrainConfig), *settings_of(TuneConfig), *settings_of(BankSettings), "KEY"}
+    known |= {f"space.{key}" for key in settings_of(TrainConfig)}
     named = set(re.findall(r"--set '?([\w.]+)=", text))
     sections = {key.partition(".")[0] for key in known if "." in key}
     named |= {code for code in code_of(text) if re.fullmatch(rf"({'|'.join(sections)})\.[\w.]+", code)}
