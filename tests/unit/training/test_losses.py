@@ -11,7 +11,15 @@ from cellnet.networks.views import forward
 from cellnet.networks.weights import fresh_network
 from cellnet.training.batches import Target, vary
 from cellnet.training.fit import fit
-from cellnet.training.losses import MAX_CLASS_WEIGHT, balanced_weights, count_loss, criterion_of, map_loss, spread_cells
+from cellnet.training.losses import (
+    MAX_CLASS_WEIGHT,
+    NEAR,
+    balanced_weights,
+    count_loss,
+    criterion_of,
+    map_loss,
+    spread_cells,
+)
 from cellnet.training.tiles import Batch
 from tests.factories import in_memory
 
@@ -54,7 +62,7 @@ def test_where_centres_are_not_known_a_density_counter_learns_from_the_count_alo
     density_Bhw = torch.full((2, 50, 50), 1 / 2500)
     count_B = torch.tensor([1.0, 3.0])
     unknown = Target(torch.tensor([-1, -1]), count_B, torch.full((2, 50, 50), torch.nan))
-    assert float(count_loss(density_Bhw, unknown)) == pytest.approx((0 + 1.5) / 2, rel=1e-4)
+    assert float(count_loss(density_Bhw, unknown)) == pytest.approx((0 + 2 - NEAR / 2) / 2, rel=1e-4)
     assert count_loss(density_Bhw, unknown._replace(cells_Bhw=None)) == count_loss(density_Bhw, unknown)
     half_known = torch.cat([maps((5, 5, 1)), torch.full((1, 50, 50), torch.nan)])
     loss = count_loss(density_Bhw.requires_grad_(), unknown._replace(cells_Bhw=half_known))
