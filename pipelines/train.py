@@ -39,7 +39,7 @@ from cellnet.store.arrow import filesystem
 from cellnet.tasks import TASKS
 from cellnet.training.fit import fit, seed_everything
 from cellnet.training.losses import criterion_of
-from cellnet.training.plan import Plan, make_plan, refit_plan
+from cellnet.training.plan import Plan, make_plan, refit_plan, told_network
 from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.workers import unwrapped
@@ -101,6 +101,8 @@ def train(
     use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
     if plan.folds:
         say(_about_folds(plan, bank, asked=config.folds != "auto"))
+    if network := told_network(plan):
+        say(network)
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
     run = find_run(places.open_runs(), plan.config, resume=resume, say=say, bank=bank, model=model)

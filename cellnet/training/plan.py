@@ -16,6 +16,7 @@ from cellnet.config.choices import FIXED_ARCHITECTURES, NETWORK_PX, PAPER_SHARES
 from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.config.tune import Settings, with_settings
 from cellnet.errors import ConfigError, DataError
+from cellnet.images.tiles import cut
 from cellnet.networks.architectures import resolve
 from cellnet.tasks import TASKS, Task
 from cellnet.training.heads import HOLDS
@@ -38,6 +39,14 @@ MOST_PLACED: Final = 4000
 while it learns by folds."""
 OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
 """Settings of which each says what network is wanted."""
+ANSWER_MS: Final[dict[tuple[str, Task], float]] = {
+    ("residual", "classify"): 0.8,
+    ("efficientnet_lite0", "classify"): 8.3,
+    ("density", "count"): 1.5,
+    ("efficientnet_lite0", "count"): 6.3,
+}
+"""What a tile takes in one orientation, on one thread of an AMD EPYC (tests/benchmarks/engines.py): `auto` weighs that
+against how much better a network knows few frames, and says so."""
 ANOTHER_INSTRUMENT: Final = {
     "rotation": 180.0,
     "scale": 1.25,
@@ -194,6 +203,22 @@ def decide_folds(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
     holdout = ("use" if folds else "keep") if config.holdout == "auto" else config.holdout
     patience = None if folds else config.patience
     return config.model_copy(update={"folds": folds, "holdout": holdout, "patience": patience})
+
+
+def told_network(plan: Plan) -> str:
+    """For a person, what `auto` chose for few frames and what it costs; empty where it took the usual network."""
+    model, task, usual = plan.config.model, plan.config.task, TASKS[plan.config.task].architecture
+    if not model.frozen or (model.architecture, task) not in ANSWER_MS:
+        return ""
+    side = NETWORK_PX if min(plan.frame_px) >= WHOLE_FRAME_PX else min(plan.frame_px)
+    tiles = len(cut(*plan.frame_px, (side, side)))
+    of_usual = ANSWER_MS[usual, task] * tiles * int(resolve(ModelSpec(), task, frame_tiles=tiles).views)
+    once = ANSWER_MS[model.architecture, task] * plan.frame_tiles / of_usual
+    faster = f" ({once:.0f} times with --set model.views=1)" if model.views == 8 else ""
+    return (
+        f"network: {model.architecture}, frozen, which knows photographs and learns from few frames; it answers in "
+        f"about {once * int(model.views):.0f} times what {usual} takes{faster}"
+    )
 
 
 def refit_plan(plan: Plan, frames: Sequence[Frame], *, epochs: int) -> Plan:

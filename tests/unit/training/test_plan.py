@@ -14,7 +14,15 @@ from cellnet.config.choices import PAPER_SHARES
 from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.store.place import open_store
-from cellnet.training.plan import ANOTHER_INSTRUMENT, Plan, decide_augment, make_plan, preprocess_for, refit_plan
+from cellnet.training.plan import (
+    ANOTHER_INSTRUMENT,
+    Plan,
+    decide_augment,
+    make_plan,
+    preprocess_for,
+    refit_plan,
+    told_network,
+)
 from cellnet.training.tiles import Variants
 from tests.factories import frame
 
@@ -325,7 +333,10 @@ def test_all_networks_of_a_small_bank_share_the_tiles_of_two_trainings(bank: Cal
     tiles = by_folds.splits["train"].rows
     seen = int(by_folds.config.epochs) * (4 * tiles + tiles)  # four fifths of the tiles, five times, and all of them
     assert seen == pytest.approx(2 * int(alone.config.epochs) * alone.splits["train"].rows, rel=0.1)
-    assert make_plan(bank(6), TrainConfig(task="count", epochs=7)).config.epochs == 7
+    assert (
+        make_plan(bank(6), TrainConfig(task="count", epochs=7, model=ModelSpec(architecture="density"))).config.epochs
+        == 7
+    )
 
 
 def test_a_lineage_with_one_group_or_one_frame_trains_too(bank: Callable[..., Bank]) -> None:
@@ -374,3 +385,15 @@ def test_the_training_at_the_end_is_on_all_frames_and_has_no_test_split(bank: Ca
         assert last.splits["train"].rows == len(plan.frames) * last.splits["train"].variants.number(1)
         assert (last.config.epochs, last.config.augment, last.folds) == (9, plan.config.augment, None)
     assert refit_plan(by_folds, bank(6).frames, epochs=1).splits["train"] == by_folds.splits["train"]
+
+
+def test_what_a_network_that_was_chosen_for_few_frames_costs_is_told(bank: Callable[..., Bank]) -> None:
+    few, many = bank(3, height=400, width=400), bank(40, height=400, width=400)
+    named = told_network(make_plan(few, TrainConfig(task="classify")))
+    assert named.startswith("network: efficientnet_lite0, frozen, which knows photographs")
+    assert named.endswith("in about 83 times what residual takes (10 times with --set model.views=1)"), "8.3 × 4 tiles"
+    counted = told_network(make_plan(few, TrainConfig(task="count")))
+    assert counted.endswith("in about 4 times what density takes")
+    assert told_network(make_plan(many, TrainConfig(task="classify"))) == ""
+    whole = TrainConfig(task="classify", model=ModelSpec(architecture="residual"))
+    assert told_network(make_plan(few, whole)) == ""
