@@ -48,7 +48,7 @@ def test_a_head_learns_from_other_instruments_too_and_is_asked_about_tiles_as_th
     )
     abroad = Features(other_N1C, label_N, names_N)
     right = [float((head.answers(abroad).argmax(1) == label_N).mean()) for head in (alone, robust)]
-    assert right[0] < 0.55 and right[1] > 0.65
+    assert right[0] < 0.6 and right[1] > 0.75
     assert robust.answers(both).shape == (200, 2), "no further looks at what it is asked about"
 
 
