@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
-HOLDS: Final = (0.01, 0.03, 0.1, 0.3)
+HOLDS: Final = (0.003, 0.01, 0.03, 0.1)
 """Values of C that are tried: the weight of a tile's loss against the squares of the layer's numbers."""
-UNTOLD_HOLD: Final = 0.03
+UNTOLD_HOLD: Final = 0.01
 """Where there are no tiles to choose by."""
 
 
