@@ -101,11 +101,11 @@ def deal_batches(frames: Sequence[Frame], *, most: int | None = None) -> Folds:
     held = [unit for unit in batches if all(of_lineage[frame.lineage] > 1 for frame in unit)]
     held.sort(key=lambda unit: min(frame.batch or "" for frame in unit if _has_batch(frame)))
     held = held if len(held) > 1 else []
-    together = most is not None and len(held) > most
-    dealt = _dealt(held, most or 0, 0) if together else zip(held, range(1, len(held) + 1), strict=True)
+    number = len(held) if most is None else min(most, len(held))
+    dealt = _dealt(held, number, seed=0) if number < len(held) else zip(held, range(1, number + 1), strict=True)
     scored = {frame.lineage for unit in held for frame in unit}
     return Folds(
-        number=most or 0 if together else len(held),
+        number=number,
         fold_of={frame.frame: fold for unit, fold in dealt for frame in unit},
         groups=len({frame.group for unit in held for frame in unit}),
         one_group=(),

@@ -45,8 +45,8 @@ ANSWER_MS: Final[dict[tuple[str, Task], float]] = {
     ("density", "count"): 1.5,
     ("efficientnet_lite0", "count"): 6.3,
 }
-"""What a tile takes in one orientation, on one thread of an AMD EPYC (tests/benchmarks/engines.py): `auto` weighs that
-against how much better a network knows few frames, and says so."""
+"""What a tile takes in one orientation, on one thread of an AMD EPYC (tests/benchmarks/engines.py). It decides nothing:
+what a network that is chosen for few frames costs is told."""
 ANOTHER_INSTRUMENT: Final = {
     "rotation": 180.0,
     "scale": 1.25,
@@ -206,7 +206,7 @@ def decide_folds(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
 
 
 def told_network(plan: Plan) -> str:
-    """For a person, what `auto` chose for few frames and what it costs; empty where it took the usual network."""
+    """For a person, that the network is a frozen one, and what its answers cost; empty where it is not."""
     model, task, usual = plan.config.model, plan.config.task, TASKS[plan.config.task].architecture
     if not model.frozen or (model.architecture, task) not in ANSWER_MS:
         return ""
