@@ -29,8 +29,8 @@ from cellnet.networks.views import views_of, watched
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.tasks import TASKS, Task
 from cellnet.training.batches import as_another, draws_instruments
-from cellnet.training.fit import has_bf16, seed_everything, weights_of
-from cellnet.training.heads import HOLDS, UNTOLD_HOLD, Features, Head, LastLayers, fit_head
+from cellnet.training.fit import has_bf16, seed_everything, seed_of, weights_of
+from cellnet.training.heads import Features, Head, LastLayers, fit_head, holds_of
 from cellnet.training.places import CountHead, fit_places
 from cellnet.training.plan import Plan
 from cellnet.training.shards import SPLITS, Shards, key_of_recipe
@@ -44,8 +44,6 @@ from pipelines.runs import Run, Say, epoch_line
 from pipelines.shards import dataset_of
 
 TILES_A_STEP: Final = 32
-FREE: Final = 0.0
-"""How hard a counter's last layers are held: nothing is chosen there."""
 VIEWS: Final = 8
 """Orientations in which the head sees a training tile."""
 
@@ -69,7 +67,7 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
 
     folds = plan.folds.held_back if plan.folds else {}
     batches = {number: held for number, held in plan.held_back.items() if number not in folds}
-    rounds, holds = list(_rounds(train, test, folds)), holds_of(plan, chosen_by_test=test is not None)
+    rounds, holds = list(_rounds(train, test, folds)), holds_of(plan.config.task, chosen_by_test=test is not None)
     learnt, history = list[dict[int, LastLayers]](), list[Epoch]()
     for number, hold in enumerate(holds, start=1):
         learnt.append({})
@@ -109,7 +107,9 @@ def fit_heads(
     train, test = (features_of(network, plan, shards, split, start) for split in SPLITS)
     assert train is not None, "a plan has training tiles"
     history = state.history if state else ()
-    for number, hold in list(enumerate(holds_of(plan, chosen_by_test=test is not None), start=1))[len(history) :]:
+    for number, hold in list(enumerate(holds_of(plan.config.task, chosen_by_test=test is not None), start=1))[
+        len(history) :
+    ]:
         layers = _learning(plan)(train, hold)
         history = (*history, _epoch(plan.config.task, number, {0: layers}, [(0, train, test)]))
         weights = weights_of(network) | layers.weights
@@ -135,13 +135,6 @@ def asked_about_test(
 def changes_features(key: str) -> bool:
     """Whether what the frozen layers see depends on a setting that a search may try."""
     return key in ("kernel", "illumination", "model.weights") or key.startswith("augment.")
-
-
-def holds_of(plan: Plan, *, chosen_by_test: bool) -> tuple[float, ...]:
-    """How hard the last layers are held, in each of their epochs."""
-    if plan.config.task == "count":
-        return (FREE,)
-    return HOLDS if chosen_by_test else (UNTOLD_HOLD,)
 
 
 def _learning(plan: Plan) -> Callable[[Features, float], LastLayers]:
@@ -288,7 +281,6 @@ def _by_others(
     """Each view of each tile by an instrument of its own, which the seed and the tile's pixels decide."""
     others = []
     for views_V1HW, pixels_HW in zip(views_BV1HW, pixels_BHW, strict=True):
-        drawn = np.random.SeedSequence([config.seed, zlib.crc32(pixels_HW.tobytes())]).generate_state(1)
-        generator = torch.Generator().manual_seed(int(drawn[0]))
+        generator = torch.Generator().manual_seed(seed_of(config.seed, zlib.crc32(pixels_HW.tobytes())))
         others.append(as_another(views_V1HW, config.augment, generator, preprocess))
     return torch.stack(others)

@@ -139,8 +139,8 @@ class _Trainer:
 
     def train(self, batches: Iterable[Batch], number: int) -> _Trained:
         """Train on this worker's part of an epoch. What is random depends on the seed, epoch and worker alone."""
-        torch.manual_seed(_seed(self.config.seed, number, self.rank))
-        generator = torch.Generator().manual_seed(_seed(self.config.seed, number, self.rank, 1))
+        torch.manual_seed(seed_of(self.config.seed, number, self.rank))
+        generator = torch.Generator().manual_seed(seed_of(self.config.seed, number, self.rank, 1))
         self.network.train()
         start_s = time.perf_counter()
         waits_s: list[float] = []
@@ -210,7 +210,8 @@ class _Trainer:
         return state.history
 
 
-def _seed(*parts: int) -> int:
+def seed_of(*parts: int) -> int:
+    """The seed of what is random of these: the same for the same parts."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 

@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
+from cellnet.tasks import Task
+
 HOLDS: Final = (0.003, 0.01, 0.03, 0.1)
 """Values of C that are tried: the weight of a tile's loss against the squares of the layer's numbers."""
 UNTOLD_HOLD: Final = 0.01
 """Where there are no tiles to choose by."""
+FREE: Final = 0.0
+"""How hard a counter's last layers are held: nothing is chosen there."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,13 @@ class Head:
 
         logits_NVK = features.seen_NVC.astype(np.float32) @ self.weight_KC.numpy().T + self.bias_K.numpy()
         return np.asarray(softmax(logits_NVK, axis=2).mean(1), np.float32)
+
+
+def holds_of(task: Task, *, chosen_by_test: bool) -> tuple[float, ...]:
+    """How hard last layers are held, in each of their epochs."""
+    if task == "count":
+        return (FREE,)
+    return HOLDS if chosen_by_test else (UNTOLD_HOLD,)
 
 
 def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> Head:

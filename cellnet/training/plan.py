@@ -19,7 +19,7 @@ from cellnet.errors import ConfigError, DataError
 from cellnet.images.tiles import cut
 from cellnet.networks.architectures import resolve
 from cellnet.tasks import TASKS, Task
-from cellnet.training.heads import HOLDS
+from cellnet.training.heads import holds_of
 from cellnet.training.protocols import Paper
 from cellnet.training.tiles import Variants, tiles_n
 
@@ -167,7 +167,8 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     preprocess = preprocess.model_copy(update=grey_scale(model))
     config = config.model_copy(update={"augment": augment, "model": model})
     if model.frozen:
-        config = config.model_copy(update={"epochs": len(HOLDS) if config.task == "classify" else 1, "patience": None})
+        epochs = len(holds_of(config.task, chosen_by_test=True))
+        config = config.model_copy(update={"epochs": epochs, "patience": None})
     config = decide_epochs(config, tiles=splits["train"].rows, folds=folds.number if folds else 0)
     return Plan(
         config=config,
