@@ -9,7 +9,7 @@ import functools
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import ray
@@ -23,7 +23,6 @@ from cellnet.config.choices import Split
 from cellnet.config.train import AS_RECORDED, Preprocess, TrainConfig
 from cellnet.errors import NotFoundError
 from cellnet.images.pixels import normalise
-from cellnet.networks.architectures import PlaceLayers
 from cellnet.networks.efficientnet import folded
 from cellnet.networks.views import views_of, watched
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
@@ -40,7 +39,7 @@ from cellnet.training.tiles import UNKNOWN_CELLS
 from cellnet.untrusted import check_safetensors
 from pipelines import cluster
 from pipelines.publishing import Trained, cross_validated, refitted
-from pipelines.runs import Run, Say, epoch_line
+from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state
 from pipelines.shards import dataset_of
 
 TILES_A_STEP: Final = 32
@@ -56,14 +55,10 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
     assert train is not None, "a plan has training tiles"
     same = plan.folds and plan.splits["train"] == plan.splits["test"]  # all frames are in both, here as they are
     test = train if same else features_of(network, plan, shards, "test", start, say=say)
-    learn = _learning(plan)
+    learn = functools.partial(_learnt, run=run, plan=plan, say=say)
 
     def whole(layers: LastLayers) -> bytes:
         return weights_to_bytes(network.state_dict() | layers.weights)
-
-    def tell(of: str) -> None:
-        if plan.config.task == "count":
-            say(f"the last layers{of} learn to count, for a minute")
 
     folds = plan.folds.held_back if plan.folds else {}
     batches = {number: held for number, held in plan.held_back.items() if number not in folds}
@@ -72,8 +67,7 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
     for number, hold in enumerate(holds, start=1):
         learnt.append({})
         for fold, learned, _ in rounds:
-            tell(f" of fold {fold}/{len(rounds)}" if fold else "")
-            learnt[-1][fold] = learn(learned, hold)
+            learnt[-1][fold] = learn(f"fold-{fold}", f" of fold {fold}/{len(rounds)}" if fold else "", learned, hold)
         history.append(_epoch(plan.config.task, number, learnt[-1], rounds))
         run.add_curves(history[-1])
         best = best_epoch(plan.config.task, history)
@@ -85,13 +79,26 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
         if not plan.config.refit or not test:
             return trained
         say("once more on the train and the test split together")
-        return refitted(trained, whole(learn(train.and_of(test), hold)), bank, plan)
+        return refitted(trained, whole(learn("refit", "", train.and_of(test), hold)), bank, plan)
     for number, learned, _ in _rounds(train, test, batches) if batches else ():
-        tell(f" of batch {number - len(folds)}/{len(batches)}, left out,")
-        chosen[number] = learn(learned, hold)
-    say("the last layers learn from all frames")
+        batch = number - len(folds)
+        chosen[number] = learn(f"batch-{batch}", f" of batch {batch}/{len(batches)}, left out,", learned, hold)
     networks = {number: whole(layers) for number, layers in chosen.items()}
-    return cross_validated(whole(learn(train, hold)), epochs, bank, plan, networks)
+    return cross_validated(whole(learn("all", " of all frames", train, hold)), epochs, bank, plan, networks)
+
+
+def _learnt(name: str, of: str, train: Features, hold: float, *, run: Run, plan: Plan, say: Say) -> LastLayers:
+    """The last layers that learn from these tiles; those that a run that was stopped had learnt as they are."""
+    task, file = plan.config.task, f"{name}-held-{hold:g}"
+    tell = say if task == "count" else lambda line: None  # a classifier's are learnt in seconds
+    if kept := kept_state(run, file, what=f"the last layers{of}", again="train"):
+        tell(f"the last layers{of} were learnt before")
+        return _layers_of(task, kept.weights, **kept.rates)
+    tell(f"the last layers{of} learn to count, for a minute")
+    layers = _learning(plan)(train, hold)
+    rates = {"loss": layers.loss, "seconds": layers.seconds}
+    keep_state(run, file, TrainState(history=(), weights=layers.weights, moments={}, rates=rates), plan.config)
+    return layers
 
 
 def fit_heads(
@@ -123,13 +130,12 @@ def asked_about_test(
     network = fresh_network(plan.config, len(plan.classes), start=start)
     test = features_of(network, plan, shards, "test", start)
     assert test is not None, "a search has a test split"
-    layers: LastLayers
-    if plan.config.task == "classify":
-        layers = Head(weight_KC=weights["out.weight"], bias_K=weights["out.bias"], loss=0, seconds=0)
-    else:
-        network.load_state_dict(weights)
-        layers = CountHead(layers=cast(PlaceLayers, network.eval().get_submodule("out")), loss=0, seconds=0)
-    return test.truth_N, layers.answers(test)
+    return test.truth_N, _layers_of(plan.config.task, weights).answers(test)
+
+
+def _layers_of(task: Task, weights: dict[str, torch.Tensor], **told: float) -> LastLayers:
+    """The last layers that have these weights."""
+    return Head.of(weights, **told) if task == "classify" else CountHead.of(weights, **told)
 
 
 def changes_features(key: str) -> bool:

@@ -72,15 +72,16 @@ def tune(
     say(f"run: {run.uri}")
     sweep = Sweep(run=run, config=config, plan=plan, shards=shards, starts=starts, workers=workers)
     try:
-        if sweep.of_heads:
-            _see_first(sweep, say)
-        _search(sweep, say)
-        _train_finalists(sweep, say)
+        with cluster.stopped_by_ctrl_c():
+            if sweep.of_heads:
+                _see_first(sweep, say)
+            _search(sweep, say)
+            _train_finalists(sweep, say)
+        return conclude(sweep, places, bank, alias=alias, model=model, say=say)
     except KeyboardInterrupt:
         say("the same command with --resume goes on; the best so far is published by")
         say(f"cellnet registry promote --from-sweep {run.uri} {alias} --registry {places.registry}")
         raise
-    return conclude(sweep, places, bank, alias=alias, model=model, say=say)
 
 
 def _see_first(sweep: Sweep, say: Say) -> None:

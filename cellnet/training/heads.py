@@ -5,7 +5,7 @@ frames that it has not learnt from, as an epoch of a whole training is.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -86,6 +86,11 @@ class Head:
     bias_K: Tensor
     loss: float
     seconds: float
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], *, loss: float = 0, seconds: float = 0) -> "Head":
+        """The layer that has these `weights`."""
+        return cls(weight_KC=weights["out.weight"], bias_K=weights["out.bias"], loss=loss, seconds=seconds)
 
     @property
     def weights(self) -> dict[str, Tensor]:

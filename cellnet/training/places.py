@@ -8,6 +8,7 @@ compared alone.
 
 import itertools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,14 @@ class CountHead:
     layers: PlaceLayers
     loss: float
     seconds: float
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], *, loss: float = 0, seconds: float = 0) -> "CountHead":
+        """The layers that have these `weights`, among others of their network perhaps."""
+        own = {name.removeprefix("out."): value for name, value in weights.items() if name.startswith("out.")}
+        layers = PlaceLayers(own["first.weight"].shape[1], dropout=0, density=1)
+        layers.load_state_dict(own)
+        return cls(layers=layers.eval(), loss=loss, seconds=seconds)
 
     @property
     def weights(self) -> dict[str, Tensor]:

@@ -125,7 +125,7 @@ def test_a_refit_learns_from_train_and_test_and_is_scored_by_the_head_that_did_n
         return fit_head(train, hold, **options)
 
     monkeypatch.setattr(pipelines.heads, "fit_head", learn)
-    done = trained(bank, tmp_path / "runs", start, monkeypatch, folds=0, refit=True)
+    done = trained(bank, tmp_path / "refit", start, monkeypatch, folds=0, refit=True)
     train, test = ({frame.frame for frame in bank.split(split)} for split in ("train", "test"))
     *tried, (names, hold) = learned
     assert [frames for frames, _ in tried] == [train] * len(HOLDS) and names == train | test
@@ -193,3 +193,36 @@ def test_a_counters_refit_learns_from_train_and_test(
     assert learned == [train, train | test]
     [stand_in] = done.held_back
     assert stand_in.weights != done.weights and {one.frame for one in stand_in.asked} == test
+
+
+def test_last_layers_that_a_stopped_run_had_learnt_are_learnt_no_more(
+    tmp_path: Path, counted: Bank, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[int] = []
+
+    def learn(train: Features, **options: Any) -> CountHead:
+        learned.append(len(train.truth_N))
+        if len(learned) == 3:
+            raise KeyboardInterrupt
+        return fit_places(train, **options)
+
+    whole = trained(counted, tmp_path / "whole", start, monkeypatch, "count", folds=3)
+    monkeypatch.setattr(pipelines.heads, "fit_places", learn)
+    with pytest.raises(KeyboardInterrupt):
+        trained(counted, tmp_path / "runs", start, monkeypatch, "count", folds=3)
+    done = trained(counted, tmp_path / "runs", start, monkeypatch, "count", folds=3)
+    assert len(learned) == 3 + 2, "fold 3, and all frames"
+    assert [held.weights for held in (*done.held_back, done)] == [held.weights for held in (*whole.held_back, whole)]
+    assert done.history[0]["test"] == whole.history[0]["test"]
+
+
+def test_a_classifiers_heads_are_kept_by_how_hard_they_are_held(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank.open(bank_of(tmp_path / "bank", WELLS))
+    first = trained(bank, tmp_path / "runs", start, monkeypatch, folds=2)
+    kept = {path.name for path in (tmp_path / "runs/run/trials").iterdir()}
+    assert kept > {f"fold-{fold}-held-{hold:g}.state" for fold in (1, 2) for hold in HOLDS} and len(kept) == 9
+    monkeypatch.setattr(pipelines.heads, "fit_head", None)  # nothing is to be learnt
+    again = trained(bank, tmp_path / "runs", start, monkeypatch, folds=2)
+    assert (again.weights, again.history) == (first.weights, first.history)
