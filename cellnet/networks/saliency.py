@@ -9,18 +9,20 @@ from torch import Tensor, nn
 def grad_cam(network: nn.Module, input_1HW: Tensor, label: int | None = None) -> NDArray[np.float32]:
     """What speaks for a lineage, or for cells (`label` None), as a map (H, W) of 0..1; all 0 where nothing does.
 
-    The features of the last spatial map of any network, each weighted by the mean gradient of the output by it, added
-    up, cut at 0 and enlarged (eqs. 1 and 2). `input_1HW` is one normalised tile.
+    The features of the last spatial map before the last layers, each weighted by the mean gradient of the output by it,
+    added up, cut at 0 and enlarged (eqs. 1 and 2). `input_1HW` is one normalised tile.
     """
     maps: list[Tensor] = []
-    last = getattr(network, "out", None)
-    layers = [layer for layer in network.modules() if layer is not last and layer is not network]
+    last = network.get_submodule("out")
+    inside = set(last.modules())
+    layers = [layer for layer in network.modules() if layer not in inside and layer is not network]
 
-    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep(output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
             maps.append(output)
 
-    handles = [layer.register_forward_hook(keep) for layer in layers]
+    handles = [layer.register_forward_hook(lambda layer, inputs, output: keep(output)) for layer in layers]
+    handles.append(last.register_forward_pre_hook(lambda layer, inputs: keep(inputs[0])))  # what is joined on the way
     try:
         with torch.enable_grad():
             output = network(input_1HW[None].requires_grad_())

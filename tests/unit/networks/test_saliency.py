@@ -9,6 +9,7 @@ from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.config.train import ModelSpec
 from cellnet.networks.architectures import ARCHITECTURES, create
 from cellnet.networks.saliency import grad_cam
+from cellnet.networks.views import watched
 
 
 class Bright(nn.Module):
@@ -46,4 +47,23 @@ def test_every_architecture_gives_a_map_and_keeps_no_hooks(architecture: str) ->
     with torch.no_grad():
         cam_HW = grad_cam(network, torch.rand(1, 200, 200), label)
     assert cam_HW.shape == (200, 200) and cam_HW.min() >= 0 and cam_HW.max() <= 1
-    assert all(not layer._forward_hooks for layer in network.modules())
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules())
+
+
+def test_a_frozen_counters_map_is_of_the_places_that_its_last_layers_see() -> None:
+    torch.manual_seed(0)
+    network = create(ModelSpec(architecture="efficientnet_lite0", frozen=True), "count").eval()
+    nn.init.zeros_(network.out.last.weight)  # a place counts by its first feature alone
+    network.out.last.weight.data[0, 0] = 1
+    for layer in (network.out.first, network.out.second):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        layer.weight.data[0, 0] = 1
+    network.out.last.bias.data[0] = 0
+    input_1HW = torch.rand(1, 200, 200)
+    with watched(network, places=True) as seen, torch.no_grad():
+        network(input_1HW[None])
+    first_hw = torch.relu(seen[0][0, :, 0]).reshape(25, 25)
+    cam_hw = torch.from_numpy(grad_cam(network, input_1HW))[None, None]
+    enlarged = nn.functional.interpolate(first_hw[None, None], (200, 200), mode="bilinear")
+    torch.testing.assert_close(cam_hw, enlarged / enlarged.max())
