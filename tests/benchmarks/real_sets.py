@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib.figure
-import numpy as np
 
 from cellnet.config.bank import BankSettings
 from cellnet.config.train import TrainConfig
@@ -40,6 +39,8 @@ SETS: Final[dict[str, Task]] = {
     "drawn-lineages": "classify",
     "drawn-counts": "count",
 }
+A_ROW: Final = 3
+"""Of the pictures."""
 DRAWN_WELLS: Final = 24
 """Of each of the eight drawn lineages."""
 SEED: Final = 7
@@ -132,12 +133,15 @@ def brackets(interval: list[float], form: str) -> str:
 
 
 def draw(shown: dict[str, Evaluation], path: Path) -> None:
-    """The holdout of every set, per tile, side by side."""
-    picture = matplotlib.figure.Figure(figsize=(15, 5), layout="constrained")
-    axes = np.atleast_1d(picture.subplots(1, len(shown)))
-    for axis, (name, evaluation) in zip(axes, shown.items(), strict=True):
+    """Every real set, per tile, side by side."""
+    rows = -(-len(shown) // A_ROW)
+    picture = matplotlib.figure.Figure(figsize=(5 * A_ROW, 5 * rows), layout="constrained")
+    axes = picture.subplots(rows, A_ROW, squeeze=False).ravel()
+    for axis, (name, evaluation) in zip(axes, shown.items(), strict=False):
         (draw_confusion if evaluation.scores["task"] == "classify" else draw_counts)(axis, evaluation, "tile")
-        axis.set_title(f"{name}, unseen frames, {axis.get_title()}")
+        axis.set_title(f"{name}, {axis.get_title()}")
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
     picture.savefig(path, dpi=80)
 
 
