@@ -6,10 +6,11 @@ The second KEY names the weights and everything else that shapes a feature: anot
 """
 
 import functools
+import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import ray
@@ -29,8 +30,8 @@ from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.tasks import TASKS, Task
 from cellnet.training.batches import as_another, draws_instruments
 from cellnet.training.fit import has_bf16, seed_everything, seed_of, weights_of
-from cellnet.training.heads import Features, Head, LastLayers, fit_head, holds_of
-from cellnet.training.places import CountHead, fit_places
+from cellnet.training.heads import FREE, Features, Head, LastLayers, fit_head, holds_of
+from cellnet.training.places import LEAST_STEPS, CountHead, fit_places
 from cellnet.training.plan import Plan
 from cellnet.training.shards import SPLITS, Shards, key_of_recipe
 from cellnet.training.state import Epoch, TrainState, best_epoch
@@ -55,20 +56,19 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
     assert train is not None, "a plan has training tiles"
     same = plan.folds and plan.splits["train"] == plan.splits["test"]  # all frames are in both, here as they are
     test = train if same else features_of(network, plan, shards, "test", start, say=say)
-    learn = functools.partial(_learnt, run=run, plan=plan, say=say)
+    learn = functools.partial(_learn, run=run, plan=plan, say=say)
 
     def whole(layers: LastLayers) -> bytes:
         return weights_to_bytes(network.state_dict() | layers.weights)
 
     folds = plan.folds.held_back if plan.folds else {}
     batches = {number: held for number, held in plan.held_back.items() if number not in folds}
-    rounds, holds = list(_rounds(train, test, folds)), holds_of(plan.config.task, chosen_by_test=test is not None)
-    learnt, history = list[dict[int, LastLayers]](), list[Epoch]()
+    parts = [*_parts("fold", folds, train, test)] if folds else [Part("split", "", _all_of(train), test)]
+    holds = holds_of(plan.config.task, chosen_by_test=test is not None)
+    learnt, history = list[list[LastLayers]](), list[Epoch]()
     for number, hold in enumerate(holds, start=1):
-        learnt.append({})
-        for fold, learned, _ in rounds:
-            learnt[-1][fold] = learn(f"fold-{fold}", f" of fold {fold}/{len(rounds)}" if fold else "", learned, hold)
-        history.append(_epoch(plan.config.task, number, learnt[-1], rounds))
+        learnt.append(learn(parts, train, hold))
+        history.append(_epoch(plan.config.task, number, learnt[-1], parts))
         run.add_curves(history[-1])
         best = best_epoch(plan.config.task, history)
         say(epoch_line(history[-1], len(holds), best=best is history[-1] and bool(best.test)))
@@ -79,26 +79,93 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
         if not plan.config.refit or not test:
             return trained
         say("once more on the train and the test split together")
-        return refitted(trained, whole(learn("refit", "", train.and_of(test), hold)), bank, plan)
-    for number, learned, _ in _rounds(train, test, batches) if batches else ():
-        batch = number - len(folds)
-        chosen[number] = learn(f"batch-{batch}", f" of batch {batch}/{len(batches)}, left out,", learned, hold)
-    networks = {number: whole(layers) for number, layers in chosen.items()}
-    return cross_validated(whole(learn("all", " of all frames", train, hold)), epochs, bank, plan, networks)
+        both = train.and_of(test)
+        [refit] = learn([Part("refit", "", _all_of(both))], both, hold)
+        return refitted(trained, whole(refit), bank, plan)
+    more = [*_parts("batch", batches, train, test), Part("all", " of all frames", _all_of(train))]
+    *of_batches, of_all = learn(more, train, hold)
+    networks = dict(zip((*folds, *batches), map(whole, (*chosen, *of_batches)), strict=True))
+    return cross_validated(whole(of_all), epochs, bank, plan, networks)
 
 
-def _learnt(name: str, of: str, train: Features, hold: float, *, run: Run, plan: Plan, say: Say) -> LastLayers:
-    """The last layers that learn from these tiles; those that a run that was stopped had learnt as they are."""
-    task, file = plan.config.task, f"{name}-held-{hold:g}"
-    tell = say if task == "count" else lambda line: None  # a classifier's are learnt in seconds
-    if kept := kept_state(run, file, what=f"the last layers{of}", again="train"):
-        tell(f"the last layers{of} were learnt before")
-        return _layers_of(task, kept.weights, **kept.rates)
-    tell(f"the last layers{of} learn to count, for a minute")
-    layers = _learning(plan)(train, hold)
-    rates = {"loss": layers.loss, "seconds": layers.seconds}
-    keep_state(run, file, TrainState(history=(), weights=layers.weights, moments={}, rates=rates), plan.config)
-    return layers
+class Part(NamedTuple):
+    """What last layers learn from, and what they are asked about."""
+
+    name: str
+    """Of the file that keeps them."""
+    told: str
+    """For a person."""
+    tiles_N: NDArray[np.bool_]
+    """Which of the training tiles."""
+    asked: Features | None = None
+
+
+def _parts(
+    kind: str, held_back: Mapping[int, frozenset[str]], train: Features, test: Features | None
+) -> Iterator[Part]:
+    """Of folds or of batches, which hold so many frames back."""
+    for number, held in enumerate(held_back.values(), start=1):
+        assert test is not None, "of folds all frames are in both"
+        told = f" of {kind} {number}/{len(held_back)}"
+        yield Part(f"{kind}-{number}", told, ~train.are_of(held), test.of(test.are_of(held)))
+
+
+def _all_of(tiles: Features) -> NDArray[np.bool_]:
+    return np.ones(len(tiles.truth_N), bool)
+
+
+def _learn(parts: Sequence[Part], tiles: Features, hold: float, *, run: Run, plan: Plan, say: Say) -> list[LastLayers]:
+    """The last layers that learn from each part of the tiles; those that a run that was stopped had learnt as they are.
+
+    A classifier's are learnt here, in seconds; a counter's by tasks of Ray's, in a minute each.
+    """
+    task = plan.config.task
+    tell = say if task == "count" else lambda line: None
+    learnt: dict[str, LastLayers] = {}
+    for part in parts:
+        if kept := kept_state(run, _file_of(part, hold), what=f"the last layers{part.told}", again="train"):
+            tell(f"the last layers{part.told} were learnt before")
+            learnt[part.name] = _layers_of(task, kept.weights, **kept.rates)
+    left = [part for part in parts if part.name not in learnt]
+    if left:
+        of = left[0].told if len(left) == 1 else f" of {len(left)} networks"
+        tell(f"the last layers{of} learn to count, for a minute each")
+    apart = task == "count"
+    for part, layers in _learn_apart(left, tiles, plan) if apart else _learn_here(left, tiles, hold, plan):
+        rates = {"loss": layers.loss, "seconds": layers.seconds}
+        state = TrainState(history=(), weights=layers.weights, moments={}, rates=rates)
+        keep_state(run, _file_of(part, hold), state, plan.config)
+        tell(f"the last layers{part.told} have learnt to count")
+        learnt[part.name] = layers
+    return [learnt[part.name] for part in parts]
+
+
+def _file_of(part: Part, hold: float) -> str:
+    return f"{part.name}-held-{hold:g}"
+
+
+def _learn_here(parts: Sequence[Part], tiles: Features, hold: float, plan: Plan) -> Iterator[tuple[Part, LastLayers]]:
+    for part in parts:
+        yield part, _learning(plan)(tiles.of(part.tiles_N), hold)
+
+
+def _learn_apart(parts: Sequence[Part], tiles: Features, plan: Plan) -> Iterator[tuple[Part, LastLayers]]:
+    """Likewise by a task each, in the order in which they end."""
+    shared, threads = ray.put(tiles), max(1, int(cluster.cpus() / max(1, len(parts))))
+    learn = ray.remote(_learn_part).remote
+    tasks = {learn(shared, part.tiles_N, _learning(plan), threads): part for part in parts}
+    while tasks:
+        [done], _ = ray.wait(list(tasks))
+        weights, told = ray.get(done)
+        yield tasks.pop(done), _layers_of(plan.config.task, weights, **told)
+
+
+def _learn_part(
+    tiles: Features, chosen_N: NDArray[np.bool_], learning: Callable[[Features, float], LastLayers], threads: int
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    torch.set_num_threads(min(threads, os.cpu_count() or 1))
+    layers = learning(tiles.of(chosen_N), FREE)
+    return layers.weights, {"loss": layers.loss, "seconds": layers.seconds}
 
 
 def fit_heads(
@@ -118,7 +185,8 @@ def fit_heads(
         len(history) :
     ]:
         layers = _learning(plan)(train, hold)
-        history = (*history, _epoch(plan.config.task, number, {0: layers}, [(0, train, test)]))
+        part = Part("split", "", _all_of(train), test)
+        history = (*history, _epoch(plan.config.task, number, [layers], [part]))
         weights = weights_of(network) | layers.weights
         on_epoch(TrainState(history=history, weights=weights, moments={}, rates={}))
 
@@ -147,35 +215,23 @@ def _learning(plan: Plan) -> Callable[[Features, float], LastLayers]:
     """What learns the last layers from tiles, held so hard."""
     config = plan.config
     if config.task == "count":
-        return lambda train, hold: fit_places(train, seed=config.seed, dropout=config.model.dropout)
+        return lambda train, hold: fit_places(
+            train, seed=config.seed, dropout=config.model.dropout, least_steps=LEAST_STEPS
+        )
     return functools.partial(fit_head, classes=len(plan.classes), balanced=config.class_weights == "balanced")
 
 
-Round = tuple[int, Features, Features | None]
-"""A fold, the tiles that its head learns from, and those that it is asked about, if there are any."""
-
-
-def _rounds(train: Features, test: Features | None, held_back: dict[int, frozenset[str]]) -> Iterator[Round]:
-    """The one of the bank's splits, as fold 0, or that of every fold, which holds so many frames back."""
-    if not held_back:
-        yield 0, train, test
-    for fold, held in held_back.items():
-        assert test is not None, "of folds all frames are in both"
-        learned_N, asked_N = (~train.are_of(held), test.are_of(held))
-        yield fold, train.of(learned_N), test.of(asked_N)
-
-
-def _epoch(task: Task, number: int, learnt: dict[int, LastLayers], rounds: list[Round]) -> Epoch:
-    """What layers that are held alike came to, over all rounds, in the form of an epoch."""
+def _epoch(task: Task, number: int, learnt: Sequence[LastLayers], parts: Sequence[Part]) -> Epoch:
+    """What layers that are held alike came to, over all parts, in the form of an epoch."""
     scores = {}
-    if answered := [(fold, asked) for fold, _, asked in rounds if asked]:
+    if answered := [(layers, of.asked) for layers, of in zip(learnt, parts, strict=True) if of.asked]:
         truth_N = np.concatenate([asked.truth_N for _, asked in answered])
-        scores = steering(task, truth_N, np.concatenate([learnt[fold].answers(asked) for fold, asked in answered]))
-    tiles = sum(len(learned.truth_N) for _, learned, _ in rounds)
-    seconds = sum(layers.seconds for layers in learnt.values())
+        scores = steering(task, truth_N, np.concatenate([layers.answers(asked) for layers, asked in answered]))
+    tiles = sum(int(of.tiles_N.sum()) for of in parts)
+    seconds = sum(layers.seconds for layers in learnt)
     return Epoch(
         number=number,
-        loss=float(np.mean([layers.loss for layers in learnt.values()])),
+        loss=float(np.mean([layers.loss for layers in learnt])),
         test=scores,
         seconds=seconds,
         tiles=tiles,

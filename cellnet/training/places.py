@@ -64,8 +64,8 @@ class CountHead:
         return torch.cat(parts).numpy()
 
 
-def fit_places(train: Features, *, seed: int, dropout: float) -> CountHead:
-    """The last layers that count these tiles and frames."""
+def fit_places(train: Features, *, seed: int, dropout: float, least_steps: int) -> CountHead:
+    """The last layers that count these tiles and frames; so few of them are passed over more often."""
     assert train.weight_N is not None and train.exact_N is not None, "of a counter"
     start_s = time.perf_counter()
     torch.manual_seed(seed)
@@ -78,7 +78,7 @@ def fit_places(train: Features, *, seed: int, dropout: float) -> CountHead:
     mean_C, spread_C = _standard(train.seen_NVC)
     seen_NPC = _standardised(train.seen_NVC, mean_C, spread_C)
     steps = -(-len(rows) // FRAMES_A_STEP)
-    epochs = max(EPOCHS, -(-LEAST_STEPS // steps))
+    epochs = max(EPOCHS, -(-least_steps // steps))
     optimizer = torch.optim.AdamW(layers.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=epochs * steps + 1)
     for _ in range(epochs):

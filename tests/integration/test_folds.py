@@ -10,8 +10,8 @@ import pytest
 import ray
 import ray.tune
 
-import cellnet.training.places
 import pipelines.folds
+import pipelines.heads
 from cellnet.bank.bank import Bank
 from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError, DataError, NotBetterError
@@ -103,7 +103,7 @@ def test_folds_go_on_where_they_stopped_and_score_by_networks_that_had_not_learn
 def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on_batches_that_are_left_out(
     sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cellnet.training.places, "LEAST_STEPS", 200)
+    monkeypatch.setattr(pipelines.heads, "LEAST_STEPS", 200)
     images = sample_bank.parent / "images"
     with (images / "manifest.csv").open() as file:
         rows = [row | {"batch": f"day {number % 4 // 2}"} for number, row in enumerate(csv.DictReader(file))]
@@ -130,7 +130,7 @@ def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on
     assert new["r2"] > 0.3, new
 
     both = train(places, TrainConfig(task="count", folds=2), say=said.append)
-    assert "the last layers of batch 2/2, left out, learn to count, for a minute" in said
+    assert "the last layers of batch 2/2 have learnt to count" in said
     card = both.card
     assert (str(card.cross_validation), str(card.batch_validation)) == (
         "cross-validated over 2 folds of 12 groups",

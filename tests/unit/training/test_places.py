@@ -53,7 +53,7 @@ def changed(features: Features, **columns: NDArray) -> Features:
 
 
 def learn(train: Features, *, seed: int = 0) -> CountHead:
-    return fit_places(train, seed=seed, dropout=0.1)
+    return fit_places(train, seed=seed, dropout=0.1, least_steps=cellnet.training.places.LEAST_STEPS)
 
 
 def off(head: CountHead, features: Features, own_N: Cells) -> float:
