@@ -1,5 +1,6 @@
 """Searches on a real local Ray: their trials, how they are stopped and go on, and what comes of them."""
 
+import functools
 import json
 import os
 import re
@@ -114,7 +115,11 @@ def command(places: Places, *options: str) -> list[str]:
 def stopped(how: signal.Signals, line: str, words: list[str], **environment: str) -> tuple[int, list[str]]:
     """Send a signal when a line is said that starts so, and give the status and what was said."""
     kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with subprocess.Popen(words, env=kept | environment, stderr=subprocess.PIPE, text=True) as process:
+    # Tests that a script runs in the background ignore Ctrl-C, and so would what they start.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        words, env=kept | environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as process:
         assert process.stderr is not None
         said = []
         try:
