@@ -82,7 +82,7 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
         both = train.and_of(test)
         [refit] = learn([Part("refit", "", _all_of(both))], both, hold)
         return refitted(trained, whole(refit), bank, plan)
-    more = [*_parts("batch", batches, train, test), Part("all", " of all frames", _all_of(train))]
+    more = [*_parts("batch", batches, train), Part("all", " of all frames", _all_of(train))]
     *of_batches, of_all = learn(more, train, hold)
     networks = dict(zip((*folds, *batches), map(whole, (*chosen, *of_batches)), strict=True))
     return cross_validated(whole(of_all), epochs, bank, plan, networks)
@@ -101,13 +101,13 @@ class Part(NamedTuple):
 
 
 def _parts(
-    kind: str, held_back: Mapping[int, frozenset[str]], train: Features, test: Features | None
+    kind: str, held_back: Mapping[int, frozenset[str]], train: Features, test: Features | None = None
 ) -> Iterator[Part]:
-    """Of folds or of batches, which hold so many frames back."""
+    """Of folds or of batches, which hold so many frames back; they are asked about theirs among `test`."""
     for number, held in enumerate(held_back.values(), start=1):
-        assert test is not None, "of folds all frames are in both"
         told = f" of {kind} {number}/{len(held_back)}"
-        yield Part(f"{kind}-{number}", told, ~train.are_of(held), test.of(test.are_of(held)))
+        asked = test.of(test.are_of(held)) if test else None
+        yield Part(f"{kind}-{number}", told, ~train.are_of(held), asked)
 
 
 def _all_of(tiles: Features) -> NDArray[np.bool_]:
@@ -127,9 +127,10 @@ def _learn(parts: Sequence[Part], tiles: Features, hold: float, *, run: Run, pla
             tell(f"the last layers{part.told} were learnt before")
             learnt[part.name] = _layers_of(task, kept.weights, **kept.rates)
     left = [part for part in parts if part.name not in learnt]
-    if left:
-        of = left[0].told if len(left) == 1 else f" of {len(left)} networks"
-        tell(f"the last layers{of} learn to count, for a minute each")
+    if not left:
+        return [learnt[part.name] for part in parts]
+    of = left[0].told if len(left) == 1 else f" of {len(left)} networks"
+    tell(f"the last layers{of} learn to count, for a minute each")
     apart = task == "count"
     for part, layers in _learn_apart(left, tiles, plan) if apart else _learn_here(left, tiles, hold, plan):
         rates = {"loss": layers.loss, "seconds": layers.seconds}
@@ -151,7 +152,7 @@ def _learn_here(parts: Sequence[Part], tiles: Features, hold: float, plan: Plan)
 
 def _learn_apart(parts: Sequence[Part], tiles: Features, plan: Plan) -> Iterator[tuple[Part, LastLayers]]:
     """Likewise by a task each, in the order in which they end."""
-    shared, threads = ray.put(tiles), max(1, int(cluster.cpus() / max(1, len(parts))))
+    shared, threads = ray.put(tiles), max(1, int(cluster.cpus() / len(parts)))
     learn = ray.remote(_learn_part).remote
     tasks = {learn(shared, part.tiles_N, _learning(plan), threads): part for part in parts}
     while tasks:
@@ -181,11 +182,10 @@ def fit_heads(
     train, test = (features_of(network, plan, shards, split, start) for split in SPLITS)
     assert train is not None, "a plan has training tiles"
     history = state.history if state else ()
-    for number, hold in list(enumerate(holds_of(plan.config.task, chosen_by_test=test is not None), start=1))[
-        len(history) :
-    ]:
+    part = Part("split", "", _all_of(train), test)
+    left = holds_of(plan.config.task, chosen_by_test=test is not None)[len(history) :]
+    for number, hold in enumerate(left, start=len(history) + 1):
         layers = _learning(plan)(train, hold)
-        part = Part("split", "", _all_of(train), test)
         history = (*history, _epoch(plan.config.task, number, [layers], [part]))
         weights = weights_of(network) | layers.weights
         on_epoch(TrainState(history=history, weights=weights, moments={}, rates={}))

@@ -65,7 +65,7 @@ class CountHead:
 
 
 def fit_places(train: Features, *, seed: int, dropout: float, least_steps: int) -> CountHead:
-    """The last layers that count these tiles and frames; so few of them are passed over more often."""
+    """The last layers that count these tiles and frames, which take `least_steps` however few they are."""
     assert train.weight_N is not None and train.exact_N is not None, "of a counter"
     start_s = time.perf_counter()
     torch.manual_seed(seed)
