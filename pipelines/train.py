@@ -109,8 +109,7 @@ def train(
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
     try:
-        with cluster.stopped_by_ctrl_c():
-            trained = _train_plan(bank, plan, shards, run, start=start, workers=workers, use_gpu=use_gpu, say=say)
+        trained = _train_plan(bank, plan, shards, run, start=start, workers=workers, use_gpu=use_gpu, say=say)
     except KeyboardInterrupt:
         say("the same command with --resume goes on after the last epoch that was kept")
         raise

@@ -72,11 +72,10 @@ def tune(
     say(f"run: {run.uri}")
     sweep = Sweep(run=run, config=config, plan=plan, shards=shards, starts=starts, workers=workers)
     try:
-        with cluster.stopped_by_ctrl_c():
-            if sweep.of_heads:
-                _see_first(sweep, say)
-            _search(sweep, say)
-            _train_finalists(sweep, say)
+        if sweep.of_heads:
+            _see_first(sweep, say)
+        _search(sweep, say)
+        _train_finalists(sweep, say)
         return conclude(sweep, places, bank, alias=alias, model=model, say=say)
     except KeyboardInterrupt:
         say("the same command with --resume goes on; the best so far is published by")

@@ -86,8 +86,7 @@ def publish_sweep(given: PlaceLike, places: Places, *, alias: str, say: Say = la
 def conclude(sweep: Sweep, places: Places, bank: Bank, *, alias: str, model: str, say: Say) -> Search:
     """Compare the finalists, publish the winner with the whole search, score it on the holdout, and promote it."""
     trials, steering = sweep.ranked(), sweep.steering[0]
-    with cluster.stopped_by_ctrl_c():
-        combinations = _compared(sweep, bank, trials)
+    combinations = _compared(sweep, bank, trials)
     trial = combinations[0].trials[0]
     say(f"winner: {describe(trial.settings)}; {explain_winner(combinations)}")
     rows = tabulate(combinations, steering)
