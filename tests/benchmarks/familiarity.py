@@ -12,6 +12,7 @@ OUT/familiarity.md.
 import argparse
 import csv
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,15 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywhere
+
 from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES, ImageFile
-from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.sample import write_sample
-from cellnet.store.place import place_of
 from pipelines.evaluate import evaluate
+from tests.benchmarks.real_sets import SETS, places_of
 
-SETS: Final = ("brightfield-lines", "livecell", "hemocytometer", "living-dead", "t98g")
+REAL: Final = tuple(name for name in SETS if not name.startswith("drawn"))
 MOST: Final = 40
 """Frames of a kind."""
 SIDE: Final = 600
@@ -43,9 +45,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA")
     arguments = parser.parse_args()
     kinds = {kind: list(images) for kind, images in strange(arguments.data, arguments.out)}
-    lines = ["| images | " + " | ".join(SETS) + " |", "|---" * (len(SETS) + 1) + "|"]
-    models = {name: model(arguments.out, name) for name in SETS}
-    lines.append("| own, not learned from | " + " | ".join(own(arguments.out, name) for name in SETS) + " |")
+    lines = ["| images | " + " | ".join(REAL) + " |", "|---" * (len(REAL) + 1) + "|"]
+    models = {name: model(arguments.out, name) for name in REAL}
+    lines.append("| own, not learned from | " + " | ".join(own(arguments.out, name) for name in REAL) + " |")
     for kind, images in kinds.items():
         cells = [
             "" if kind == name else rate(predictor, ((image_HW, None) for image_HW in images))
@@ -54,11 +56,6 @@ def main() -> None:
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     (arguments.out / "familiarity.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-
-
-def places_of(out: Path, name: str) -> Places:
-    """The bank and the registry of a set."""
-    return Places(bank=place_of((out / f"bank-{name}").absolute()), registry=place_of((out / "registry").absolute()))
 
 
 def model(out: Path, name: str) -> Predictor:
@@ -99,7 +96,7 @@ def strange(data: Path, out: Path) -> Iterator[tuple[str, Iterator[Image]]]:
     yield "photographs", photographs()
     manifest = write_sample(out / "strange", wells_per_lineage=2)
     yield "drawn cells", listed(manifest, rng)
-    for name in SETS:
+    for name in REAL:
         yield name, listed(data / name / "manifest.csv", rng)
     for export in sorted((data / "harmony").iterdir()):
         planes = sorted(path for path in export.rglob("*") if path.suffix.lower() in SUFFIXES)

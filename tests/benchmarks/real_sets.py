@@ -59,17 +59,16 @@ def main() -> None:
     arguments = parser.parse_args()
     lines, shown = [], {}
     for name in arguments.only:
-        places = Places(
-            bank=place_of((arguments.out / f"bank-{name}").absolute()),
-            registry=place_of((arguments.out / "registry").absolute()),
-        )
+        places = places_of(arguments.out, name)
         drawn = name.startswith("drawn")
         manifest = write_drawn(arguments.out / "drawn") if drawn else arguments.data / name / "manifest.csv"
         bank, _ = ingest(manifest, places, settings=BankSettings(seed=SEED))
         ref = trained(places, name, SETS[name])
         evaluation = evaluate(ref, places, pictures=True)
-        of_test = evaluation.scores["split"] == "holdout" and bank.split("test")
-        for one in [*([evaluate(ref, places, split="test", pictures=True)] if of_test else []), evaluation]:
+        evaluations = [evaluation]
+        if evaluation.scores["split"] == "holdout" and bank.split("test"):
+            evaluations.insert(0, evaluate(ref, places, split="test", pictures=True))
+        for one in evaluations:
             write_report(arguments.out / f"report-{name}-{one.scores['split']}", one)
             lines.append(table_row(name, one))
             print(lines[-1], flush=True)
@@ -78,6 +77,11 @@ def main() -> None:
     (arguments.out / "real_sets.md").write_text(HEAD + "\n".join(lines) + "\n")
     if shown:
         draw(shown, arguments.out / "real_sets.png")
+
+
+def places_of(out: Path, name: str) -> Places:
+    """The bank of a set, and the registry of all."""
+    return Places(bank=place_of((out / f"bank-{name}").absolute()), registry=place_of((out / "registry").absolute()))
 
 
 def write_drawn(folder: Path) -> Path:
