@@ -1,7 +1,7 @@
 """How images come in: each reader turns a source into `LabelledFile`s. Adding one is adding a file.
 
-A reader is a module with `accepts(source) -> bool`, `read(source, options) -> list[LabelledFile]` and `TAKES`, the
-options that concern it. It looks at tables and names, not at pixels: decoding happens later, in parallel, one frame
+A reader is a module with `accepts(source) -> bool`, `read(source, options) -> Source` and `TAKES`, the options that
+concern it. It looks at tables and names, not at pixels: decoding happens later, in parallel, one frame
 at a time.
 """
 
@@ -9,9 +9,9 @@ import csv
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, overload
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, Pages
@@ -37,6 +37,41 @@ class LabelledFile:
     """An image of the cells, each a number of its own, from which count and centres are taken at import."""
     problem: str | None = None
     """Why this file cannot be taken, when the source itself is wrong about it."""
+
+
+Reason = Literal["no_image", "no_label", "no_mask_image", "not_an_image", "other_format", "hidden", "thumbnail", "link"]
+"""Why something of a source was not used: words that programs can count on."""
+
+
+@dataclass(frozen=True)
+class Unused:
+    """Something of a source that an import had no use for: a row, points, a mask, a file."""
+
+    what: str
+    """As the user would look for it: counts.csv line 7: b03.png."""
+    reason: Reason
+    why: str
+    """The reason in words, with what to do."""
+    number: int = 1
+    """How many of the kind, where they are told together: the points of one image."""
+
+
+@dataclass(frozen=True)
+class Source(Sequence[LabelledFile]):
+    """The images of a source with their labels, and what of it was not used."""
+
+    files: list[LabelledFile]
+    unused: list[Unused] = field(default_factory=list)
+
+    @overload
+    def __getitem__(self, place: int) -> LabelledFile: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[LabelledFile]: ...
+    def __getitem__(self, place: int | slice) -> LabelledFile | list[LabelledFile]:
+        return self.files[place]
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,20 +156,25 @@ def matched(pattern: str | None, name: str, what: str) -> str | None:
 KNOWN = "a manifest.csv, a folder of LINEAGE/*.png, images/ and masks/, a COCO .json or a Harmony export"
 
 
-def read_source(source: Path, options: Options | None = None) -> list[LabelledFile]:
-    """Every image of a source. Raises DataError when no reader knows it, or it has no use for an option."""
+def read_source(source: Path, options: Options | None = None) -> Source:
+    """Every image of a source, and what of it was not used.
+
+    Raises DataError when no reader knows it, or it has no use for an option.
+    """
     from cellnet.readers import coco, folder, harmony, manifest, masks
 
     if not source.exists():
         raise DataError(f"{source} does not exist; give {KNOWN}")
     options = options or Options()
-    given = {field.name for field in fields(Options) if getattr(options, field.name) != field.default}
+    given = {option.name for option in fields(Options) if getattr(options, option.name) != option.default}
     for reader in (manifest, coco, harmony, masks, folder):
         if reader.accepts(source):
             if useless := sorted(given - reader.TAKES - {"page"}):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")
-            files: list[LabelledFile] = reader.read(source, options)
-            return [page for file in files for page in _choose_pages(file, options.page)] if options.page else files
+            found: Source = reader.read(source, options)
+            if options.page is None:
+                return found
+            return replace(found, files=[page for file in found for page in _choose_pages(file, options.page)])
     raise DataError(f"{source} is none of these: {KNOWN}")
 
 

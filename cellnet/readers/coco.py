@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.readers import LabelledFile, Options, is_file, matched
+from cellnet.readers import LabelledFile, Options, Source, is_file, matched
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def accepts(source: Path) -> bool:
     return source.is_file() and source.suffix.lower() == ".json"
 
 
-def read(source: Path, options: Options) -> list[LabelledFile]:
+def read(source: Path, options: Options) -> Source:
     """Every image that is listed. Raises DataError for what is not COCO, or a pattern that is not one."""
     document = _load(source)
     images, annotations = _items(document, "images", source), _items(document, "annotations", source)
@@ -47,7 +47,9 @@ def read(source: Path, options: Options) -> list[LabelledFile]:
         of_image[_id(cell["image_id"])].append(cell)
     files = {path.name: path for path in source.parent.rglob("*") if path.is_file()}
     categories = names if len(names) > 1 else {}
-    return [_label(source, image, of_image[_id(image.get("id"))], files, categories, options) for image in images]
+    return Source(
+        [_label(source, image, of_image[_id(image.get("id"))], files, categories, options) for image in images]
+    )
 
 
 def _load(source: Path) -> Item:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES, ImageFile
-from cellnet.readers import LabelledFile, Options, number_of, read_csv
+from cellnet.readers import LabelledFile, Options, Source, number_of, read_csv
 
 TAKES: frozenset[str] = frozenset()
 
@@ -17,7 +17,7 @@ def accepts(source: Path) -> bool:
     return source.is_dir()
 
 
-def read(source: Path, options: Options) -> list[LabelledFile]:
+def read(source: Path, options: Options) -> Source:
     """Every image file, its lineage the name of its folder. Raises DataError when there is none."""
     table = source / "counts.csv"
     rows = read_csv(table, ("image", "count"), numbers=("count",)) if table.is_file() else []
@@ -30,7 +30,7 @@ def read(source: Path, options: Options) -> list[LabelledFile]:
     ]
     if not files:
         raise DataError(f"{source} holds no LINEAGE/*.png; put each lineage's images in a folder of its name")
-    return files
+    return Source(files)
 
 
 def _label(path: Path, lineage: str, counts: dict[str, str]) -> LabelledFile:

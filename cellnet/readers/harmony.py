@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.readers import LabelledFile, Options, is_file, number_of, read_csv
+from cellnet.readers import LabelledFile, Options, Source, is_file, number_of, read_csv
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def accepts(source: Path) -> bool:
     return _find_index(source) is not None
 
 
-def read(source: Path, options: Options) -> list[LabelledFile]:
+def read(source: Path, options: Options) -> Source:
     """An image a field, of the one transmitted-light channel or the one that is named.
 
     Raises DataError for an unreadable index or table, or when a channel, layer or population must be named.
@@ -70,7 +70,9 @@ def read(source: Path, options: Options) -> list[LabelledFile]:
     root = index.parent.parent if index.parent.name.lower() == "images" else index.parent
     lineages = _lineages(root, options)
     counts = _counts(root, plate.name, chosen, options)
-    return [_label(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())]
+    return Source(
+        [_label(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())]
+    )
 
 
 def read_images(source: Path, channel: str | None) -> list[LabelledFile]:

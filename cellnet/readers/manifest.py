@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.readers import LabelledFile, Options, is_file, number_of, read_csv
+from cellnet.readers import LabelledFile, Options, Source, is_file, number_of, read_csv
 
 TAKES: frozenset[str] = frozenset()
 COLUMNS = ("image", "lineage", "count", "group")
@@ -20,14 +20,14 @@ def accepts(source: Path) -> bool:
     return source.suffix.lower() == ".csv" or (source / "manifest.csv").is_file()
 
 
-def read(source: Path, options: Options) -> list[LabelledFile]:
+def read(source: Path, options: Options) -> Source:
     """An image a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
     manifest = source / "manifest.csv" if source.is_dir() else source
     rows = read_csv(manifest, COLUMNS, numbers=("count", "time_h", "pixel_um"))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
     centres = _centres(manifest.parent / "points.csv")
-    return [_label(manifest, line, row, centres) for line, row in enumerate(rows, start=2)]
+    return Source([_label(manifest, line, row, centres) for line, row in enumerate(rows, start=2)])
 
 
 def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:

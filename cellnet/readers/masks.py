@@ -9,7 +9,7 @@ from typing import Final
 
 from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES, ImageFile
-from cellnet.readers import LabelledFile, Options, matched
+from cellnet.readers import LabelledFile, Options, Source, matched
 
 TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})
 
@@ -19,7 +19,7 @@ def accepts(source: Path) -> bool:
     return (source / "images").is_dir() and (source / "masks").is_dir()
 
 
-def read(source: Path, options: Options) -> list[LabelledFile]:
+def read(source: Path, options: Options) -> Source:
     """Every image with its mask. Raises DataError for none, for two of one name, and for a mask without an image."""
     images = _by_stem(source / "images")
     masks = _by_stem(source / "masks")
@@ -27,7 +27,7 @@ def read(source: Path, options: Options) -> list[LabelledFile]:
         raise DataError(f"{source / 'images'} holds no {', '.join(sorted(SUFFIXES))} file")
     if strays := sorted(masks.keys() - images.keys()):
         raise DataError(f"{masks[strays[0]]} is the mask of no image ({len(strays)} such); name both alike")
-    return [
+    labelled = [
         LabelledFile(
             image=ImageFile.at(path),
             lineage=matched(options.lineage_pattern, path.name, "lineage"),
@@ -36,6 +36,7 @@ def read(source: Path, options: Options) -> list[LabelledFile]:
         )
         for stem, path in images.items()
     ]
+    return Source(labelled)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

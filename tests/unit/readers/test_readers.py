@@ -25,7 +25,7 @@ def read(source: Path, manifest: str, points: str | None = None, encoding: str =
     (source / "manifest.csv").write_bytes(manifest.encode(encoding))
     if points is not None:
         (source / "points.csv").write_text(points)
-    return read_source(source)
+    return read_source(source).files
 
 
 def test_a_row_is_a_frame_and_an_empty_cell_is_not_known(source: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_folder_names_the_lineage_of_its_images(tmp_path: Path) -> None:
     for name in ("THP1/2.PNG", "A549/1.tif", "A549/notes.txt", "loose.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert read_source(tmp_path) == [
+    assert read_source(tmp_path).files == [
         LabelledFile(image=ImageFile.at(tmp_path / "A549/1.tif"), lineage="A549"),
         LabelledFile(image=ImageFile.at(tmp_path / "THP1/2.PNG"), lineage="THP1"),
     ]
