@@ -19,7 +19,7 @@ from cellnet.images.pixels import Pixels
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store
 
-PREPARED_FORM: Final = 2
+PREPARED_FORM: Final = 3
 """To be raised when `prepare` makes something else of the same file."""
 
 
@@ -37,12 +37,12 @@ def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
 
 
 def _stamp(image: ImageFile) -> list[Any]:
-    """What changes when an image does: its place and page, its size and the time of its last change."""
+    """What changes when an image does: its place, page and channel, its size and the time of its last change."""
     try:
         status = os.stat(image.place)
     except OSError:
-        return [image.place, image.page]
-    return [image.place, image.page, status.st_size, status.st_mtime_ns]
+        return [image.place, image.page, image.channel]
+    return [image.place, image.page, image.channel, status.st_size, status.st_mtime_ns]
 
 
 def prepare(file: LabelledFile, store: Store) -> Frame:
@@ -51,8 +51,10 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
     if file.problem:
         return Frame(frame="", source=source, set_aside=file.problem)
     try:
-        image = file.image.in_memory()
+        [image] = file.image.in_memory().pages(file.image.page)
         image_HW = image.decode()
+        pixel_um = file.pixel_um or image.pixel_um
+        source = _text(f"{file.image.place}{image.mark}")
         file = _with_cells(file, (image_HW.shape[0], image_HW.shape[1]))
         _check_centres(file, image_HW.shape)
     except DataError as error:
@@ -74,7 +76,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         darkest=int(image_HW.min()),
         brightest=int(image_HW.max()),
         greys=_few_greys(image_HW),
-        pixel_um=file.pixel_um or image.pixel_um,
+        pixel_um=pixel_um,
         fingerprint=fingerprint(image_HW),
     )
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import PIL.Image
 import pytest
+import tifffile
 import torch
 
 import cellnet
@@ -95,7 +95,7 @@ def test_the_pixel_size_that_a_file_says_is_heeded_unless_told_otherwise(
 ) -> None:
     model = cellnet.load(registry, "regressor@1")
     said = tmp_path / "said.ome.tif"
-    PIL.Image.fromarray(image[1]).save(said, tiffinfo={270: '<OME><Pixels PhysicalSizeX="1.0"/></OME>'})
+    tifffile.imwrite(said, image[1], ome=True, metadata={"PhysicalSizeX": 1.0, "PhysicalSizeXUnit": "µm"})
     assert (model.answer(said).magnification, model.answer(said).tiles) == ("rescaled", 16)
     assert model.answer(said, pixel_um=0.5).magnification == "matched"
     assert model.answer(image[0]).magnification == "assumed"
