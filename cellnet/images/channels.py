@@ -12,6 +12,8 @@ _TRANSMITTED: Final = re.compile(
     re.IGNORECASE,
 )
 """Names of ways to look at cells without dyes."""
+SHOWN: Final = 12
+SHOWN_LETTERS: Final = 40
 
 
 def is_transmitted(name: str) -> bool:
@@ -24,8 +26,13 @@ def is_transmitted(name: str) -> bool:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The channels in words: 1 BF, 2 DAPI, 3 (no name)."""
-    return ", ".join(f"{number} {name}".strip() for number, name in enumerate(names, 1))
+    """The channels in words, of very many the first.
+
+    >>> listed(["BF", "DAPI", ""])
+    '1 BF, 2 DAPI, 3'
+    """
+    shown = [f"{number} {name[:SHOWN_LETTERS]}".strip() for number, name in enumerate(names[:SHOWN], 1)]
+    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def wanted_channel(names: Sequence[str], wanted: str) -> int | None:
