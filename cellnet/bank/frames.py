@@ -41,6 +41,8 @@ class Frame:
     brightest: int = 0
     greys: int | None = None
     """How many grey values it has, where these are fewer than `FEW_GREYS`."""
+    sharpness: float | None = None
+    """How much of its contrast lies in the finest detail (`sharpness_of`)."""
     pixel_um: float | None = None
     fingerprint: str = ""
     """The perceptual hash (cellnet/bank/duplicates.py)."""
@@ -48,6 +50,8 @@ class Frame:
     """The `frame` of the first one that is nearly the same."""
     set_aside: str | None = None
     """Why the image is not used; None for a frame in use."""
+    note: str | None = None
+    """How its mask was read, where another reading can be thought of."""
 
     @property
     def centres_N2(self) -> NDArray[np.float32] | None:  # noqa: N802 - the shape is part of the name

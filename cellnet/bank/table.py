@@ -36,6 +36,8 @@ SCHEMA = pa.schema(
         ("set_aside", pa.string()),
         ("batch", pa.string()),
         ("time_h", pa.float64()),
+        ("sharpness", pa.float64()),
+        ("note", pa.string()),
     ]
 )
 
