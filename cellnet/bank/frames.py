@@ -27,6 +27,8 @@ class Frame:
     count: float | None = None
     centres: list[list[float]] | None = None
     """[x, y] of every cell, in pixels."""
+    note: str | None = None
+    """How its mask was read, where another reading can be thought of."""
     group: str = ""
     batch: str | None = None
     """What was prepared and recorded together with it."""
@@ -50,8 +52,6 @@ class Frame:
     """The `frame` of the first one that is nearly the same."""
     set_aside: str | None = None
     """Why the image is not used; None for a frame in use."""
-    note: str | None = None
-    """How its mask was read, where another reading can be thought of."""
 
     @property
     def centres_N2(self) -> NDArray[np.float32] | None:  # noqa: N802 - the shape is part of the name
