@@ -19,7 +19,7 @@ from cellnet.images.pixels import Pixels, sharpness_of
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store
 
-PREPARED_FORM: Final = 2
+PREPARED_FORM: Final = 3
 """To be raised when `prepare` makes something else of the same file."""
 
 
@@ -37,12 +37,12 @@ def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
 
 
 def _stamp(image: ImageFile) -> list[Any]:
-    """What changes when an image does: its place and page, its size and the time of its last change."""
+    """What changes when an image does: its place, page and channel, its size and the time of its last change."""
     try:
         status = os.stat(image.place)
     except OSError:
-        return [image.place, image.page]
-    return [image.place, image.page, status.st_size, status.st_mtime_ns]
+        return [image.place, image.page, image.channel]
+    return [image.place, image.page, image.channel, status.st_size, status.st_mtime_ns]
 
 
 def prepare(file: LabelledFile, store: Store) -> Frame:
@@ -51,8 +51,10 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
     if file.problem:
         return Frame(frame="", source=source, set_aside=file.problem)
     try:
-        image = file.image.in_memory()
+        [image] = file.image.in_memory().pages(file.image.page)
         image_HW = image.decode()
+        pixel_um = file.pixel_um or image.pixel_um
+        source = _text(f"{file.image.place}{image.mark}")
         file, note = _with_cells(file, (image_HW.shape[0], image_HW.shape[1]))
         _check_centres(file, image_HW.shape)
     except DataError as error:
@@ -65,6 +67,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         lineage=None if file.lineage is None else _text(file.lineage),
         count=file.count,
         centres=None if file.centres is None else [list(point) for point in file.centres],
+        note=note,
         group=_text(file.group) if file.group else digest[:16],
         batch=None if file.batch is None else _text(file.batch),
         time_h=file.time_h,
@@ -75,9 +78,8 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         brightest=int(image_HW.max()),
         greys=_few_greys(image_HW),
         sharpness=sharpness_of(image_HW),
-        pixel_um=file.pixel_um or image.pixel_um,
+        pixel_um=pixel_um,
         fingerprint=fingerprint(image_HW),
-        note=note,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cellnet.cli.options import BANK, ENDPOINT_URL, JSON, PAGE, SET, TRAINING, places_of, train_config
+from cellnet.cli.options import BANK, CHANNEL, ENDPOINT_URL, JSON, PAGE, SET, TRAINING, places_of, train_config
 from cellnet.cli.parsing import POSITIVE, Group, Option, command, noun, number
 from cellnet.cli.printing import counted, print_table, say
 from cellnet.config.bank import BankSettings
@@ -33,6 +33,7 @@ def add_to(commands: Any) -> None:
         Option("source", type=Path, metavar="SOURCE"),
         BANK,
         PAGE,
+        CHANNEL,
         SET.but(help="a setting of a new bank: seed=1, holdout_share=0.2, intensity.rule=range, intensity.high=4095"),
         Group(
             "COCO annotations and instance masks",
@@ -41,7 +42,6 @@ def add_to(commands: Any) -> None:
         ),
         Group(
             "a Harmony export",
-            Option("--channel", metavar="NAME", help="channel to take (the only one of transmitted light)"),
             Option("--lineages", type=Path, metavar="CSV", help="well,lineage for every well, like C03,A549"),
             Option("--layer", metavar="NAME", help="layer of the plate layout that names the lineage"),
             Option("--population", metavar="NAME", help="population of objects that are the cells"),

@@ -93,6 +93,7 @@ class Options:
     """What a source may leave open: the options of `cellnet bank import`."""
 
     channel: str | None = None
+    """What to take of files of several channels; every reader's, like `page`."""
     lineages: Path | None = None
     """A CSV with the columns well,lineage."""
     layer: str | None = None
@@ -103,7 +104,7 @@ class Options:
     """A regular expression; its first group, in the name of a file, is the lineage."""
     group_pattern: str | None = None
     page: Pages | None = None
-    """What to take of files of several pages; every reader's."""
+    """What to take of files of several pages."""
 
 
 def is_file(path: Path) -> bool:
@@ -143,13 +144,19 @@ def read_source(source: Path, options: Options | None = None) -> Source:
     given = {option.name for option in fields(Options) if getattr(options, option.name) != option.default}
     for reader in (manifest, coco, harmony, masks, folder):
         if reader.accepts(source):
-            if useless := sorted(given - reader.TAKES - {"page"}):
+            if useless := sorted(given - reader.TAKES - {"channel", "page"}):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")
             found: Source = reader.read(source, options)
+            if options.channel and reader is not harmony:  # whose index tells channels apart
+                found = replace(found, files=[_of_channel(file, options.channel) for file in found])
             if options.page is None:
                 return found
             return replace(found, files=[page for file in found for page in _choose_pages(file, options.page)])
     raise DataError(f"{source} is none of these: {KNOWN}")
+
+
+def _of_channel(file: LabelledFile, channel: str) -> LabelledFile:
+    return replace(file, image=replace(file.image, channel=channel))
 
 
 def _choose_pages(file: LabelledFile, wanted: Pages) -> list[LabelledFile]:
