@@ -5,12 +5,12 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from cellnet.bank.duplicates import fingerprint
-from cellnet.bank.frames import FEW_GREYS, Frame, digest_of_pixels
+from cellnet.bank.frames import FEW_GREYS, FORM, Frame, digest_of_pixels
 from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError
 from cellnet.images.file import ImageFile, encode_png
@@ -19,13 +19,10 @@ from cellnet.images.pixels import Pixels, sharpness_of
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store
 
-PREPARED_FORM: Final = 3
-"""To be raised when `prepare` makes something else of the same file."""
-
 
 def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
     """Each image as `prepare` gives it, or as it was given when an earlier import read the same unchanged files."""
-    recipe = json.dumps([PREPARED_FORM, SCHEMA.names, [vars(file) for file in files]], default=_stamp)
+    recipe = json.dumps([FORM, SCHEMA.names, [vars(file) for file in files]], default=_stamp)
     key = f"prepared/{hashlib.sha256(recipe.encode()).hexdigest()}.parquet"
     try:
         return from_parquet(store.get(key), key).frames
@@ -80,6 +77,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         sharpness=sharpness_of(image_HW),
         pixel_um=pixel_um,
         fingerprint=fingerprint(image_HW),
+        form=FORM,
     )
 
 

@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         ("set_aside", pa.string()),
         ("batch", pa.string()),
         ("time_h", pa.float64()),
+        ("form", pa.int32()),
     ]
 )
 
