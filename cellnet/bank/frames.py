@@ -33,6 +33,8 @@ class Frame:
     count: float | None = None
     centres: list[list[float]] | None = None
     """[x, y] of every cell, in pixels."""
+    note: str | None = None
+    """How its mask was read, where another reading can be thought of."""
     group: str = ""
     batch: str | None = None
     """What was prepared and recorded together with it."""
@@ -47,6 +49,8 @@ class Frame:
     brightest: int = 0
     greys: int | None = None
     """How many grey values it has, where these are fewer than `FEW_GREYS`."""
+    sharpness: float | None = None
+    """How much of its contrast lies in the finest detail (`sharpness_of`)."""
     pixel_um: float | None = None
     fingerprint: str = ""
     """The perceptual hash (cellnet/bank/duplicates.py)."""

@@ -15,7 +15,7 @@ from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import cells_of_mask
-from cellnet.images.pixels import Pixels
+from cellnet.images.pixels import Pixels, sharpness_of
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store
 
@@ -52,7 +52,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         image_HW = image.decode()
         pixel_um = file.pixel_um or image.pixel_um
         source = _text(f"{file.image.place}{image.mark}")
-        file = _with_cells(file, (image_HW.shape[0], image_HW.shape[1]))
+        file, note = _with_cells(file, (image_HW.shape[0], image_HW.shape[1]))
         _check_centres(file, image_HW.shape)
     except DataError as error:
         return Frame(frame="", source=source, set_aside=str(error).removeprefix(f"{file.image.name}: "))
@@ -64,6 +64,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         lineage=None if file.lineage is None else _text(file.lineage),
         count=file.count,
         centres=None if file.centres is None else [list(point) for point in file.centres],
+        note=note,
         group=_text(file.group) if file.group else digest[:16],
         batch=None if file.batch is None else _text(file.batch),
         time_h=file.time_h,
@@ -73,6 +74,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         darkest=int(image_HW.min()),
         brightest=int(image_HW.max()),
         greys=_few_greys(image_HW),
+        sharpness=sharpness_of(image_HW),
         pixel_um=pixel_um,
         fingerprint=fingerprint(image_HW),
         form=FORM,
@@ -102,9 +104,10 @@ def _check_centres(file: LabelledFile, size: tuple[int, ...]) -> None:
         )
 
 
-def _with_cells(file: LabelledFile, size: tuple[int, int]) -> LabelledFile:
-    """The file with the count and the centres of its mask, if it has one."""
+def _with_cells(file: LabelledFile, size: tuple[int, int]) -> tuple[LabelledFile, str | None]:
+    """The file with the count and the centres of its mask, if it has one, and how the mask was read."""
     if file.mask is None:
-        return file
-    centres_N2 = cells_of_mask(file.mask, size=size)
-    return replace(file, count=float(len(centres_N2)), centres=tuple((x, y) for x, y in centres_N2.tolist()))
+        return file, None
+    cells = cells_of_mask(file.mask, size=size)
+    centres = tuple((x, y) for x, y in cells.centres_N2.tolist())
+    return replace(file, count=float(len(centres)), centres=centres), cells.note

@@ -5,16 +5,16 @@ concern it. It looks at tables and names, not at pixels: decoding happens later,
 at a time.
 """
 
-import csv
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final, Literal, overload
+from typing import Literal, overload
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, Pages
+from cellnet.readers.tables import number_of as number_of
+from cellnet.readers.tables import read_csv as read_csv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,21 @@ class LabelledFile:
     """Why this file cannot be taken, when the source itself is wrong about it."""
 
 
-Reason = Literal["no_image", "no_label", "no_mask_image", "not_an_image", "other_format", "hidden", "thumbnail", "link"]
+Reason = Literal[
+    "no_image",
+    "ambiguous",
+    "duplicate",
+    "no_label",
+    "no_mask_image",
+    "no_instances",
+    "nested",
+    "split",
+    "not_an_image",
+    "other_format",
+    "hidden",
+    "thumbnail",
+    "link",
+]
 """Why something of a source was not used: words that programs can count on."""
 
 
@@ -93,52 +107,12 @@ class Options:
     """What to take of files of several pages."""
 
 
-def read_csv(path: Path, columns: Sequence[str], *, numbers: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The rows of a table, cells without blanks around them. Raises DataError for a missing column or no table.
-
-    Cells end at a comma, a semicolon or a tab, whichever the header has most of. Where it is no comma, the cells of
-    the columns `numbers` may have a decimal comma, which comes back as a point.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            separator = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=separator)
-            reader.fieldnames = names = [name.strip() for name in reader.fieldnames or ()]
-            missing = [column for column in columns if column not in names]
-            if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}; it needs {','.join(columns)}")
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {path} as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
-    if separator != ",":
-        for row in rows:
-            row |= {
-                name: row[name].replace(",", ".") for name in numbers if _DECIMAL_COMMA.fullmatch(row.get(name, ""))
-            }
-    return rows
-
-
-_DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+")
-
-
 def is_file(path: Path) -> bool:
     """Whether a file is there; no for a name that no file can have, or a folder that may not be entered."""
     try:
         return path.is_file()
     except (OSError, ValueError):
         return False
-
-
-def number_of(text: str) -> float | None:
-    """A finite number, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def matched(pattern: str | None, name: str, what: str) -> str | None:
