@@ -53,7 +53,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
     try:
         image = file.image.in_memory()
         image_HW = image.decode()
-        file = _with_cells(file, (image_HW.shape[0], image_HW.shape[1]))
+        file = _with_cells(_in_scale(file, *image_HW.shape), (image_HW.shape[0], image_HW.shape[1]))
         _check_centres(file, image_HW.shape)
     except DataError as error:
         return Frame(frame="", source=source, set_aside=str(error).removeprefix(f"{file.image.name}: "))
@@ -100,6 +100,24 @@ def _check_centres(file: LabelledFile, size: tuple[int, ...]) -> None:
             f"{outside} of its {len(centres)} centres lie outside its {width}×{height} pixels; give x and "
             "y in pixels from the upper left corner, or no centres"
         )
+
+
+def _in_scale(file: LabelledFile, height: int, width: int) -> LabelledFile:
+    """The file with its centres in its own pixels, where they were made for another size of it.
+
+    Raises DataError where the sizes differ by more than one factor: then the image was cut or turned since.
+    """
+    if file.size_px is None or file.size_px == (width, height):
+        return file
+    of_width, of_height = file.size_px
+    factor = width / of_width
+    seen = f"its labels were made for {of_width:g}×{of_height:g} pixels, but it has {width}×{height}"
+    if abs(of_height * factor - height) > max(1.0, factor):
+        if (of_height, of_width) == (width, height):
+            seen += ": it was turned, perhaps by a camera's note of how it was held"
+        raise DataError(f"{seen}; make labels for the image as it is")
+    centres = file.centres and tuple((x * factor, y * height / of_height) for x, y in file.centres)
+    return replace(file, centres=centres)
 
 
 def _with_cells(file: LabelledFile, size: tuple[int, int]) -> LabelledFile:

@@ -33,13 +33,19 @@ class LabelledFile:
     time_h: float | None = None
     """Hours since seeding."""
     pixel_um: float | None = None
+    size_px: tuple[float, float] | None = None
+    """Width and height of the image that the centres are of, where the source says them; they are scaled to it."""
+    plane: int | None = None
+    """Of a file of several, from 1, the one in which the cells were marked."""
     mask: ImageFile | None = None
     """An image of the cells, each a number of its own, from which count and centres are taken at import."""
     problem: str | None = None
     """Why this file cannot be taken, when the source itself is wrong about it."""
 
 
-Reason = Literal["no_image", "no_label", "no_mask_image", "not_an_image", "other_format", "hidden", "thumbnail", "link"]
+Reason = Literal[
+    "no_image", "no_label", "no_mask_image", "not_an_image", "other_format", "hidden", "thumbnail", "link", "crowd"
+]
 """Why something of a source was not used: words that programs can count on."""
 
 
@@ -161,17 +167,20 @@ def read_source(source: Path, options: Options | None = None) -> Source:
 
     Raises DataError when no reader knows it, or it has no use for an option.
     """
-    from cellnet.readers import coco, folder, harmony, manifest, masks
+    from cellnet.readers import coco, folder, foreign, harmony, manifest, masks, points
 
     if not source.exists():
         raise DataError(f"{source} does not exist; give {KNOWN}")
     options = options or Options()
     given = {option.name for option in fields(Options) if getattr(options, option.name) != option.default}
-    for reader in (manifest, coco, harmony, masks, folder):
+    for reader in (foreign, manifest, coco, harmony, masks, folder):
         if reader.accepts(source):
-            if useless := sorted(given - reader.TAKES - {"page"}):
+            takes = reader.TAKES | (points.TAKES if reader in (manifest, folder) else frozenset())
+            if useless := sorted(given - takes - {"page"}):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")
             found: Source = reader.read(source, options)
+            if reader in (manifest, folder):
+                found = points.with_points(found, source, options)
             if options.page is None:
                 return found
             return replace(found, files=[page for file in found for page in _choose_pages(file, options.page)])
@@ -186,6 +195,9 @@ def _choose_pages(file: LabelledFile, wanted: Pages) -> list[LabelledFile]:
         return [replace(file, problem=str(error).removeprefix(f"{file.image.name}: "))]
     if len(pages) > 1 and (file.count is not None or file.mask is not None):
         reason = f"its count is that of one image, but it holds {len(pages)} pages; choose one of them"
+        return [replace(file, problem=reason)]
+    if pages[0].page not in (None, file.plane or pages[0].page):
+        reason = f"its cells are marked in plane {file.plane}, not {pages[0].page}; choose that: --page {file.plane}"
         return [replace(file, problem=reason)]
     return [
         replace(file, image=page, group=file.group or (None if page.page is None else page.place)) for page in pages
