@@ -44,7 +44,16 @@ class LabelledFile:
 
 
 Reason = Literal[
-    "no_image", "no_label", "no_mask_image", "not_an_image", "other_format", "hidden", "thumbnail", "link", "crowd"
+    "no_image",
+    "no_label",
+    "no_mask_image",
+    "not_an_image",
+    "other_format",
+    "hidden",
+    "thumbnail",
+    "link",
+    "crowd",
+    "twice",
 ]
 """Why something of a source was not used: words that programs can count on."""
 

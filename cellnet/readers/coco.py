@@ -13,19 +13,20 @@ where there are several; `--population` takes the cells of one category, or of `
 import json
 import logging
 import math
+import posixpath
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from cellnet.errors import DataError
-from cellnet.images.file import SUFFIXES, ImageFile
+from cellnet.images.file import ImageFile
 from cellnet.readers import LabelledFile, Options, Source, Unused, matched
 from cellnet.readers.foreign import name_of_labels
+from cellnet.readers.matching import IMAGE_SUFFIXES, Match, Names, images_below
 from cellnet.readers.outlines import middle_of_polygons, middle_of_runs
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ MANY_BOXES: Final = 8
 ANNOTATIONS: Final = frozenset({"annotations", "annotation", "labels", "json", "coco"})
 """Folders of annotation files, that lie beside those of the images."""
 _SPLIT: Final = re.compile(r"(?:images?[_-]?)?(train|valid|validation|val|test)(?:ing)?\d{0,4}(?:[_-]?images?)?")
+_ELSEWHERE: Final = re.compile(r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]+://")
+"""How a path of another machine begins, whose folders are not here."""
 Item = dict[str, Any]
 
 
@@ -57,6 +60,7 @@ def read(source: Path, options: Options) -> Source:
         raise DataError(f"{source} lists no images; export the annotations again")
     if not annotations:
         raise DataError(f"{source} has no annotations, of any image; export images and annotations together")
+    said = len(annotations)
     images, annotations = _once(images), _once(annotations)
     categories = _Categories.of(_items(document, "categories", source), annotations, options, source)
     annotations = [each for each in annotations if categories.counts(each)]
@@ -72,6 +76,9 @@ def read(source: Path, options: Options) -> Source:
         _label(image, of_image[_id(image.get("id"))], files, categories, options, corners=corners, problem=problem)
         for image, problem in zip(images, problems, strict=True)
     ]
+    if len(annotations) < said:
+        why = "they repeat another annotation, its id and all"
+        unused.append(Unused(f"{source.name}: annotations", "twice", why, said - len(annotations)))
     return Source(labelled, unused + files.unlisted())
 
 
@@ -111,13 +118,15 @@ def _items(document: Item, key: str, source: Path) -> list[Item]:
 
 def _once(items: list[Item]) -> list[Item]:
     """The entries without those that repeat an earlier one, its id and all."""
-    seen: dict[str, list[Item]] = defaultdict(list)
+    often = {number for number, times in Counter(_id(item.get("id")) for item in items).items() if times > 1}
+    seen: set[str] = set()
     kept = []
     for item in items:
-        same = seen[_id(item["id"])] if item.get("id") is not None else []
-        if item not in same:
-            same.append(item)
+        whole = json.dumps(item, sort_keys=True) if _id(item.get("id")) in often and "id" in item else None
+        if whole is None or whole not in seen:
             kept.append(item)
+        if whole is not None:
+            seen.add(whole)
     return kept
 
 
@@ -250,11 +259,8 @@ def _size(image: Item) -> tuple[float, float] | None:
 
 
 def _name(image: Item) -> str:
-    """The path that an image is said to lie at; of an address on the web, its last part."""
-    said = next((str(image[key]) for key in ("file_name", "path", "coco_url", "flickr_url") if image.get(key)), "")
-    if "://" in said:
-        return unquote(urlsplit(said).path).rpartition("/")[2]
-    return said.replace("\\", "/")
+    """The path, or the address on the web, that an image is said to lie at."""
+    return next((str(image[key]) for key in ("file_name", "path", "coco_url", "flickr_url") if image.get(key)), "")
 
 
 def _label(
@@ -315,61 +321,56 @@ def _point(cell: Item) -> tuple[float, float] | None:
 class _Files:
     """The files that an annotation file may mean, found by what it writes of them."""
 
-    def __init__(self, source: Path, names: Iterable[str]) -> None:
+    def __init__(self, source: Path, written: Iterable[str]) -> None:
         self._source = source
         self._root = source.parent.parent if source.parent.name.lower() in ANNOTATIONS else source.parent
         self._split = _split_of(re.split(r"[^a-z0-9]+", source.stem.lower()))
-        self._of_name: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(self._root.rglob("*")):
-            if path.is_file() and path.resolve().is_relative_to(self._root.resolve()):
-                self._of_name[_plain(path.name)].append(path)
-        self._of_written = {name: self._candidates(name) for name in names}
-        self._writers = Counter(paths[0] for paths in self._of_written.values() if len(paths) == 1)
+        self._images = images_below(self._root, IMAGE_SUFFIXES)
+        names = Names(self._images)
+        matches = names.find_all(written)
+        for name, match in matches.items():
+            if not match.images and _ELSEWHERE.match(name):
+                matches[name] = names.find(_last(name))
+        self._matches = {name: self._of_split(name, match) for name, match in matches.items()}
+        self._writers = Counter(match.one for match in self._matches.values())
 
-    def find(self, name: str) -> tuple[Path, str | None]:
+    def find(self, written: str) -> tuple[Path, str | None]:
         """Where an image lies, and why it cannot be taken: there is none of its name, or there are several."""
-        candidates = self._of_written[name]
-        if not candidates:
-            return self._source.parent / (Path(name).name or "?"), "the file is missing"
-        places = " or ".join(str(path.relative_to(self._root)) for path in candidates[:3])
-        if len(candidates) > 1:
-            return candidates[0], f"{name} may be {places}; write the folder into its file_name"
-        if self._writers[candidates[0]] > 1:
-            return candidates[0], f"several images may be {places}; write their folders into file_name"
-        return candidates[0], None
+        match = self._matches[written]
+        if not match.images:
+            return self._source.parent / (_last(written) or "?"), "the file is missing"
+        path = self._root / match.images[0]
+        if match.one is None:
+            return path, match.why_not(written)
+        if self._writers[match.one] > 1:
+            return path, f"several images may be {match.one}; write their folders into file_name"
+        return path, None
 
     def unlisted(self) -> list[Unused]:
         """The images that lie beside those that are listed, and are not."""
-        listed = {path for paths in self._of_written.values() for path in paths}
-        folders = {path.parent for path in listed}
-        images = (path for paths in self._of_name.values() for path in paths if path.suffix.lower() in SUFFIXES)
-        left = Counter(path.parent for path in images if path.parent in folders and path not in listed)
+        listed = {image for match in self._matches.values() for image in match.images}
+        folders = {posixpath.dirname(image) for image in listed}
+        left = Counter(
+            folder for image in self._images if (folder := posixpath.dirname(image)) in folders and image not in listed
+        )
         why = f"{self._source.name} does not list them"
-        return [Unused(f"images in {folder}", "no_label", why, number) for folder, number in sorted(left.items())]
+        return [Unused(f"images in {self._root / folder}", "no_label", why, left[folder]) for folder in sorted(left)]
 
-    def _candidates(self, name: str) -> list[Path]:
-        """The files of a name, those alone that lie as it says where some do, and none of another split."""
-        parts = [_plain(part) for part in PurePosixPath(name).parts if part not in ("/", ".")]
-        paths = self._of_name.get(parts[-1], []) if parts else []
-        for root in (self._source.parent, self._root, self._source.parent / "images", self._root / "images"):
-            if as_said := [path for path in paths if _below(path, root) == parts]:
-                return as_said
-        split = _split_of(parts[:-1]) or self._split
-        splits = {path: _split_of(path.relative_to(self._root).parts[:-1]) for path in paths}
-        paths = [path for path in paths if not split or splits[path] in (None, split)]
-        of_split = [path for path in paths if splits[path] == split]
-        ends = [path for path in paths if [_plain(part) for part in path.parts[-len(parts) :]] == parts]
-        return ends if len(parts) > 1 and ends else of_split or paths
+    def _of_split(self, written: str, match: Match) -> Match:
+        """Without images of another split; of several, those in the folder `images` or of the very split."""
+        split = _split_of(written.lower().replace("\\", "/").split("/")[:-1]) or self._split
+        splits = {image: _split_of(image.lower().split("/")[:-1]) for image in match.images}
+        images = tuple(image for image in match.images if not split or splits[image] in (None, split))
+        of_split = tuple(image for image in images if split and splits[image] == split)
+        beside = tuple(image for image in images if image.lower() == f"images/{written}".lower())
+        return replace(match, images=of_split or beside or images)
 
 
-def _below(path: Path, root: Path) -> list[str] | None:
-    """The parts of a path below a folder, as they are compared; None of one that is not below."""
-    return [_plain(part) for part in path.relative_to(root).parts] if path.is_relative_to(root) else None
-
-
-def _plain(name: str) -> str:
-    """A name as it is compared: without regard to letter case, and to how its accents are written."""
-    return unicodedata.normalize("NFC", name).casefold()
+def _last(written: str) -> str:
+    """The last part of a path, of an address without what follows a question mark."""
+    address = "://" in written
+    name = unquote(urlsplit(written).path) if address else written.replace("\\", "/")
+    return name.rpartition("/")[2]
 
 
 def _split_of(folders: Iterable[str]) -> str | None:

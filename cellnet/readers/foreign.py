@@ -42,7 +42,11 @@ _FORMS: Final = (
     (".yaml .yml", (r"(?m)^(train|val)\s*:", r"(?m)^(names|nc)\s*:"), "YOLO", "turn them into COCO"),
 )
 """Suffixes, what is to be found among the first bytes, whose form it is, and the way out."""
+_SUFFIXES: Final = frozenset({".npy", *(suffix for form in _FORMS for suffix in form[0].split())})
+_IMAGE_FOLDERS: Final = frozenset({"images", "image", "img", "imgs", "jpegimages"})
 _LABEL_FOLDERS: Final = frozenset({"labels", "annotations", "ann", "xml", "json"})
+_READ: Final = ("manifest.csv", "_annotations.coco.json")
+"""Files by which a folder is that of another reader."""
 _BINARY: Final = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
 """First bytes of tables that were given the suffix of text."""
 _SPLITS: Final = frozenset({"train", "val", "valid", "test"})
@@ -81,11 +85,27 @@ def _found(source: Path) -> tuple[Path, str] | None:
     if source.is_file() or source.suffix.lower() in (".zarr", ".n5"):
         named = name_of_labels(source) or _named_file(source)
         return (source, named) if named else None
-    if not source.is_dir() or (source / "manifest.csv").is_file():
+    if not source.is_dir() or any((source / name).is_file() for name in _READ) or _has_lineages(source):
         return None
     for path in islice(_labels_of(source), MOST_FILES):
-        if named := name_of_labels(path):
+        named = name_of_labels(path) or _name_of_coco(path)
+        if named:
             return path, named
+    return None
+
+
+def _has_lineages(folder: Path) -> bool:
+    """Whether images lie in folders that are called like neither images, labels nor splits."""
+    names = _IMAGE_FOLDERS | _LABEL_FOLDERS | _SPLITS
+    inner = (path for path in folder.iterdir() if path.is_dir() and path.name.lower() not in names)
+    return any(path.suffix.lower() in SUFFIXES for each in inner for path in each.iterdir())
+
+
+def _name_of_coco(path: Path) -> str | None:
+    """What is said of a file of COCO where its folder was given."""
+    text = _start(path).decode(errors="replace") if path.suffix.lower() == ".json" else ""
+    if re.search(r"\"(images|annotations)\"\s*:\s*[\[{]", text) and re.search(r"\"(file_name|image_id|info)\"", text):
+        return "annotations of COCO; give this file itself"
     return None
 
 
@@ -110,13 +130,13 @@ def _start(path: Path) -> bytes:
 
 def _labels_of(folder: Path) -> Iterator[Path]:
     """Files beside images, and those of folders of labels; lineages' own folders are none."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    folders = sorted(path for path in folder.iterdir() if path.is_dir())
-    if any(path.suffix.lower() in SUFFIXES for path in files):
-        yield from files
-    yield from (path for path in files if path.suffix.lower() in (".yaml", ".yml"))
+    paths = sorted(folder.iterdir())
+    files = [path for path in paths if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    folders = [path for path in paths if path.is_dir()]
+    has_images = any(path.suffix.lower() in SUFFIXES for path in paths)
+    yield from (path for path in files if has_images or path.suffix.lower() in (".yaml", ".yml"))
     for inner in folders:
         if inner.name.lower() in _LABEL_FOLDERS:
-            yield from sorted(path for path in inner.iterdir() if path.is_file())
+            yield from sorted(path for path in inner.iterdir() if path.suffix.lower() in _SUFFIXES)
         elif inner.name.lower() in _SPLITS:
             yield from _labels_of(inner)

@@ -13,7 +13,6 @@ What has neither is told as unused. Where markers are of several types, `--popul
 """
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from typing import Final
 from cellnet.errors import DataError
 from cellnet.readers import LabelledFile, Options, Source, Unused, number_of, read_csv
 from cellnet.readers.imagej import MAX_BYTES, ROOT, Mark, Marks, is_roi_set, read_cell_counter, read_rois
+from cellnet.readers.matching import Names, is_hidden
 
 TAKES: Final = frozenset({"population"})
 ALL: Final = "all"
@@ -34,7 +34,6 @@ OWN: Final = frozenset({"manifest.csv", "counts.csv", "points.csv"})
 HEADER_BYTES: Final = 4096
 """Of a file, by which it is told whether it has marks."""
 
-_SUFFIX: Final = re.compile(r"\.[a-z][a-z0-9]{1,4}$")
 _AFFIX: Final = r"cell ?counter|roi ?set|rois?|results?|points?|markers?|counts?"
 _AFFIXES: Final = re.compile(rf"^({_AFFIX})[ _-]+|[ _-]+({_AFFIX})$", re.IGNORECASE)
 _X_Y: Final = (
@@ -63,20 +62,17 @@ class _Found:
     """Of x and y; `image` where ImageJ wrote them, which takes the image's own where it knows one."""
 
 
-class _Names:
-    """Images by what they are called, with their suffix and without."""
+class _Images:
+    """Images of a folder, or of a source, by the names that somebody may write for them."""
 
-    def __init__(self, files: Iterable[tuple[int, Path]]) -> None:
-        self._places: dict[str, list[int]] = defaultdict(list)
-        self._of_stem: dict[str, list[int]] = defaultdict(list)
-        for place, path in files:
-            self._places[_plain(path.name)].append(place)
-            self._of_stem[_plain(path.stem)].append(place)
+    def __init__(self, paths: Iterable[Path], folder: Path) -> None:
+        self._paths = {
+            (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix(): path for path in paths
+        }
+        self._names = Names(self._paths)
 
-    def find(self, name: str) -> list[int]:
-        """Those of a name, which may lack its suffix, or have that of before a conversion."""
-        bare = _SUFFIX.sub("", name)
-        return self._places.get(name) or self._of_stem.get(name) or self._of_stem.get(bare) or []
+    def find(self, written: str) -> list[Path]:
+        return [self._paths[image] for image in self._names.find(written).images]
 
 
 def with_points(source: Source, of: Path, options: Options) -> Source:
@@ -84,28 +80,32 @@ def with_points(source: Source, of: Path, options: Options) -> Source:
 
     Raises DataError for a population where no marks have types.
     """
-    found: dict[int, list[_Found | DataError]] = defaultdict(list)
+    found: dict[Path, list[_Found | DataError]] = defaultdict(list)
     unused: list[Unused] = []
     read: set[str] = set()
-    for path, images in _candidates(source.files, of):
-        bearing = _images_named(path.stem, images) or _images_named(_AFFIXES.sub("", path.stem), images)
+    for path, groups in _candidates(source.files, of):
+        bearing = _find(path.stem, groups) or _find(_AFFIXES.sub("", path.stem), groups)
         try:
             parts: list[_Found | DataError] = list(_read(path))
         except DataError as error:
             parts = [error]
         for part in parts:
             read.add(path.name)
-            named = _images_named(part.marks.image, images) if isinstance(part, _Found) and part.marks.image else []
+            named = _find(part.marks.image, groups) if isinstance(part, _Found) and part.marks.image else []
             chosen = named or (bearing if len(parts) == 1 else [])
             if len(chosen) == 1 and (len(parts) > 1 or bearing in ([], chosen)):
                 _add(found[chosen[0]], part)
             else:
-                names = sorted({source[place].image.name for place in {*named, *bearing}})
-                unused.append(_unused(path, part, names))
+                unused.append(_unused(path, part, sorted({image.name for image in (*named, *bearing)})))
     if options.population and not any(_has_types(part) for parts in found.values() for part in parts):
         raise DataError(f"{of} has no use for --population, since no cells are marked by type; leave it out")
-    files = [_label(file, found.get(place, []), options.population) for place, file in enumerate(source.files)]
+    files = [_label(file, found.get(Path(file.image.place), []), options.population) for file in source.files]
     return Source(files, [each for each in source.unused if Path(each.what).name not in read] + unused)
+
+
+def _find(name: str, groups: Sequence[_Images]) -> list[Path]:
+    """The images of a name: of several groups those of the first that has any."""
+    return next((paths for images in groups if (paths := images.find(name))), [])
 
 
 def _add(found: list[_Found | DataError], part: _Found | DataError) -> None:
@@ -124,34 +124,22 @@ def _has_types(part: _Found | DataError) -> bool:
     return isinstance(part, _Found) and len(part.marks.of_kind) > 1
 
 
-def _candidates(files: Sequence[LabelledFile], of: Path) -> Iterator[tuple[Path, list[_Names]]]:
+def _candidates(files: Sequence[LabelledFile], of: Path) -> Iterator[tuple[Path, list[_Images]]]:
     """Files that may have marks, each with the images that it may be of: those of its folder before all others."""
-    beside: dict[Path, list[tuple[int, Path]]] = defaultdict(list)
-    for place, file in enumerate(files):
-        path = Path(file.image.place)
-        beside[path.parent].append((place, path))
+    images = {Path(file.image.place) for file in files}
+    beside: dict[Path, set[Path]] = defaultdict(set)
+    for path in images:
+        beside[path.parent].add(path)
     root = of if of.is_dir() else of.parent
-    images = {path for paths in beside.values() for _, path in paths}
-    every = _Names(each for paths in beside.values() for each in paths)
+    every = _Images(images, root)
     for folder in sorted({root, *beside}):
         if not folder.is_dir():
             continue
-        names = [_Names(beside.get(folder, [])), *([every] if folder == root else [])]
+        groups = [_Images(beside.get(folder, ()), folder), *([every] if folder == root else [])]
         for path in sorted(folder.iterdir()):
-            wanted = path.suffix.lower() in SUFFIXES and path.name.lower() not in OWN and path not in {of, *images}
-            if wanted and not path.name.startswith(".") and path.is_file():
-                yield path, names
-
-
-def _images_named(name: str, images: Sequence[_Names]) -> list[int]:
-    """The images of a name: of several groups those of the first that has any."""
-    plain = _plain(name.replace("\\", "/").rpartition("/")[2])
-    return next((places for names in images if (places := names.find(plain))), [])
-
-
-def _plain(name: str) -> str:
-    """A name as it is compared: without regard to letter case, and to how its accents are written."""
-    return unicodedata.normalize("NFC", name).casefold()
+            wanted = path.suffix.lower() in SUFFIXES and path.name.lower() not in OWN
+            if wanted and path != of and path not in images and not is_hidden(path.name) and path.is_file():
+                yield path, groups
 
 
 def _unused(path: Path, part: _Found | DataError, names: list[str]) -> Unused:

@@ -223,7 +223,9 @@ def test_a_cell_is_no_crowd_however_it_is_said(tmp_path: Path, said: object) -> 
 
 def test_an_annotation_that_is_there_twice_is_one_cell(tmp_path: Path) -> None:
     cell = {"id": 5, "bbox": [1, 2, 4, 6]}
-    assert read_source(coco(tmp_path, cell, cell))[0].count == 1
+    found = read_source(coco(tmp_path, cell, cell))
+    assert found[0].count == 1
+    assert [(each.what, each.reason, each.number) for each in found.unused] == [("ann.json: annotations", "twice", 1)]
     other = cell | {"bbox": [30, 2, 4, 6]}  # ids begin again where files were joined
     assert read_source(coco(tmp_path, cell, other))[0].centres == ((3, 5), (32, 5))
 
@@ -276,7 +278,7 @@ def test_one_name_in_two_folders_is_ambiguous_without_a_path(tmp_path: Path) -> 
     split_images(tmp_path / "set")
     images = [{"id": n, "file_name": f"000{n}.png"} for n in (1, 2)]
     source = coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=images)
-    said = "0001.png may be train/0001.png or val/0001.png; write the folder into its file_name"
+    said = "0001.png may be train/0001.png or val/0001.png; write the folder too"
     assert places(source) == [("train/0001.png", said), ("train/0002.png", None)]
 
 
@@ -303,6 +305,22 @@ def test_a_folder_that_is_not_there_is_forgiven_unless_two_images_come_to_one(tm
     images = [{"id": 1, "file_name": "day1/a.png"}, {"id": 2, "file_name": "day2/a.png"}]
     said = "several images may be a.png; write their folders into file_name"
     assert places(coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=images)) == [("a.png", said)] * 2
+
+
+def test_a_path_of_another_machine_is_known_by_its_name_alone(tmp_path: Path) -> None:
+    drawn(tmp_path / "set" / "images" / "b.png")
+    for written in ("/home/me/frames/b.png", "D:\\frames\\b.png", "https://example.org/frames/b.png?x=1", "b.jpg"):
+        source = coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=[{"id": 1, "file_name": written}])
+        assert places(source) == [("images/b.png", None)]
+    source = coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=[{"id": 1, "file_name": "A172/b.png"}])
+    assert places(source)[0][1] == "the file is missing"  # the folder of another lineage is none to forgive
+
+
+def test_of_several_images_of_a_name_the_one_in_the_folder_of_images_is_meant(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        drawn(tmp_path / "set" / folder / "b.png")
+    source = coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=[{"id": 1, "file_name": "b.png"}])
+    assert places(source) == [("images/b.png", None)]
 
 
 def test_an_image_is_found_by_letters_of_another_case_and_other_accents(tmp_path: Path) -> None:

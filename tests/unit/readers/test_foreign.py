@@ -78,6 +78,15 @@ def test_folders_of_lineages_are_read_whatever_lies_in_them(tmp_path: Path) -> N
     assert [file.lineage for file in read_source(tmp_path)] == ["A549"]
 
 
+@pytest.mark.parametrize("name", ["ann.json", "annotations/ann.json", "train/_annotations.coco.json"])
+def test_of_a_folder_of_coco_the_file_is_asked_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).with_name("a.png").write_bytes(encode_png(factories.noise(60, 80)))
+    (tmp_path / name).write_text(json.dumps({"info": {}, "images": [{"file_name": "a.png"}], "annotations": []}))
+    with pytest.raises(DataError, match=rf"\({name}\): annotations of COCO; give this file itself"):
+        read_source(tmp_path)
+
+
 def test_tables_and_coco_are_none_of_them(tmp_path: Path) -> None:
     texts = {
         "manifest.csv": "image,lineage,count,group\na.png,A549,3,w1\n",

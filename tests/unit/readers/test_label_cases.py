@@ -36,7 +36,7 @@ COCO: dict[str, list[tuple[Any, ...]]] = {
     "no_categories/ann.json": [("a.png", None, 1, [[20, 20]], None)],
     "zero_cells/ann.json": [("a.png", None, 1, [[20, 20]], None), ("b.png", None, 0, [], None)],
     "same_names_in_split_folders/ann.json": [
-        ("0001.png", None, None, None, "0001.png may be train/0001.png or val/0001.png; "),
+        ("0001.png", None, None, None, "0001.png may be train/0001.png or val/0001.png; write the folder too"),
         ("0002.png", None, 1, [[20, 20]], None),
     ],
     "standard_layout/annotations/instances_train2017.json": [("a.png", None, 1, [[20, 20]], None)],

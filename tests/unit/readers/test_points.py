@@ -258,7 +258,7 @@ def test_one_table_may_be_of_many_images(folder: Path) -> None:
 
 
 def test_one_image_may_have_several_names_in_a_table(folder: Path) -> None:
-    (folder / "Results.csv").write_text(" ,Label,X,Y\n1,b.png,1,2\n2,b.tif,3,4\n3,C:\\day 1\\b.png:7,5,6\n")
+    (folder / "Results.csv").write_text(" ,Label,X,Y\n1,b.png,1,2\n2,b.tif,3,4\n3,C:\\A549\\b.png:7,5,6\n")
     assert counted(read_source(folder)) == [(None, None), (3, ((1, 2), (3, 4), (5, 6)))]
 
 
