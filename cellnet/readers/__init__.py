@@ -45,15 +45,16 @@ class LabelledFile:
 
 Reason = Literal[
     "no_image",
+    "ambiguous",
+    "duplicate",
     "no_label",
     "no_mask_image",
+    "crowd",
     "not_an_image",
     "other_format",
     "hidden",
     "thumbnail",
     "link",
-    "crowd",
-    "twice",
 ]
 """Why something of a source was not used: words that programs can count on."""
 

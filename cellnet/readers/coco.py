@@ -78,7 +78,7 @@ def read(source: Path, options: Options) -> Source:
     ]
     if len(annotations) < said:
         why = "they repeat another annotation, its id and all"
-        unused.append(Unused(f"{source.name}: annotations", "twice", why, said - len(annotations)))
+        unused.append(Unused(f"{source.name}: annotations", "duplicate", why, said - len(annotations)))
     return Source(labelled, unused + files.unlisted())
 
 

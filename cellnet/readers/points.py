@@ -14,7 +14,7 @@ What has neither is told as unused. Where markers are of several types, `--popul
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -146,13 +146,11 @@ def _unused(path: Path, part: _Found | DataError, names: list[str]) -> Unused:
     """Why what a file marks is of no image; the images of `names` are those that it may be of."""
     if isinstance(part, DataError):
         return Unused(str(path), "other_format", str(part))
+    number = max(1, sum(map(len, part.marks.of_kind.values())))
     if names:
-        why = f"it may be of {' or '.join(names)}; name it as its image"
-    elif part.marks.image:
-        why = f"no image is called {part.marks.image}; name both alike"
-    else:
-        why = "it names no image; name it as its image"
-    return Unused(str(path), "no_image", why, max(1, sum(map(len, part.marks.of_kind.values()))))
+        return Unused(str(path), "ambiguous", f"it may be of {' or '.join(names)}; name it as its image", number)
+    why = f"no image is called {part.marks.image}; name both alike" if part.marks.image else "it names no image"
+    return Unused(str(path), "no_image", why, number)
 
 
 def _read(path: Path) -> Iterator[_Found]:
@@ -162,8 +160,8 @@ def _read(path: Path) -> Iterator[_Found]:
         yield _Found(path, read_rois(path))
     elif suffix == ".xml" and ROOT.encode() in _start(path):
         yield _Found(path, read_cell_counter(path))
-    elif suffix in TABLES and _columns(path):
-        yield from _read_table(path)
+    elif suffix in TABLES and _x_y(set(map(_column, header := _header(path)))):
+        yield from _read_table(path, of_imagej={"X", "Y"} <= set(header))
 
 
 def _start(path: Path) -> bytes:
@@ -174,35 +172,39 @@ def _start(path: Path) -> bytes:
         return b""
 
 
-def _columns(path: Path) -> tuple[str, str] | None:
-    """The columns of x and y, in small letters, of a table that has them."""
+def _header(path: Path) -> list[str]:
+    """The names of a table's columns, as they are written."""
     data = _start(path)
     text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
-    lines = [line for line in text.splitlines() if not line.lower().startswith("sep=")]
-    names = [_column(name) for name in re.split(r"[,;\t]", lines[0])] if lines else []
-    if "shape-type" in names:
+    lines = [line for line in re.split(r"[\r\n]+", text) if line and not line.lower().startswith("sep=")]
+    return [name.strip().strip('"').strip() for name in re.split(r"[,;\t]", lines[0])] if lines else []
+
+
+def _x_y(columns: Collection[str]) -> tuple[str, str] | None:
+    """The columns of x and y; none of napari's shapes, whose corners are no cells."""
+    if "shape-type" in columns:
         return None
-    return next((pair for pair in _X_Y if set(pair) <= set(names)), None)
+    return next((pair for pair in _X_Y if set(pair) <= set(columns)), None)
 
 
 def _column(name: str) -> str:
-    return name.strip().strip('"').strip().lower().replace("\ufffd", "µ").replace("μ", "µ")
+    return name.lower().replace("\ufffd", "µ").replace("μ", "µ")
 
 
-def _read_table(path: Path) -> Iterator[_Found]:
-    """The points of a table, of each image that its column names."""
+def _read_table(path: Path, *, of_imagej: bool) -> Iterator[_Found]:
+    """The points of a table, of each image that its column names; ImageJ writes X and Y large."""
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; save a table an image")
     rows = read_csv(path, ())
-    x_y = _columns(path)
-    if not rows or x_y is None:
+    names = {_column(name): name for row in rows[:1] for name in row}
+    x_y = _x_y(names)
+    if x_y is None:
         return
-    names = {_column(name): name for name in rows[0]}
     image, kind, plane = (_first(names, wanted) for wanted in (_IMAGE, _KIND, _PLANE))
     image = image or next((name for column, name in names.items() if column.startswith("filename_")), None)
     if image is None and len({row.get(names.get("imagenumber", ""), "") for row in rows}) > 1:
         raise DataError(f"{path} has points of several images by number; export the names too (FileName)")
-    unit = "um" if "µm" in x_y[0] else "image" if {"X", "Y"} <= set(names.values()) else "px"
+    unit = "um" if "µm" in x_y[0] else "image" if of_imagej else "px"
     of_image: dict[str, dict[str, list[Mark]]] = defaultdict(lambda: defaultdict(list))
     for line, row in enumerate(rows, start=2):
         x, y = (number_of(text) or number_of(text.replace(",", ".")) for text in (row[names[axis]] for axis in x_y))

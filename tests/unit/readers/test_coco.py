@@ -225,7 +225,9 @@ def test_an_annotation_that_is_there_twice_is_one_cell(tmp_path: Path) -> None:
     cell = {"id": 5, "bbox": [1, 2, 4, 6]}
     found = read_source(coco(tmp_path, cell, cell))
     assert found[0].count == 1
-    assert [(each.what, each.reason, each.number) for each in found.unused] == [("ann.json: annotations", "twice", 1)]
+    assert [(each.what, each.reason, each.number) for each in found.unused] == [
+        ("ann.json: annotations", "duplicate", 1)
+    ]
     other = cell | {"bbox": [30, 2, 4, 6]}  # ids begin again where files were joined
     assert read_source(coco(tmp_path, cell, other))[0].centres == ((3, 5), (32, 5))
 

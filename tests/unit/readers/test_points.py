@@ -99,7 +99,7 @@ def test_a_file_that_is_called_like_one_image_and_names_another_is_of_neither(fo
     cell_counter(folder / "A549" / "CellCounter_a.xml", "b.png", Type_1=CELLS)
     found = read_source(folder)
     assert counted(found) == [(None, None)] * 2
-    assert told(found) == [("CellCounter_a.xml", "no_image", 3)]
+    assert told(found) == [("CellCounter_a.xml", "ambiguous", 3)]
     assert found.unused[0].why == "it may be of a.png or b.png; name it as its image"
 
 
