@@ -20,11 +20,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.readers import LabelledFile, Options, Source, Unused, matched
+from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, matched
 from cellnet.readers.foreign import name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, Match, Names, images_below
 from cellnet.readers.outlines import middle_of_polygons, middle_of_runs
@@ -41,7 +41,7 @@ MANY_BOXES: Final = 8
 ANNOTATIONS: Final = frozenset({"annotations", "annotation", "labels", "json", "coco"})
 """Folders of annotation files, that lie beside those of the images."""
 _SPLIT: Final = re.compile(r"(?:images?[_-]?)?(train|valid|validation|val|test)(?:ing)?\d{0,4}(?:[_-]?images?)?")
-_ELSEWHERE: Final = re.compile(r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]+://")
+_ELSEWHERE: Final = re.compile(r"\.\.[/\\]|[/\\]|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]+://")
 """How a path of another machine begins, whose folders are not here."""
 Item = dict[str, Any]
 
@@ -60,8 +60,8 @@ def read(source: Path, options: Options) -> Source:
         raise DataError(f"{source} lists no images; export the annotations again")
     if not annotations:
         raise DataError(f"{source} has no annotations, of any image; export images and annotations together")
-    said = len(annotations)
-    images, annotations = _once(images), _once(annotations)
+    repeated = len(annotations) - len(annotations := _once(annotations))
+    images = _once(images)
     categories = _Categories.of(_items(document, "categories", source), annotations, options, source)
     annotations = [each for each in annotations if categories.counts(each)]
     cells = [each for each in annotations if not _is_crowd(each)]
@@ -76,9 +76,9 @@ def read(source: Path, options: Options) -> Source:
         _label(image, of_image[_id(image.get("id"))], files, categories, options, corners=corners, problem=problem)
         for image, problem in zip(images, problems, strict=True)
     ]
-    if len(annotations) < said:
+    if repeated:
         why = "they repeat another annotation, its id and all"
-        unused.append(Unused(f"{source.name}: annotations", "duplicate", why, said - len(annotations)))
+        unused.append(Unused(f"{source.name}: annotations", "duplicate", why, repeated))
     return Source(labelled, unused + files.unlisted())
 
 
@@ -338,6 +338,9 @@ class _Files:
         """Where an image lies, and why it cannot be taken: there is none of its name, or there are several."""
         match = self._matches[written]
         if not match.images:
+            path = self._source.parent / written
+            if is_file(path) and path.resolve().is_relative_to(self._root.resolve()):
+                return path, None  # no suffix of images, but it is there
             return self._source.parent / (_last(written) or "?"), "the file is missing"
         path = self._root / match.images[0]
         if match.one is None:
@@ -368,9 +371,8 @@ class _Files:
 
 def _last(written: str) -> str:
     """The last part of a path, of an address without what follows a question mark."""
-    address = "://" in written
-    name = unquote(urlsplit(written).path) if address else written.replace("\\", "/")
-    return name.rpartition("/")[2]
+    path = unquote(re.split(r"[?#]", written)[0]) if "://" in written else written.replace("\\", "/")
+    return path.rpartition("/")[2]
 
 
 def _split_of(folders: Iterable[str]) -> str | None:

@@ -54,7 +54,10 @@ _SPLITS: Final = frozenset({"train", "val", "valid", "test"})
 
 def accepts(source: Path) -> bool:
     """Whether the source is a file of such labels, or a folder of images and of such labels."""
-    return _found(source) is not None
+    try:
+        return _found(source) is not None
+    except OSError:  # what may not be looked into is left to the others
+        return False
 
 
 def read(source: Path, options: Options) -> Source:

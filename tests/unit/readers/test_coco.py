@@ -198,6 +198,7 @@ def test_the_cells_of_one_category_or_of_all_are_counted_on_request(tmp_path: Pa
         "dead": (1, None, None),
         "all": (3, None, None),
     }
+    assert read_source(source, Options(population="live")).unused == []
     with pytest.raises(DataError, match="has no category Live; it has dead, live"):
         read_source(source, Options(population="Live"))
 
@@ -311,11 +312,27 @@ def test_a_folder_that_is_not_there_is_forgiven_unless_two_images_come_to_one(tm
 
 def test_a_path_of_another_machine_is_known_by_its_name_alone(tmp_path: Path) -> None:
     drawn(tmp_path / "set" / "images" / "b.png")
-    for written in ("/home/me/frames/b.png", "D:\\frames\\b.png", "https://example.org/frames/b.png?x=1", "b.jpg"):
+    for written in (
+        "/home/me/frames/b.png",
+        "D:\\frames\\b.png",
+        "https://example.org/frames/b.png?x=1",
+        "b.jpg",
+        "../../up/b.png",
+    ):
         source = coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=[{"id": 1, "file_name": written}])
         assert places(source) == [("images/b.png", None)]
     source = coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=[{"id": 1, "file_name": "A172/b.png"}])
     assert places(source)[0][1] == "the file is missing"  # the folder of another lineage is none to forgive
+
+
+def test_a_file_of_any_suffix_is_found_at_its_very_path(tmp_path: Path) -> None:
+    drawn(tmp_path / "set" / "frame 7")
+    source = coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=[{"id": 1, "file_name": "frame 7"}])
+    assert places(source) == [("frame 7", None)]
+    (tmp_path / "set" / "out").symlink_to(tmp_path)
+    source = coco(tmp_path / "set", {"bbox": [1, 2, 4, 6]}, images=[{"id": 1, "file_name": "out/set/../secret"}])
+    (tmp_path / "secret").touch()
+    assert places(source)[0][1] == "the file is missing"
 
 
 def test_of_several_images_of_a_name_the_one_in_the_folder_of_images_is_meant(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Cells that were marked in ImageJ, Fiji, napari, QuPath or CellProfiler, beside the images."""
 
 import os
+import re
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import roifile
@@ -131,6 +133,26 @@ def test_cells_that_are_marked_in_several_planes_are_of_no_one_image(folder: Pat
     assert read_source(folder)[0].problem == (
         "CellCounter_a.xml marks cells in planes 1 to 4; a count is of one plane: mark them there"
     )
+
+
+def test_cells_of_one_plane_are_those_of_an_image_of_that_plane(folder: Path) -> None:
+    stack = [factories.noise(60, 80, seed=seed) for seed in range(3)]
+    cv2.imwritemulti(str(folder / "A549" / "c.tif"), stack)
+    cell_counter(folder / "A549" / "CellCounter_c.xml", "c.tif", plane=3, Type_1=CELLS)
+    *_, third = read_source(folder, Options(page=3))
+    assert (third.count, third.centres, third.image.page, third.problem) == (3, CELLS, 3, None)
+    *_, middle = read_source(folder, Options(page="middle"))
+    assert middle.problem == "its cells are marked in plane 3, not 2; choose that: --page 3"
+    cell_counter(folder / "A549" / "CellCounter_a.xml", "a.png", plane=3, Type_1=CELLS)
+    assert read_source(folder, Options(page="middle"))[0].problem is None  # it has one plane only
+
+
+def test_an_older_cell_counter_gives_types_no_names(folder: Path) -> None:
+    path = folder / "A549" / "CellCounter_a.xml"
+    cell_counter(path, "Counter Window - a.png", x=CELLS[:1], y=CELLS[1:])
+    path.write_text(re.sub("<Name>.*?</Name>", "", path.read_text()))
+    assert "(Type 1: 1, Type 2: 2)" in (read_source(folder)[0].problem or "")
+    assert read_source(folder, Options(population="Type 2"))[0].centres == CELLS[1:]
 
 
 @pytest.mark.parametrize(
