@@ -17,7 +17,10 @@ BANK: Final = Option("bank", metavar="BANK")
 REF: Final = Option("ref", metavar="REF")
 JSON: Final = Option("--json", action="store_true")
 PAGE: Final = Option(
-    "--page", type=PAGES, metavar="PAGE", help="of files of several pages: middle, all, or a number from 1"
+    "--page",
+    type=PAGES,
+    metavar="PAGE",
+    help="of files of several pages: middle, all, or a number from 1 (middle of a stack)",
 )
 PIXEL_UM: Final = Option(
     "--pixel-um",
@@ -25,7 +28,9 @@ PIXEL_UM: Final = Option(
     metavar="UM",
     help="micrometres a pixel of these images",
 )
-CHANNEL: Final = Option("--channel", metavar="NAME", help="of a Harmony export (the only one of transmitted light)")
+CHANNEL: Final = Option(
+    "--channel", metavar="NAME", help="of several channels, by name or number (the only one of transmitted light)"
+)
 SET: Final = Option("--set", action="append", default=[], metavar="KEY=VALUE")
 
 ENDPOINT_URL: Final = Option("--endpoint-url", metavar="URL", help="another S3 server (or AWS_ENDPOINT_URL_S3)")

@@ -11,9 +11,9 @@ import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from cellnet.errors import ConfigError, DataError
+from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES, ImageFile
 from cellnet.images.wells import Well, well_at, well_of
 from cellnet.readers import harmony, number_of, read_csv
@@ -60,6 +60,10 @@ class ListedFile:
         """Another one where the file, or what is known of it, is another."""
         return f"{self.size}-{self.modified}-{self.pixel_um}-{self.problem}"
 
+    def of_channel(self, channel: str) -> Self:
+        """The same, of which that channel is meant if it has several."""
+        return replace(self, image=replace(self.image, channel=channel))
+
     def read(self) -> ImageFile:
         """The file in memory. Raises DataError for one that cannot be read or is too large, which is then not read."""
         if self.problem:
@@ -76,17 +80,15 @@ def list_files(
     """Every image of what is given, each once, in order, but those at the places `but`.
 
     Raises DataError for what is not there, for no image at all, and where a Harmony export has several channels of
-    transmitted light and none is named; ConfigError for a channel that nothing has a use for.
+    transmitted light and none is named; of the channels in a file its `pages` know.
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
         for file in _list(place_of(argument), channel):
             if file.place not in but:
-                by_place.setdefault(file.place, file)
+                by_place.setdefault(file.place, file if file.exported or channel is None else file.of_channel(channel))
     if not by_place:
         raise DataError(f"no {', '.join(sorted(SUFFIXES))} file in {', '.join(map(str, given))}")
-    if channel is not None and not any(file.exported for file in by_place.values()):
-        raise ConfigError("--channel is for Harmony exports, and none is among what was given; leave it out")
     return list(by_place.values())
 
 

@@ -15,6 +15,7 @@ from cellnet.images.file import SUFFIXES
 from cellnet.images.formats import name_of_format
 from cellnet.readers import Options, Source
 from cellnet.readers.imagej import ROOT
+from cellnet.readers.layout import IMAGES, SPLITS
 
 TAKES: Final[frozenset[str]] = frozenset()
 FIRST_BYTES: Final = 8192
@@ -43,13 +44,11 @@ _FORMS: Final = (
 )
 """Suffixes, what is to be found among the first bytes, whose form it is, and the way out."""
 _SUFFIXES: Final = frozenset({".npy", *(suffix for form in _FORMS for suffix in form[0].split())})
-_IMAGE_FOLDERS: Final = frozenset({"images", "image", "img", "imgs", "jpegimages"})
 _LABEL_FOLDERS: Final = frozenset({"labels", "annotations", "ann", "xml", "json"})
 _READ: Final = ("manifest.csv", "_annotations.coco.json")
 """Files by which a folder is that of another reader."""
 _BINARY: Final = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
 """First bytes of tables that were given the suffix of text."""
-_SPLITS: Final = frozenset({"train", "val", "valid", "test"})
 
 
 def accepts(source: Path) -> bool:
@@ -99,7 +98,7 @@ def _found(source: Path) -> tuple[Path, str] | None:
 
 def _has_lineages(folder: Path) -> bool:
     """Whether images lie in folders that are called like neither images, labels nor splits."""
-    names = _IMAGE_FOLDERS | _LABEL_FOLDERS | _SPLITS
+    names = IMAGES | _LABEL_FOLDERS | SPLITS
     inner = (path for path in folder.iterdir() if path.is_dir() and path.name.lower() not in names)
     return any(path.suffix.lower() in SUFFIXES for each in inner for path in each.iterdir())
 
@@ -141,5 +140,5 @@ def _labels_of(folder: Path) -> Iterator[Path]:
     for inner in folders:
         if inner.name.lower() in _LABEL_FOLDERS:
             yield from sorted(path for path in inner.iterdir() if path.suffix.lower() in _SUFFIXES)
-        elif inner.name.lower() in _SPLITS:
+        elif inner.name.lower() in SPLITS:
             yield from _labels_of(inner)

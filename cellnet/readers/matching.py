@@ -141,6 +141,15 @@ def images_below(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[str]:
     return sorted(path for path in _walk(folder) if posixpath.splitext(path)[1].lower() in taken)
 
 
+def images_in(folder: Path) -> list[str]:
+    """The names of the image files in a folder itself, in order, without hidden ones."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+    except OSError:
+        return []
+    return [name for name in names if posixpath.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)]
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is one that systems and programs keep for themselves."""
     return name.startswith(".") or name.casefold() in _HIDDEN_FOLDERS | _HIDDEN_FILES

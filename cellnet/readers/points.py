@@ -66,9 +66,7 @@ class _Images:
     """Images of a folder, or of a source, by the names that somebody may write for them."""
 
     def __init__(self, paths: Iterable[Path], folder: Path) -> None:
-        self._paths = {
-            (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix(): path for path in paths
-        }
+        self._paths = {_below(path, folder): path for path in paths}
         self._names = Names(self._paths)
 
     def find(self, written: str) -> list[Path]:
@@ -82,25 +80,34 @@ def with_points(source: Source, of: Path, options: Options) -> Source:
     """
     found: dict[Path, list[_Found | DataError]] = defaultdict(list)
     unused: list[Unused] = []
+    root = of if of.is_dir() else of.parent
     read: set[str] = set()
-    for path, groups in _candidates(source.files, of):
+    for path, groups in _candidates(source.files, of, root):
         bearing = _find(path.stem, groups) or _find(_AFFIXES.sub("", path.stem), groups)
         try:
             parts: list[_Found | DataError] = list(_read(path))
         except DataError as error:
             parts = [error]
         for part in parts:
-            read.add(path.name)
+            read.add(_below(path, root))
             named = _find(part.marks.image, groups) if isinstance(part, _Found) and part.marks.image else []
             chosen = named or (bearing if len(parts) == 1 else [])
             if len(chosen) == 1 and (len(parts) > 1 or bearing in ([], chosen)):
                 _add(found[chosen[0]], part)
             else:
-                unused.append(_unused(path, part, sorted({image.name for image in (*named, *bearing)})))
+                unused.append(_unused(_below(path, root), part, sorted({image.name for image in (*named, *bearing)})))
     if options.population and not any(_has_types(part) for parts in found.values() for part in parts):
         raise DataError(f"{of} has no use for --population, since no cells are marked by type; leave it out")
     files = [_label(file, found.get(Path(file.image.place), []), options.population) for file in source.files]
-    return Source(files, [each for each in source.unused if Path(each.what).name not in read] + unused)
+    counted = {name for path in found for name in (_below(path, root), path.name)}
+    counted -= {file.image.name for file in source.files if Path(file.image.place) not in found}
+    before = [each for each in source.unused if each.what not in (counted if each.reason == "no_label" else read)]
+    return Source(files, before + unused)
+
+
+def _below(path: Path, root: Path) -> str:
+    """A path as the readers tell it."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _find(name: str, groups: Sequence[_Images]) -> list[Path]:
@@ -124,13 +131,12 @@ def _has_types(part: _Found | DataError) -> bool:
     return isinstance(part, _Found) and len(part.marks.of_kind) > 1
 
 
-def _candidates(files: Sequence[LabelledFile], of: Path) -> Iterator[tuple[Path, list[_Images]]]:
+def _candidates(files: Sequence[LabelledFile], of: Path, root: Path) -> Iterator[tuple[Path, list[_Images]]]:
     """Files that may have marks, each with the images that it may be of: those of its folder before all others."""
     images = {Path(file.image.place) for file in files}
     beside: dict[Path, set[Path]] = defaultdict(set)
     for path in images:
         beside[path.parent].add(path)
-    root = of if of.is_dir() else of.parent
     every = _Images(images, root)
     for folder in sorted({root, *beside}):
         if not folder.is_dir():
@@ -142,15 +148,15 @@ def _candidates(files: Sequence[LabelledFile], of: Path) -> Iterator[tuple[Path,
                 yield path, groups
 
 
-def _unused(path: Path, part: _Found | DataError, names: list[str]) -> Unused:
+def _unused(where: str, part: _Found | DataError, names: list[str]) -> Unused:
     """Why what a file marks is of no image; the images of `names` are those that it may be of."""
     if isinstance(part, DataError):
-        return Unused(str(path), "other_format", str(part))
+        return Unused(where, "other_format", str(part))
     number = max(1, sum(map(len, part.marks.of_kind.values())))
     if names:
-        return Unused(str(path), "ambiguous", f"it may be of {' or '.join(names)}; name it as its image", number)
+        return Unused(where, "ambiguous", f"it may be of {' or '.join(names)}; name it as its image", number)
     why = f"no image is called {part.marks.image}; name both alike" if part.marks.image else "it names no image"
-    return Unused(str(path), "no_image", why, number)
+    return Unused(where, "no_image", why, number)
 
 
 def _read(path: Path) -> Iterator[_Found]:
@@ -206,10 +212,10 @@ def _read_table(path: Path, *, of_imagej: bool) -> Iterator[_Found]:
         raise DataError(f"{path} has points of several images by number; export the names too (FileName)")
     unit = "um" if "µm" in x_y[0] else "image" if of_imagej else "px"
     of_image: dict[str, dict[str, list[Mark]]] = defaultdict(lambda: defaultdict(list))
-    for line, row in enumerate(rows, start=2):
+    for row in rows:
         x, y = (number_of(text) or number_of(text.replace(",", ".")) for text in (row[names[axis]] for axis in x_y))
         if x is None or y is None:
-            raise DataError(f"{path} line {line}: x and y are {row[names[x_y[0]]]!r} and {row[names[x_y[1]]]!r}")
+            raise DataError(f"{path} line {row.line}: x and y are {row[names[x_y[0]]]!r} and {row[names[x_y[1]]]!r}")
         said = number_of(row[plane]) if plane else None
         name = _PLACE.sub("", row[image]) if image else ""
         of_image[name][row[kind] if kind else ""].append(Mark(x, y, int(said) if said else None))

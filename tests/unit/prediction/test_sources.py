@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import cellnet.prediction.sources
-from cellnet.errors import ConfigError, DataError
+from cellnet.errors import DataError
 from cellnet.images.wells import Well
 from cellnet.prediction.sources import ListedFile, list_files, plate_names
 
@@ -99,13 +99,16 @@ def test_of_exports_the_planes_of_transmitted_light_are_taken_with_well_and_pixe
     assert list(plate_names(source.folder for source in found).values()) == ["P1", "P2"]
 
 
-def test_the_channel_of_an_export_can_be_named_and_without_an_export_it_is_refused(tmp_path: Path) -> None:
+def test_the_channel_of_an_export_can_be_named_and_in_other_files_it_is_looked_for_as_they_are_read(
+    tmp_path: Path,
+) -> None:
     folder = export(tmp_path / "plate", "P1", channels=("Brightfield", "Phase"))
     with pytest.raises(DataError, match="choose one with --channel: 'Brightfield', 'Phase'"):
         list_files([folder])
     assert names(list_files([folder], channel="Phase")) == ["r02c03f01p01-ch2.tiff", "r02c04f01p01-ch2.tiff"]
-    with pytest.raises(ConfigError, match="--channel is for Harmony exports"):
-        list_files([touch(tmp_path / "in", "a.png")], channel="Phase")
+    exported = list_files([folder], channel="Phase")
+    [other] = list_files([touch(tmp_path / "in", "a.png")], channel="Phase")
+    assert [file.image.channel for file in (*exported, other)] == [None, None, "Phase"]
 
 
 @pytest.mark.parametrize(

@@ -139,12 +139,12 @@ def test_cells_of_one_plane_are_those_of_an_image_of_that_plane(folder: Path) ->
     stack = [factories.noise(60, 80, seed=seed) for seed in range(3)]
     cv2.imwritemulti(str(folder / "A549" / "c.tif"), stack)
     cell_counter(folder / "A549" / "CellCounter_c.xml", "c.tif", plane=3, Type_1=CELLS)
-    *_, third = read_source(folder, Options(page=3))
-    assert (third.count, third.centres, third.image.page, third.problem) == (3, CELLS, 3, None)
-    *_, middle = read_source(folder, Options(page="middle"))
-    assert middle.problem == "its cells are marked in plane 3, not 2; choose that: --page 3"
+    store = Bank.create(folder.parent / "bank").store
+    third, middle = (prepare(read_source(folder, Options(page=page))[2], store) for page in (3, "middle"))
+    assert (third.source, third.count) == (str(folder / "A549" / "c.tif#3"), 3)
+    assert middle.set_aside == "its cells are marked in plane 3, not 2; choose it: --page 3"
     cell_counter(folder / "A549" / "CellCounter_a.xml", "a.png", plane=3, Type_1=CELLS)
-    assert read_source(folder, Options(page="middle"))[0].problem is None  # it has one plane only
+    assert prepare(read_source(folder, Options(page="middle"))[0], store).count == 3  # it has one plane only
 
 
 def test_an_older_cell_counter_gives_types_no_names(folder: Path) -> None:
@@ -300,8 +300,8 @@ def test_a_table_of_something_else_is_no_table_of_points(folder: Path) -> None:
 
 
 def test_a_place_that_is_no_number_is_the_problem_of_the_image(folder: Path) -> None:
-    (folder / "A549" / "a.csv").write_text("x,y\n1,2\n3,NaN\n")
-    assert "a.csv line 3: x and y are '3' and 'NaN'" in (read_source(folder)[0].problem or "")
+    (folder / "A549" / "a.csv").write_text("x,y\n1,2\n3,far\n")
+    assert "a.csv line 3: x and y are '3' and 'far'" in (read_source(folder)[0].problem or "")
 
 
 def in_um(folder: Path, monkeypatch: pytest.MonkeyPatch, rows: str, header: str = " ,X,Y") -> LabelledFile:
@@ -333,6 +333,17 @@ def test_a_count_of_a_table_must_be_that_of_the_marks(folder: Path) -> None:
     assert (second.count, second.problem) == (2, None)
     (folder / "counts.csv").write_text("image,count\na.png,3\n")
     assert counted(read_source(folder))[0] == (3, CELLS)
+
+
+def test_what_is_counted_by_marks_is_not_told_as_uncounted(folder: Path) -> None:
+    points_roi(*CELLS).tofile(folder / "A549" / "a.roi")
+    (folder / "counts.csv").write_text("image,count\nb.png,2\n")
+    found = read_source(folder)
+    assert counted(found) == [(3, CELLS), (2, None)]
+    assert found.unused == []
+    (folder / "A549" / "b.csv").write_text("day,operator\n3,K\n")
+    (folder / "counts.csv").write_text("image,count\na.png,3\n")
+    assert told(read_source(folder)) == [("b.csv", "not_an_image", 1), ("b.png", "no_label", 1)]
 
 
 def test_two_files_of_one_image_must_say_the_same(folder: Path) -> None:
