@@ -1,21 +1,24 @@
 """What there is to predict: image files, folders of them, Harmony exports, manifests, and s3://bucket/prefix.
 
 A folder is taken with all folders below it. Where one of them is a Harmony export, the planes are taken that
-`cellnet bank import` would take; where it holds a manifest.csv (image,pixel_um), the images that this lists.
+`cellnet bank import` would take; where it holds a manifest.csv (image,pixel_um), the images that this lists. Of other
+files the names say what is of one site (`cellnet.images.wells`): thumbnails are left out, one channel is taken and the
+middle plane.
 """
 
 import functools
 import logging
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from cellnet.errors import ConfigError, DataError
-from cellnet.images.file import SUFFIXES, ImageFile
-from cellnet.images.wells import Well, well_at, well_of
+from cellnet.images.file import SUFFIXES, ImageFile, Pages
+from cellnet.images.wells import ImageName, Well, is_part_of_plate, is_thumbnail, read_names, well_at
 from cellnet.readers import harmony, number_of, read_csv
 from cellnet.store.objects import Store
 from cellnet.store.place import S3, Place, PlaceLike, place_of
@@ -38,15 +41,21 @@ class ListedFile:
     name: str
     """As it is shown."""
     folder: str
-    """What it lies in, which names its plate, as it is shown."""
+    """Its plate's, as it is shown."""
     size: int = 0
     """Bytes."""
     modified: str = ""
     """When, as the place says it."""
     well: Well | None = None
+    could_be: tuple[Well, ...] = ()
+    """The wells of which it could be one, where its name leaves that open."""
+    by_others: bool = False
+    """Whether its well is read as in the other names of its folder."""
     pixel_um: float | None = None
     exported: bool = False
     """Whether it is a plane of a Harmony export."""
+    listed: bool = False
+    """Whether a manifest names it."""
     problem: str | None = None
     """Why it cannot be read, where that is known already."""
 
@@ -71,12 +80,16 @@ def list_files(
     given: Sequence[PlaceLike],
     *,
     channel: str | None = None,
+    page: Pages | None = None,
+    well_pattern: str | None = None,
     but: Container[str] = (),
 ) -> list[ListedFile]:
     """Every image of what is given, each once, in order, but those at the places `but`.
 
-    Raises DataError for what is not there, for no image at all, and where a Harmony export has several channels of
-    transmitted light and none is named; ConfigError for a channel that nothing has a use for.
+    Of what the names say to be planes of one site, `page` is taken, or the middle one; wells are read from names, or
+    by a regular expression. Raises DataError for what is not there, for no image at all, and where a Harmony export has
+    several channels of transmitted light, or sites come in several channels, and none is named; ConfigError for a
+    channel that nothing has a use for, and a pattern by which no well is found.
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
@@ -85,17 +98,40 @@ def list_files(
                 by_place.setdefault(file.place, file)
     if not by_place:
         raise DataError(f"no {', '.join(sorted(SUFFIXES))} file in {', '.join(map(str, given))}")
-    if channel is not None and not any(file.exported for file in by_place.values()):
-        raise ConfigError("--channel is for Harmony exports, and none is among what was given; leave it out")
-    return list(by_place.values())
+    return _of_names(list(by_place.values()), channel, page, well_pattern)
+
+
+def notes_on_wells(files: Sequence[ListedFile], well_pattern: str | None = None) -> list[str]:
+    """A line for each way in which names leave open what their wells are."""
+    open_ = [file for file in files if not file.well and (file.could_be or well_pattern)]
+    several = [file for file in open_ if len(file.could_be) > 1]
+    single = [file for file in open_ if len(file.could_be) == 1]
+    others = [file for file in files if file.by_others]
+
+    def note(of: Sequence[ListedFile], says: str, then: str) -> str:
+        wells = " or ".join(well.name for well in of[0].could_be or filter(None, [of[0].well]))
+        return f"{_counted(len(of), 'name')} {says}, like {of[0].name}{f': {wells}' if wells else ''}; {then}"
+
+    notes = []
+    if well_pattern and open_:
+        notes.append(note(open_, f"of {len(files):,} tell no well by --well-pattern", "they are on no plate"))
+    if several:
+        notes.append(note(several, "could mean two wells", "they are on no plate: say which with --well-pattern"))
+    if single:
+        then = "they are on no plate: if they do, say so with --well-pattern"
+        notes.append(note(single, "may tell a well, or a day, a passage, a cell line", then))
+    if others:
+        then = "if they do not, say what does with --well-pattern"
+        notes.append(note(others, "tell their wells only as the others of their folders do", then))
+    return notes
 
 
 def plate_names(folders: Iterable[str]) -> dict[str, str]:
     """The plate that each folder stands for: its name, with as much of its path as tells it from the others.
 
-    A folder `Images` is its plate's, as in Harmony exports.
+    Folders `Images`, `ZStep_1` and `TimePoint_1` are their plate's, as Harmony and MetaXpress export them.
     """
-    parts = {folder: [part for part in folder.split("/") if part and part.lower() != "images"] for folder in folders}
+    parts = {folder: [part for part in folder.split("/") if part and not is_part_of_plate(part)] for folder in folders}
     different = len(set(map(tuple, parts.values())))
     for depth in range(1, max(map(len, parts.values()), default=0) + 1):
         names = {folder: "/".join(path[-depth:]) for folder, path in parts.items()}
@@ -104,6 +140,24 @@ def plate_names(folders: Iterable[str]) -> dict[str, str]:
     return {folder: "/".join(path) for folder, path in parts.items()}
 
 
+@dataclass(frozen=True)
+class _Named:
+    """A file, and what its name says."""
+
+    file: ListedFile
+    name: ImageName
+
+    @property
+    def channel(self) -> str | None:
+        """As it is shown and asked for."""
+        return self.name.channel if self.file.is_found else None
+
+
+def _of_names(files: list[ListedFile], channel: str | None, page: Pages | None, pattern: str | None) -> list[ListedFile]:
+    """The files with their wells; of those that nothing lists, one channel and plane a site, and no thumbnail."""
+    exported = [file for file in files if file.exported]
+    files = _without_thumbnails(files)
+    names = iter(read_names([f"{f.folder}/{f.image.name}" for f in files if not f.exported], pattern))
 def _list(place: Place, channel: str | None) -> Iterator[ListedFile]:
     """The images of one argument."""
     given = place.uri
