@@ -25,7 +25,11 @@ PIXEL_UM: Final = Option(
     metavar="UM",
     help="micrometres a pixel of these images",
 )
-CHANNEL: Final = Option("--channel", metavar="NAME", help="of a Harmony export (the only one of transmitted light)")
+CHANNEL: Final = Option(
+    "--channel",
+    metavar="NAME",
+    help="of a Harmony export, or of names like _w1 (the only one of transmitted light)",
+)
 SET: Final = Option("--set", action="append", default=[], metavar="KEY=VALUE")
 
 ENDPOINT_URL: Final = Option("--endpoint-url", metavar="URL", help="another S3 server (or AWS_ENDPOINT_URL_S3)")

@@ -75,7 +75,7 @@ FORMS: Final = (
 CHANNEL: Final = r"(?<![A-Za-z0-9])(?:CH|[Cc]h(?:annel)?)[ _-]?(?P<channel>\d{1,2})(?!\d)"
 """The channel in other names."""
 WORD: Final = (
-    r"(?<![A-Za-z0-9])(?:(A[A-F](?=\d\d)|[A-Za-z])(\d\d?)(?:(?![A-Za-z0-9])|(?=[fspztw]\d))"
+    r"(?<![A-Za-z0-9])(?:(A[A-F](?=\d\d)|[A-Za-z])(\d\d?)(?:(?![A-Za-z0-9])|(?=([fspztw]\d)))"
     r"|(?<![Pp]late[ _-])([A-P])(?: - |[ _-])(\d\d)(?![A-Za-z0-9]))"
 )
 """What may be a well."""
@@ -90,7 +90,7 @@ FOLDER: Final = r"^([Ww](?:ell|ELL)[ _-]?)?(?:(A[A-F](?=\d\d)|[A-Za-z])(?: - |[ 
 """A folder of one well."""
 UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 """MetaXpress ends its names in one."""
-THUMBNAIL: Final = r"_thumb(?![a-z])"
+THUMBNAIL: Final = r"_[Tt]humb(?:nail)?(?:[0-9A-Fa-f]{8}-|(?![A-Za-z]))"
 """MetaXpress's small copies, plate_C05_s1_w1_thumb and a UUID."""
 PART: Final = r"^(?:[Ii]mages|IMAGES|[Tt]ime[Pp]oint_?\d+|[Zz][Ss]tep_?(\d+))$"
 """A folder that is a part of a plate; its group is the number of a plane."""
@@ -333,10 +333,10 @@ def _words(text: str) -> list[_Word]:
         _Word(
             well=_well_in(letters, digits), letters=letters, digits=digits, start=match.start(),
             is_line=_LINE.search(text[: match.start()] + letters + digits) is not None,
-            has_field=text[match.end() :][:1].isalpha(), is_apart=match[1] is None,
+            has_field=match[3] is not None, is_apart=match[1] is None,
         )
         for match in _WORD.finditer(text)
-        for letters, digits in [(match[1] or match[3], match[2] or match[4])]
+        for letters, digits in [(match[1] or match[4], match[2] or match[5])]
     ]  # fmt: skip
 
 

@@ -10,8 +10,8 @@ import functools
 import logging
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -102,28 +102,23 @@ def list_files(
 
 
 def notes_on_wells(files: Sequence[ListedFile], well_pattern: str | None = None) -> list[str]:
-    """A line for each way in which names leave open what their wells are."""
-    open_ = [file for file in files if not file.well and (file.could_be or well_pattern)]
-    several = [file for file in open_ if len(file.could_be) > 1]
-    single = [file for file in open_ if len(file.could_be) == 1]
-    others = [file for file in files if file.by_others]
+    """A line for each way in which the names of files leave open what their wells are."""
+    open_ = [file for file in files if not file.well]
+    then = "so they are on no plate; --well-pattern says what the well is"
+    kinds = {
+        f"could mean two wells, {then}": [file for file in open_ if len(file.could_be) > 1],
+        f"may hold a well, or a day, a passage or a cell line, {then}": [f for f in open_ if len(f.could_be) == 1],
+        "read as the others of the folder; --well-pattern says it otherwise": [f for f in files if f.by_others],
+    }
+    if well_pattern is not None:
+        kinds = {f"of {len(files):,} without a well by --well-pattern, so on no plate": open_}
+    return [_note(says, of) for says, of in kinds.items() if of]
 
-    def note(of: Sequence[ListedFile], says: str, then: str) -> str:
-        wells = " or ".join(well.name for well in of[0].could_be or filter(None, [of[0].well]))
-        return f"{_counted(len(of), 'name')} {says}, like {of[0].name}{f': {wells}' if wells else ''}; {then}"
 
-    notes = []
-    if well_pattern and open_:
-        notes.append(note(open_, f"of {len(files):,} tell no well by --well-pattern", "they are on no plate"))
-    if several:
-        notes.append(note(several, "could mean two wells", "they are on no plate: say which with --well-pattern"))
-    if single:
-        then = "they are on no plate: if they do, say so with --well-pattern"
-        notes.append(note(single, "may tell a well, or a day, a passage, a cell line", then))
-    if others:
-        then = "if they do not, say what does with --well-pattern"
-        notes.append(note(others, "tell their wells only as the others of their folders do", then))
-    return notes
+def _note(says: str, files: Sequence[ListedFile]) -> str:
+    first = files[0]
+    wells = " or ".join(well.name for well in first.could_be or (first.well,) if well)
+    return f"{len(files):,} name{'s' * (len(files) != 1)} {says}: {first.name}{f' ({wells})' if wells else ''}"
 
 
 def plate_names(folders: Iterable[str]) -> dict[str, str]:
@@ -140,24 +135,100 @@ def plate_names(folders: Iterable[str]) -> dict[str, str]:
     return {folder: "/".join(path) for folder, path in parts.items()}
 
 
-@dataclass(frozen=True)
-class _Named:
-    """A file, and what its name says."""
-
-    file: ListedFile
-    name: ImageName
-
-    @property
-    def channel(self) -> str | None:
-        """As it is shown and asked for."""
-        return self.name.channel if self.file.is_found else None
-
-
-def _of_names(files: list[ListedFile], channel: str | None, page: Pages | None, pattern: str | None) -> list[ListedFile]:
+def _of_names(
+    files: list[ListedFile], channel: str | None, page: Pages | None, well_pattern: str | None
+) -> list[ListedFile]:
     """The files with their wells; of those that nothing lists, one channel and plane a site, and no thumbnail."""
-    exported = [file for file in files if file.exported]
-    files = _without_thumbnails(files)
-    names = iter(read_names([f"{f.folder}/{f.image.name}" for f in files if not f.exported], pattern))
+    found = {file.place for file in files if not (file.exported or file.listed)}
+    small = {file.place for file in files if file.place in found and is_thumbnail(file.image.name)}
+    if small and len(small) < len(files):
+        logger.warning("%d thumbnails are left out, like %s", len(small), min(small))
+        files, found = [file for file in files if file.place not in small], found - small
+    named = [file for file in files if not file.exported]
+    if well_pattern is not None and not named:
+        raise ConfigError("--well-pattern is for names, and a Harmony export tells its wells by itself; leave it out")
+    told = read_names([f"{file.folder}/{file.image.name}" for file in named], well_pattern)
+    names = {file.place: name for file, name in zip(named, told, strict=True)}
+    chosen = {place: name for place, name in names.items() if place in found}
+    chosen = _of_planes(_of_channel(chosen, channel, asked=any(file.exported for file in files)), page)
+    taken = [file for file in files if file.place not in found or file.place in chosen]
+    return [file if file.exported else _with_name(file, names[file.place]) for file in taken]
+
+
+def _with_name(file: ListedFile, name: ImageName) -> ListedFile:
+    return replace(file, folder=name.plate, well=name.well, could_be=name.could_be, by_others=name.by_others)
+
+
+def _of_channel(names: dict[str, ImageName], wanted: str | None, *, asked: bool) -> dict[str, ImageName]:
+    """Of plates whose sites come in several channels, the files of the one that is named, or of transmitted light.
+
+    `asked` is whether something else has a use for the channel that is named.
+    """
+    channels: dict[str, set[str | None]] = defaultdict(set)
+    for name in names.values():
+        channels[name.shot].add(name.channel)
+    mixed = {name.plate for name in names.values() if len(channels[name.shot]) > 1}
+    by_channel: dict[str, list[str]] = defaultdict(list)
+    for place, name in names.items():
+        if name.plate in mixed and name.channel is not None:
+            by_channel[name.channel].append(place)
+    if wanted is not None and not asked and not any(name.channel for name in names.values()):
+        raise ConfigError(
+            "--channel is for Harmony exports and names with channels, like _w1 or -ch1, and none is among what was "
+            "given; leave it out"
+        )
+    if not mixed:
+        return names
+    fitting = [one for one in by_channel if _TRANSMITTED.search(one) if wanted is None]
+    fitting += [one for one in by_channel if wanted is not None and _channel_key(one) == _channel_key(wanted)]
+    if len(fitting) != 1:
+        seen = "shows its sites in several channels" if wanted is None else f"has no channel {wanted!r}"
+        which = ", ".join(f"{one} ({len(places)} images, like {places[0]})" for one, places in by_channel.items())
+        raise DataError(f"{min(mixed) or 'what was given'} {seen}; choose one with --channel: {which}")
+    others = sum(len(places) for one, places in by_channel.items() if one != fitting[0])
+    if wanted is None:
+        logger.warning(
+            "of several channels, %s is taken, and %d images of %s are left out; --channel takes another",
+            fitting[0], others, ", ".join(one for one in by_channel if one != fitting[0]),
+        )  # fmt: skip
+    return {
+        place: name for place, name in names.items() if name.plate not in mixed or name.channel in (fitting[0], None)
+    }
+
+
+_TRANSMITTED: Final = re.compile(r"bright|phase|trans|^TL|^(\d?BF|Ph?|DIC)$", re.IGNORECASE)
+
+
+def _channel_key(channel: str) -> str:
+    """
+    >>> {_channel_key(channel) for channel in ("1", "01", "w1", "W01", "ch1", "C1")}
+    {'1'}
+    """
+    return re.sub(r"^(?:w|c|ch|channel)?[ _-]?0*(?=\d)", "", channel.strip().casefold())
+
+
+def _of_planes(names: dict[str, ImageName], page: Pages | None) -> dict[str, ImageName]:
+    """Of sites that come in several planes, the one that is asked for, or the middle one."""
+    stacks: dict[str, list[str]] = defaultdict(list)
+    for place, name in names.items():
+        if name.plane is not None:
+            stacks[name.shot].append(place)
+    stacks = {shot: sorted(stack, key=lambda place: names[place].plane or 0) for shot, stack in stacks.items()}
+    several = [stack for stack in stacks.values() if len(stack) > 1]
+    if page == "all" or not several:
+        return names
+    number = page if isinstance(page, int) else None
+    if number is not None and (short := next((stack for stack in several if len(stack) < number), None)):
+        raise DataError(f"{short[0]} is one of {len(short)} planes, so there is no page {number}")
+    taken = {stack[len(stack) // 2 if number is None else number - 1] for stack in several}
+    left_out = {place for stack in several for place in stack} - taken
+    logger.warning(
+        "%d sites come in several planes, of which %s is taken; %d images are left out, and --page all takes them too",
+        len(several), "the middle one" if number is None else f"number {number}", len(left_out),
+    )  # fmt: skip
+    return {place: name for place, name in names.items() if place not in left_out}
+
+
 def _list(place: Place, channel: str | None) -> Iterator[ListedFile]:
     """The images of one argument."""
     given = place.uri
@@ -217,7 +288,7 @@ def _of_manifest(manifest: Path) -> Iterator[ListedFile]:
             problem = "the manifest names no image in this row"
         elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
             problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
-        yield replace(_file(str(manifest.parent / row["image"])), pixel_um=pixel_um, problem=problem)
+        yield replace(_file(str(manifest.parent / row["image"])), pixel_um=pixel_um, problem=problem, listed=True)
 
 
 def _file(path: str, status: os.stat_result | None = None) -> ListedFile:
@@ -230,7 +301,7 @@ def _file(path: str, status: os.stat_result | None = None) -> ListedFile:
         pass  # said when it is read
     return ListedFile(
         image=ImageFile(shown(name), Path(place)), place=place, name=shown(path), folder=shown(os.path.dirname(place)),
-        size=size, modified=modified, well=well_of(name),
+        size=size, modified=modified,
     )  # fmt: skip
 
 
@@ -252,7 +323,7 @@ def _of_s3(given: Place) -> Iterator[ListedFile]:
             yield ListedFile(
                 image=ImageFile(shown(name), functools.partial(_fetch, whole, entry.key)), place=place,
                 name=shown(place), folder=shown(f"{bucket}/{folder}"), size=entry.size,
-                modified=f"{entry.modified:f}", well=well_of(name),
+                modified=f"{entry.modified:f}",
             )  # fmt: skip
 
 

@@ -32,7 +32,16 @@ def test_a_path_tells_plate_well_channel_and_plane(example: dict[str, str]) -> N
 
 def test_the_page_has_the_same_grammar() -> None:
     page = (Path(serve.__file__).parent / "http/page.html").read_text(encoding="utf-8")
-    texts = [*wells.FORMS, wells.CHANNEL, wells.WORD, wells.LINE, wells.ALONE, wells.FOLDER, wells.UUID, wells.THUMBNAIL]
+    texts = [
+        *wells.FORMS,
+        wells.CHANNEL,
+        wells.WORD,
+        wells.LINE,
+        wells.ALONE,
+        wells.FOLDER,
+        wells.UUID,
+        wells.THUMBNAIL,
+    ]
     missing = [text for text in (*texts, wells.PART) if re.sub(r"\(\?P<", "(?<", text) not in page]
     assert missing == []
 
@@ -48,7 +57,7 @@ def test_a_certain_name_stays_as_it_is_whatever_lies_beside_it() -> None:
 @pytest.mark.parametrize(
     ("pattern", "path", "well"),
     [
-        (r"_x([A-P]\d)", "plate_B02_D5.png", None),
+        (r"_([A-P])_x(\d)", "plate_B02_D5.png", None),
         (r"x_([A-P]\d\d)", "A01_x_C02_D5.png", "C02"),
         (r"_([A-P])_x(\d+)", "plate_C_x7.png", "C07"),
         (r"(?P<column>\d+)-(?P<row>[A-P])", "07-C.png", "C07"),
