@@ -1,42 +1,12 @@
-"""Wells by the names of files, what is said of a well, and the picture of a plate."""
+"""What is said of a well, and the picture of a plate."""
 
 import cv2
 import numpy as np
 import pytest
 
-from cellnet.images.wells import Well, well_of
+from cellnet.images.wells import Well
 from cellnet.prediction.answers import Prediction
 from cellnet.reports.plates import DPI, WellSummary, draw_plate, summarise
-
-
-@pytest.mark.parametrize(
-    ("name", "well"),
-    [
-        ("r03c05f01p01-ch1sk1fk1fl1.tiff", "C05"),
-        ("A549_G7_1_00d12h00m.jpg", "G07"),
-        ("B03.png", "B03"),
-        ("HUH7-B3-2.tif", "B03"),
-        ("scan P24 (2).TIF", "P24"),
-        ("A01_B02f3.png", "B02"),
-        ("H12s1w2.png", "H12"),
-        ("A24_x.png", "A24"),
-    ],
-)
-def test_a_well_is_found_in_the_name_of_a_file(name: str, well: str) -> None:
-    found = well_of(name)
-    assert found is not None and found.name == well
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("A172_1.png", "A549.png", "T98G.tif", "HUH7.png", "B16F10.tif", "C2C12.tif", "SH-SY5Y.png", "K562.png"),
-        *("b03.png", "xB03.png", "3B03.png", "B100.png", "A0.png", "A25.png", "Q01.png", "r17c01f01.tiff"),
-        *("r03c25f01.tiff", "image.png", ""),
-    ],
-)
-def test_a_lineage_a_number_and_a_place_off_the_plate_are_no_well(name: str) -> None:
-    assert well_of(name) is None
 
 
 def test_a_well_is_the_mean_of_its_good_images() -> None:
