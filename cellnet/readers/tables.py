@@ -120,7 +120,7 @@ def _text(path: Path) -> str:
 
 
 _NOT_WESTERN: Final = re.compile(r"[^\x00-\x7f]{3}|[\x80-\x9f]|[ÂÃ][\x80-\xbf]|[^\x00-\x7f\w\s°±×]")
-"""What a Western Excel does not write: three accented letters in a row, rare signs, letters of two encodings at once."""
+"""What a Western Excel does not write: three accented letters in a row, rare signs, letters of two encodings."""
 
 
 def _start(lines: Sequence[str]) -> tuple[str, int]:
