@@ -52,7 +52,8 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         image_HW = image.decode()
         pixel_um = file.pixel_um or image.pixel_um
         source = _text(f"{file.image.place}{image.mark}")
-        file, note = _with_cells(file, (image_HW.shape[0], image_HW.shape[1]))
+        _check_plane(file, image)
+        file, note = _with_cells(_in_scale(file, *image_HW.shape), (image_HW.shape[0], image_HW.shape[1]))
         _check_centres(file, image_HW.shape)
     except DataError as error:
         return Frame(frame="", source=source, set_aside=str(error).removeprefix(f"{file.image.name}: "))
@@ -102,6 +103,30 @@ def _check_centres(file: LabelledFile, size: tuple[int, ...]) -> None:
             f"{outside} of its {len(centres)} centres lie outside its {width}×{height} pixels; give x and "
             "y in pixels from the upper left corner, or no centres"
         )
+
+
+def _check_plane(file: LabelledFile, image: ImageFile) -> None:
+    """Raise DataError where the cells were marked in another plane of a file than the one that is taken."""
+    if file.plane is not None and image.page not in (None, file.plane):
+        raise DataError(f"its cells are marked in plane {file.plane}, not {image.page}; choose it: --page {file.plane}")
+
+
+def _in_scale(file: LabelledFile, height: int, width: int) -> LabelledFile:
+    """The file with its centres in its own pixels, where they were made for another size of it.
+
+    Raises DataError where the sizes differ by more than one factor: then the image was cut or turned since.
+    """
+    if file.size_px is None or file.size_px == (width, height):
+        return file
+    of_width, of_height = file.size_px
+    factor = width / of_width
+    seen = f"its labels were made for {of_width:g}×{of_height:g} pixels, but it has {width}×{height}"
+    if abs(of_height * factor - height) > max(1.0, factor):
+        if (of_height, of_width) == (width, height):
+            seen += ": it was turned, perhaps by a camera's note of how it was held"
+        raise DataError(f"{seen}; make labels for the image as it is")
+    centres = file.centres and tuple((x * factor, y * height / of_height) for x, y in file.centres)
+    return replace(file, centres=centres)
 
 
 def _with_cells(file: LabelledFile, size: tuple[int, int]) -> tuple[LabelledFile, str | None]:

@@ -47,16 +47,23 @@ def add_to(commands: Any) -> None:
             Option("--lineage-pattern", metavar="REGEX", help="finds the lineage in a file name, like '^([^_]+)_'"),
             Option("--group-pattern", metavar="REGEX", help="finds the well in a file name, like '_([A-H][0-9]+)_'"),
         ),
+        Option(
+            "--population",
+            metavar="NAME",
+            help="what the cells are: a population of Harmony, a category of COCO, a type of markers in ImageJ; of the "
+            "last two also: all",
+        ),
         Group(
             "a Harmony export",
             Option("--lineages", type=Path, metavar="CSV", help="well,lineage for every well, like C03,A549"),
             Option("--layer", metavar="NAME", help="layer of the plate layout that names the lineage"),
-            Option("--population", metavar="NAME", help="population of objects that are the cells"),
             Option("--spread-counts", action="store_true", help="share a well's count out over its fields"),
         ),
         JSON,
         ENDPOINT_URL,
         help="import a manifest.csv, a folder of LINEAGE/*.png, COCO or Harmony",
+        description="Cells that were marked in ImageJ or Fiji beside an image of a folder or a manifest (a.roi, "
+        "a_RoiSet.zip, CellCounter_a.xml, a_Results.csv beside a.tif) give its count and their centres.",
     )
     command(
         verbs,

@@ -33,6 +33,10 @@ class LabelledFile:
     time_h: float | None = None
     """Hours since seeding."""
     pixel_um: float | None = None
+    size_px: tuple[float, float] | None = None
+    """Width and height of the image that the centres are of, where the source says them; they are scaled to it."""
+    plane: int | None = None
+    """Of a file of several, from 1, the one in which the cells were marked."""
     mask: ImageFile | None = None
     """An image of the cells, each a number of its own, from which count and centres are taken at import."""
     problem: str | None = None
@@ -46,6 +50,7 @@ Reason = Literal[
     "no_label",
     "no_mask_image",
     "no_instances",
+    "crowd",
     "nested",
     "split",
     "not_an_image",
@@ -136,17 +141,20 @@ def read_source(source: Path, options: Options | None = None) -> Source:
 
     Raises DataError when no reader knows it, or it has no use for an option.
     """
-    from cellnet.readers import coco, folder, harmony, manifest, masks
+    from cellnet.readers import coco, folder, foreign, harmony, manifest, masks, points
 
     if not source.exists():
         raise DataError(f"{source} does not exist; give {KNOWN}")
     options = options or Options()
     given = {option.name for option in fields(Options) if getattr(options, option.name) != option.default}
-    for reader in (manifest, coco, harmony, masks, folder):
+    for reader in (foreign, manifest, coco, harmony, masks, folder):
         if reader.accepts(source):
-            if useless := sorted(given - reader.TAKES - {"channel", "page"}):
+            takes = reader.TAKES | {"channel", "page"} | (points.TAKES if reader in (manifest, folder) else set())
+            if useless := sorted(given - takes):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")
             found: Source = reader.read(source, options)
+            if reader in (manifest, folder):
+                found = points.with_points(found, source, options)
             if options.channel and reader is not harmony:  # whose index tells channels apart
                 found = replace(found, files=[_of_channel(file, options.channel) for file in found])
             if options.page is None:
