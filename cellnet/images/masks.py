@@ -71,12 +71,16 @@ def _cells_of(values: NDArray[Any], size: tuple[int, int]) -> Cells:
     if background != 0:
         notes.append(f"{_shown(background, is_colour)} is taken as the background")
     cells_HW = numbers_HW != background
-    for limit in sorted(limits & set(number_K.tolist()) - {background}):
-        if _is_border(numbers_HW, cells_HW, limit, number_K):
+    for limit in sorted((limits | {0} if is_colour else limits) & set(number_K.tolist()) - {background}):
+        if limit == -1 or _is_border(numbers_HW, cells_HW, limit, number_K):
             cells_HW &= numbers_HW != limit
             notes.append(f"{_shown(limit, is_colour)} is taken as a border, and no cell")
+        elif limit - 1 not in number_K and len(number_K) > 2:
+            notes.append(f"{_shown(limit, is_colour)} is taken as a cell")
     y_N, x_N = np.nonzero(cells_HW)
     number_K, cell_N, pixels_K = np.unique(numbers_HW[y_N, x_N], return_inverse=True, return_counts=True)
+    if len(number_K) and number_K[0] < 0:
+        raise _NotInstancesError(f"its lowest number is {number_K[0]}; give each cell a number above 0")
     if len(number_K) > FEW_CLASSES:  # with few numbers, a class of borders would be taken for soft edges
         _check_edges(numbers_HW, cells_HW, is_colour=is_colour)
     notes += _check_classes(numbers_HW, cells_HW, number_K, limits, is_colour=is_colour)

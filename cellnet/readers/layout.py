@@ -170,6 +170,8 @@ def _add_other(path: str, found: Layout) -> None:
         found.unused.append(Unused(path, "other_format", "a workbook; save its table as CSV UTF-8"))
     elif suffix in IMAGE_SUFFIXES:
         found.unused.append(Unused(path, "other_format", "not read here; export it as OME-TIFF, a mask as TIFF or PNG"))
+    elif suffix == ".csv":
+        found.unused.append(Unused(path, "not_an_image", "a table; counts.csv is read beside the folders, not in them"))
     else:
         found.unused.append(Unused(path, "not_an_image", f"no {', '.join(sorted(SUFFIXES))} file"))
 
@@ -197,11 +199,14 @@ def _meaning(folder: str, *, beside_masks: bool = False) -> str:
     known = frozenset[str]().union(*kinds.values())
     whole = re.sub(r"[\W_]+", "", folder.casefold())
     words = {whole} if whole in known else _words(folder)
+    if words & {"mask", "masks"}:  # no lineage is called so, whatever the other words are
+        return "mask"
     return next((kind for kind, held in kinds.items() if words <= known and words & held), "")
 
 
 def _words(folder: str) -> set[str]:
-    return set(re.split(r"[\W_]+", folder.casefold())) - {""}
+    """The words of a name, without the numbers behind them: train2017 is train."""
+    return {word.rstrip("0123456789") or word for word in re.split(r"[\W_]+", folder.casefold())} - {""}
 
 
 def _stem(path: str) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cellnet.bank.bank import Bank
+import pipelines.ingest
+from cellnet.bank.bank import Bank, Imported
 from cellnet.cli import main
 from cellnet.cli.bank import BATCHES_SHOWN, by_reason, unused_lines
 from cellnet.readers import Unused
@@ -78,4 +79,27 @@ def test_an_import_tells_what_it_did_not_use_by_its_reason() -> None:
         "not used (no_image): 60, points.csv line 2: 2.png: there is no image 2.png; points.csv line 3: 3.png: there "
         "is no image 3.png; points.csv line 4: 4.png: there is no image 4.png; and 2 more, which --json tells",
         "without a label: 1, b.png: it has no mask, so its count is not known",
+    ]
+
+
+def test_what_an_import_did_not_use_is_printed_and_in_its_json(
+    bank: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unused = [Unused("counts.csv line 7: b03.png", "no_image", "there is no image b03.png")]
+    imported = Imported(added=2, known=0, set_aside=[], near=[], unused=unused)
+    monkeypatch.setattr(pipelines.ingest, "ingest", lambda *given, **options: (Bank.open(bank), imported))
+    assert main(["bank", "import", str(bank), str(bank), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert (
+        "not used (no_image): 1, counts.csv line 7: b03.png: there is no image b03.png\n2 frames added" in printed.err
+    )
+    facts = json.loads(printed.out)
+    assert facts["unused_by_reason"] == {"no_image": 1}
+    assert facts["unused"] == [
+        {
+            "what": "counts.csv line 7: b03.png",
+            "reason": "no_image",
+            "why": "there is no image b03.png",
+            "number": 1,
+        }
     ]

@@ -337,7 +337,15 @@ def test_folders_of_a_split_are_read_through_and_told(folder: Path, tmp_path: Pa
 def test_what_is_hidden_nested_loose_or_of_another_format_is_listed(folder: Path, tmp_path: Path) -> None:
     put(folder, "A549/a.png", "A549/._a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/._a.png", "loose.png")
     put(folder, "A549/day 2/b.png", "A549/a_thumb.png", "RAW/r.png")
-    for name in ("A549/Thumbs.db", "A549/c.czi", "A549/notes.txt", "counts.xlsx", "other.csv"):
+    for name in (
+        "~$counts.xlsx",
+        "A549/counts.csv",
+        "A549/Thumbs.db",
+        "A549/c.czi",
+        "A549/notes.txt",
+        "counts.xlsx",
+        "other.csv",
+    ):
         (folder / name).touch()
     (folder / "A549" / "gone.png").symlink_to("nowhere.png")
     (folder / "A549" / "around").symlink_to(folder)
@@ -351,12 +359,14 @@ def test_what_is_hidden_nested_loose_or_of_another_format_is_listed(folder: Path
         "A549/a_thumb.png": "thumbnail",
         "A549/around/": "link",
         "A549/c.czi": "other_format",
+        "A549/counts.csv": "not_an_image",
         "A549/day 2/b.png": "nested",
         "A549/gone.png": "link",
         "A549/notes.txt": "not_an_image",
         "counts.xlsx": "other_format",
         "loose.png": "no_label",
         "other.csv": "not_an_image",
+        "~$counts.xlsx": "hidden",
     }
 
 
@@ -422,6 +432,7 @@ def with_mask(folder: Path, mask: NDArray[Any], name: str = "f1.tif") -> None:
         ("train/images/f1.png", "train/masks/f1.png"),
         ("images/train/f1.png", "masks/train/f1.png"),
         ("train_images/f1.png", "train_masks/f1.png"),
+        ("train2017/images/f1.png", "train2017/masks_png/f1.png"),
         ("f1.png", "f1_cp_masks.png"),
         ("f1.png", "f1_labels.png"),
         ("f1_img.png", "f1_masks.png"),
@@ -487,6 +498,12 @@ def test_masks_of_every_type_of_numbers_are_read(folder: Path, tmp_path: Path, d
         (cells(np.int16) - 1, "f1.tif", "-1 is taken as the background"),
         (np.where(cells() == 0, 65_535, cells()), "f1.tif", "65535 is taken as the background"),
         (cells() + 1, "f1.tif", "1 is taken as the background"),
+        (np.where(cells() == 5, 255, cells()).astype(np.uint8), "f1.png", "255 is taken as a cell"),
+        (
+            np.where(np.arange(48)[:, None] > 45, -1, cells(np.int16)).astype(np.int16),
+            "f1.tif",
+            "-1 is taken as a border, and no cell",
+        ),
         (np.dstack([cells(np.uint8)] * 3), "f1.png", None),
         (np.dstack([*[cells(np.uint8)] * 3, np.full((48, 64), 255, np.uint8)]), "f1.png", None),
         (
@@ -575,6 +592,7 @@ CORE = cv2.erode((cells(np.uint8) > 0).astype(np.uint8), np.ones((3, 3), np.uint
         (cells(np.float32) / 7, "f1.tif", "the mask holds 0.142857, and other values that are no whole numbers"),
         (np.full((48, 64), np.nan, np.float32), "f1.tif", "the mask holds nan, and other values that are no whole"),
         (np.full((48, 64), 255, np.uint8), "f1.png", "every pixel has the number 255, and nobody can tell cells"),
+        (cells(np.int16) - 3, "f1.tif", "its lowest number is -3; give each cell a number above 0"),
         (cells()[:40], "f1.tif", "the mask is 40×64, not one channel of 48×64 like its frame"),
     ],
 )  # fmt: skip
