@@ -20,8 +20,8 @@ from cellnet.bank.frames import Frame
 from cellnet.bank.outliers import unlike_the_rest
 from cellnet.bank.prepare import prepare
 from cellnet.errors import DataError
-from cellnet.images.file import encode_png
-from cellnet.images.masks import VOC_BORDER
+from cellnet.images.file import ImageFile, encode_png
+from cellnet.images.masks import VOC_BORDER, cells_of_mask
 from cellnet.readers import Options, Source, read_source
 
 CASES = Path(os.environ.get("CELLNET_CASES") or Path(__file__).parents[3].parent / "shared" / "cases")
@@ -563,6 +563,32 @@ def test_a_number_in_several_pieces_is_one_cell_and_told(folder: Path, tmp_path:
     with_mask(folder, mask_HW)
     read = take(folder, tmp_path / "bank")
     assert (read.counts, read.frames[0].note) == ([5], "a number in several pieces is taken as one cell")
+
+
+def side_by_side(cells_n: int) -> NDArray[np.uint16]:
+    """Small cells that fill a frame, each the pixels that are nearest to its seed, as a watershed leaves them."""
+    y_N, x_N = np.random.default_rng(0).integers(0, 300, (2, cells_n))
+    seeds_HW = np.ones((300, 300), np.uint8)
+    seeds_HW[y_N, x_N] = 0
+    nearest_HW = cv2.distanceTransformWithLabels(seeds_HW, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    mask_HW = nearest_HW.astype(np.uint16)
+    mask_HW[cv2.distanceTransform(seeds_HW, cv2.DIST_L2, 5) > 9] = 0
+    return mask_HW
+
+
+@pytest.mark.parametrize("cells_n", [100, 800])
+def test_cells_side_by_side_are_no_soft_edges_and_scaled_smoothly_they_are(tmp_path: Path, cells_n: int) -> None:
+    mask_HW = side_by_side(cells_n)
+    kept_HW = cv2.resize(mask_HW, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_NEAREST)
+    for n, one_HW in enumerate((mask_HW, kept_HW)):
+        path = tmp_path / f"{n}.png"
+        path.write_bytes(encode_png(one_HW))
+        cells = cells_of_mask(ImageFile.at(path), size=(one_HW.shape[0], one_HW.shape[1]))
+        assert len(cells.centres_N2) == len(np.unique(one_HW)) - 1 > 0.97 * cells_n
+    mixed_HW = cv2.resize(mask_HW, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_LINEAR)
+    (tmp_path / "mixed.png").write_bytes(encode_png(mixed_HW))
+    with pytest.raises(DataError, match=r"mixed.png: values .* at the edges"):
+        cells_of_mask(ImageFile.at(tmp_path / "mixed.png"), size=(180, 180))
 
 
 BLURRED = cv2.GaussianBlur(np.where(cells() > 0, 255, 0).astype(np.uint8), (0, 0), 1)
