@@ -4,7 +4,9 @@ Folders called images or raw, masks or labels, train or test say what lies in th
 through, and what is left of a path is the folder of the lineage. What is hidden, nested or of another kind is listed.
 """
 
+import functools
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -79,7 +81,7 @@ def look(source: Path) -> Layout:
     """What lies in a folder and below it. Raises DataError for more files than anybody puts into one source."""
     found = Layout()
     files = sorted(_walk(source, found.unused))
-    images = [path for path in files if Path(path).suffix.lower() in SUFFIXES]
+    images = [path for path in files if posixpath.splitext(path)[1].lower() in SUFFIXES]
     for path in sorted(set(files) - set(images)):
         _add_other(source, path, found)
     beside_masks = {head for path in images if (head := _beside_masks(path)) is not None}
@@ -138,32 +140,32 @@ def _walk(source: Path, unused: list[Unused]) -> Iterator[str]:
     seen = 0
     entered: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(source, followlinks=True):
-        inside = Path(root).relative_to(source)
+        relative = os.path.relpath(root, source).replace(os.sep, "/")
+        inside = "" if relative == "." else f"{relative}/"
         status = os.stat(root)
         if (status.st_dev, status.st_ino) in entered:
-            unused.append(Unused(f"{inside.as_posix()}/", "link", "the same folder as another one"))
+            unused.append(Unused(inside, "link", "the same folder as another one"))
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
         for name in filter(is_hidden, folders):
-            unused.append(Unused(f"{(inside / name).as_posix()}/", "hidden", "a folder of a system or a program"))
+            unused.append(Unused(f"{inside}{name}/", "hidden", "a folder of a system or a program"))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         seen += len(names)
         if seen > MOST_FILES:
             raise DataError(f"{source} holds over {MOST_FILES:,} files; give a folder that holds images alone")
         for name in names:
-            path = (inside / name).as_posix()
             if is_hidden(name):
-                unused.append(Unused(path, "hidden", "a file of a system or a program"))
-            elif not (Path(root) / name).exists():
-                unused.append(Unused(path, "link", "it leads to no file"))
+                unused.append(Unused(f"{inside}{name}", "hidden", "a file of a system or a program"))
+            elif not os.path.exists(os.path.join(root, name)):
+                unused.append(Unused(f"{inside}{name}", "link", "it leads to no file"))
             else:
-                yield path
+                yield f"{inside}{name}"
 
 
 def _add_other(source: Path, path: str, found: Layout) -> None:
     """Note a file that is no image which is read here; tables of the source itself are left to its reader."""
-    suffix = Path(path).suffix.lower()
+    suffix = posixpath.splitext(path)[1].lower()
     if "/" not in path and suffix in (".csv", ".tsv"):
         found.tables.append(path)
     elif suffix in (".xlsx", ".xls", ".ods"):
@@ -193,6 +195,7 @@ def _place(path: str, beside_masks: set[str]) -> tuple[Place, set[str]]:
     return Place(path, lineages, splits, _stem(path)), set(kinds.values())
 
 
+@functools.lru_cache(4096)
 def _meaning(folder: str, *, beside_masks: bool = False) -> str:
     """mask, class, image or split; nothing for what may be a lineage. Several such words are one: train_masks."""
     images = IMAGES | (IMAGES_BESIDE_MASKS if beside_masks else frozenset())

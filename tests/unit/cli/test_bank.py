@@ -7,7 +7,8 @@ import pytest
 
 from cellnet.bank.bank import Bank
 from cellnet.cli import main
-from cellnet.cli.bank import BATCHES_SHOWN
+from cellnet.cli.bank import BATCHES_SHOWN, by_reason, unused_lines
+from cellnet.readers import Unused
 from tests.factories import frame
 
 
@@ -55,3 +56,26 @@ def test_of_very_many_batches_the_first_are_shown(tmp_path: Path, capsys: pytest
     Bank.create(tmp_path / "bank").add([frame(n, batch=f"P{n:03}") for n in range(BATCHES_SHOWN + 5)])
     text, _ = shown(capsys, tmp_path / "bank")
     assert "P029" in text and "P030" not in text and "and 5 batches more, which --json tells" in text
+
+
+def test_how_masks_were_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "255 is taken as the background"
+    Bank.create(tmp_path / "bank").add([frame(n, note=note if n < 5 else None) for n in range(6)])
+    _, said = shown(capsys, tmp_path / "bank")
+    names = ", ".join(Path(one.source).name for one in (frame(0), frame(1), frame(2)))
+    assert f"of 5 masks {note}: {names} and 2 more" in said
+    [told] = json.loads(shown(capsys, tmp_path / "bank", "--json")[0])["notes"]
+    assert (told["note"], len(told["sources"])) == (note, 5)
+
+
+def test_an_import_tells_what_it_did_not_use_by_its_reason() -> None:
+    unused = [
+        *(Unused(f"points.csv line {n}: {n}.png", "no_image", f"there is no image {n}.png", 12) for n in range(2, 7)),
+        Unused("b.png", "no_label", "it has no mask, so its count is not known"),
+    ]
+    assert by_reason(unused) == {"no_image": 60, "no_label": 1}
+    assert list(unused_lines(unused)) == [
+        "not used (no_image): 60, points.csv line 2: 2.png: there is no image 2.png; points.csv line 3: 3.png: there "
+        "is no image 3.png; points.csv line 4: 4.png: there is no image 4.png; and 2 more, which --json tells",
+        "without a label: 1, b.png: it has no mask, so its count is not known",
+    ]
