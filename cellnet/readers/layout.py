@@ -16,7 +16,9 @@ from typing import Final
 
 from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES
+from cellnet.images.formats import name_of_format
 from cellnet.readers import Unused
+from cellnet.readers.forms import first_bytes, name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, MOST_FILES, is_hidden, without_suffix
 from cellnet.readers.tables import NOT_KNOWN
 
@@ -81,7 +83,7 @@ def look(source: Path) -> Layout:
     files = sorted(_walk(source, found.unused))
     images = [path for path in files if posixpath.splitext(path)[1].lower() in SUFFIXES]
     for path in sorted(set(files) - set(images)):
-        _add_other(path, found)
+        _add_other(source, path, found)
     beside_masks = {head for path in images if (head := _beside_masks(path)) is not None}
     named = []
     for path in images:
@@ -161,15 +163,19 @@ def _walk(source: Path, unused: list[Unused]) -> Iterator[str]:
                 yield f"{inside}{name}"
 
 
-def _add_other(path: str, found: Layout) -> None:
+def _add_other(source: Path, path: str, found: Layout) -> None:
     """Note a file that is no image which is read here; tables of the source itself are left to its reader."""
     suffix = posixpath.splitext(path)[1].lower()
     if "/" not in path and suffix in (".csv", ".tsv"):
         found.tables.append(path)
     elif suffix in (".xlsx", ".xls", ".ods"):
         found.unused.append(Unused(path, "other_format", "a workbook; save its table as CSV UTF-8"))
+    elif named := name_of_labels(source / path):
+        found.unused.append(Unused(path, "other_format", named))
     elif suffix in IMAGE_SUFFIXES:
-        found.unused.append(Unused(path, "other_format", "not read here; export it as OME-TIFF, a mask as TIFF or PNG"))
+        named = name_of_format(first_bytes(source / path), path)
+        why = named or "not read here; export it as OME-TIFF, a mask as TIFF or PNG"
+        found.unused.append(Unused(path, "other_format", why))
     elif suffix == ".csv":
         found.unused.append(Unused(path, "not_an_image", "a table; counts.csv is read beside the folders, not in them"))
     else:
