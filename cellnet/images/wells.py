@@ -12,7 +12,8 @@ The page reads names by the same rule, and `tests/data/wells.csv` has examples f
    plate of 1536, or is a day, a passage or the like by its letter (`HeLa_D5`, but neither `HeLa_D05` nor `D5_1`).
 4. What that leaves open, the other names of the folder decide that have as many such words: the well is where most
    names have theirs for certain, or else where alone the words are of several rows. A day, a passage, a plate and a
-   channel have the same letter in every name. A name that is certain stays as it is, whatever lies beside it.
+   channel have the same letter in every name. A name that is certain stays as it is, whatever lies beside it, and one
+   that is read as others are is told where these are not most, or it may name a line.
 5. A name that does not tell its well may lie in a folder that does, B03/1.png; the plate is the folder above. Folders
    like A1, P01 and D5 do only where those beside them are of several rows.
 
@@ -132,7 +133,7 @@ class ImageName:
     could_be: tuple[Well, ...] = ()
     """Where the well is open: the two or more that it could be, or the one that may be none."""
     by_others: bool = False
-    """Whether the well is read as in the other names of its folder."""
+    """Whether the well is read as in the other names of its folder, and that is worth saying."""
     site: str | None = None
     channel: str | None = None
     plane: int | None = None
@@ -260,8 +261,17 @@ class _Place(NamedTuple):
     """Which of their words the names of a folder have for their wells."""
 
     number: int
+    of_most: bool
+    """Whether most of them have it there for certain."""
     rows: int
     """In how many rows there are wells that are certain."""
+
+
+class _Other(NamedTuple):
+    """The well of a name by those beside it."""
+
+    well: Well
+    is_worth_saying: bool
 
 
 def _above(folder: str) -> str:
@@ -352,21 +362,19 @@ def _read_folder(folder: str) -> _Name:
     return _Name(words=[word], left=[0], well=well if certain else None)
 
 
-def _by_others(names: Iterable[_Name], folders: Iterable[str]) -> list[Well | None]:
+def _by_others(names: Iterable[_Name], folders: Iterable[str]) -> list[_Other | None]:
     """The wells of names that leave them open, by the names beside them that have as many words."""
     pairs = [(name, (folder, len(name.words))) for name, folder in zip(names, folders, strict=True)]
     beside: dict[Hashable, list[_Name]] = defaultdict(list)
     for name, group in pairs:
         beside[group].append(name)
-    places = {group: _place(names) for group, names in beside.items()}
-    return [None if name.well else _well_at(name, places[group]) for name, group in pairs]
+    places = {group: _place(group_names) for group, group_names in beside.items()}
+    return [None if name.well else _other(name, places[group]) for name, group in pairs]
 
 
 def _place(names: Sequence[_Name]) -> _Place | None:
     """Where most of the names have their well for certain, or else where alone the words are of several rows."""
-    sure: dict[int, set[Well]] = defaultdict(set)
-    open_: dict[int, set[Well]] = defaultdict(set)
-    lines: dict[int, set[Well]] = defaultdict(set)
+    sure, open_, lines = ([set[Well]() for _ in names[0].words] for _ in range(3))
     for name in names:
         if name.well and name.left:
             sure[name.left[0]].add(name.well)
@@ -376,30 +384,33 @@ def _place(names: Sequence[_Name]) -> _Place | None:
             if word.well and word.is_line:
                 lines[place].add(word.well)
     found = []
-    for place in sure.keys() | open_.keys():
-        wells = sure[place] | open_[place]
-        of_rows = len({well.row for well in wells}) > 1 and 2 * len(lines[place]) < len(wells)
-        if len(sure[place]) > len(open_[place]) or of_rows:
-            found.append(place)
-    found = [place for place in found if sure[place]] if any(sure.values()) else found
-    return _Place(found[0], len({well.row for well in sure[found[0]]})) if len(found) == 1 else None
+    for place, (certain, others) in enumerate(zip(sure, open_, strict=True)):
+        of_most, both = len(certain) > len(others), certain | others
+        of_rows = len({well.row for well in both}) > 1 and 2 * len(lines[place]) < len(both)
+        if (of_most or of_rows) and (certain or not any(sure)):
+            found.append(_Place(place, of_most, len({well.row for well in certain})))
+    return found[0] if len(found) == 1 else None
 
 
-def _well_at(name: _Name, place: _Place | None) -> Well | None:
+def _other(name: _Name, place: _Place | None) -> _Other | None:
     """The word at a place; one that only a plate of 1536 wells has where other names are certain of two rows."""
     if place is None:
         return None
     word = name.words[place.number]
-    return None if word.is_far and place.rows < 2 else word.well
+    if word.well is None or (word.is_far and place.rows < 2):
+        return None
+    return _Other(word.well, not word.is_far and (word.is_line or not place.of_most))
 
 
-def _image_name(file: _File, folder: _Name, by_others: Well | None, folder_by_others: Well | None) -> ImageName:
-    of_folder = folder.well or folder_by_others
-    well = file.name.well or folder.well or by_others or folder_by_others
+def _image_name(file: _File, folder: _Name, other: _Other | None, folder_other: _Other | None) -> ImageName:
+    of_folder = folder.well or (folder_other and folder_other.well)
+    well = file.name.well or folder.well
+    settled = None if well else other or folder_other
+    well = well or (settled and settled.well)
     could_be = file.name.doubts or (folder.doubts if any(w.rank == 2 and not w.is_line for w in folder.words) else ())
     return _made(
         file, well, in_folder=well is not None and well == of_folder, could_be=() if well else could_be,
-        by_others=well is not None and file.name.well is None and folder.well is None,
+        by_others=settled is not None and settled.is_worth_saying,
     )  # fmt: skip
 
 
