@@ -9,7 +9,7 @@ The page reads names by the same rule, and `tests/data/wells.csv` has examples f
    AA to AF do not tell; B3 beside B03; the letters N and P, and then C, D and F, which more often stand for a repeat, a
    passage or a plate, a channel, a day and a field.
 3. Where two are left, either could be the well. One that is left is it, unless it is the name of a cell line, is of a
-   plate of 1536, or is a day, a passage or the like by its letter (`HeLa_D5`, but neither `HeLa_D05` nor `D5_1`).
+   plate of 1536, or is a day, a passage or the like by its letter (`HeLa_D5` and `f01`, but not `HeLa_D05` and `D5_1`).
 4. What that leaves open, the other names of the folder decide that have as many such words: the well is where most
    names have theirs for certain, or else where alone the words are of several rows. A day, a passage, a plate and a
    channel have the same letter in every name. A name that is certain stays as it is, whatever lies beside it, and one
@@ -73,8 +73,12 @@ FORMS: Final = (
     r"(?<![A-Za-z0-9])(?P<row>A[A-F]|[A-Z])(?P<column>\d{1,2})[fs](?P<site>\d+)(?:[dw](?P<channel>\d+))?(?![A-Za-z0-9])",
 )
 """How instruments name images; some groups are missing. row0 and column0 count from 0."""
-CHANNEL: Final = r"(?<![A-Za-z0-9])(?:CH|[Cc]h(?:annel)?)[ _-]?(?P<channel>\d{1,2})(?!\d)"
-"""The channel in other names."""
+CHANNELS: Final = (
+    r"(?<![A-Za-z0-9])(?:CH|[Cc]h(?:annel)?)[ _-]?(?P<channel>\d{1,2})(?!\d)",
+    r"_w(?P<channel>\d[A-Za-z0-9-]*)_s(?P<site>\d+)(?:_t(?P<time>\d+))?",
+    r"_s(?P<site>\d+)_w(?P<channel>\d[A-Za-z0-9-]*)(?:_t(?P<time>\d+))?",
+)
+"""The channel in other names: img_ch01, and without a well cells_w1BF_s3_t2 and cells_s3_w1."""
 WORD: Final = (
     r"(?<![A-Za-z0-9])(?:(A[A-F](?=\d\d)|[A-Za-z])(\d\d?)(?:(?![A-Za-z0-9])|(?=([fspztw]\d)))"
     r"|(?<![Pp]late[ _-])([A-P])(?: - |[ _-])(\d\d)(?![A-Za-z0-9]))"
@@ -96,9 +100,9 @@ THUMBNAIL: Final = r"_[Tt]humb(?:nail)?(?:[0-9A-Fa-f]{8}-|(?![A-Za-z]))"
 PART: Final = r"^(?:[Ii]mages|IMAGES|[Tt]ime[Pp]oint_?\d+|[Zz][Ss]tep_?(\d+))$"
 """A folder that is a part of a plate; its group is the number of a plane."""
 
-_FORMS: Final = [re.compile(form, re.ASCII) for form in FORMS]
-_CHANNEL, _WORD, _LINE, _ALONE, _FOLDER, _UUID, _THUMBNAIL, _PART = (
-    re.compile(text, re.ASCII) for text in (CHANNEL, WORD, LINE, ALONE, FOLDER, UUID, THUMBNAIL, PART)
+_FORMS, _CHANNELS = ([re.compile(text, re.ASCII) for text in texts] for texts in (FORMS, CHANNELS))
+_WORD, _LINE, _ALONE, _FOLDER, _UUID, _THUMBNAIL, _PART = (
+    re.compile(text, re.ASCII) for text in (WORD, LINE, ALONE, FOLDER, UUID, THUMBNAIL, PART)
 )
 
 
@@ -222,6 +226,11 @@ class _Word(NamedTuple):
         return self.well is not None and len(self.letters) == 1 and (self.well.row > 16 or self.well.column > 24)
 
     @property
+    def is_faint(self) -> bool:
+        """Whether it is too likely something else to be asked about: T01, and a channel, a day or a field like f1."""
+        return self.is_far or (self.letters.islower() and self.rank < 2)
+
+    @property
     def rank(self) -> int:
         """The lower, the likelier it is something else by its letter."""
         return 0 if self.letters in "NPnp" else 1 if self.letters in "CDFcdf" else 2
@@ -241,7 +250,7 @@ class _Name:
     def doubts(self) -> tuple[Well, ...]:
         """What is worth asking about."""
         left = [self.words[place] for place in self.left]
-        return tuple(dict.fromkeys(word.well for word in left if word.well and not word.is_far))
+        return tuple(dict.fromkeys(word.well for word in left if word.well and not word.is_faint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,8 +290,8 @@ def _above(folder: str) -> str:
 def _read_file(path: str) -> _File:
     folder, _, name = path.rpartition("/")
     text = _UUID.sub("", name)
-    match = next(filter(None, (form.search(text) for form in _FORMS)), None)
-    found = match or _CHANNEL.search(text)
+    match, other = (next(filter(None, (form.search(text) for form in forms)), None) for forms in (_FORMS, _CHANNELS))
+    found = match or other
     facts = found.groupdict() if found else {}
     what = f"{_well_of(facts)} {facts.get('site')} {facts.get('time')}"
     shot = f"{text[: found.start()]}|{what}|{text[found.end() :]}" if found else text
@@ -309,15 +318,15 @@ def _read_form(text: str, match: re.Match[str] | None) -> _Name | None:
         return None
     words = _words(text)
     left = [place for place, word in enumerate(words) if word.well == well]
-    doubted = match.re in _FORMS[-2:] and left and (words[left[0]].is_line or words[left[0]].is_far)
+    doubted = match.re in _FORMS[-2:] and left and (words[left[0]].is_line or words[left[0]].is_faint)
     return _Name(words=words, left=left, well=None if doubted else well)
 
 
 def _read_words(text: str) -> _Name:
     words = _words(text)
     left = [place for place, word in enumerate(words) if word.well]
-    for likely in _LIKELY:
-        left = [place for place in left if likely(words[place])] or left
+    for rather in _RATHER:
+        left = [place for place in left if rather(words[place])] or left
     if any(words[place].digits.startswith("0") for place in left):
         left = [place for place in left if len(words[place].digits) == 2]
     best = max((words[place].rank for place in left), default=0)
@@ -325,11 +334,12 @@ def _read_words(text: str) -> _Name:
     if len({words[place].well for place in left}) != 1:
         return _Name(words=words, left=left)
     word = words[left[0]]
-    by_letter = word.rank == 2 or word.digits.startswith("0") or word.has_field or _ALONE.search(text)
-    return _Name(words=words, left=left, well=word.well if by_letter and not word.is_line and not word.is_far else None)
+    likely = word.rank == 2 or word.digits.startswith("0") or word.has_field or _ALONE.search(text)
+    certain = likely and not word.is_line and not word.is_faint
+    return _Name(words=words, left=left, well=word.well if certain else None)
 
 
-_LIKELY: Final[tuple[Callable[[_Word], bool], ...]] = (
+_RATHER: Final[tuple[Callable[[_Word], bool], ...]] = (
     lambda word: not word.is_line,
     lambda word: word.has_field,
     lambda word: word.letters.isupper(),
