@@ -34,12 +34,14 @@ def ingest(
     *,
     settings: BankSettings | None = None,
     options: Options | None = None,
+    replacing: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bank, Imported]:
     """The bank with the source's frames in it, and what came of each image.
 
-    A bad image is set aside. What was read before an interruption is not read again. Raises DataError when no image
-    at all could be used; then no bank is made.
+    A bad image is set aside. What was read before an interruption is not read again. Where `replacing`, images that an
+    earlier cellnet read otherwise take the place of those. Raises DataError when no image at all could be used; then no
+    bank is made.
     """
     files = read_source(source, options)
     bank = places.new_bank(settings)
@@ -59,7 +61,7 @@ def ingest(
         raise DataError(
             f"no image of {source} can be used; the first of {len(rows)}, {rows[0].source}: {rows[0].set_aside}"
         )
-    return bank, bank.add(rows)
+    return bank, bank.add(rows, replacing=replacing)
 
 
 def _prepare_chunk(row: dict[str, Any], store: Store) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import cv2
 import ray.data
 
 from cellnet.errors import CellnetError
+from cellnet.images.channels import channels_of
 from cellnet.images.file import ImageFile, Pages
 from cellnet.places import Places
 from cellnet.prediction.answers import Prediction, combine
@@ -45,6 +46,7 @@ class Question:
     pixel_um: float | None
     """Of all images, whatever they say of themselves."""
     page: Pages | None
+    channel: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,7 +56,8 @@ class Question:
         named |= {f"{version.ref} for {lineage}": version for lineage, version in self.models.by_lineage.items()}
         records = {name: version.model_dump_json().encode() for name, version in named.items()}
         models = {name: hashlib.sha256(record).hexdigest() for name, record in records.items()}
-        return {"models": models, "pixel_um": self.pixel_um, "page": self.page}
+        channel = {"channel": self.channel} if self.channel else {}
+        return {"models": models, "pixel_um": self.pixel_um, "page": self.page, **channel}
 
 
 @dataclass(kw_only=True)
@@ -135,7 +138,7 @@ def prepare(
     files = list_files(given, channel=channel, page=page, well_pattern=well_pattern, but=drawn)
     registry = places.open_registry()
     models = resolve_models(registry, classifier, regressor)
-    question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page)
+    question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page, channel=channel)
     results = Results.open(out, question.settings, overwrite=overwrite) if out else None
     kept = results.done(files) if results else {}
     notes = notes_on_wells(files, well_pattern)
@@ -190,12 +193,12 @@ def _answers(
     try:
         pages = image.pages(question.page)
     except CellnetError as error:
-        yield Prediction(image=file.name, error=str(error))
+        yield Prediction(image=file.name, error=str(error), channels=channels_of(error))
         return
-    pixel_um = question.pixel_um or file.pixel_um or image.pixel_um
     for page in pages:
         shown = f"{file.name}{page.mark}"
         try:
+            pixel_um = question.pixel_um or file.pixel_um or page.pixel_um
             yield combine(shown, answers(models, page.decode(), pixel_um=pixel_um))
         except CellnetError as error:
             yield Prediction(image=shown, error=str(error))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from cellnet.errors import DataError
+from cellnet.images.channels import channels_of
 from cellnet.images.file import ImageFile, Pages
 from cellnet.images.pixels import Pixels
 from cellnet.images.scale import MAX_RESCALE
@@ -56,13 +57,13 @@ class How:
     """Who only look."""
     pixel_um: float | None = None
     page: Pages | None = None
+    channel: str | None = None
 
 
 @dataclass(frozen=True)
 class _Large:
     """An image that is not read at once, by its header."""
 
-    um: float | None
     pages: list[ImageFile]
 
 
@@ -107,11 +108,18 @@ class Answerer:
         self._large = Batcher(self._read, self._compute, most_tiles=1)  # one at a time: they fill the memory
         self._shadows: set[asyncio.Task[None]] = set()
 
-    def how(self, request_id: str, *, pixel_um: float | None = None, page: Pages | None = None) -> How:
+    def how(
+        self,
+        request_id: str,
+        *,
+        pixel_um: float | None = None,
+        page: Pages | None = None,
+        channel: str | None = None,
+    ) -> How:
         """Who answers a request: one that is sent again gets the same, while the shelf stays as it is."""
         champions, challengers, room = self.shelf.champions, self.shelf.challengers, Room(self.limits.images)
         if self._challenge == "shadow":
-            return How(champions, room, challengers, pixel_um, page)
+            return How(champions, room, challengers, pixel_um, page, channel)
         drawn = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4]) / 2**32
         if drawn < self._challenge:
             champions = replace(
@@ -120,7 +128,7 @@ class Answerer:
                 regressor=challengers.regressor or champions.regressor,
                 by_lineage={**champions.by_lineage, **challengers.by_lineage},
             )
-        return How(champions, room, pixel_um=pixel_um, page=page)
+        return How(champions, room, pixel_um=pixel_um, page=page, channel=channel)
 
     def check(self) -> None:
         """Raise RuntimeError where what waits is not computed."""
@@ -135,11 +143,11 @@ class Answerer:
             await self._small.do(job)
             if job.large is None:
                 return [self._told(job)]
-            return [await self._page(page, job, job.large.um) for page in job.large.pages]
+            return [await self._page(page, job) for page in job.large.pages]
 
-    async def _page(self, page: ImageFile, seen: _Job, um: float | None) -> Prediction:
+    async def _page(self, page: ImageFile, seen: _Job) -> Prediction:
         name = f"{page.name}{page.mark}"
-        job = _Job(name, seen.how, lambda: self._decoded(page, um, seen.how), started=seen.started)
+        job = _Job(name, seen.how, lambda: self._decoded(page, seen.how), started=seen.started)
         await self._large.do(job)
         seen.started = time.perf_counter()
         return self._told(job)
@@ -166,24 +174,25 @@ class Answerer:
         try:
             return await self.predict(image, how)
         except DataError as error:
-            return [Prediction(image=image.name, error=str(error))]
+            return [Prediction(image=image.name, error=str(error), channels=channels_of(error))]
 
     def _seen(self, image: ImageFile, how: How) -> Cuts | _Large:
         """An image by its header; a small one of one page is read at once."""
-        um = how.pixel_um or image.pixel_um
-        self._check_size(image.name, image.pixels_n, um, how)
-        pages = image.pages(how.page)
+        pages = image.pages(how.page, how.channel)
+        um = how.pixel_um or pages[0].pixel_um
+        self._check_size(image.name, pages[0].pixels_n, um, how)
         if not how.room.take(len(pages)):
             raise DataError(
                 f"{image.name}: with its {len(pages)} pages these are more than the {self.limits.images} images that "
                 "are taken in a request; choose: page middle, or a number, or send fewer at a time"
             )
         if pages[0].page is None and _scaled(image.pixels_n, um, how) <= SMALL:
-            return Cuts(image.decode(), um)
-        return _Large(um, pages)
+            return Cuts(pages[0].decode(), um)
+        return _Large(pages)
 
-    def _decoded(self, page: ImageFile, um: float | None, how: How) -> Cuts:
+    def _decoded(self, page: ImageFile, how: How) -> Cuts:
         """A page, which may be larger than the first."""
+        um = how.pixel_um or page.pixel_um
         image_HW = page.decode(most=int(self.limits.megapixels * 1e6))
         self._check_size(page.name, image_HW.size, um, how)
         return Cuts(image_HW, um)

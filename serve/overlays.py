@@ -26,13 +26,14 @@ class Overlays:
         self,
         image: ImageFile,
         page: Pages | None,
+        channel: str | None,
         pixel_um: float | None,
         classifier: str | None,
         regressor: str | None,
     ) -> bytes | DataError:
         """A PNG of an image with what these versions say of it, or what is wrong with the image."""
         try:
-            [image] = image.pages(page)
+            [image] = image.pages(page, channel)
             image_HW = image.decode()
             from cellnet.reports.overlays import draw_overlay
 

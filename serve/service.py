@@ -103,7 +103,7 @@ class Service:
         refs = prediction.models
         try:
             picture: bytes | DataError = await self._overlays.draw.remote(
-                image, how.page, how.pixel_um, refs.classifier, refs.regressor
+                image, how.page, how.channel, how.pixel_um, refs.classifier, refs.regressor
             )
         except Exception as error:  # of the registry, or of the process that draws
             log.exception("an overlay of %s and %s failed", refs.classifier, refs.regressor)

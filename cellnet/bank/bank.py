@@ -40,6 +40,10 @@ class Imported:
     set_aside: list[Frame]
     near: list[Frame]
     """Frames added that are nearly the same as another of the bank, their `twin`."""
+    otherwise: int = 0
+    """Images that come out otherwise than an earlier cellnet read them: set aside, or put in the place of those."""
+    sized: int = 0
+    """Frames known already whose files tell a pixel size that an earlier cellnet did not see."""
 
 
 class Bank:
@@ -102,17 +106,18 @@ class Bank:
         """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
         return read_pixels(self.store, frame)
 
-    def add(self, prepared: Sequence[Frame]) -> Imported:
+    def add(self, prepared: Sequence[Frame], *, replacing: bool = False) -> Imported:
         """Commit prepared frames: the duplicates dropped, new groups given a split, one new table written.
 
-        Raises ConfigError for a bank that holds what this cellnet does not know and would lose.
+        Where `replacing`, what comes out otherwise than an earlier cellnet read it takes the place of that. Raises
+        ConfigError for a bank that holds what this cellnet does not know and would lose.
         """
         if self._is_new and not self.store.create(SETTINGS_KEY, record_bytes(self.settings)):
             self._adopt_settings(wanted=self.settings)  # somebody else's bank, made in the meantime
             self._reload()
         self._is_new = False
         for _ in range(20):
-            frames, imported = _merge(self._table.frames, prepared, self.settings)
+            frames, imported = _merge(self._table.frames, prepared, self.settings, replacing)
             if frames == self._table.frames:
                 return imported
             if self._table.unknown:
@@ -159,15 +164,25 @@ def _table_key(number: int) -> str:
     return f"tables/{number:06d}.parquet"
 
 
-def _merge(frames: list[Frame], prepared: Sequence[Frame], settings: BankSettings) -> tuple[list[Frame], Imported]:
+def _merge(
+    frames: list[Frame], prepared: Sequence[Frame], settings: BankSettings, replacing: bool
+) -> tuple[list[Frame], Imported]:
+    otherwise = _read_otherwise(frames, prepared)
+    again = {frame.source for frame in otherwise.values()}
+    if replacing:
+        frames = [one for one in _replaced(frames, otherwise) if one.set_aside is None or one.source not in again]
+        again = set()
     used = {frame.frame: frame for frame in frames if frame.set_aside is None}
     aside = {frame.source: frame for frame in frames if frame.set_aside is not None}
-    before_n, known = len(used), 0
+    before_n, known, sized = len(used), 0, 0
     refused = []
     for frame in prepared:
         same = used.get(frame.frame)
         if frame.set_aside is not None:
             refused.append(frame)
+        elif frame.source in again:
+            reason = "comes out otherwise than an earlier cellnet read it; --replace puts it in the place of that"
+            refused.append(replace(frame, frame="", set_aside=reason))
         elif same is None:
             used[frame.frame] = frame
         else:
@@ -175,6 +190,7 @@ def _merge(frames: list[Frame], prepared: Sequence[Frame], settings: BankSetting
             another = _contradicted(same, frame)
             if not another:
                 used[frame.frame] = _told_more(same, frame)
+                sized += used[frame.frame].pixel_um != same.pixel_um
                 aside.pop(frame.source, None)
                 continue
             reason = (
@@ -191,6 +207,8 @@ def _merge(frames: list[Frame], prepared: Sequence[Frame], settings: BankSetting
         known=known,
         set_aside=[*refused, *crossing],
         near=[frame for frame in kept[before_n:] if frame.twin],
+        otherwise=len(otherwise),
+        sized=sized,
     )
     return [*kept, *aside.values()], imported
 
@@ -204,9 +222,31 @@ def _contradicted(frame: Frame, again: Frame) -> str:
 
 
 def _told_more(frame: Frame, again: Frame) -> Frame:
-    """The frame with the batch and the time that were not known of it before."""
+    """The frame with the batch and the time that were not known of it, and what an earlier reader did not see."""
     later = {name: getattr(again, name) for name in ("batch", "time_h") if getattr(frame, name) is None}
+    if frame.form != again.form:
+        later |= {"form": again.form, "pixel_um": again.pixel_um or frame.pixel_um}
     return replace(frame, **later)
+
+
+def _read_otherwise(frames: list[Frame], prepared: Sequence[Frame]) -> dict[str, Frame]:
+    """What files come to now whose frames an earlier cellnet read, by the names of those, where it is not the same."""
+    names = {frame.frame for frame in frames}
+    earlier = {frame.source: frame.frame for frame in frames if frame.may_be_misread}
+    fresh = [frame for frame in prepared if frame.set_aside is None and frame.frame not in names]
+    return {earlier[frame.source]: frame for frame in fresh if frame.source in earlier}
+
+
+def _replaced(frames: list[Frame], otherwise: dict[str, Frame]) -> list[Frame]:
+    """The frames, others in the places of some, on the same side of the split."""
+    renamed = {name: frame.frame for name, frame in otherwise.items()}
+
+    def kept(frame: Frame) -> Frame:
+        twin = renamed.get(frame.twin or "", frame.twin)
+        new = otherwise.get(frame.frame)
+        return replace(new or frame, group=frame.group, split=frame.split, twin=twin)
+
+    return [kept(frame) for frame in frames]
 
 
 def _with_splits(frames: list[Frame], before_n: int, settings: BankSettings) -> tuple[list[Frame], list[Frame]]:

@@ -19,7 +19,7 @@ FIRST: Final = frozenset(
     ]
 )
 """The fields of the first banks, which take part whatever they hold."""
-HEARSAY: Final = frozenset({"source", "fingerprint", "twin", "greys"})
+HEARSAY: Final = frozenset({"source", "fingerprint", "twin", "greys", "form", "sharpness", "note"})
 """Fields that take no part: a model learns nothing from them."""
 
 

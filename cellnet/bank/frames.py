@@ -12,6 +12,12 @@ from cellnet.images.file import ImageFile
 from cellnet.images.pixels import Pixels
 from cellnet.store.objects import Store
 
+FORM: Final = 3
+"""What reading makes of files; to be raised when it makes something else of the same file.
+
+3: TIFF by tifffile. Before, white was taken for black where 16 bits say so, planar colour and channels were mixed, and
+pixel sizes in µm, and some in other units, were not seen.
+"""
 FEW_GREYS: Final = 32
 """An image of fewer grey values was exported from a small part of the camera's range."""
 
@@ -27,6 +33,8 @@ class Frame:
     count: float | None = None
     centres: list[list[float]] | None = None
     """[x, y] of every cell, in pixels."""
+    note: str | None = None
+    """How its mask was read, where another reading can be thought of."""
     group: str = ""
     batch: str | None = None
     """What was prepared and recorded together with it."""
@@ -41,13 +49,23 @@ class Frame:
     brightest: int = 0
     greys: int | None = None
     """How many grey values it has, where these are fewer than `FEW_GREYS`."""
+    sharpness: float | None = None
+    """How much of its contrast lies in the finest detail (`sharpness_of`)."""
     pixel_um: float | None = None
     fingerprint: str = ""
     """The perceptual hash (cellnet/bank/duplicates.py)."""
     twin: str | None = None
     """The `frame` of the first one that is nearly the same."""
+    form: int | None = None
+    """The `FORM` by which it was read; None of before there were any."""
     set_aside: str | None = None
     """Why the image is not used; None for a frame in use."""
+
+    @property
+    def may_be_misread(self) -> bool:
+        """Whether its file is of a kind that an earlier cellnet, which read it, sometimes read wrong."""
+        name = self.source.partition("#")[0].lower()
+        return self.set_aside is None and (self.form or 0) < FORM and name.endswith((".tif", ".tiff"))
 
     @property
     def centres_N2(self) -> NDArray[np.float32] | None:  # noqa: N802 - the shape is part of the name

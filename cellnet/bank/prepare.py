@@ -5,27 +5,24 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from cellnet.bank.duplicates import fingerprint
-from cellnet.bank.frames import FEW_GREYS, Frame, digest_of_pixels
+from cellnet.bank.frames import FEW_GREYS, FORM, Frame, digest_of_pixels
 from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import cells_of_mask
-from cellnet.images.pixels import Pixels
+from cellnet.images.pixels import Pixels, sharpness_of
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store
-
-PREPARED_FORM: Final = 2
-"""To be raised when `prepare` makes something else of the same file."""
 
 
 def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
     """Each image as `prepare` gives it, or as it was given when an earlier import read the same unchanged files."""
-    recipe = json.dumps([PREPARED_FORM, SCHEMA.names, [vars(file) for file in files]], default=_stamp)
+    recipe = json.dumps([FORM, SCHEMA.names, [vars(file) for file in files]], default=_stamp)
     key = f"prepared/{hashlib.sha256(recipe.encode()).hexdigest()}.parquet"
     try:
         return from_parquet(store.get(key), key).frames
@@ -37,12 +34,12 @@ def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
 
 
 def _stamp(image: ImageFile) -> list[Any]:
-    """What changes when an image does: its place and page, its size and the time of its last change."""
+    """What changes when an image does: its place, page and channel, its size and the time of its last change."""
     try:
         status = os.stat(image.place)
     except OSError:
-        return [image.place, image.page]
-    return [image.place, image.page, status.st_size, status.st_mtime_ns]
+        return [image.place, image.page, image.channel]
+    return [image.place, image.page, image.channel, status.st_size, status.st_mtime_ns]
 
 
 def prepare(file: LabelledFile, store: Store) -> Frame:
@@ -51,9 +48,12 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
     if file.problem:
         return Frame(frame="", source=source, set_aside=file.problem)
     try:
-        image = file.image.in_memory()
+        [image] = file.image.in_memory().pages(file.image.page)
         image_HW = image.decode()
-        file = _with_cells(file, (image_HW.shape[0], image_HW.shape[1]))
+        pixel_um = file.pixel_um or image.pixel_um
+        source = _text(f"{file.image.place}{image.mark}")
+        _check_plane(file, image)
+        file, note = _with_cells(_in_scale(file, *image_HW.shape), (image_HW.shape[0], image_HW.shape[1]))
         _check_centres(file, image_HW.shape)
     except DataError as error:
         return Frame(frame="", source=source, set_aside=str(error).removeprefix(f"{file.image.name}: "))
@@ -65,6 +65,7 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         lineage=None if file.lineage is None else _text(file.lineage),
         count=file.count,
         centres=None if file.centres is None else [list(point) for point in file.centres],
+        note=note,
         group=_text(file.group) if file.group else digest[:16],
         batch=None if file.batch is None else _text(file.batch),
         time_h=file.time_h,
@@ -74,8 +75,10 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
         darkest=int(image_HW.min()),
         brightest=int(image_HW.max()),
         greys=_few_greys(image_HW),
-        pixel_um=file.pixel_um or image.pixel_um,
+        sharpness=sharpness_of(image_HW),
+        pixel_um=pixel_um,
         fingerprint=fingerprint(image_HW),
+        form=FORM,
     )
 
 
@@ -102,9 +105,34 @@ def _check_centres(file: LabelledFile, size: tuple[int, ...]) -> None:
         )
 
 
-def _with_cells(file: LabelledFile, size: tuple[int, int]) -> LabelledFile:
-    """The file with the count and the centres of its mask, if it has one."""
-    if file.mask is None:
+def _check_plane(file: LabelledFile, image: ImageFile) -> None:
+    """Raise DataError where the cells were marked in another plane of a file than the one that is taken."""
+    if file.plane is not None and image.page not in (None, file.plane):
+        raise DataError(f"its cells are marked in plane {file.plane}, not {image.page}; choose it: --page {file.plane}")
+
+
+def _in_scale(file: LabelledFile, height: int, width: int) -> LabelledFile:
+    """The file with its centres in its own pixels, where they were made for another size of it.
+
+    Raises DataError where the sizes differ by more than one factor: then the image was cut or turned since.
+    """
+    if file.size_px is None or file.size_px == (width, height):
         return file
-    centres_N2 = cells_of_mask(file.mask, size=size)
-    return replace(file, count=float(len(centres_N2)), centres=tuple((x, y) for x, y in centres_N2.tolist()))
+    of_width, of_height = file.size_px
+    factor = width / of_width
+    seen = f"its labels were made for {of_width:g}×{of_height:g} pixels, but it has {width}×{height}"
+    if abs(of_height * factor - height) > max(1.0, factor):
+        if (of_height, of_width) == (width, height):
+            seen += ": it was turned, perhaps by a camera's note of how it was held"
+        raise DataError(f"{seen}; make labels for the image as it is")
+    centres = file.centres and tuple((x * factor, y * height / of_height) for x, y in file.centres)
+    return replace(file, centres=centres)
+
+
+def _with_cells(file: LabelledFile, size: tuple[int, int]) -> tuple[LabelledFile, str | None]:
+    """The file with the count and the centres of its mask, if it has one, and how the mask was read."""
+    if file.mask is None:
+        return file, None
+    cells = cells_of_mask(file.mask, size=size)
+    centres = tuple((x, y) for x, y in cells.centres_N2.tolist())
+    return replace(file, count=float(len(centres)), centres=centres), cells.note

@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         ("lineage", pa.string()),
         ("count", pa.float64()),
         ("centres", pa.list_(pa.list_(pa.float64()))),
+        ("note", pa.string()),
         ("group", pa.string()),
         ("split", pa.string()),
         ("height", pa.int32()),
@@ -30,12 +31,14 @@ SCHEMA = pa.schema(
         ("darkest", pa.int32()),
         ("brightest", pa.int32()),
         ("greys", pa.int32()),
+        ("sharpness", pa.float64()),
         ("pixel_um", pa.float64()),
         ("fingerprint", pa.string()),
         ("twin", pa.string()),
         ("set_aside", pa.string()),
         ("batch", pa.string()),
         ("time_h", pa.float64()),
+        ("form", pa.int32()),
     ]
 )
 

@@ -28,6 +28,12 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
             f"{len(few)} of {len(frames)} frames have {values} grey values only and may look black; they are trained "
             "on like others, but finer differences are lost: export the camera's whole range if you can"
         )
+    if earlier_n := sum(frame.may_be_misread for frame in frames):
+        warnings.append(
+            f"{earlier_n} of {len(frames)} frames are of TIFF files that an earlier cellnet read, some kinds of them "
+            "wrong (white for black, planar colour, pixel sizes in µm); import them again: what comes out otherwise "
+            "is named"
+        )
     warnings += _of_batches(frames)
     counted = sum(frame.count is not None for frame in frames)
     if 0 < counted < len(frames):

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cellnet.cli.options import BANK, ENDPOINT_URL, JSON, PAGE, SET, TRAINING, places_of, train_config
+from cellnet.cli.options import BANK, CHANNEL, ENDPOINT_URL, JSON, PAGE, SET, TRAINING, places_of, train_config
 from cellnet.cli.parsing import POSITIVE, Group, Option, command, noun, number
 from cellnet.cli.printing import counted, print_table, say
 from cellnet.config.bank import BankSettings
@@ -33,23 +33,35 @@ def add_to(commands: Any) -> None:
         Option("source", type=Path, metavar="SOURCE"),
         BANK,
         PAGE,
+        CHANNEL,
+        Option(
+            "--replace",
+            action="store_true",
+            help="put images that come out otherwise than an earlier cellnet read them in the place of those",
+        ),
         SET.but(help="a setting of a new bank: seed=1, holdout_share=0.2, intensity.rule=range, intensity.high=4095"),
         Group(
             "COCO annotations and instance masks",
             Option("--lineage-pattern", metavar="REGEX", help="finds the lineage in a file name, like '^([^_]+)_'"),
             Option("--group-pattern", metavar="REGEX", help="finds the well in a file name, like '_([A-H][0-9]+)_'"),
         ),
+        Option(
+            "--population",
+            metavar="NAME",
+            help="what the cells are: a population of Harmony, a category of COCO, a type of markers in ImageJ; of the "
+            "last two also: all",
+        ),
         Group(
             "a Harmony export",
-            Option("--channel", metavar="NAME", help="channel to take (the only one of transmitted light)"),
             Option("--lineages", type=Path, metavar="CSV", help="well,lineage for every well, like C03,A549"),
             Option("--layer", metavar="NAME", help="layer of the plate layout that names the lineage"),
-            Option("--population", metavar="NAME", help="population of objects that are the cells"),
             Option("--spread-counts", action="store_true", help="share a well's count out over its fields"),
         ),
         JSON,
         ENDPOINT_URL,
         help="import a manifest.csv, a folder of LINEAGE/*.png, COCO or Harmony",
+        description="Cells that were marked in ImageJ or Fiji beside an image of a folder or a manifest (a.roi, "
+        "a_RoiSet.zip, CellCounter_a.xml, a_Results.csv beside a.tif) give its count and their centres.",
     )
     command(
         verbs,
@@ -80,7 +92,9 @@ def import_(arguments: argparse.Namespace) -> None:
     settings = load_config(BankSettings, file=None, sets=arguments.set) if arguments.set else None
     options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
     source = Path(absolute(str(arguments.source)))
-    bank, imported = ingest(source, places_of(arguments), settings=settings, options=options, say=say)
+    bank, imported = ingest(
+        source, places_of(arguments), settings=settings, options=options, replacing=arguments.replace, say=say
+    )
     for frame in imported.set_aside:
         say(f"set aside {frame.source}: {frame.set_aside}")
     for copy, original in _near(bank, imported.near[:SHOWN]):
@@ -88,6 +102,10 @@ def import_(arguments: argparse.Namespace) -> None:
     if len(imported.near) > SHOWN:
         say(f"and {len(imported.near) - SHOWN} more, which cellnet bank show tells")
     added, known, aside = counted(imported.added, "frame"), imported.known, len(imported.set_aside)
+    if arguments.replace and imported.otherwise:
+        say(f"{counted(imported.otherwise, 'frame')} put in the place of what an earlier cellnet read")
+    if imported.sized:
+        say(f"{counted(imported.sized, 'frame')} known already with a pixel size that an earlier cellnet did not see")
     say(f"{added} added, {known} known already, {aside} set aside")
     _print_bank(bank, as_json=arguments.json)
 
@@ -110,6 +128,9 @@ def show(arguments: argparse.Namespace) -> None:
             print(f"set aside {frame.source}: {frame.set_aside}")
         for copy, original in _near(bank, bank.frames):
             print(f"nearly the same: {copy} and {original}")
+        for frame in bank.frames:
+            if frame.may_be_misread:
+                print(f"read by an earlier cellnet: {frame.source}")
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -143,7 +164,8 @@ def _print_bank(bank: "Bank", *, as_json: bool) -> None:
     if as_json:
         facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}
         set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
-        print(json.dumps(facts | {"set_aside": set_aside, "near": _near(bank, bank.frames)}))
+        misread = [frame.source for frame in bank.frames if frame.may_be_misread]
+        print(json.dumps(facts | {"set_aside": set_aside, "near": _near(bank, bank.frames), "earlier": misread}))
         return
     print_table(rows)
     if batches:

@@ -17,7 +17,10 @@ BANK: Final = Option("bank", metavar="BANK")
 REF: Final = Option("ref", metavar="REF")
 JSON: Final = Option("--json", action="store_true")
 PAGE: Final = Option(
-    "--page", type=PAGES, metavar="PAGE", help="of files of several pages: middle, all, or a number from 1"
+    "--page",
+    type=PAGES,
+    metavar="PAGE",
+    help="of files of several pages: middle, all, or a number from 1 (middle of a stack)",
 )
 PIXEL_UM: Final = Option(
     "--pixel-um",
@@ -28,7 +31,7 @@ PIXEL_UM: Final = Option(
 CHANNEL: Final = Option(
     "--channel",
     metavar="NAME",
-    help="of a Harmony export, or of names like _w1 (the only one of transmitted light)",
+    help="of several channels in files or in their names (_w1), by name or number (the only one of transmitted light)",
 )
 SET: Final = Option("--set", action="append", default=[], metavar="KEY=VALUE")
 

@@ -223,7 +223,7 @@ def _read(
         raise DataError(
             f"{file.name}: a count is of one image, and it holds {1 + len(others)} pages; give --page NUMBER"
         )
-    known_um = pixel_um or file.pixel_um or image.pixel_um
+    known_um = pixel_um or file.pixel_um or one.pixel_um
     return see(before, one.decode(), image=f"{file.image.name}{one.mark}", truth=truth, pixel_um=known_um)
 
 

@@ -1,13 +1,17 @@
-"""Image files as they come: a header that is read once, and pixels that are decoded on request."""
+"""Image files as they come: a header that is read once, and pixels that are decoded on request.
 
+One rule for how an image lies: as it is stored. Tags that tell a viewer to turn it (TIFF's orientation, JPEG's Exif)
+are passed over, for frames and masks alike, as ImageJ does, so that points which were set in ImageJ fit.
+"""
+
+import contextlib
 import functools
 import io
 import math
 import os
-import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final, Literal, Self
@@ -18,19 +22,22 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from cellnet.errors import DataError
+from cellnet.images import tiff
+from cellnet.images.channels import ChannelError, listed, wanted_channel
 from cellnet.images.pixels import MAX_PIXELS, Pixels
+from cellnet.images.tiff import Plane, Structure, TiffError
 
-FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP")
+FORMATS: Final = ("PNG", "JPEG", "BMP")
+"""Read by OpenCV; TIFF is read by cellnet/images/tiff.py."""
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-UNITS_UM: Final = {"µm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-"""Micrometres of the units that TIFF files are described in."""
-MOST_PAGES: Final = 5000
-"""In a file; to count more would take seconds."""
 STRIP_ROWS: Final = 256
 """Rows converted at a time, since a whole frame in 64 bits would take much memory."""
 MAX_PIXELS_A_BYTE: Final = 1000
 """Of a JPEG; one without any detail has at most 260."""
-
+HELD_BYTES: Final = 256 * 10**6
+"""Of a TIFF on the disk: a larger one is not held in memory, only the plane that is decoded."""
+SQUARE: Final = 0.02
+"""How much the sides of a pixel may differ."""
 
 Pages = Literal["middle", "all"] | int
 """Which pages of a file of several are read, counted from 1."""
@@ -42,13 +49,14 @@ class Header:
 
     bytes_n: int
     """Of the whole file; -1 of one that could not be opened."""
-    is_jpeg: bool = False
-    sizes_px: tuple[tuple[int, int], ...] = ()
-    """Width and height of every page, counted up to one more than `MOST_PAGES`."""
-    pixel_um: float | None = None
-    """Micrometres a pixel."""
+    kind: str = ""
+    """PNG, JPEG, BMP or TIFF."""
+    is_palette: bool = False
+    """Of a PNG or BMP: whether its values are the numbers of colours."""
+    structure: Structure = field(default=Structure(planes=()))
+    """Its planes, which are pages to people, their channels and pixel sizes."""
     fault: str | None = None
-    """Why nothing can be decoded; the size of the first page may be known all the same."""
+    """Why nothing can be decoded."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,9 @@ class ImageFile:
     contents: bytes | Path | Callable[[int], bytes] = field(repr=False)
     """Its bytes, where on the disk they are, or what fetches at most so many of them from elsewhere."""
     page: int | None = None
-    """From 1; None stands for the only one."""
+    """From 1; None stands for the only one, or for the middle of a stack."""
+    channel: str | None = None
+    """Name or number, from 1, of the channel that is meant of several; None for that of transmitted light."""
     known: Header | None = field(default=None, repr=False, compare=False)
     """The header, where it was read before; also in another process."""
 
@@ -92,16 +102,28 @@ class ImageFile:
     @property
     def pixels_n(self) -> int:
         """How many pixels its page has, as the header says; the first page of several; 0 of what is no image."""
-        sizes_px = self.header.sizes_px[(self.page or 1) - 1 :]
-        return math.prod(sizes_px[0]) if sizes_px else 0
+        planes = self.header.structure.planes[(self.page or 1) - 1 :]
+        return math.prod(planes[0].size_px) if planes else 0
 
     @property
     def pixel_um(self) -> float | None:
-        """Micrometres a pixel, as an OME-TIFF or a TIFF of ImageJ says in its description; None where none is said.
+        """Micrometres a pixel, as OME-XML, ImageJ or MetaXpress say in a TIFF; None where none is said.
 
-        The plain resolution tags are not asked: instruments write the camera's pixel there, or a printer's.
+        Raises DataError for pixels that are not square.
         """
-        return self.header.pixel_um
+        structure = self.header.structure
+        if not structure.planes:
+            return None
+        plane = structure.planes[(self.page or 1) - 1 :][:1] or structure.planes[:1]
+        size = structure.pixels_um[plane[0].series]
+        if size is None:
+            return None
+        if abs(size[0] / size[1] - 1) > SQUARE:
+            raise DataError(
+                f"{self.name}: its pixels are {size[0]:g} µm wide and {size[1]:g} µm high; resample it to "
+                "square pixels, or say pixel_um yourself to take it as it is"
+            )
+        return size[0]
 
     def read(self, most: int = sys.maxsize) -> bytes:
         """Its bytes. Raises DataError for what cannot be read, or is over `most` bytes, which is then not read."""
@@ -120,98 +142,189 @@ class ImageFile:
             raise DataError(f"{self.name}: cannot be read: {error.strerror}") from error
 
     def in_memory(self, most: int = sys.maxsize) -> Self:
-        """The same file, its bytes held; its header is read again only of a file that changed. Raises as `read`."""
+        """The same file, its bytes held; its header is read again only of a file that changed. Raises as `read`.
+
+        A large TIFF on the disk stays there: of a stack of gigabytes one plane is read.
+        """
+        if isinstance(self.contents, Path) and _is_large_tiff(self.contents):
+            return self
         data = self.read(most)
         known = self.known if self.known and self.known.bytes_n == len(data) else None
         return replace(self, contents=data, known=known)
 
-    def pages(self, wanted: Pages | None) -> list[Self]:
-        """The pages to read: the middle one, all, or one by its number; the file itself where it holds one image.
+    def pages(self, wanted: Pages | None, channel: str | None = None) -> list[Self]:
+        """The pages to read: by default the middle of a stack, or all, or one by its number; else the only one.
 
-        Raises DataError where there is no such page; a file that is no image is left to `decode`.
+        Pages are those of one channel: the one that is named (or numbered, from 1), else that of transmitted light.
+        Raises ChannelError where nobody can tell which channel is meant, DataError where there is no such page, or
+        none is wanted and the file does not say what its pages are; a file that is no image is left to `decode`.
         """
-        return [replace(self, page=page, known=self.header) for page in self._choose(wanted)]
+        channel = channel or self.channel
+        pages = self._choose(wanted, channel)
+        return [replace(self, page=page, channel=channel, known=self.header) for page in pages]
 
     def decode(self, *, most: int = MAX_PIXELS) -> Pixels:
         """Grey pixels (H, W) as recorded, 8 or 16 bits, of a PNG, JPEG, TIFF or BMP file.
 
         Colour becomes luminance, transparency is dropped, float pixels are spread over 16 bits. Raises DataError for
-        what is unreadable, empty, blank, of several pages when none is chosen, or over `most` pixels, at most 100
-        megapixels.
+        what is unreadable, empty, blank, of several pages or channels when none is chosen, or over `most` pixels, at
+        most 100 megapixels.
         """
-        image = self._decode(cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION, most)
-        if image.dtype not in (np.uint8, np.uint16):
-            image = _to_16_bits(image, self.name)
-        if image.min() == image.max():
-            raise DataError(f"{self.name}: blank, every pixel has the value {image.flat[0]}")
-        return image
+        with self._opened() as (image, file):
+            plane = image._plane(most)
+            if image.header.kind == "TIFF":
+                image_HW = _translated(self.name, tiff.read_plane, file, image.header.bytes_n, plane, most=most)
+            else:
+                image_HW = image._decode(
+                    cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION, file
+                )
+        if image_HW.dtype not in (np.uint8, np.uint16):
+            image_HW = _to_16_bits(image_HW, self.name)
+        if image_HW.min() == image_HW.max():
+            raise DataError(f"{self.name}: blank, every pixel has the value {image_HW.flat[0]}")
+        return image_HW
 
     def decode_values(self) -> NDArray[Any]:
-        """Values (H, W) or (H, W, channels) of any type, as recorded: of a mask. Raises as `decode`."""
-        return self._decode(cv2.IMREAD_UNCHANGED, MAX_PIXELS)
+        """Values (H, W) or (H, W, channels) of any type, as stored: of a mask, and the numbers of a palette's colours.
+
+        Raises as `decode`.
+        """
+        with self._opened() as (image, file):
+            plane = image._plane(MAX_PIXELS)
+            if image.header.kind == "TIFF":
+                return _translated(self.name, tiff.read_values, file, image.header.bytes_n, plane)
+            return image._numbers(file) if image.header.is_palette else image._decode(cv2.IMREAD_UNCHANGED, file)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[Self, IO[bytes]]]:
+        """The file with a header that is its own, though it changed since, and a stream of its bytes."""
+        image = self.in_memory()
+        if isinstance(image.contents, bytes):
+            yield image, io.BytesIO(image.contents)
+            return
+        assert isinstance(image.contents, Path)
+        try:
+            with image.contents.open("rb") as file:
+                if image.known and image.known.bytes_n != os.fstat(file.fileno()).st_size:
+                    image = replace(image, known=None)
+                yield image, file
+        except OSError as error:
+            raise DataError(f"{self.name}: cannot be read: {error.strerror}") from error
 
     def _read_header(self) -> Header:
         if isinstance(self.contents, bytes):
-            return _read_header(io.BytesIO(self.contents), len(self.contents))
+            return _read_header(io.BytesIO(self.contents), len(self.contents), self.name)
         if not isinstance(self.contents, Path):
             return self.in_memory().header
         try:
             with self.contents.open("rb") as file:
-                return _read_header(file, os.fstat(file.fileno()).st_size)
+                return _read_header(file, os.fstat(file.fileno()).st_size, self.name)
         except OSError as error:
             return Header(bytes_n=-1, fault=f"cannot be read: {error.strerror}")
 
-    def _choose(self, wanted: Pages | None) -> list[int | None]:
+    def _choose(self, wanted: Pages | None, channel: str | None) -> list[int | None]:
         """Numbers of pages, from 1; [None] of a single one, and of what is no image."""
-        pages_n = len(self.header.sizes_px)
+        structure = self.header.structure
         if self.header.fault:
             return [None]
-        if pages_n > MOST_PAGES:
-            raise DataError(f"{self.name}: holds over {MOST_PAGES} pages; save it in parts")
         if isinstance(wanted, int):
             self._check_page(wanted)
-        if pages_n == 1 or wanted is None:
+        if len(structure.planes) == 1:
+            self._channel(channel)
             return [None]
+        if isinstance(wanted, int) and channel is None:
+            return [wanted]
+        place = self._channel(channel)
+        numbers = [number for number, plane in enumerate(structure.planes, 1) if plane.channel == place]
+        if isinstance(wanted, int):
+            if wanted not in numbers:
+                raise DataError(
+                    f"{self.name}: page {wanted} is of another channel than {channel}; leave one of them out"
+                )
+            return [wanted]
         if wanted == "all":
-            return list(range(1, pages_n + 1))
-        return [wanted if isinstance(wanted, int) else pages_n // 2 + 1]
+            return list(numbers)
+        planes = {number: structure.planes[number - 1] for number in numbers}
+        images = sorted({(plane.series, plane.time) for plane in planes.values()})
+        if wanted is None and len(numbers) > 1 and (len(images) > 1 or not structure.is_stack):
+            what = f"{len(images)} images" if len(images) > 1 else f"{len(numbers)} pages"
+            raise DataError(f"{self.name}: holds {what}; choose: page middle, all, or a number")
+        chosen = images[len(images) // 2]
+        stack = sorted((plane.z, number) for number, plane in planes.items() if (plane.series, plane.time) == chosen)
+        return [stack[len(stack) // 2][1]]
+
+    def _channel(self, wanted: str | None) -> int:
+        """The place of the channel that is meant."""
+        structure = self.header.structure
+        names = structure.channels
+        if wanted is not None:
+            place = wanted_channel(names, wanted)
+            if place is None and names == ("",):
+                return 0  # of which nobody says what it is
+            if place is None:
+                raise ChannelError(f"{self.name}: has no channel {wanted!r}; it has {listed(names)}", names)
+            return place
+        if len(names) == 1:
+            return 0
+        if len(structure.transmitted) == 1:
+            return structure.transmitted[0]
+        seen = "several of transmitted light among its" if structure.transmitted else "no transmitted light among its"
+        raise ChannelError(f"{self.name}: {seen} {len(names)} channels; choose a channel: {listed(names)}", names)
 
     def _check_page(self, page: int) -> None:
-        pages_n = len(self.header.sizes_px)
+        pages_n = len(self.header.structure.planes)
         if page > pages_n:
             raise DataError(f"{self.name}: holds {pages_n} page{'s' * (pages_n != 1)}, so there is no page {page}")
 
-    def _check_size(self, most: int) -> None:
-        """Raise DataError unless the page is there, and of a size that may be decoded."""
+    def _plane(self, most: int) -> Plane:
+        """The plane that is meant. Raises DataError unless it is there, and of a size that may be decoded."""
         header = self.header
         if header.fault:
             raise DataError(f"{self.name}: {header.fault}")
         self._check_page(self.page or 1)
-        width, height = header.sizes_px[(self.page or 1) - 1]
+        page = self.page or self._choose(None, self.channel)[0] or 1
+        plane = header.structure.planes[page - 1]
+        width, height = plane.size_px
         if width * height > most:
             raise DataError(f"{self.name}: {width}×{height} is over {most / 1e6:g} megapixels; cut it first")
-        if header.is_jpeg and width * height > MAX_PIXELS_A_BYTE * header.bytes_n:  # libjpeg would make up the rest
+        if header.kind == "JPEG" and width * height > MAX_PIXELS_A_BYTE * header.bytes_n:  # libjpeg makes up the rest
             raise DataError(f"{self.name}: damaged, {header.bytes_n} bytes cannot hold its {width}×{height} pixels")
-        if len(header.sizes_px) > 1 and self.page is None:
-            raise DataError(f"{self.name}: holds {len(header.sizes_px)} pages; choose: page middle, all, or a number")
+        return plane
 
-    def _decode(self, flags: int, most: int) -> NDArray[Any]:
-        if not isinstance(self.contents, bytes):
-            return self.in_memory()._decode(flags, most)
-        self._check_size(most)
-        _quiet_libraries()
-        buffer = np.frombuffer(self.contents, np.uint8)
+    def _numbers(self, file: IO[bytes]) -> NDArray[Any]:
+        """The numbers of colours of a palette, (H, W), which OpenCV does not tell."""
         try:
-            if self.page is None:
-                image = cv2.imdecode(buffer, flags)
-            else:
-                _, pages = cv2.imdecodemulti(buffer, flags, range=(self.page - 1, self.page))
-                image = pages[0] if pages else None
+            with PIL.Image.open(file, formats=FORMATS) as opened:
+                return np.asarray(opened)
+        except Exception as error:  # Pillow raises many kinds on broken files
+            raise DataError(f"{self.name}: damaged, its pixels cannot be decoded") from error
+
+    def _decode(self, flags: int, file: IO[bytes]) -> NDArray[Any]:
+        """By OpenCV, which takes whole files."""
+        file.seek(0)
+        try:
+            image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
         except cv2.error as error:
             raise DataError(f"{self.name}: damaged, its pixels cannot be decoded") from error
         if image is None:
             raise DataError(f"{self.name}: damaged, its pixels cannot be decoded")
         return np.asarray(image)
+
+
+def _translated(name: str, read: Callable[..., NDArray[Any]], *arguments: Any, **options: Any) -> NDArray[Any]:
+    """What a reader of TIFF gives, its errors those of a file with a name."""
+    try:
+        return read(*arguments, **options)
+    except TiffError as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+def _is_large_tiff(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size > HELD_BYTES and file.read(4) in tiff.STARTS
+    except OSError:
+        return False  # said when it is read
 
 
 @functools.cache
@@ -221,64 +334,27 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _read_header(file: IO[bytes], bytes_n: int) -> Header:
+def _read_header(file: IO[bytes], bytes_n: int, name: str) -> Header:
     """What a file says of itself: opened once, its pages counted once."""
     _quiet_libraries()
     if not bytes_n:
         return Header(bytes_n=0, fault="the file is empty; export it again")
-    is_tiff = file.read(4) in (b"II*\0", b"MM\0*")
+    is_tiff = file.read(4) in tiff.STARTS
     file.seek(0)
-    is_jpeg, pixel_um, fault = False, None, None
-    sizes_px: list[tuple[int, int]] = []
     try:
+        if is_tiff:
+            return Header(bytes_n=bytes_n, kind="TIFF", structure=tiff.read_structure(file, bytes_n, name))
         with PIL.Image.open(file, formats=FORMATS) as image:
-            is_jpeg = image.format in ("JPEG", "MPO")  # many phones' are two in one, of which the first is it
-            sizes_px.append(image.size)
-            if image.format == "TIFF":
-                pixel_um = _pixel_um(image)
-                _seek_pages(image, sizes_px)
+            kind = "JPEG" if image.format == "MPO" else str(image.format)  # many phones': two in one, the first is it
+            structure = Structure(planes=(Plane(size_px=image.size),))
+            return Header(bytes_n=bytes_n, kind=kind, is_palette=image.mode == "P", structure=structure)
+    except TiffError as error:
+        fault = str(error)
     except PIL.Image.DecompressionBombError:
         fault = f"larger than {MAX_PIXELS // 10**6} megapixels; cut it first"
     except Exception:  # Pillow raises many kinds on broken headers
         fault = "not a readable PNG, JPEG, TIFF or BMP image"
-        if is_tiff:
-            fault = "a damaged TIFF, or one of pixels that are not 8, 16 or float 32 bits"
-    return Header(bytes_n=bytes_n, is_jpeg=is_jpeg, sizes_px=tuple(sizes_px), pixel_um=pixel_um, fault=fault)
-
-
-def _seek_pages(image: PIL.Image.Image, sizes_px: list[tuple[int, int]]) -> None:
-    """Add the sizes of a TIFF's pages after the first, but of few more than `MOST_PAGES`: each takes longer."""
-    try:
-        while len(sizes_px) <= MOST_PAGES:
-            image.seek(len(sizes_px))
-            sizes_px.append(image.size)
-    except EOFError:
-        pass
-
-
-def _pixel_um(image: PIL.Image.Image) -> float | None:
-    """Micrometres a pixel, as the description of a TIFF says."""
-    try:
-        description = str(image.tag_v2.get(270, ""))  # type: ignore[attr-defined]
-        pixels_a_unit = float(image.tag_v2.get(282, 0))  # type: ignore[attr-defined]
-    except Exception:  # Pillow raises many kinds on broken tags
-        return None
-    if description.startswith("ImageJ="):
-        unit = re.search(r"^unit=(.*)$", description, re.MULTILINE)
-        size, name = (1 / pixels_a_unit if pixels_a_unit else 0.0), unit[1] if unit else ""
-    else:
-        said = re.search(r'PhysicalSizeX="([0-9.eE+-]{1,30})"', description)
-        unit = re.search(r'PhysicalSizeXUnit="([^"]*)"', description)
-        size, name = _positive(said[1] if said else ""), unit[1] if unit else "µm"
-    size *= UNITS_UM.get(name.strip().lower().replace("\\u00b5", "µ").replace("μ", "µ"), 0.0)
-    return size if 1e-3 < size < 1e3 else None
-
-
-def _positive(text: str) -> float:
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        return 0.0
+    return Header(bytes_n=bytes_n, fault=fault)
 
 
 def _to_16_bits(image_HW: NDArray[Any], name: str) -> NDArray[np.uint16]:

@@ -65,6 +65,17 @@ def percentiles(image_HW: Pixels, *percents: float) -> list[float]:
     return values
 
 
+def sharpness_of(image_HW: Pixels) -> float:
+    """Which part of a frame's contrast is gone when it is blurred by a pixel: near 0 out of focus, near 1 for noise.
+
+    Of the deviation from what lies behind the cells, so that uneven light takes no part.
+    """
+    grey_HW = np.asarray(image_HW, np.float32)
+    detail_HW = grey_HW - cv2.GaussianBlur(grey_HW, (0, 0), BACKGROUND_PX / 2)
+    fine_HW = grey_HW - cv2.GaussianBlur(grey_HW, (0, 0), 1)
+    return float(fine_HW.std() / max(float(detail_HW.std()), 1e-9))
+
+
 def apply_kernel(image_HW: NDArray[np.uint8], name: Kernel) -> NDArray[np.uint8]:
     """Filter with a named 3×3 kernel; the border is reflected, values saturate at 0 and 255."""
     weights = KERNELS[name]

@@ -95,8 +95,8 @@ FOLDER: Final = r"^([Ww](?:ell|ELL)[ _-]?)?(?:(A[A-F](?=\d\d)|[A-Za-z])(?: - |[ 
 """A folder of one well."""
 UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 """MetaXpress ends its names in one."""
-THUMBNAIL: Final = r"_[Tt]humb(?:nail)?(?:[0-9A-Fa-f]{8}-|(?![A-Za-z]))"
-"""MetaXpress's small copies, plate_C05_s1_w1_thumb and a UUID."""
+THUMBNAIL: Final = r"(?:^|[_\-. ])(?:[Tt]humb|THUMB)(?:nail|NAIL)?[sS]?(?:[0-9A-Fa-f]{8}-|[_\-. ]|$)"
+"""Small copies, like MetaXpress's plate_C05_s1_w1_thumb and a UUID."""
 PART: Final = r"^(?:[Ii]mages|IMAGES|[Tt]ime[Pp]oint_?\d+|[Zz][Ss]tep_?(\d+))$"
 """A folder that is a part of a plate; its group is the number of a plane."""
 
@@ -166,7 +166,7 @@ def named_well(text: str) -> Well | None:
 def is_thumbnail(name: str) -> bool:
     """Whether an instrument wrote that file as a small copy of an image.
 
-    >>> is_thumbnail("plate_B03_s1_w1_thumb62D4A363-7C7E-40D0-8A9E-55EC6681574D.tif"), is_thumbnail("my_thumbs.png")
+    >>> is_thumbnail("plate_B03_s1_w1_thumb62D4A363-7C7E-40D0-8A9E-55EC6681574D.tif"), is_thumbnail("thumbprint.png")
     (True, False)
     """
     return _THUMBNAIL.search(name) is not None

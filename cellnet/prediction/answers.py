@@ -88,6 +88,9 @@ class Prediction(BaseModel):
     models: ModelRefs = Field(default_factory=ModelRefs, description="The versions that answered.")
     timing: Timing | None = Field(default=None, description="Where its time went, as served.")
     error: str | None = Field(default=None, description="Why this image could not be used; all else is null then.")
+    channels: list[str] | None = Field(
+        default=None, description="Names of its channels, of which one must be chosen, where that is the error."
+    )
 
 
 def combine(image: str, answers: Sequence[Answer]) -> Prediction:

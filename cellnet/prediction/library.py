@@ -81,21 +81,23 @@ class Model:
         *,
         pixel_um: float | None = None,
         page: Pages | None = None,
+        channel: str | None = None,
     ) -> Answer:
         """What it says of a frame: an image file, or grey values (H, W) as recorded, of 8 or 16 bits.
 
         `pixel_um`: micrometres a pixel, if they are known; left out, what the file says of itself. `page`: which one
-        of a file of several, `middle` or its number from 1.
+        of a file of several, `middle` or its number from 1. `channel`: which one of several, by name or number; left
+        out, that of transmitted light.
         Raises DataError for an image that cannot be read, or is too small or of another magnification.
         """
         if isinstance(image, np.ndarray):
             return self._network.answer(_checked(image), pixel_um=pixel_um)
         file = ImageFile.at(Path(image)).in_memory()
-        first, *others = file.pages(page)
+        first, *others = file.pages(page, channel)
         if others:
             pages = 1 + len(others)
             raise DataError(f"{file.name}: holds {pages} pages, and an answer is of one; give its number as page")
-        return self._network.answer(first.decode(), pixel_um=pixel_um or file.pixel_um)
+        return self._network.answer(first.decode(), pixel_um=pixel_um or first.pixel_um)
 
 
 def load(

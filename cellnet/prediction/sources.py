@@ -14,9 +14,10 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cellnet.errors import ConfigError, DataError
+from cellnet.images.channels import is_transmitted
 from cellnet.images.file import SUFFIXES, ImageFile, Pages
 from cellnet.images.wells import ImageName, Well, is_part_of_plate, is_thumbnail, read_names, well_at
 from cellnet.readers import harmony, number_of, read_csv
@@ -69,6 +70,10 @@ class ListedFile:
         """Another one where the file, or what is known of it, is another."""
         return f"{self.size}-{self.modified}-{self.pixel_um}-{self.problem}"
 
+    def of_channel(self, channel: str) -> Self:
+        """The same, of which that channel is meant if it has several."""
+        return replace(self, image=replace(self.image, channel=channel))
+
     def read(self) -> ImageFile:
         """The file in memory. Raises DataError for one that cannot be read or is too large, which is then not read."""
         if self.problem:
@@ -88,8 +93,8 @@ def list_files(
 
     Of what the names say to be planes of one site, `page` is taken, or the middle one; wells are read from names, or
     by a regular expression. Raises DataError for what is not there, for no image at all, and where a Harmony export has
-    several channels of transmitted light, or sites come in several channels, and none is named; ConfigError for a
-    channel that nothing has a use for, and a pattern by which no well is found.
+    several channels of transmitted light, or sites come in several files of a channel each, and none is named (of the
+    channels in a file its `pages` know); ConfigError for a pattern by which no well is found.
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
@@ -150,53 +155,53 @@ def _of_names(
     told = read_names([f"{file.folder}/{file.image.name}" for file in named], well_pattern)
     names = {file.place: name for file, name in zip(named, told, strict=True)}
     chosen = {place: name for place, name in names.items() if place in found}
-    chosen = _of_planes(_of_channel(chosen, channel, asked=any(file.exported for file in files)), page)
+    mixed = _mixed(chosen.values())
+    chosen = _of_planes(_of_channel(chosen, mixed, channel), page)
     taken = [file for file in files if file.place not in found or file.place in chosen]
-    return [file if file.exported else _with_name(file, names[file.place]) for file in taken]
+    told = [file if file.exported else _with_name(file, names[file.place]) for file in taken]
+    if channel is None:
+        return told
+    return [file if file.exported or file.folder in mixed else file.of_channel(channel) for file in told]
 
 
 def _with_name(file: ListedFile, name: ImageName) -> ListedFile:
     return replace(file, folder=name.plate, well=name.well, could_be=name.could_be, by_others=name.by_others)
 
 
-def _of_channel(names: dict[str, ImageName], wanted: str | None, *, asked: bool) -> dict[str, ImageName]:
-    """Of plates whose sites come in several channels, the files of the one that is named, or of transmitted light.
+def _mixed(names: Iterable[ImageName]) -> set[str]:
+    """The plates whose sites come in several channels, a file each."""
+    shots: dict[str, set[str | None]] = defaultdict(set)
+    plates: dict[str, str] = {}
+    for name in names:
+        shots[name.shot].add(name.channel)
+        plates[name.shot] = name.plate
+    return {plates[shot] for shot, channels in shots.items() if len(channels) > 1}
 
-    `asked` is whether something else has a use for the channel that is named.
-    """
-    channels: dict[str, set[str | None]] = defaultdict(set)
-    for name in names.values():
-        channels[name.shot].add(name.channel)
-    mixed = {name.plate for name in names.values() if len(channels[name.shot]) > 1}
+
+def _of_channel(names: dict[str, ImageName], mixed: set[str], wanted: str | None) -> dict[str, ImageName]:
+    """Of mixed plates the files of the channel that is named, or else of the only one of transmitted light."""
     by_channel: dict[str, list[str]] = defaultdict(list)
     for place, name in names.items():
         if name.plate in mixed and name.channel is not None:
             by_channel[name.channel].append(place)
-    if wanted is not None and not asked and not any(name.channel for name in names.values()):
-        raise ConfigError(
-            "--channel is for Harmony exports and names with channels, like _w1 or -ch1, and none is among what was "
-            "given; leave it out"
-        )
-    if not mixed:
+    if not by_channel:
         return names
-    fitting = [one for one in by_channel if _TRANSMITTED.search(one) if wanted is None]
-    fitting += [one for one in by_channel if wanted is not None and _channel_key(one) == _channel_key(wanted)]
+    if wanted is None:
+        fitting = [one for one in by_channel if is_transmitted(one.lstrip("0123456789"))]
+    else:
+        fitting = [one for one in by_channel if _channel_key(one) == _channel_key(wanted)]
+    others = {one: places for one, places in by_channel.items() if one not in fitting}
     if len(fitting) != 1:
         seen = "shows its sites in several channels" if wanted is None else f"has no channel {wanted!r}"
         which = ", ".join(f"{one} ({len(places)} images, like {places[0]})" for one, places in by_channel.items())
         raise DataError(f"{min(mixed) or 'what was given'} {seen}; choose one with --channel: {which}")
-    others = sum(len(places) for one, places in by_channel.items() if one != fitting[0])
     if wanted is None:
         logger.warning(
             "of several channels, %s is taken, and %d images of %s are left out; --channel takes another",
-            fitting[0], others, ", ".join(one for one in by_channel if one != fitting[0]),
+            fitting[0], sum(map(len, others.values())), ", ".join(others),
         )  # fmt: skip
-    return {
-        place: name for place, name in names.items() if name.plate not in mixed or name.channel in (fitting[0], None)
-    }
-
-
-_TRANSMITTED: Final = re.compile(r"bright|phase|trans|^TL|^(\d?BF|Ph?|DIC)$", re.IGNORECASE)
+    left_out = {place for places in others.values() for place in places}
+    return {place: name for place, name in names.items() if place not in left_out}
 
 
 def _channel_key(channel: str) -> str:

@@ -5,16 +5,16 @@ concern it. It looks at tables and names, not at pixels: decoding happens later,
 at a time.
 """
 
-import csv
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final, Literal, overload
+from typing import Literal, overload
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, Pages
+from cellnet.readers.tables import number_of as number_of
+from cellnet.readers.tables import read_csv as read_csv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,32 @@ class LabelledFile:
     time_h: float | None = None
     """Hours since seeding."""
     pixel_um: float | None = None
+    size_px: tuple[float, float] | None = None
+    """Width and height of the image that the centres are of, where the source says them; they are scaled to it."""
+    plane: int | None = None
+    """Of a file of several, from 1, the one in which the cells were marked."""
     mask: ImageFile | None = None
     """An image of the cells, each a number of its own, from which count and centres are taken at import."""
     problem: str | None = None
     """Why this file cannot be taken, when the source itself is wrong about it."""
 
 
-Reason = Literal["no_image", "no_label", "no_mask_image", "not_an_image", "other_format", "hidden", "thumbnail", "link"]
+Reason = Literal[
+    "no_image",
+    "ambiguous",
+    "duplicate",
+    "no_label",
+    "no_mask_image",
+    "no_instances",
+    "crowd",
+    "nested",
+    "split",
+    "not_an_image",
+    "other_format",
+    "hidden",
+    "thumbnail",
+    "link",
+]
 """Why something of a source was not used: words that programs can count on."""
 
 
@@ -79,6 +98,7 @@ class Options:
     """What a source may leave open: the options of `cellnet bank import`."""
 
     channel: str | None = None
+    """What to take of files of several channels; every reader's, like `page`."""
     lineages: Path | None = None
     """A CSV with the columns well,lineage."""
     layer: str | None = None
@@ -89,38 +109,7 @@ class Options:
     """A regular expression; its first group, in the name of a file, is the lineage."""
     group_pattern: str | None = None
     page: Pages | None = None
-    """What to take of files of several pages; every reader's."""
-
-
-def read_csv(path: Path, columns: Sequence[str], *, numbers: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The rows of a table, cells without blanks around them. Raises DataError for a missing column or no table.
-
-    Cells end at a comma, a semicolon or a tab, whichever the header has most of. Where it is no comma, the cells of
-    the columns `numbers` may have a decimal comma, which comes back as a point.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            separator = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=separator)
-            reader.fieldnames = names = [name.strip() for name in reader.fieldnames or ()]
-            missing = [column for column in columns if column not in names]
-            if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}; it needs {','.join(columns)}")
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {path} as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
-    if separator != ",":
-        for row in rows:
-            row |= {
-                name: row[name].replace(",", ".") for name in numbers if _DECIMAL_COMMA.fullmatch(row.get(name, ""))
-            }
-    return rows
-
-
-_DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+")
+    """What to take of files of several pages."""
 
 
 def is_file(path: Path) -> bool:
@@ -129,15 +118,6 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
-
-
-def number_of(text: str) -> float | None:
-    """A finite number, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def matched(pattern: str | None, name: str, what: str) -> str | None:
@@ -161,21 +141,30 @@ def read_source(source: Path, options: Options | None = None) -> Source:
 
     Raises DataError when no reader knows it, or it has no use for an option.
     """
-    from cellnet.readers import coco, folder, harmony, manifest, masks
+    from cellnet.readers import coco, folder, foreign, harmony, manifest, masks, points
 
     if not source.exists():
         raise DataError(f"{source} does not exist; give {KNOWN}")
     options = options or Options()
     given = {option.name for option in fields(Options) if getattr(options, option.name) != option.default}
-    for reader in (manifest, coco, harmony, masks, folder):
+    for reader in (foreign, manifest, coco, harmony, masks, folder):
         if reader.accepts(source):
-            if useless := sorted(given - reader.TAKES - {"page"}):
+            takes = reader.TAKES | {"channel", "page"} | (points.TAKES if reader in (manifest, folder) else set())
+            if useless := sorted(given - takes):
                 raise DataError(f"{source} has no use for --{useless[0].replace('_', '-')}; leave it out")
             found: Source = reader.read(source, options)
+            if reader in (manifest, folder):
+                found = points.with_points(found, source, options)
+            if options.channel and reader is not harmony:  # whose index tells channels apart
+                found = replace(found, files=[_of_channel(file, options.channel) for file in found])
             if options.page is None:
                 return found
             return replace(found, files=[page for file in found for page in _choose_pages(file, options.page)])
     raise DataError(f"{source} is none of these: {KNOWN}")
+
+
+def _of_channel(file: LabelledFile, channel: str) -> LabelledFile:
+    return replace(file, image=replace(file.image, channel=channel))
 
 
 def _choose_pages(file: LabelledFile, wanted: Pages) -> list[LabelledFile]:

@@ -1,15 +1,20 @@
 """Frames from a CSV with the columns image, lineage, count, group and, optionally, batch, time_h and pixel_um.
 
-Paths are relative to the manifest; an empty cell means "not known". A `points.csv` beside it (image,x,y) gives
-the centre of every cell, and then the count is the number of its points. Tables of Excel with `;` or tabs are read too.
+Paths are relative to the manifest; an empty cell means "not known", and so do NA, n/a, nan and -. A `points.csv` beside
+it (image,x,y) gives the centre of every cell, and then the count is the number of its points. Images are found also
+where letter case, slash, folder or suffix are written otherwise, if one alone can be meant (`matching`).
 """
 
-from collections import defaultdict
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.readers import LabelledFile, Options, Source, is_file, number_of, read_csv
+from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, number_of, read_csv
+from cellnet.readers.labels import Points, one_row, read_points
+from cellnet.readers.matching import Names, images_below, images_in
+from cellnet.readers.tables import Row, find_table, not_a_count
 
 TAKES: frozenset[str] = frozenset()
 COLUMNS = ("image", "lineage", "count", "group")
@@ -17,60 +22,96 @@ COLUMNS = ("image", "lineage", "count", "group")
 
 def accepts(source: Path) -> bool:
     """Whether the source is a CSV file, or a folder with a manifest.csv."""
-    return source.suffix.lower() == ".csv" or (source / "manifest.csv").is_file()
+    return source.suffix.lower() == ".csv" or find_table(source, "manifest.csv") is not None
 
 
 def read(source: Path, options: Options) -> Source:
     """An image a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
-    manifest = source / "manifest.csv" if source.is_dir() else source
+    manifest = find_table(source, "manifest.csv") or source
     rows = read_csv(manifest, COLUMNS, numbers=("count", "time_h", "pixel_um"))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
-    centres = _centres(manifest.parent / "points.csv")
-    return Source([_label(manifest, line, row, centres) for line, row in enumerate(rows, start=2)])
+    images = _find_images(manifest, rows)
+    table = find_table(manifest.parent, "points.csv")
+    points = None if table is None else read_points(table, images)
+    unused: list[Unused] = []
+    files = []
+    for image, (held, missing) in images.items():
+        row, contradiction, same = one_row(held, manifest)
+        unused += same
+        problem = missing or contradiction or (points.doubts.get(image) if points else None)
+        files.append(_label(manifest, row, image, points, problem))
+    unused += _unnamed(manifest, images)
+    if points is not None:
+        unused += [*points.unused, *_without_points(files)]
+    return Source(files, unused)
 
 
-def _centres(path: Path) -> dict[str, list[tuple[float, float]]] | None:
-    """The points of every image, or None where there is no points.csv."""
-    if not path.is_file():
-        return None
-    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line, row in enumerate(read_csv(path, ("image", "x", "y"), numbers=("x", "y")), start=2):
-        x, y = number_of(row["x"]), number_of(row["y"])
-        if x is None or y is None:
-            raise DataError(f"{path} line {line}: x and y are pixels, not {row['x']!r} and {row['y']!r}")
-        points[row["image"]].append((x, y))
-    return points
+def _find_images(manifest: Path, rows: Sequence[Row]) -> dict[str, tuple[list[Row], str | None]]:
+    """The rows of every image, by its path relative to the manifest, and why one is not there."""
+    folder = manifest.parent
+    here = {name: _relative(name) for name in {row["image"] for row in rows} if name and is_file(folder / name)}
+    elsewhere = {row["image"] for row in rows} - here.keys() - {""}
+    matches = {}
+    if elsewhere:
+        names = Names({**dict.fromkeys(here.values()), **dict.fromkeys(images_below(folder))})
+        matches = names.find_all([*here.values(), *elsewhere])
+    images: dict[str, tuple[list[Row], str | None]] = {}
+    for row in rows:
+        name, missing = row["image"], None
+        image = here.get(name)
+        if image is None and name:
+            match = matches[name]
+            image = match.one
+            missing = None if image else match.why_not(name) if match.images else "the file is missing"
+        elif not name:
+            image, missing = f"line {row.line}", "the manifest names no image in this row"
+        images.setdefault(image or name, ([], missing))[0].append(row)
+    return images
 
 
-def _label(
-    manifest: Path, line: int, row: dict[str, str], centres: dict[str, list[tuple[float, float]]] | None
-) -> LabelledFile:
-    path = manifest.parent / row["image"]
+def _relative(name: str) -> str:
+    """A path that is there, written one way."""
+    return os.path.normpath(name).replace(os.sep, "/")
+
+
+def _unnamed(manifest: Path, images: dict[str, tuple[list[Row], str | None]]) -> Iterator[Unused]:
+    """Images that lie beside those of the manifest, and of which it says nothing."""
+    for folder in sorted({os.path.dirname(image) for image, (_, missing) in images.items() if not missing}):
+        for name in images_in(manifest.parent / folder):
+            path = f"{folder}/{name}" if folder else name
+            if path not in images:
+                yield Unused(path, "no_label", f"no row of {manifest.name} names it")
+
+
+def _without_points(files: Sequence[LabelledFile]) -> Iterator[Unused]:
+    for file in files:
+        if file.count is None and not file.problem:
+            why = "it has neither a count nor points, so its count is not known; write 0 where there is no cell"
+            yield Unused(file.image.name, "no_label", why)
+
+
+def _label(manifest: Path, row: Row, image: str, points: Points | None, problem: str | None) -> LabelledFile:
     count = number_of(row["count"])
-    points = None
-    if centres is not None and (row["image"] in centres or count == 0):
-        points = tuple(centres.get(row["image"], ()))
-        count = float(len(points)) if count is None else count
+    centres = points.of(image, count) if points else None
+    if centres is not None and not row["count"]:
+        count = float(len(centres))
     time_h, pixel_um = (number_of(row.get(name, "")) for name in ("time_h", "pixel_um"))
-    problem = None
-    if not row["image"]:
-        problem = "the manifest names no image in this row"
-    elif not is_file(path):
-        problem = "the file is missing"
-    elif row["count"] and (number_of(row["count"]) is None or count is None or count < 0):
-        problem = f"the count {row['count']!r} is not a number of cells"
+    if problem:
+        pass
+    elif row["count"] and (count is None or count < 0):
+        problem = not_a_count(row["count"])
     elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
         problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
     elif row.get("time_h") and (time_h is None or time_h < 0):
-        problem = f"{manifest} line {line}: the time {row['time_h']!r} is not a number of hours since seeding"
-    elif points is not None and count != len(points):
-        problem = f"the count is {count:g}, but points.csv has {len(points)} points"
+        problem = f"{manifest} line {row.line}: the time {row['time_h']!r} is not a number of hours since seeding"
+    elif centres is not None and count != len(centres):
+        problem = f"the count is {count:g}, but points.csv has {len(centres)} points"
     return LabelledFile(
-        image=ImageFile.at(path),
+        image=ImageFile.at(manifest.parent / (image if row["image"] else "")),
         lineage=row["lineage"] or None,
         count=count,
-        centres=points,
+        centres=centres,
         group=row["group"] or None,
         batch=row.get("batch") or None,
         time_h=time_h,

@@ -1,48 +1,67 @@
-"""Frames with instance masks: a folder of `images` and a folder of `masks` beside it, the same name for the same frame.
+"""Frames with instance masks: a folder of images and one of masks beside it, the same name for the same frame.
 
-A mask is an image of one channel, 0 where there is no cell and a number of its own for every cell (8, 16 or 32
-bits). Masks are decoded at import, in parallel; the count is how many numbers there are, a centre a number's mean.
+    images/f1.png          also Images, imgs, JPEGImages, raw …
+    masks/f1.png           also Masks, labels, gt, SegmentationObject …; f1_mask.png, f1_cp_masks.png
+    train/images/f1.png    folders like train and test are read through; another folder is the lineage
+    A549/f1.png            with A549/f1_cp_masks.png beside it
+
+A mask has 0 where there is no cell and a number of its own for every cell. Masks are decoded at import, in parallel;
+the count is how many numbers there are, a centre a number's mean (`cellnet.images.masks`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
-from cellnet.images.file import SUFFIXES, ImageFile
-from cellnet.readers import LabelledFile, Options, Source, matched
+from cellnet.images.file import ImageFile
+from cellnet.readers import LabelledFile, Options, Source, Unused, matched
+from cellnet.readers.layout import Place, lineage_of, look, nested, pair, splits_of, useless_tables
 
 TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})
 
 
 def accepts(source: Path) -> bool:
-    """Whether the source is a folder with the folders `images` and `masks`."""
-    return (source / "images").is_dir() and (source / "masks").is_dir()
+    """Whether the source is a folder with masks, by the names of its folders or files."""
+    return source.is_dir() and bool(look(source).masks)
 
 
 def read(source: Path, options: Options) -> Source:
-    """Every image with its mask. Raises DataError for none, for two of one name, and for a mask without an image."""
-    images = _by_stem(source / "images")
-    masks = _by_stem(source / "masks")
-    if not images:
-        raise DataError(f"{source / 'images'} holds no {', '.join(sorted(SUFFIXES))} file")
-    if strays := sorted(masks.keys() - images.keys()):
-        raise DataError(f"{masks[strays[0]]} is the mask of no image ({len(strays)} such); name both alike")
-    labelled = [
-        LabelledFile(
-            image=ImageFile.at(path),
-            lineage=matched(options.lineage_pattern, path.name, "lineage"),
-            group=matched(options.group_pattern, path.name, "group"),
-            mask=ImageFile.at(masks[stem]) if stem in masks else None,
-        )
-        for stem, path in images.items()
-    ]
-    return Source(labelled)
+    """Every image with its mask. Raises DataError where no mask is an image's, and for two images of one name."""
+    found = look(source)
+    _check_names(source, found.images)
+    masks, strays = pair(found.images, found.masks)
+    if not masks:
+        first = f"{source / found.masks[0].path} is the mask of no image ({len(found.masks)} such)"
+        raise DataError(f"{first}; name both alike: images/f1.png and masks/f1.png")
+    unused = [*found.unused, *splits_of(found.images), *useless_tables(found.tables, "masks give the counts")]
+    unused += [Unused(mask.path, "no_mask_image", "it is the mask of no image; name both alike") for mask in strays]
+    files = []
+    for image in found.images:
+        if len(image.lineages) > 1:
+            unused.append(nested(image))
+            continue
+        if image.path not in masks:
+            unused.append(Unused(image.path, "no_label", "it has no mask, so its count is not known"))
+        files.append(_label(source, image, masks.get(image.path, []), options))
+    return Source(files, unused)
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """The image files by their names without suffix."""
-    images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and path != images.setdefault(path.stem, path):
-            raise DataError(f"{images[path.stem]} and {path.name} have one name; keep one of them")
-    return images
+def _label(source: Path, image: Place, masks: Sequence[Place], options: Options) -> LabelledFile:
+    path = source / image.path
+    problem = f"it has several masks, {' and '.join(mask.path for mask in masks)}; keep one" if len(masks) > 1 else None
+    return LabelledFile(
+        image=ImageFile.at(path),
+        lineage=matched(options.lineage_pattern, path.name, "lineage") or lineage_of(image),
+        group=matched(options.group_pattern, path.name, "group"),
+        mask=ImageFile.at(source / masks[0].path) if masks else None,
+        problem=problem,
+    )
+
+
+def _check_names(source: Path, images: Sequence[Place]) -> None:
+    """Raise DataError for two images that one mask could be of."""
+    first: dict[tuple[tuple[str, ...], str], Place] = {}
+    for image in images:
+        if (other := first.setdefault((image.folder, image.stem), image)) is not image:
+            raise DataError(f"{source / other.path} and {Path(image.path).name} have one name; keep one of them")

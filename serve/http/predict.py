@@ -27,7 +27,15 @@ class Asked(BaseModel):
         None, gt=0, allow_inf_nan=False, description="Micrometres a pixel; if left out, what an OME-TIFF itself says."
     )
     page: Literal["middle", "all"] | Annotated[int, Field(ge=1)] | None = Field(
-        None, description="What to take of a file of several pages: a number from 1, the middle one, or all of them."
+        None,
+        description="What to take of a file of several pages: a number from 1, the middle one, or all of them; if left "
+        "out, the middle of a stack.",
+    )
+    channel: str | None = Field(
+        None,
+        max_length=200,
+        description="Which channel of a file of several, by name or by number from 1; if left out, the only one of "
+        "transmitted light. Where nobody can tell, the problem lists them in `channels`.",
     )
     format: Literal["json", "csv"] = Field("json", description="`csv` is for spreadsheets: a row an image.")
     overlay: bool = Field(
@@ -87,7 +95,7 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
 
         A bad image alone is a problem 422; among others it is an entry with `error`, and the others are answered.
         """
-        how = answerer.how(request.state.request_id, pixel_um=asked.pixel_um, page=asked.page)
+        how = answerer.how(request.state.request_id, pixel_um=asked.pixel_um, page=asked.page, channel=asked.channel)
         images = await read_images(request, answerer.limits)
         if asked.overlay:
             return await _drawn(images, how, answerer, draw)

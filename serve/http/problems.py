@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cellnet.errors import CellnetError, ConflictError, DataError, NotFoundError, UnavailableError
+from cellnet.images.channels import channels_of
 from serve.http.schemas import Problem
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,21 @@ STATUS: Final[dict[type[CellnetError], int]] = {
 
 
 def problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, request_id: str | None = None
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+    channels: list[str] | None = None,
 ) -> JSONResponse:
-    """The answer that says what is wrong."""
+    """The answer that says what is wrong; `channels` are those to choose from, where that is it."""
     title = http.HTTPStatus(status).phrase
-    body = Problem(title=title, status=status, detail=detail, error=detail, request_id=request_id)
-    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
+    body = Problem(title=title, status=status, detail=detail, error=detail, request_id=request_id, channels=channels)
+    return JSONResponse(
+        body.model_dump(exclude=None if channels else {"channels"}),
+        status,
+        headers,
+        media_type="application/problem+json",
+    )
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -46,7 +56,7 @@ def add_problems(api: FastAPI) -> None:
         status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
         if status >= 500:
             log.error("%s %s: %s", request.method, request.url.path, error)
-        return problem(status, str(error), request_id=_id(request))
+        return problem(status, str(error), request_id=_id(request), channels=channels_of(error))
 
     @api.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -44,6 +44,9 @@ class Problem(BaseModel):
     detail: str = Field(description="What is wrong, with the image's name, and the next step.")
     error: str = Field(description="The detail again, where clients of the Open Inference Protocol look for it.")
     request_id: str | None = Field(default=None, description="What the service's log calls the request.")
+    channels: list[str] | None = Field(
+        default=None, description="Names of the image's channels, where the problem is that one must be chosen."
+    )
 
 
 class Readiness(BaseModel):

@@ -232,7 +232,8 @@ def _add_model(api: FastAPI, answerer: Answerer, path: str, find: Callable[..., 
         asked, images = await asyncio.to_thread(read_request, body, request.headers.get(HEADER), answerer.limits)
         wanted = _wanted(asked, model)
         request_id = asked.id or request.state.request_id
-        how = answerer.how(request.state.request_id, pixel_um=asked.parameters.pixel_um, page=asked.parameters.page)
+        told = asked.parameters
+        how = answerer.how(request.state.request_id, pixel_um=told.pixel_um, page=told.page, channel=told.channel)
         if model.name != WHOLE:
             how = replace(how, models=model.models, shadows=Lineup())
         predictions = await _predict(images, answerer, how)

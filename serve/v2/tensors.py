@@ -45,6 +45,9 @@ class RequestParameters(BaseModel):
     page: Annotated[int, Field(ge=1)] | Literal["middle"] | None = Field(
         default=None, description="What to take of files of several pages: a number from 1, or the middle one."
     )
+    channel: Annotated[Text, Field(max_length=200)] | None = Field(
+        default=None, description="Which channel of files of several, by name or by number from 1."
+    )
     binary_data_output: bool = Field(default=False, description="Whether outputs are binary data.")
 
 

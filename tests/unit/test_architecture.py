@@ -40,6 +40,7 @@ NAMED_OTHERWISE = {
     "test_papers.py": "the pages for people",
     "cli/test_registry_commands.py": "`cellnet registry`, as users type it",
     "images/test_mutated_files.py": "whatever reads image files",
+    "readers/test_label_cases.py": "labels as people meet them, beside their images",
     "serve/test_fuzz.py": "whatever answers requests",
 }
 """Unit tests that are not named after a module or its room, and what they are about."""

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
+from numpy.typing import NDArray
 
 import cellnet.bank.bank
 from cellnet.bank.bank import Bank, Imported
-from cellnet.bank.frames import Frame
+from cellnet.bank.frames import FORM, Frame, digest_of_pixels
 from cellnet.bank.prepare import prepare, prepare_all
 from cellnet.bank.warnings import warnings_of
 from cellnet.config.bank import BankSettings, Intensity
@@ -452,3 +454,71 @@ def test_a_lineage_with_more_cells_to_test_on_than_to_learn_from_is_told() -> No
     frames += [frame(10 + n, "HL60", split=side, count=9.0) for n, side in enumerate(("train", "train", "test"))]
     [warning] = [line for line in warnings_of(frames) if "to learn from" in line]
     assert warning.startswith("U2OS: 5,115 cells to test on and 33 to learn from, since its groups cannot be dealt")
+
+
+def white_for_black(path: Path, seed: int) -> NDArray[np.uint16]:
+    """A TIFF whose lowest value is white, which a cellnet before form 3 read as it stands; what is right."""
+    stored_HW = np.random.default_rng(seed).integers(0, 60_000, (20, 30)).astype(np.uint16)
+    tifffile.imwrite(path, stored_HW, photometric="miniswhite")
+    return 65_535 - stored_HW
+
+
+def read_before(bank: Bank, path: Path, **known: object) -> Frame:
+    """The frame that a cellnet before form 3 made of such a file, in the bank."""
+    now = prepare(LabelledFile(image=ImageFile.at(path), **known), bank.store)
+    stored_HW = tifffile.imread(path)
+    then = replace(now, frame=digest_of_pixels(stored_HW), form=None, pixel_um=None)
+    bank.store.create(f"pixels/{then.frame}.png", encode_png(stored_HW))
+    bank.add([then])
+    return next(frame for frame in bank.frames if frame.frame == then.frame)
+
+
+def test_a_file_that_an_earlier_reader_read_otherwise_is_named_and_replaced_only_if_asked(
+    bank: Bank, tmp_path: Path
+) -> None:
+    for seed in range(8):
+        take(bank, write_image(tmp_path / f"{seed}.png", seed), group=f"w{seed}")
+    path = tmp_path / "white.tif"
+    right_HW = white_for_black(path, 9)
+    before = read_before(bank, path, lineage="A549", count=3.0, group="B7")
+    assert before.may_be_misread and sum("earlier cellnet read" in line for line in warnings_of(bank.frames)) == 1
+
+    again = take(bank, path, lineage="A549", count=3.0)
+    assert (again.added, again.known, again.otherwise) == (0, 0, 1)
+    assert again.set_aside[0].set_aside == (
+        "comes out otherwise than an earlier cellnet read it; --replace puts it in the place of that"
+    )
+    assert before in bank.frames and len(bank.frames) == 9
+
+    digest = bank.digest
+    prepared = prepare(LabelledFile(image=ImageFile.at(path), lineage="A549", count=4.0), bank.store)
+    done = bank.add([prepared], replacing=True)
+    assert (done.added, done.known, done.otherwise, done.set_aside) == (0, 1, 1, [])
+    reopened = Bank.open(tmp_path / "bank")
+    [now] = [frame for frame in reopened.frames if frame.source == str(path)]
+    assert (reopened.pixels(now) == right_HW).all() and not now.may_be_misread
+    assert (now.group, now.split, now.count, now.form) == ("B7", before.split, 4.0, FORM)
+    assert len(reopened.frames) == 9 and reopened.set_aside == [] and reopened.digest != digest
+    assert not any("earlier cellnet read" in line for line in warnings_of(reopened.frames))
+
+
+def test_a_file_that_comes_out_as_before_is_known_and_told_the_pixel_size_that_was_not_seen(
+    bank: Bank, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    pixels_HW = np.random.default_rng(1).integers(0, 200, (20, 30)).astype(np.uint8)
+    tifffile.imwrite(path, pixels_HW, ome=True, metadata={"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm"})
+    before = read_before(bank, path)
+    assert before.pixel_um is None and before.may_be_misread
+    again = take(bank, path)
+    assert (again.added, again.known, again.otherwise, again.sized) == (0, 1, 0, 1)
+    [frame] = Bank.open(tmp_path / "bank").frames
+    assert (frame.pixel_um, frame.may_be_misread) == (0.25, False)
+    assert take(bank, path).sized == 0
+
+
+def test_a_file_that_was_exported_anew_is_another_frame(bank: Bank, tmp_path: Path) -> None:
+    white_for_black(tmp_path / "a.tif", 1)
+    take(bank, tmp_path / "a.tif")
+    white_for_black(tmp_path / "a.tif", 2)
+    assert (take(bank, tmp_path / "a.tif").added, len(bank.frames)) == (1, 2)

@@ -8,7 +8,7 @@ import pytest
 
 import serve
 from cellnet.errors import ConfigError
-from cellnet.images import wells
+from cellnet.images import channels, wells
 from cellnet.images.wells import ImageName, Well, named_well, read_names
 
 TESTS = Path(__file__).parents[2]
@@ -44,6 +44,7 @@ def test_the_page_has_the_same_grammar() -> None:
     ]
     missing = [text for text in (*texts, wells.PART) if re.sub(r"\(\?P<", "(?<", text) not in page]
     assert missing == []
+    assert channels._TRANSMITTED.pattern in page
 
 
 def test_a_certain_name_stays_as_it_is_whatever_lies_beside_it() -> None:

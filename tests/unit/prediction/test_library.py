@@ -8,8 +8,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import PIL.Image
 import pytest
+import tifffile
 import torch
 
 import cellnet
@@ -95,11 +95,21 @@ def test_the_pixel_size_that_a_file_says_is_heeded_unless_told_otherwise(
 ) -> None:
     model = cellnet.load(registry, "regressor@1")
     said = tmp_path / "said.ome.tif"
-    PIL.Image.fromarray(image[1]).save(said, tiffinfo={270: '<OME><Pixels PhysicalSizeX="1.0"/></OME>'})
+    tifffile.imwrite(said, image[1], ome=True, metadata={"PhysicalSizeX": 1.0, "PhysicalSizeXUnit": "µm"})
     assert (model.answer(said).magnification, model.answer(said).tiles) == ("rescaled", 16)
     assert model.answer(said, pixel_um=0.5).magnification == "matched"
     assert model.answer(image[0]).magnification == "assumed"
     assert model.answer(image[1], pixel_um=1.0) == model.answer(said)
+
+
+def test_a_channel_of_a_file_of_several_is_chosen(registry: Path, image: tuple[Path, Any], tmp_path: Path) -> None:
+    model = cellnet.load(registry, "regressor@1")
+    both = tmp_path / "both.ome.tif"
+    channels = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(both, np.stack([image[1][::-1], image[1]]), photometric="minisblack", ome=True, metadata=channels)
+    with pytest.raises(DataError, match=r"^both.ome.tif: no transmitted light among its 2 channels; choose a channel"):
+        model.answer(both)
+    assert model.answer(both, channel="GFP") == model.answer(both, channel="2") == model.answer(image[1])
 
 
 def test_a_page_of_a_file_of_several_is_chosen(registry: Path, image: tuple[Path, Any], tmp_path: Path) -> None:

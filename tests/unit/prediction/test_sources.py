@@ -99,13 +99,16 @@ def test_of_exports_the_planes_of_transmitted_light_are_taken_with_well_and_pixe
     assert list(plate_names(source.folder for source in found).values()) == ["P1", "P2"]
 
 
-def test_the_channel_of_an_export_can_be_named_and_without_an_export_it_is_refused(tmp_path: Path) -> None:
+def test_the_channel_of_an_export_can_be_named_and_in_other_files_it_is_looked_for_as_they_are_read(
+    tmp_path: Path,
+) -> None:
     folder = export(tmp_path / "plate", "P1", channels=("Brightfield", "Phase"))
     with pytest.raises(DataError, match="choose one with --channel: 'Brightfield', 'Phase'"):
         list_files([folder])
     assert names(list_files([folder], channel="Phase")) == ["r02c03f01p01-ch2.tiff", "r02c04f01p01-ch2.tiff"]
-    with pytest.raises(ConfigError, match="--channel is for Harmony exports and names with channels"):
-        list_files([touch(tmp_path / "in", "a.png")], channel="Phase")
+    exported = list_files([folder], channel="Phase")
+    [other] = list_files([touch(tmp_path / "in", "a.png")], channel="Phase")
+    assert [file.image.channel for file in (*exported, other)] == [None, None, "Phase"]
 
 
 UUID = "62D4A363-7C7E-40D0-8A9E-55EC6681574D"
@@ -132,6 +135,7 @@ def test_sites_in_several_channels_are_refused_until_one_is_named(
         list_files([plate])
     for channel in ("2", "w2", "W02", "ch2"):
         found = list_files([plate], channel=channel)
+        assert [file.image.channel for file in found] == [None, None], "of the file itself there is none to choose"
         assert [(name[:15], one.well) for name, one in zip(names(found), found, strict=True)] == [
             ("assay_B02_s1_w2", Well(2, 2)),
             ("assay_C03_s1_w2", Well(3, 3)),

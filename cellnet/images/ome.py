@@ -1,0 +1,94 @@
+"""What OME-XML says of the images of a file: how large a pixel is, and what its channels are.
+
+https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome.html
+"""
+
+from dataclasses import dataclass
+from typing import Final
+from xml.etree import ElementTree
+
+from cellnet.images.calibration import PixelUm, length_um, pixel_of
+from cellnet.images.channels import is_transmitted
+
+MOST_PLANES: Final = 1_000_000
+"""That a description tells of, in other files too."""
+_TRANSMITTED: Final = ("brightfield", "phase", "dic", "hoffmanmodulation", "obliqueillumination", "polarizedlight")
+"""Values of a channel's ContrastMethod."""
+
+
+@dataclass(frozen=True)
+class OmeImage:
+    """An `Image` of a description."""
+
+    pixel_um: PixelUm | None
+    channels: tuple[str, ...]
+    """Names, empty where there is none."""
+    transmitted: tuple[int, ...]
+    """Which channels are of transmitted light."""
+
+
+def read_ome(text: str) -> tuple[list[OmeImage], str]:
+    """The images of a description, and the description without what a reader of planes has no use for.
+
+    There the name of an image is its place, from 0, and no other file is named where all planes are of one. Raises
+    ValueError for what is not OME-XML, or tells of more than a file can hold.
+    """
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError("OME-XML needs no entities of its own")
+    try:
+        root = ElementTree.fromstring(text.encode())
+    except ElementTree.ParseError as error:
+        raise ValueError(f"no XML: {error}") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    for child in [child for child in root if child.tag != "Image"]:
+        root.remove(child)
+    _check_planes(root)
+    _drop_needless_names(root)
+    images = []
+    for place, image in enumerate(root):
+        image.set("Name", str(place))
+        images.append(_image(image.find("Pixels")))
+    return images, ElementTree.tostring(root, encoding="unicode")
+
+
+def _image(pixels: ElementTree.Element | None) -> OmeImage:
+    if pixels is None:
+        return OmeImage(None, (), ())
+    sizes = (length_um(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY")
+    channels = [channel for channel in pixels if channel.tag == "Channel"]
+    names = tuple(channel.get("Name", "").strip() for channel in channels)
+    transmitted = tuple(
+        place
+        for place, (channel, name) in enumerate(zip(channels, names, strict=True))
+        if channel.get("ContrastMethod", "").lower() in _TRANSMITTED
+        or channel.get("IlluminationType", "").lower() == "transmitted"
+        or is_transmitted(name)
+    )
+    return OmeImage(pixel_of(*sizes), names, transmitted)
+
+
+def _check_planes(root: ElementTree.Element) -> None:
+    """Raise ValueError for more planes than there can be: readers make room for all that are told of."""
+    planes_n = 0
+    for pixels in root.iter("Pixels"):
+        sizes = [int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT"]
+        if min(sizes) < 1 or max(sizes) > MOST_PLANES:
+            raise ValueError(f"sizes of {sizes}")
+        planes_n += sizes[0] * sizes[1] * sizes[2]
+        told = (
+            int(data.get(name, 0)) for data in pixels.iter("TiffData") for name in ("IFD", "PlaneCount", "NumPlanes")
+        )
+        if max(told, default=0) > MOST_PLANES:
+            raise ValueError("more planes than a file can hold")
+    if planes_n > MOST_PLANES:
+        raise ValueError(f"{planes_n} planes")
+
+
+def _drop_needless_names(root: ElementTree.Element) -> None:
+    """Forget in which file planes are where that is one, which may have been renamed since."""
+    everywhere = list(root.iter("TiffData"))
+    named = [(data, uuid) for data in everywhere for uuid in data.findall("UUID")]
+    if len(named) == len(everywhere) and len({uuid.text for _, uuid in named}) == 1:
+        for data, uuid in named:
+            data.remove(uuid)

@@ -1,0 +1,236 @@
+"""Tables as people and their programs save them: read as a person would, or refused in one line.
+
+Excel of many countries, R, pandas and ImageJ write tables in several encodings, with several separators, marks of
+decimals and of thousands, and words for what is not known.
+"""
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from cellnet.errors import DataError
+
+MAX_BYTES: Final = 10**9
+NOT_KNOWN: Final = frozenset(
+    [
+        *(
+            "",
+            "na",
+            "n/a",
+            "n.a.",
+            "#n/a",
+            "#na",
+            "<na>",
+            "nan",
+            "null",
+            "none",
+            "-",
+            "--",
+            "?",
+            "unknown",
+            "not known",
+        ),
+        *("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}"),
+    ]
+)
+"""What people and programs write into a cell of which nothing is known, in lower case."""
+DOUBTFUL: Final = "?"
+"""Ends a count that may be one of thousands or have decimals: 1.234?, which is then no number."""
+
+
+class Row(dict[str, str]):
+    """The cells of a row by the names of their columns, and the line of the file where it ends."""
+
+    def __init__(self, cells: dict[str, str], line: int) -> None:
+        super().__init__(cells)
+        self.line = line
+
+
+def read_csv(path: Path, columns: Sequence[str], *, numbers: Sequence[str] = ()) -> list[Row]:
+    """The rows of a table, by names of columns in lower case.
+
+    Cells have no blanks around them, and are empty where a word says that something is not known. Empty rows and
+    comments are left out. UTF-8, UTF-16 and the cp1252 of a Western Excel are read; cells end at a comma, a semicolon
+    or a tab, as `sep=` says or whichever the header has most of. In the columns `numbers` 12,5, 1 234 and 1.234,0 come
+    back as 12.5, 1234 and 1234.0, and a count that nobody can be sure of with a `DOUBTFUL` mark. Raises DataError for a
+    missing column, a row of too many cells, or no table.
+    """
+    lines = re.sub("\r\n?", "\n", _text(path)).split("\n")
+    separator, start = _start(lines)
+    reader = csv.reader((f"{line}\n" for line in lines[start:]), delimiter=separator)
+    try:
+        names = [_plain(name).casefold() for name in next(reader, [])]
+        _check_header(path, names, columns)
+        rows = [_row(path, names, cells, start + reader.line_num) for cells in reader if _says_something(cells)]
+    except csv.Error as error:
+        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
+    held = [name for name in numbers if name in names]
+    marks = {mark for row in rows for name in held if (mark := _decimal_mark(row[name]))}
+    for row in rows:
+        row |= {name: _number(row[name], marks, separator, whole=name == "count") for name in held}
+    return rows
+
+
+def number_of(text: str) -> float | None:
+    """A finite number, or None."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return value if math.isfinite(value) else None
+
+
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def not_a_count(text: str) -> str:
+    """Why a cell is not a number of cells, in words."""
+    if text.endswith(DOUBTFUL) and _THOUSANDS.fullmatch(text[:-1]):
+        return (
+            f"the count {text[:-1]!r} may be {re.sub('[.,]', '', text[:-1])} or a fraction; write it without the mark"
+        )
+    return f"the count {text!r} is not a number of cells"
+
+
+def _text(path: Path) -> str:
+    """The text of a file in the encodings that programs write tables in."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} is over {MAX_BYTES // 10**9} GB; split the table")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
+    if data[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
+        raise DataError(f"{path} is a workbook of Excel, not a CSV table; save it as CSV UTF-8")
+    zeros = [data[start:1000:2].count(0) for start in (0, 1)]
+    encodings = ["utf-8-sig", "cp1252"]
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings = ["utf-16"]
+    elif max(zeros) > len(data[:1000]) // 4:  # half of each character of the header
+        encodings = ["utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if encoding != "cp1252" or not _NOT_WESTERN.search(text):
+            return text
+    raise DataError(f"cannot read {path} as a CSV table: it is not UTF-8; save it as CSV UTF-8")
+
+
+_NOT_WESTERN: Final = re.compile(r"[^\x00-\x7f]{3}|[^\x00-\x7f\w\s°±²³×–—’“”„€]")
+"""What Western words do not hold: three accented letters in a row, or signs. Such a text is of another encoding."""
+
+
+def _start(lines: Sequence[str]) -> tuple[str, int]:
+    """What separates the cells, and at which line the header stands."""
+    start, said = 0, None
+    for line in lines:
+        told = _SEPARATOR.fullmatch(line.strip("\ufeff \n"))
+        if line.strip(", ;\t") and not told and not line.startswith("#"):
+            break
+        said = told[1] if told else said
+        start += 1
+    header = lines[start] if start < len(lines) else ""
+    return said or max(",;\t", key=header.count), start
+
+
+_SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?[,;]*', re.IGNORECASE)
+
+
+def _check_header(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    if missing := [column for column in columns if column not in names]:
+        held = f"it has {', '.join(filter(None, names))[:100]} and" if any(names) else "it"
+        raise DataError(f"{path} has no column {', '.join(missing)}; {held} needs {','.join(columns)}")
+    if twice := [name for name, number in Counter(filter(None, names)).items() if number > 1]:
+        raise DataError(f"{path} has the column {twice[0]} twice; leave one of them")
+
+
+def _says_something(cells: Sequence[str]) -> bool:
+    """Whether a row is neither empty nor a comment: a # alone in its row, or before a blank."""
+    first, *others = [_plain(cell) for cell in cells] or [""]
+    if first.startswith("# ") or (first.startswith("#") and not any(others)):
+        return False
+    return bool(first or any(others))
+
+
+def _row(path: Path, names: Sequence[str], cells: Sequence[str], line: int) -> Row:
+    if any(map(_plain, cells[len(names) :])):
+        raise DataError(
+            f"{path} line {line} has {len(cells)} cells, its header {len(names)}; put quotes around what holds the "
+            "separator"
+        )
+    known = {name: _known(_plain(cell)) for name, cell in zip(names, cells, strict=False) if name}
+    return Row(dict.fromkeys(filter(None, names), "") | known, line)
+
+
+def _plain(cell: str) -> str:
+    """Without blanks and marks of order around it, and with plain blanks in it."""
+    return cell.translate(_BLANKS).strip()
+
+
+_BLANKS: Final = dict.fromkeys(map(ord, "\u00a0\u2007\u202f\t"), " ") | dict.fromkeys(
+    map(ord, "\ufeff\u200b\u200e\u200f")
+)
+
+
+def _known(cell: str) -> str:
+    return "" if cell.casefold() in NOT_KNOWN else cell
+
+
+def _decimal_mark(text: str) -> str | None:
+    """The mark before decimals, where a number shows it by itself: 12,5 and 1.234,0 do, 1.234 does not."""
+    digits = _without_blanks(text)
+    if match := _DECIMALS.fullmatch(digits):
+        return None if _THOUSANDS.fullmatch(digits) else match[1]
+    if match := _BOTH.fullmatch(digits):
+        return match[2]
+    return {",": ".", ".": ","}[match[1]] if (match := _MILLIONS.fullmatch(digits)) else None
+
+
+def _number(text: str, marks: set[str], separator: str, *, whole: bool) -> str:
+    """A number with a point before its decimals, and no other mark; what is none stays as it is."""
+    digits = _without_blanks(text)
+    decimal = _decimal_mark(digits)
+    if decimal is None and (match := _THOUSANDS.fullmatch(digits)):
+        decimal = _likely(marks, separator) if whole else match[1]
+    if decimal == DOUBTFUL:
+        return digits + DOUBTFUL
+    if decimal is None or (_MILLIONS.fullmatch(digits) and decimal in digits):
+        return digits
+    return digits.replace({",": ".", ".": ","}[decimal], "").replace(decimal, ".")
+
+
+def _likely(marks: set[str], separator: str) -> str:
+    """The decimal mark where a count is 1,234 or 1.234: that of the table's other numbers.
+
+    Where they show none, in an English table, with commas between the cells, it is the point; else nobody knows.
+    """
+    if len(marks) == 1:
+        return next(iter(marks))
+    return "." if separator == "," else DOUBTFUL
+
+
+def _without_blanks(text: str) -> str:
+    """1 234 and 1'234 are 1234."""
+    return re.sub(r"[ '’]", "", text) if _GROUPS.fullmatch(text) else text
+
+
+_GROUPS: Final = re.compile(r"[+-]?[0-9]{1,3}([ '’][0-9]{3})+([.,][0-9]+)?")
+_THOUSANDS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}([.,])[0-9]{3}")
+_MILLIONS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}([.,])[0-9]{3}(?:\1[0-9]{3})+")
+_DECIMALS: Final = re.compile(r"[+-]?[0-9]*([.,])[0-9]+")
+_BOTH: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:([.,])[0-9]{3})+(?!\1)([.,])[0-9]+")
+
+
+def find_table(folder: Path, name: str) -> Path | None:
+    """A table in a folder, by its name in any letter case; None where there is none."""
+    if (folder / name).is_file():
+        return folder / name
+    try:
+        return next(
+            (path for path in sorted(folder.iterdir()) if path.name.casefold() == name and path.is_file()), None
+        )
+    except OSError:
+        return None

@@ -1,0 +1,678 @@
+"""TIFF files: planes and channels by what the file says, pixels value by value, and hostile files that cost little.
+
+Files are written by tifffile, Pillow and OpenCV, or byte by byte; what is right is how they were made.
+"""
+
+import io
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imagecodecs
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from cellnet.errors import DataError
+from cellnet.images import file as image_file
+from cellnet.images.channels import ChannelError
+from cellnet.images.file import ImageFile
+from tests.factories import clouds
+
+Values = NDArray[Any]
+SIDE = (60, 80)
+GREY = clouds(*SIDE)
+DEEP = clouds(*SIDE, seed=1, bits=16)
+ROOT = Path(__file__).parents[3]
+SHARED = Path(os.environ.get("CELLNET_SHARED", ROOT.parent / "shared"))
+
+
+def written(values: Values, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, **({"photometric": "minisblack"} | options))
+    return buffer.getvalue()
+
+
+def planes(*shape: int, bits: int = 8) -> Values:
+    """Frames that all differ, (*shape, H, W)."""
+    number = int(np.prod(shape))
+    return np.stack([clouds(*SIDE, seed=seed, bits=bits) for seed in range(number)]).reshape(*shape, *SIDE)
+
+
+def image(data: bytes, page: int | None = None, channel: str | None = None) -> ImageFile:
+    return ImageFile("x.tif", data, page, channel)
+
+
+def refusal(data: bytes, **meant: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        image(data, **meant).decode()
+    message = str(caught.value)
+    assert message.startswith("x.tif: ") and "\n" not in message and len(message) < 250
+    return message.removeprefix("x.tif: ")
+
+
+def spread(values_HW: Values) -> Values:
+    """As values that are not of 8 or 16 bits are told."""
+    values_HW = values_HW.astype(np.float64)
+    return np.round((values_HW - values_HW.min()) * (65535 / np.ptp(values_HW))).astype(np.uint16)
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "one strip": {},
+    "strips": {"rowsperstrip": 7},
+    "tiles": {"tile": (16, 32)},
+    "big-endian": {"byteorder": ">"},
+    "BigTIFF": {"bigtiff": True},
+    "LZW": {"compression": "lzw"},
+    "LZW, predictor, tiles": {"compression": "lzw", "predictor": True, "tile": (32, 16)},
+    "LZW, strips, big-endian": {"compression": "lzw", "rowsperstrip": 9, "byteorder": ">"},
+    "Deflate": {"compression": "zlib"},
+    "Deflate, predictor": {"compression": "zlib", "predictor": True},
+    "PackBits": {"compression": "packbits"},
+    "ZSTD": {"compression": "zstd"},
+    "ZSTD, predictor, strips": {"compression": "zstd", "predictor": True, "rowsperstrip": 11},
+    "LZMA": {"compression": "lzma"},
+    "LERC": {"compression": "lerc"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2", "u4", "i4", "f2", "f4", "f8"])
+def test_a_frame_is_the_same_pixels_however_it_was_written(kind: str, layout: str) -> None:
+    options = LAYOUTS[layout]
+    values_HW = (DEEP if kind != "u1" else GREY).astype(kind)
+    if kind in ("f2", "f4", "f8", "i2"):
+        values_HW = ((DEEP.astype(np.float64) / 700) - 20).astype(kind)
+    if (kind[0] == "f" and options.get("predictor")) or (layout == "LERC" and kind == "f2"):
+        pytest.skip("not written by tifffile")
+    right_HW = values_HW if kind in ("u1", "u2") else spread(values_HW)
+    read_HW = image(written(values_HW, **options)).decode()
+    assert read_HW.dtype == right_HW.dtype
+    np.testing.assert_array_equal(read_HW, right_HW)
+    np.testing.assert_array_equal(image(written(values_HW, **options)).decode_values(), values_HW)
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
+@pytest.mark.parametrize("layout", [{}, {"tile": (32, 32)}, {"rowsperstrip": 16}])
+def test_pictures_inside_a_tiff_are_decoded(compression: str, layout: dict[str, Any]) -> None:
+    data = written(GREY, compression=compression, **layout)
+    assert np.abs(image(data).decode().astype(int) - GREY).mean() < 3
+    np.testing.assert_array_equal(image(data).decode(), tifffile.imread(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("form", ["<", ">"])
+def test_twelve_bits_packed_are_the_twelve_bits(form: str) -> None:
+    values_HW = DEEP >> 4
+    pairs_N2 = values_HW.reshape(-1, 2).astype(np.uint32)
+    packed = b"".join(struct.pack(">I", (one << 12) | two)[1:] for one, two in pairs_N2.tolist())
+    tags = {256: 80, 257: 60, 258: 12, 259: 1, 262: 1, 273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: 60, 279: len(packed)}
+    order = {"<": b"II*\0", ">": b"MM\0*"}[form] + struct.pack(form + "I", 8)
+    rows = b"".join(struct.pack(form + "HHII", tag, 4, 1, value) for tag, value in tags.items())
+    read_HW = image(order + struct.pack(form + "H", 9) + rows + bytes(4) + packed).decode()
+    np.testing.assert_array_equal(read_HW, values_HW)
+
+
+@pytest.mark.parametrize("values_HW", [GREY, DEEP, GREY > 128, (GREY / 300).astype(np.float32), DEEP.astype(np.int16)])
+def test_where_the_lowest_value_is_white_the_highest_is(values_HW: Values) -> None:
+    read_HW = image(written(values_HW, photometric="miniswhite")).decode()
+    match values_HW.dtype:
+        case np.bool_:
+            right_HW = np.where(values_HW, 0, 255).astype(np.uint8)
+        case np.float32:
+            right_HW = spread(-values_HW)
+        case np.int16:
+            right_HW = spread(-values_HW.astype(int))
+        case _:
+            right_HW = np.iinfo(values_HW.dtype).max - values_HW
+    np.testing.assert_array_equal(read_HW, right_HW)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"planarconfig": "contig"},
+        {"planarconfig": "separate"},
+        {"planarconfig": "separate", "compression": "lzw"},
+        {"planarconfig": "separate", "rowsperstrip": 7},
+        {"planarconfig": "separate", "tile": (16, 16), "compression": "zstd"},
+        {"planarconfig": "contig", "tile": (16, 16), "predictor": True, "compression": "lzw"},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+def test_colour_is_its_luminance_however_it_lies(kind: str, options: dict[str, Any]) -> None:
+    same_HW = GREY if kind == "u1" else DEEP
+    axis = 0 if options["planarconfig"] == "separate" else 2
+    grey = image(written(np.stack([same_HW] * 3, axis), photometric="rgb", **options)).decode()
+    np.testing.assert_array_equal(grey, same_HW)
+    colours = [same_HW, same_HW // 2, np.zeros_like(same_HW)]
+    seen_HW = image(written(np.stack(colours, axis), photometric="rgb", **options)).decode()
+    np.testing.assert_allclose(seen_HW, 0.299 * same_HW + 0.587 * (same_HW // 2), atol=2)
+
+
+@pytest.mark.parametrize("alpha", ["unassalpha", "assocalpha"])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_transparency_hides_nothing(alpha: str, colours: int) -> None:
+    half_HW = np.where(np.arange(80) < 40, 255, 0).astype(np.uint8) * np.ones((60, 1), np.uint8)
+    values_HWS = np.dstack([GREY] * colours + [half_HW])
+    kind = "rgb" if colours == 3 else "minisblack"
+    data = written(values_HWS, photometric=kind, planarconfig="contig", extrasamples=[alpha])
+    np.testing.assert_array_equal(image(data).decode(), GREY)
+
+
+def test_a_palette_is_read_by_its_colours_and_its_numbers_are_those_of_a_mask() -> None:
+    colours_3N = np.stack([np.arange(256, dtype=np.uint16)[::-1] * 257] * 3)
+    data = written(GREY, photometric="palette", colormap=colours_3N)
+    np.testing.assert_array_equal(image(data).decode(), 255 - GREY)
+    np.testing.assert_array_equal(image(data).decode_values(), GREY)
+
+
+def test_an_orientation_turns_nothing_in_no_format() -> None:
+    stored_HW = GREY
+    tagged = written(stored_HW, extratags=[(274, 3, 1, 3, True)])
+    np.testing.assert_array_equal(image(tagged).decode(), stored_HW)
+    np.testing.assert_array_equal(image(tagged).decode_values(), stored_HW)
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    for kind in ("JPEG", "PNG"):
+        plain, turned = io.BytesIO(), io.BytesIO()
+        PIL.Image.fromarray(stored_HW).save(plain, kind)
+        PIL.Image.fromarray(stored_HW).save(turned, kind, exif=exif)
+        np.testing.assert_array_equal(image(turned.getvalue()).decode(), image(plain.getvalue()).decode())
+        np.testing.assert_array_equal(image(turned.getvalue()).decode_values(), image(plain.getvalue()).decode_values())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({259: 34677}, "compressed by THUNDERSCAN|compressed by"),
+        ({259: 50001}, "compressed by WEBP"),
+        ({262: 5, 277: 4}, "colours as SEPARATED"),
+        ({262: 8}, "colours as CIELAB"),
+        ({262: 32803}, "colours as CFA"),
+        ({258: 128, 339: 6}, "complex numbers"),
+        ({258: 77}, "77 bits a value"),
+    ],
+)
+def test_what_is_not_read_is_named(change: dict[int, int], said: str) -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 200, 277: 1, 278: 8, 279: 64, 339: 1} | change
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(200)
+    message = refusal(data)
+    assert any(one in message for one in said.split("|")) and "save it" in message and "damaged" not in message
+
+
+def ome(values: Values, axes: str, channels: list[str] | None = None, **pixels: Any) -> bytes:
+    metadata: dict[str, Any] = {"axes": axes, **pixels}
+    if channels:
+        metadata["Channel"] = {"Name": channels}
+    return written(values, ome=True, metadata=metadata)
+
+
+def imagej(values: Values, axes: str, **metadata: Any) -> bytes:
+    return written(values, imagej=True, metadata={"axes": axes} | metadata)
+
+
+def in_one_directory(values: Values) -> bytes:
+    """As ImageJ writes stacks of more than 4 GB: one directory, the planes behind each other."""
+    planes_n = len(values)
+    text = f"ImageJ=1.54f\nimages={planes_n}\nslices={planes_n}\n".encode() + b"\0"
+    start = 8 + 2 + 10 * 12 + 4
+    tags = [
+        (256, 4, 1, 80), (257, 4, 1, 60), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (270, 2, len(text), start),
+        (273, 4, 1, start + len(text)), (277, 3, 1, 1), (278, 4, 1, 60), (279, 4, 1, 4800),
+    ]  # fmt: skip
+    rows = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, 10) + rows + bytes(4) + text + values.tobytes()
+
+
+Z5, C2, T3 = planes(5), planes(2), planes(3)
+Z5C2 = planes(5, 2)
+STACKS = {
+    "OME, z": (ome(Z5, "ZYX"), Z5),
+    "OME, z, 16 bits, LZW": (
+        written(planes(4, bits=16), ome=True, compression="lzw", metadata={"axes": "ZYX"}),
+        planes(4, bits=16),
+    ),
+    "ImageJ, z": (imagej(Z5, "ZYX"), Z5),
+    "ImageJ, one directory": (in_one_directory(Z5), Z5),
+    "ImageJ, z, big-endian": (imagej(planes(7), "ZYX"), planes(7)),
+    "tifffile's own": (written(planes(3), metadata={"axes": "ZYX"}), planes(3)),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_of_a_stack_the_middle_plane_is_taken_and_every_other_by_its_number(name: str) -> None:
+    data, right = STACKS[name]
+    [middle] = image(data).pages(None)
+    assert middle.page == len(right) // 2 + 1
+    np.testing.assert_array_equal(middle.decode(), right[len(right) // 2])
+    for page, plane in zip(image(data).pages("all"), right, strict=True):
+        np.testing.assert_array_equal(page.decode(), plane)
+
+
+CHANNELS = {
+    "OME, BF in the middle": (ome(planes(5, 3), "ZCYX", ["DAPI", "TL Brightfield", "GFP"]), planes(5, 3)[2, 1]),
+    "OME, phase last": (ome(planes(3, 2), "ZCYX", ["Hoechst", "Phase-1"]), planes(3, 2)[1, 1]),
+    "OME, channels before z": (ome(planes(2, 3), "CZYX", ["BF", "mCherry"]), planes(2, 3)[0, 1]),
+    "OME, one channel only": (ome(planes(3, 1), "ZCYX", ["DAPI"]), planes(3, 1)[1, 0]),
+    "ImageJ's labels": (
+        imagej(
+            Z5C2,
+            "ZCYX",
+            Labels=[f"c:{c}/2 z:{z}/5 - {name}" for z in range(1, 6) for c, name in ((1, "GFP"), (2, "DIC"))],
+        ),
+        Z5C2[2, 1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_the_channel_of_transmitted_light_is_taken_where_there_is_one(name: str) -> None:
+    data, right_HW = CHANNELS[name]
+    [page] = image(data).pages(None)
+    np.testing.assert_array_equal(page.decode(), right_HW)
+    np.testing.assert_array_equal(image(data).decode(), right_HW)
+
+
+ASKED = {
+    "ImageJ, no names": (imagej(Z5C2, "ZCYX"), ("", ""), Z5C2[2]),
+    "OME, two dyes": (ome(C2, "CYX", ["DAPI", "GFP"]), ("DAPI", "GFP"), C2),
+    "OME, two of transmitted light": (ome(T3, "CYX", ["Phase", "BF", "DAPI"]), ("Phase", "BF", "DAPI"), T3),
+    "planar samples": (written(C2, planarconfig="separate", metadata=None), ("", ""), C2),
+    "samples side by side": (
+        written(np.moveaxis(C2, 0, 2), planarconfig="contig", metadata=None, extrasamples=["unspecified"]),
+        ("", ""),
+        C2,
+    ),
+    "planar samples, tiles, LZW": (
+        written(planes(4), planarconfig="separate", tile=(16, 16), compression="lzw", metadata=None),
+        ("",) * 4,
+        planes(4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_where_nobody_can_tell_which_channel_is_meant_it_is_asked_for(name: str) -> None:
+    data, names, right = ASKED[name]
+    with pytest.raises(ChannelError, match=f"{len(names)} channels; choose a channel: 1 ?{names[0]}") as caught:
+        image(data).pages(None)
+    assert caught.value.channels == names
+    for number, plane in enumerate(right, 1):
+        [page] = image(data).pages(None, str(number))
+        np.testing.assert_array_equal(page.decode(), plane)
+        np.testing.assert_array_equal(image(data, channel=str(number)).decode(), plane)
+        if names[0]:
+            [page] = image(data).pages(None, names[number - 1].lower())
+            np.testing.assert_array_equal(page.decode(), plane)
+
+
+def test_a_channel_that_is_not_there_is_refused_and_one_of_a_file_without_channels_is_no_matter() -> None:
+    with pytest.raises(ChannelError, match="has no channel 'Cy5'; it has 1 DAPI, 2 GFP"):
+        image(ome(C2, "CYX", ["DAPI", "GFP"])).pages(None, "Cy5")
+    with pytest.raises(ChannelError, match="has no channel 'BF'; it has 1 DAPI"):
+        image(ome(planes(3, 1), "ZCYX", ["DAPI"])).pages(None, "BF")
+    np.testing.assert_array_equal(image(written(GREY)).pages(None, "BF")[0].decode(), GREY)
+    assert image(ome(Z5C2, "ZCYX", ["BF", "GFP"])).pages("all", "GFP")[3].page == 8
+    with pytest.raises(DataError, match="page 1 is of another channel than GFP"):
+        image(ome(Z5C2, "ZCYX", ["BF", "GFP"])).pages(1, "GFP")
+
+
+MIXED = {
+    "OME, time": (ome(T3, "TYX"), "holds 3 images"),
+    "ImageJ, time": (imagej(T3, "TYX"), "holds 3 images"),
+    "ImageJ, z and time": (imagej(planes(2, 3), "TZYX"), "holds 2 images"),
+    "pages of no kind": (b"", "holds 3 pages"),
+    "OME, two images": (b"", "holds 2 images"),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_several_images_of_a_file_are_chosen_from(name: str) -> None:
+    data, said = MIXED[name]
+    if name == "pages of no kind":
+        data = cv2.imencodemulti(".tiff", list(T3))[1].tobytes()
+    if name == "OME, two images":
+        buffer = io.BytesIO()
+        with tifffile.TiffWriter(buffer, ome=True) as writer:
+            for plane in C2:
+                writer.write(plane, photometric="minisblack")
+        data = buffer.getvalue()
+    with pytest.raises(DataError, match=f"{said}; choose: page middle, all, or a number"):
+        image(data).pages(None)
+    assert len(image(data).pages("middle")) == 1
+    right = tifffile.imread(io.BytesIO(data), key=range(len(tifffile.TiffFile(io.BytesIO(data)).pages)))
+    for page, plane in zip(image(data).pages("all"), right, strict=True):
+        np.testing.assert_array_equal(page.decode(), plane)
+
+
+def with_copies(*, flag: int, factors: tuple[int, ...] = (2, 4), subifds: bool = False) -> bytes:
+    """A frame with smaller copies of it behind it, or below it."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(GREY, photometric="minisblack", subifds=len(factors) if subifds else 0, metadata=None)
+        for factor in factors:
+            small = cv2.resize(GREY, (80 // factor, 60 // factor))
+            writer.write(small, photometric="minisblack", subfiletype=flag, metadata=None)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_copies(flag=1),
+        with_copies(flag=0),
+        with_copies(flag=1, subifds=True),
+        with_copies(flag=1, factors=(5,)),
+        with_copies(flag=0, factors=(4,)),
+        with_copies(flag=0, factors=(2, 4, 5, 10)),
+    ],
+)
+def test_reduced_images_and_thumbnails_are_no_pages(data: bytes) -> None:
+    [page] = image(data).pages(None)
+    assert page.page is None
+    np.testing.assert_array_equal(page.decode(), GREY)
+
+
+def named_elsewhere(tmp_path: Path, *, uuid: str = "") -> bytes:
+    """An OME-TIFF whose second plane is said to be in another file, which lies beside it."""
+    (tmp_path / "b.ome.tif").write_bytes(written(C2[1]))
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="P" '
+        'DimensionOrder="XYZCT" SizeX="80" SizeY="60" SizeZ="2" SizeC="1" SizeT="1" Type="uint8"><Channel/>'
+        '<TiffData FirstZ="0" IFD="0" PlaneCount="1"/>'
+        f'<TiffData FirstZ="1" IFD="0" PlaneCount="1"><UUID FileName="{tmp_path}/b.ome.tif">urn:uuid:2</UUID>'
+        "</TiffData></Pixels></Image></OME>"
+    )
+    return written(C2[0], description=text, metadata=None)
+
+
+def test_a_file_that_ome_xml_names_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.ome.tif"
+    path.write_bytes(named_elsewhere(tmp_path))
+    opened = []
+    plain = open
+    monkeypatch.setattr("builtins.open", lambda name, *rest, **more: opened.append(name) or plain(name, *rest, **more))
+    for one in (ImageFile.at(path), image(path.read_bytes())):
+        assert [page.page for page in one.pages("all")] == [None]
+        np.testing.assert_array_equal(one.decode(), C2[0])
+    assert not [name for name in opened if "b.ome" in str(name)]
+
+
+def test_of_a_stack_on_the_disk_one_plane_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = planes(40, bits=16)
+    path = tmp_path / "stack.tif"
+    path.write_bytes(imagej(frames, "ZYX"))
+    monkeypatch.setattr(image_file, "HELD_BYTES", 10_000)
+    monkeypatch.setattr(ImageFile, "read", None)
+    read = []
+    plain = io.BufferedReader.read
+
+    class Counted(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = plain(self, size)
+            read.append(len(data))
+            return data
+
+    monkeypatch.setattr(Path, "open", lambda self, mode: Counted(io.FileIO(self, "rb")))
+    [page] = ImageFile.at(path).in_memory().pages(None)
+    read.clear()
+    np.testing.assert_array_equal(page.decode(), frames[20])
+    assert sum(read) < path.stat().st_size / 4 and max(read) == frames[0].nbytes
+
+
+# Pixel sizes
+
+
+def ome_said(pixels: str) -> bytes:
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" {pixels} SizeC="1" SizeT="1" SizeX="80" '
+        'SizeY="60" SizeZ="1" Type="uint8"><Channel ID="Channel:0:0"/><TiffData/></Pixels></Image></OME>'
+    )
+    return written(GREY, description=text.encode(), metadata=None)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "um"),
+    [
+        ('PhysicalSizeX="0.65"', 0.65),
+        ('PhysicalSizeX="0.65" PhysicalSizeXUnit="µm" PhysicalSizeY="0.65" PhysicalSizeYUnit="µm"', 0.65),
+        ('PhysicalSizeX="0.65" PhysicalSizeXUnit="&#181;m"', 0.65),
+        ('PhysicalSizeX="0.65" PhysicalSizeXUnit="&#xB5;m"', 0.65),
+        ('PhysicalSizeX="0.65" PhysicalSizeXUnit="μm"', 0.65),
+        ("PhysicalSizeX = '0.65'\n PhysicalSizeXUnit = 'um'", 0.65),
+        ('PhysicalSizeXUnit="nm" PhysicalSizeX="650"', 0.65),
+        ('PhysicalSizeX="0.00065" PhysicalSizeXUnit="mm"', 0.65),
+        ('PhysicalSizeX="6.5E-5" PhysicalSizeXUnit="cm"', 0.65),
+        ('PhysicalSizeX="6.5e-7" PhysicalSizeXUnit="m"', 0.65),
+        ('PhysicalSizeX="6500" PhysicalSizeXUnit="Å"', 0.65),
+        ('PhysicalSizeX="0.0001" PhysicalSizeXUnit="in"', 2.54),
+        ('PhysicalSizeX="650000" PhysicalSizeXUnit="pm"', 0.65),
+        ('PhysicalSizeX="0,65" PhysicalSizeXUnit="µm"', 0.65),
+        ('PhysicalSizeY="0.65"', 0.65),
+        ('PhysicalSizeX="1" PhysicalSizeXUnit="pixel"', None),
+        ('PhysicalSizeX="1" PhysicalSizeXUnit="reference frame"', None),
+        ('PhysicalSizeX="-1"', None),
+        ('PhysicalSizeX="nan"', None),
+        ("", None),
+    ],
+)
+def test_ome_xml_says_the_size_of_a_pixel_in_any_unit(pixels: str, um: float | None) -> None:
+    assert image(ome_said(pixels)).pixel_um == (None if um is None else pytest.approx(um, rel=1e-9))
+
+
+@pytest.mark.parametrize(
+    ("unit", "pixels_a_unit", "um"),
+    [
+        ("um", 2, 0.5), ("µm", 2, 0.5), ("\\u00B5m", 2, 0.5), ("micron", 2, 0.5), ("microns", 2, 0.5),
+        ("micrometer", 2, 0.5), ("micrometre", 2, 0.5), ("Micrometers", 2, 0.5), ("umeter", 2, 0.5), ("nm", 0.002, 0.5),
+        ("nanometer", 0.002, 0.5), ("mm", 2000, 0.5), ("millimeter", 2000, 0.5), ("cm", 20_000, 0.5), ("m", 2e6, 0.5),
+        ("inch", 50_800, 0.5), ("inch", 72, None), ("inch", 300, None), ("pixel", 1, None), ("pixels", 2, None),
+        ("", 2, None), ("furlong", 2, None), ("um", 0, None),
+    ],
+)  # fmt: skip
+def test_imagej_says_it_in_any_spelling_and_a_printers_inches_are_no_size(
+    unit: str, pixels_a_unit: float, um: float | None
+) -> None:
+    text = f"ImageJ=1.54f\nunit={unit}\n".encode("utf-8" if unit.isascii() else "latin-1")
+    data = written(GREY, description=text, metadata=None, resolution=(pixels_a_unit, pixels_a_unit))
+    assert image(data).pixel_um == (None if um is None else pytest.approx(um, rel=1e-6))
+
+
+def metaseries(state: str = "on", unit: str = "um", y: str = "0.65") -> bytes:
+    properties = {"state": state, "x": "0.65", "y": y, "units": unit}
+    props = "".join(f'<prop id="spatial-calibration-{k}" type="float" value="{v}"/>' for k, v in properties.items())
+    return written(GREY, description=f"<MetaData><PlaneInfo>{props}</PlaneInfo></MetaData>", metadata=None)
+
+
+@pytest.mark.parametrize(
+    ("data", "um"),
+    [
+        (metaseries(), 0.65),
+        (metaseries(unit="microns"), 0.65),
+        (metaseries(state="off"), None),
+        (metaseries(unit="pixel"), None),
+        (written(GREY, resolution=(72, 72), resolutionunit="inch", metadata=None), None),
+        (written(GREY, resolution=(15_384, 15_384), resolutionunit="centimeter", metadata=None), None),
+    ],
+)
+def test_metaxpress_says_it_and_plain_resolutions_do_not(data: bytes, um: float | None) -> None:
+    assert image(data).pixel_um == um
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ome_said('PhysicalSizeX="0.65" PhysicalSizeY="1.3"'),
+        ome_said('PhysicalSizeX="0.65" PhysicalSizeY="1300" PhysicalSizeYUnit="nm"'),
+        written(GREY, description="ImageJ=1.54f\nunit=um\n", metadata=None, resolution=(1 / 0.65, 1 / 1.3)),
+        written(GREY, description="ImageJ=1.54f\nunit=um\nyunit=nm\n", metadata=None, resolution=(1 / 0.65, 1 / 1300)),
+        metaseries(y="1.3"),
+    ],
+)
+def test_pixels_that_are_not_square_are_said(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"^x.tif: its pixels are 0.65 µm wide and 1.3 µm high; resample it"):
+        _ = image(data).pixel_um
+    assert image(data).decode().shape == SIDE
+
+
+def test_each_image_of_a_file_has_a_pixel_size_of_its_own() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, ome=True) as writer:
+        for um, plane in zip((6.5, 0.65), C2, strict=True):
+            writer.write(plane, photometric="minisblack", metadata={"PhysicalSizeX": um, "PhysicalSizeXUnit": "µm"})
+    overview, field = image(buffer.getvalue()).pages("all")
+    assert (overview.pixel_um, field.pixel_um) == (6.5, 0.65)
+
+
+# Hostile files
+
+
+def directories(chain: list[int], entries: int = 1) -> bytes:
+    """Directories of so many entries each, each leading to the directory of that number, -1 ending it."""
+    size = 2 + 12 * entries + 4
+    data = b"II*\0" + struct.pack("<I", 8)
+    for after in chain:
+        data += struct.pack("<H", entries) + struct.pack("<HHII", 256, 4, 1, 8) * entries
+        data += struct.pack("<I", 8 + after * size if after >= 0 else 0)
+    return data
+
+
+def entity_expansion() -> bytes:
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    return written(
+        GREY,
+        description=f'<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY e0 "x">{entities}]><OME><Image Name="&e9;"/></OME>',
+        metadata=None,
+    )
+
+
+def lying(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert data.count(old) >= 1 and len(old) == len(new)
+    return data.replace(old, new)
+
+
+def jpeg2000_that_says(side: int) -> bytes:
+    data = written(GREY, compression="jpeg2000")
+    return lying(data, struct.pack(">4I", 80, 60, 0, 0), struct.pack(">4I", side, side, 0, 0))
+
+
+def jpeg_that_says(side: int) -> bytes:
+    data = written(GREY, compression="jpeg")
+    return lying(data, struct.pack(">HH", 60, 80), struct.pack(">HH", side, side))
+
+
+def lerc_that_says(side: int) -> bytes:
+    data = written(GREY, compression="lerc")
+    return lying(data, struct.pack("<2i", 60, 80), struct.pack("<2i", side, side))
+
+
+def bomb(compression: str, tag: int) -> bytes:
+    """A strip of 60 × 80 pixels that would become a gigabyte."""
+    packed = {
+        "zlib": lambda: zlib.compress(bytes(10**8), 9),
+        "zstd": lambda: imagecodecs.zstd_encode(bytes(10**9)),
+        "lzma": lambda: imagecodecs.lzma_encode(bytes(10**8)),
+    }[compression]()
+    tags = {256: 80, 257: 60, 258: 8, 259: tag, 262: 1, 273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: 60, 279: len(packed)}
+    rows = b"".join(struct.pack("<HHII", name, 4, 1, value) for name, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, 9) + rows + bytes(4) + packed
+
+
+def planes_that_are_claimed(sizes: str) -> bytes:
+    text = (
+        f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="P" {sizes} '
+        'DimensionOrder="XYZCT" SizeX="80" SizeY="60" Type="uint8"><Channel/><TiffData/></Pixels></Image></OME>'
+    )
+    return written(GREY, description=text, metadata=None)
+
+
+HOSTILE = {
+    "a circle of one": (directories([0]), "round in a circle"),
+    "a circle of three": (directories([1, 2, 0]), "round in a circle"),
+    "400 directories of 65,535 entries": (directories([*range(1, 400), -1], 65_535)[:800_000], "65,535 entries"),
+    "6,000 directories": (directories([*range(1, 6000), -1]), "holds over 5000 pages"),
+    "200 directories of 4,000 entries": (directories([*range(1, 200), -1], 4000), "more entries than an image needs"),
+    "one long value, many times": (
+        b"II*\0" + struct.pack("<IH", 8, 4000) + struct.pack("<HHII", 65000, 7, 40_000, 8) * 4000 + bytes(4),
+        "more bytes than an image needs",
+    ),
+    "a value that ends behind the file": (
+        b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHII", 330, 4, 3, 10**9) + bytes(4),
+        "ends too early",
+    ),
+    "entities in entities": (entity_expansion(), None),
+    "a billion planes": (planes_that_are_claimed('SizeZ="1000000000" SizeC="1" SizeT="1"'), None),
+    "a billion planes, by three sizes": (planes_that_are_claimed('SizeZ="1000" SizeC="1000" SizeT="1000"'), None),
+    "JPEG 2000 of another size": (jpeg2000_that_says(60_000), "damaged"),
+    "JPEG of another size": (jpeg_that_says(60_000), "damaged"),
+    "LERC of another size": (lerc_that_says(60_000), "damaged"),
+    "a gigabyte, Deflate": (bomb("zlib", 8), None),
+    "a gigabyte, ZSTD": (bomb("zstd", 50000), None),
+    "a gigabyte, LZMA": (bomb("lzma", 34925), None),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_costs_little_and_is_refused_or_read_as_what_it_holds(name: str) -> None:
+    data, said = HOSTILE[name]
+    tracked = memory_kb()
+    started = time.process_time()
+    try:
+        read_HW = image(data).decode()
+    except DataError as error:
+        assert said is None or said in str(error)
+        assert "\n" not in str(error) and len(str(error)) < 200
+    else:
+        assert said is None and read_HW.shape == SIDE
+    assert time.process_time() - started < 5 and memory_kb() - tracked < 300_000
+
+
+def memory_kb() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_thousand_directories_are_a_thousand_pages() -> None:
+    data = written(np.stack([GREY] * 1000), metadata=None)
+    assert len(image(data).pages("all")) == 1000
+    np.testing.assert_array_equal(image(data, page=777).decode(), GREY)
+
+
+# All that there is
+
+
+def every_tiff() -> Iterator[Path]:
+    for folder in (SHARED, ROOT / "tests"):
+        yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no folder of shared images beside the project")
+def test_every_tiff_there_is_holds_what_tifffile_reads() -> None:
+    seen = 0
+    for path in every_tiff():
+        with tifffile.TiffFile(path) as tif:
+            pages = list(tif.pages)
+            if not pages:
+                continue
+            first = pages[0]
+            if first.photometric != tifffile.PHOTOMETRIC.MINISBLACK or first.samplesperpixel > 1:
+                continue
+            right = first.asarray()
+        if right.dtype not in (np.uint8, np.uint16):
+            right = spread(right)
+        page = ImageFile.at(path).pages(1)[0]
+        if len(np.unique(right)) > 1:
+            np.testing.assert_array_equal(page.decode(), right, err_msg=path.name)
+        seen += 1
+    assert seen > 50
