@@ -31,7 +31,7 @@ PIXEL_UM: Final = Option(
 CHANNEL: Final = Option(
     "--channel",
     metavar="NAME",
-    help="of several, in a file, in files named like _w1 or in an export (the only one of transmitted light)",
+    help="of several channels in files or in their names (_w1), by name or number (the only one of transmitted light)",
 )
 SET: Final = Option("--set", action="append", default=[], metavar="KEY=VALUE")
 

@@ -9,10 +9,11 @@ The page reads names by the same rule, and `tests/data/wells.csv` has examples f
    AA to AF do not tell; B3 beside B03; the letters N and P, and then C, D and F, which more often stand for a repeat, a
    passage or a plate, a channel, a day and a field.
 3. Where two are left, either could be the well. One that is left is it, unless it is the name of a cell line, is of a
-   plate of 1536, or is a day, a passage or the like by its letter (`HeLa_D5`, but neither `HeLa_D05` nor `D5_1`).
+   plate of 1536, or is a day, a passage or the like by its letter (`HeLa_D5` and `f01`, but not `HeLa_D05` and `D5_1`).
 4. What that leaves open, the other names of the folder decide that have as many such words: the well is where most
    names have theirs for certain, or else where alone the words are of several rows. A day, a passage, a plate and a
-   channel have the same letter in every name. A name that is certain stays as it is, whatever lies beside it.
+   channel have the same letter in every name. A name that is certain stays as it is, whatever lies beside it, and one
+   that is read as others are is told where these are not most, or it may name a line.
 5. A name that does not tell its well may lie in a folder that does, B03/1.png; the plate is the folder above. Folders
    like A1, P01 and D5 do only where those beside them are of several rows.
 
@@ -72,8 +73,12 @@ FORMS: Final = (
     r"(?<![A-Za-z0-9])(?P<row>A[A-F]|[A-Z])(?P<column>\d{1,2})[fs](?P<site>\d+)(?:[dw](?P<channel>\d+))?(?![A-Za-z0-9])",
 )
 """How instruments name images; some groups are missing. row0 and column0 count from 0."""
-CHANNEL: Final = r"(?<![A-Za-z0-9])(?:CH|[Cc]h(?:annel)?)[ _-]?(?P<channel>\d{1,2})(?!\d)"
-"""The channel in other names."""
+CHANNELS: Final = (
+    r"(?<![A-Za-z0-9])(?:CH|[Cc]h(?:annel)?)[ _-]?(?P<channel>\d{1,2})(?!\d)",
+    r"_w(?P<channel>\d[A-Za-z0-9-]*)_s(?P<site>\d+)(?:_t(?P<time>\d+))?",
+    r"_s(?P<site>\d+)_w(?P<channel>\d[A-Za-z0-9-]*)(?:_t(?P<time>\d+))?",
+)
+"""The channel in other names: img_ch01, and without a well cells_w1BF_s3_t2 and cells_s3_w1."""
 WORD: Final = (
     r"(?<![A-Za-z0-9])(?:(A[A-F](?=\d\d)|[A-Za-z])(\d\d?)(?:(?![A-Za-z0-9])|(?=([fspztw]\d)))"
     r"|(?<![Pp]late[ _-])([A-P])(?: - |[ _-])(\d\d)(?![A-Za-z0-9]))"
@@ -90,14 +95,14 @@ FOLDER: Final = r"^([Ww](?:ell|ELL)[ _-]?)?(?:(A[A-F](?=\d\d)|[A-Za-z])(?: - |[ 
 """A folder of one well."""
 UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 """MetaXpress ends its names in one."""
-THUMBNAIL: Final = r"_[Tt]humb(?:nail)?(?:[0-9A-Fa-f]{8}-|(?![A-Za-z]))"
-"""MetaXpress's small copies, plate_C05_s1_w1_thumb and a UUID."""
+THUMBNAIL: Final = r"(?:^|[_\-. ])(?:[Tt]humb|THUMB)(?:nail|NAIL)?[sS]?(?:[0-9A-Fa-f]{8}-|[_\-. ]|$)"
+"""Small copies, like MetaXpress's plate_C05_s1_w1_thumb and a UUID."""
 PART: Final = r"^(?:[Ii]mages|IMAGES|[Tt]ime[Pp]oint_?\d+|[Zz][Ss]tep_?(\d+))$"
 """A folder that is a part of a plate; its group is the number of a plane."""
 
-_FORMS: Final = [re.compile(form, re.ASCII) for form in FORMS]
-_CHANNEL, _WORD, _LINE, _ALONE, _FOLDER, _UUID, _THUMBNAIL, _PART = (
-    re.compile(text, re.ASCII) for text in (CHANNEL, WORD, LINE, ALONE, FOLDER, UUID, THUMBNAIL, PART)
+_FORMS, _CHANNELS = ([re.compile(text, re.ASCII) for text in texts] for texts in (FORMS, CHANNELS))
+_WORD, _LINE, _ALONE, _FOLDER, _UUID, _THUMBNAIL, _PART = (
+    re.compile(text, re.ASCII) for text in (WORD, LINE, ALONE, FOLDER, UUID, THUMBNAIL, PART)
 )
 
 
@@ -132,7 +137,7 @@ class ImageName:
     could_be: tuple[Well, ...] = ()
     """Where the well is open: the two or more that it could be, or the one that may be none."""
     by_others: bool = False
-    """Whether the well is read as in the other names of its folder."""
+    """Whether the well is read as in the other names of its folder, and that is worth saying."""
     site: str | None = None
     channel: str | None = None
     plane: int | None = None
@@ -161,7 +166,7 @@ def named_well(text: str) -> Well | None:
 def is_thumbnail(name: str) -> bool:
     """Whether an instrument wrote that file as a small copy of an image.
 
-    >>> is_thumbnail("plate_B03_s1_w1_thumb62D4A363-7C7E-40D0-8A9E-55EC6681574D.tif"), is_thumbnail("my_thumbs.png")
+    >>> is_thumbnail("plate_B03_s1_w1_thumb62D4A363-7C7E-40D0-8A9E-55EC6681574D.tif"), is_thumbnail("thumbprint.png")
     (True, False)
     """
     return _THUMBNAIL.search(name) is not None
@@ -221,6 +226,11 @@ class _Word(NamedTuple):
         return self.well is not None and len(self.letters) == 1 and (self.well.row > 16 or self.well.column > 24)
 
     @property
+    def is_faint(self) -> bool:
+        """Whether it is too likely something else to be asked about: T01, and a channel, a day or a field like f1."""
+        return self.is_far or (self.letters.islower() and self.rank < 2)
+
+    @property
     def rank(self) -> int:
         """The lower, the likelier it is something else by its letter."""
         return 0 if self.letters in "NPnp" else 1 if self.letters in "CDFcdf" else 2
@@ -240,7 +250,7 @@ class _Name:
     def doubts(self) -> tuple[Well, ...]:
         """What is worth asking about."""
         left = [self.words[place] for place in self.left]
-        return tuple(dict.fromkeys(word.well for word in left if word.well and not word.is_far))
+        return tuple(dict.fromkeys(word.well for word in left if word.well and not word.is_faint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,8 +270,17 @@ class _Place(NamedTuple):
     """Which of their words the names of a folder have for their wells."""
 
     number: int
+    of_most: bool
+    """Whether most of them have it there for certain."""
     rows: int
     """In how many rows there are wells that are certain."""
+
+
+class _Other(NamedTuple):
+    """The well of a name by those beside it."""
+
+    well: Well
+    is_worth_saying: bool
 
 
 def _above(folder: str) -> str:
@@ -271,8 +290,8 @@ def _above(folder: str) -> str:
 def _read_file(path: str) -> _File:
     folder, _, name = path.rpartition("/")
     text = _UUID.sub("", name)
-    match = next(filter(None, (form.search(text) for form in _FORMS)), None)
-    found = match or _CHANNEL.search(text)
+    match, other = (next(filter(None, (form.search(text) for form in forms)), None) for forms in (_FORMS, _CHANNELS))
+    found = match or other
     facts = found.groupdict() if found else {}
     what = f"{_well_of(facts)} {facts.get('site')} {facts.get('time')}"
     shot = f"{text[: found.start()]}|{what}|{text[found.end() :]}" if found else text
@@ -299,15 +318,15 @@ def _read_form(text: str, match: re.Match[str] | None) -> _Name | None:
         return None
     words = _words(text)
     left = [place for place, word in enumerate(words) if word.well == well]
-    doubted = match.re in _FORMS[-2:] and left and (words[left[0]].is_line or words[left[0]].is_far)
+    doubted = match.re in _FORMS[-2:] and left and (words[left[0]].is_line or words[left[0]].is_faint)
     return _Name(words=words, left=left, well=None if doubted else well)
 
 
 def _read_words(text: str) -> _Name:
     words = _words(text)
     left = [place for place, word in enumerate(words) if word.well]
-    for likely in _LIKELY:
-        left = [place for place in left if likely(words[place])] or left
+    for rather in _RATHER:
+        left = [place for place in left if rather(words[place])] or left
     if any(words[place].digits.startswith("0") for place in left):
         left = [place for place in left if len(words[place].digits) == 2]
     best = max((words[place].rank for place in left), default=0)
@@ -315,11 +334,12 @@ def _read_words(text: str) -> _Name:
     if len({words[place].well for place in left}) != 1:
         return _Name(words=words, left=left)
     word = words[left[0]]
-    by_letter = word.rank == 2 or word.digits.startswith("0") or word.has_field or _ALONE.search(text)
-    return _Name(words=words, left=left, well=word.well if by_letter and not word.is_line and not word.is_far else None)
+    likely = word.rank == 2 or word.digits.startswith("0") or word.has_field or _ALONE.search(text)
+    certain = likely and not word.is_line and not word.is_faint
+    return _Name(words=words, left=left, well=word.well if certain else None)
 
 
-_LIKELY: Final[tuple[Callable[[_Word], bool], ...]] = (
+_RATHER: Final[tuple[Callable[[_Word], bool], ...]] = (
     lambda word: not word.is_line,
     lambda word: word.has_field,
     lambda word: word.letters.isupper(),
@@ -352,21 +372,19 @@ def _read_folder(folder: str) -> _Name:
     return _Name(words=[word], left=[0], well=well if certain else None)
 
 
-def _by_others(names: Iterable[_Name], folders: Iterable[str]) -> list[Well | None]:
+def _by_others(names: Iterable[_Name], folders: Iterable[str]) -> list[_Other | None]:
     """The wells of names that leave them open, by the names beside them that have as many words."""
     pairs = [(name, (folder, len(name.words))) for name, folder in zip(names, folders, strict=True)]
     beside: dict[Hashable, list[_Name]] = defaultdict(list)
     for name, group in pairs:
         beside[group].append(name)
-    places = {group: _place(names) for group, names in beside.items()}
-    return [None if name.well else _well_at(name, places[group]) for name, group in pairs]
+    places = {group: _place(group_names) for group, group_names in beside.items()}
+    return [None if name.well else _other(name, places[group]) for name, group in pairs]
 
 
 def _place(names: Sequence[_Name]) -> _Place | None:
     """Where most of the names have their well for certain, or else where alone the words are of several rows."""
-    sure: dict[int, set[Well]] = defaultdict(set)
-    open_: dict[int, set[Well]] = defaultdict(set)
-    lines: dict[int, set[Well]] = defaultdict(set)
+    sure, open_, lines = ([set[Well]() for _ in names[0].words] for _ in range(3))
     for name in names:
         if name.well and name.left:
             sure[name.left[0]].add(name.well)
@@ -376,30 +394,33 @@ def _place(names: Sequence[_Name]) -> _Place | None:
             if word.well and word.is_line:
                 lines[place].add(word.well)
     found = []
-    for place in sure.keys() | open_.keys():
-        wells = sure[place] | open_[place]
-        of_rows = len({well.row for well in wells}) > 1 and 2 * len(lines[place]) < len(wells)
-        if len(sure[place]) > len(open_[place]) or of_rows:
-            found.append(place)
-    found = [place for place in found if sure[place]] if any(sure.values()) else found
-    return _Place(found[0], len({well.row for well in sure[found[0]]})) if len(found) == 1 else None
+    for place, (certain, others) in enumerate(zip(sure, open_, strict=True)):
+        of_most, both = len(certain) > len(others), certain | others
+        of_rows = len({well.row for well in both}) > 1 and 2 * len(lines[place]) < len(both)
+        if (of_most or of_rows) and (certain or not any(sure)):
+            found.append(_Place(place, of_most, len({well.row for well in certain})))
+    return found[0] if len(found) == 1 else None
 
 
-def _well_at(name: _Name, place: _Place | None) -> Well | None:
+def _other(name: _Name, place: _Place | None) -> _Other | None:
     """The word at a place; one that only a plate of 1536 wells has where other names are certain of two rows."""
     if place is None:
         return None
     word = name.words[place.number]
-    return None if word.is_far and place.rows < 2 else word.well
+    if word.well is None or (word.is_far and place.rows < 2):
+        return None
+    return _Other(word.well, not word.is_far and (word.is_line or not place.of_most))
 
 
-def _image_name(file: _File, folder: _Name, by_others: Well | None, folder_by_others: Well | None) -> ImageName:
-    of_folder = folder.well or folder_by_others
-    well = file.name.well or folder.well or by_others or folder_by_others
+def _image_name(file: _File, folder: _Name, other: _Other | None, folder_other: _Other | None) -> ImageName:
+    of_folder = folder.well or (folder_other and folder_other.well)
+    well = file.name.well or folder.well
+    settled = None if well else other or folder_other
+    well = well or (settled and settled.well)
     could_be = file.name.doubts or (folder.doubts if any(w.rank == 2 and not w.is_line for w in folder.words) else ())
     return _made(
         file, well, in_folder=well is not None and well == of_folder, could_be=() if well else could_be,
-        by_others=well is not None and file.name.well is None and folder.well is None,
+        by_others=settled is not None and settled.is_worth_saying,
     )  # fmt: skip
 
 

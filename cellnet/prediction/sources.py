@@ -93,8 +93,8 @@ def list_files(
 
     Of what the names say to be planes of one site, `page` is taken, or the middle one; wells are read from names, or
     by a regular expression. Raises DataError for what is not there, for no image at all, and where a Harmony export has
-    several channels of transmitted light, or sites come in several channels, and none is named; ConfigError for a
-    pattern by which no well is found. In files whose names tell no channel it is looked for as they are read.
+    several channels of transmitted light, or sites come in several files of a channel each, and none is named (of the
+    channels in a file its `pages` know); ConfigError for a pattern by which no well is found.
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
@@ -155,49 +155,53 @@ def _of_names(
     told = read_names([f"{file.folder}/{file.image.name}" for file in named], well_pattern)
     names = {file.place: name for file, name in zip(named, told, strict=True)}
     chosen = {place: name for place, name in names.items() if place in found}
-    chosen, by_names = _of_channel(chosen, channel)
-    chosen = _of_planes(chosen, page)
+    mixed = _mixed(chosen.values())
+    chosen = _of_planes(_of_channel(chosen, mixed, channel), page)
     taken = [file for file in files if file.place not in found or file.place in chosen]
-    if channel is not None:
-        taken = [file if file.exported or file.place in by_names else file.of_channel(channel) for file in taken]
-    return [file if file.exported else _with_name(file, names[file.place]) for file in taken]
+    told = [file if file.exported else _with_name(file, names[file.place]) for file in taken]
+    if channel is None:
+        return told
+    return [file if file.exported or file.folder in mixed else file.of_channel(channel) for file in told]
 
 
 def _with_name(file: ListedFile, name: ImageName) -> ListedFile:
     return replace(file, folder=name.plate, well=name.well, could_be=name.could_be, by_others=name.by_others)
 
 
-def _of_channel(names: dict[str, ImageName], wanted: str | None) -> tuple[dict[str, ImageName], set[str]]:
-    """Of plates whose sites come in several channels, the files of the one that is named, or of transmitted light.
+def _mixed(names: Iterable[ImageName]) -> set[str]:
+    """The plates whose sites come in several channels, a file each."""
+    shots: dict[str, set[str | None]] = defaultdict(set)
+    plates: dict[str, str] = {}
+    for name in names:
+        shots[name.shot].add(name.channel)
+        plates[name.shot] = name.plate
+    return {plates[shot] for shot, channels in shots.items() if len(channels) > 1}
 
-    And which of the files were so chosen, by their names.
-    """
-    channels: dict[str, set[str | None]] = defaultdict(set)
-    for name in names.values():
-        channels[name.shot].add(name.channel)
-    mixed = {name.plate for name in names.values() if len(channels[name.shot]) > 1}
+
+def _of_channel(names: dict[str, ImageName], mixed: set[str], wanted: str | None) -> dict[str, ImageName]:
+    """Of mixed plates the files of the channel that is named, or else of the only one of transmitted light."""
     by_channel: dict[str, list[str]] = defaultdict(list)
     for place, name in names.items():
         if name.plate in mixed and name.channel is not None:
             by_channel[name.channel].append(place)
-    if not mixed:
-        return names, set()
-    fitting = [one for one in by_channel if wanted is None and is_transmitted(one)]
-    fitting += [one for one in by_channel if wanted is not None and _channel_key(one) == _channel_key(wanted)]
+    if not by_channel:
+        return names
+    if wanted is None:
+        fitting = [one for one in by_channel if is_transmitted(one.lstrip("0123456789"))]
+    else:
+        fitting = [one for one in by_channel if _channel_key(one) == _channel_key(wanted)]
+    others = {one: places for one, places in by_channel.items() if one not in fitting}
     if len(fitting) != 1:
         seen = "shows its sites in several channels" if wanted is None else f"has no channel {wanted!r}"
         which = ", ".join(f"{one} ({len(places)} images, like {places[0]})" for one, places in by_channel.items())
         raise DataError(f"{min(mixed) or 'what was given'} {seen}; choose one with --channel: {which}")
-    others = sum(len(places) for one, places in by_channel.items() if one != fitting[0])
     if wanted is None:
         logger.warning(
             "of several channels, %s is taken, and %d images of %s are left out; --channel takes another",
-            fitting[0], others, ", ".join(one for one in by_channel if one != fitting[0]),
+            fitting[0], sum(map(len, others.values())), ", ".join(others),
         )  # fmt: skip
-    taken = {
-        place: name for place, name in names.items() if name.plate not in mixed or name.channel in (fitting[0], None)
-    }
-    return taken, {place for place, name in taken.items() if name.plate in mixed and name.channel is not None}
+    left_out = {place for places in others.values() for place in places}
+    return {place: name for place, name in names.items() if place not in left_out}
 
 
 def _channel_key(channel: str) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES
 from cellnet.images.formats import name_of_format
+from cellnet.images.wells import is_thumbnail
 from cellnet.readers import Unused
 from cellnet.readers.forms import first_bytes, name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, MOST_FILES, is_hidden, without_suffix
@@ -45,7 +46,6 @@ _MASK_WORDS_BESIDE: Final = r"labels?|labell?ed|segmentation|segmented|seg|gt|in
 _MASK: Final = re.compile(rf"(.+?)[_\-. ](?:{_MASK_WORDS})|(?:{_MASK_WORDS})[_\-. ](.+)")
 _MASK_BESIDE: Final = re.compile(rf"(.+?)[_\-. ](?:{_MASK_WORDS_BESIDE})|(?:{_MASK_WORDS_BESIDE})[_\-. ](.+)")
 _IMAGE: Final = re.compile(r"(.+?)[_\-. ](?:im|img|image|raw)|(?:im|img|image|raw)[_\-. ](.+)")
-_THUMBNAIL: Final = re.compile(r"(?:^|[_\-. ])thumb(?:nail)?s?(?:[_\-. ]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def look(source: Path) -> Layout:
     named = []
     for path in images:
         place, kinds = _place(path, beside_masks)
-        if _THUMBNAIL.search(place.stem):
+        if is_thumbnail(place.stem):
             found.unused.append(Unused(path, "thumbnail", "a small copy of another image"))
         elif "class" in kinds:
             found.unused.append(

@@ -8,7 +8,7 @@ import pytest
 
 import serve
 from cellnet.errors import ConfigError
-from cellnet.images import wells
+from cellnet.images import channels, wells
 from cellnet.images.wells import ImageName, Well, named_well, read_names
 
 TESTS = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_the_page_has_the_same_grammar() -> None:
     page = (Path(serve.__file__).parent / "http/page.html").read_text(encoding="utf-8")
     texts = [
         *wells.FORMS,
-        wells.CHANNEL,
+        *wells.CHANNELS,
         wells.WORD,
         wells.LINE,
         wells.ALONE,
@@ -44,6 +44,7 @@ def test_the_page_has_the_same_grammar() -> None:
     ]
     missing = [text for text in (*texts, wells.PART) if re.sub(r"\(\?P<", "(?<", text) not in page]
     assert missing == []
+    assert channels._TRANSMITTED.pattern in page
 
 
 def test_a_certain_name_stays_as_it_is_whatever_lies_beside_it() -> None:
@@ -100,11 +101,18 @@ def test_the_channels_and_planes_of_a_site_are_one_shot() -> None:
         *("P/ZStep_1/x_B02_s1_w1A52B1177-9DC7-4534-9623-9DCA396EFA00.tif", "P/ZStep_2/x_B02_s1_w2.tif"),
         *("P/x_B02_s2_w1.tif", "P/TimePoint_2/x_B02_s1_w1.tif"),
         *("r01c01f01p01-ch1sk1fk1fl1.tif", "r01c01f01p07-ch2sk1fk1fl1.tif", "r01c01f02p01-ch1sk1fk1fl1.tif"),
+        *(
+            "cells_w1BF_s1_t2.tif",
+            "cells_w2561_s1_t2.tif",
+            "cells_w1BF_s1_t3.tif",
+            "cells_s1_w1.tif",
+            "cells_s1_w2.tif",
+        ),
         *("img_ch00.tif", "img_ch01.tif", "B - 03(fld 1 wv A - B z 1).tif", "B - 03(fld 1 wv C - D).tif"),
     ]
     found = [name.shot for name in read_names(shots)]
     same = [found.index(shot) for shot in found]
-    assert same == [0, 0, 2, 3, 4, 4, 6, 7, 7, 9, 9]
+    assert same == [0, 0, 2, 3, 4, 4, 6, 7, 7, 9, 10, 10, 12, 12, 14, 14]
 
 
 def test_wells_are_named_as_on_the_plate() -> None:

@@ -135,6 +135,7 @@ def test_sites_in_several_channels_are_refused_until_one_is_named(
         list_files([plate])
     for channel in ("2", "w2", "W02", "ch2"):
         found = list_files([plate], channel=channel)
+        assert [file.image.channel for file in found] == [None, None], "of the file itself there is none to choose"
         assert [(name[:15], one.well) for name, one in zip(names(found), found, strict=True)] == [
             ("assay_B02_s1_w2", Well(2, 2)),
             ("assay_C03_s1_w2", Well(3, 3)),

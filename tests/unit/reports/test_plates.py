@@ -6,7 +6,17 @@ import pytest
 
 from cellnet.images.wells import Well
 from cellnet.prediction.answers import Prediction
-from cellnet.reports.plates import DPI, WellSummary, draw_plate, summarise
+from cellnet.reports.plates import (
+    ABOVE_IN,
+    ASIDE_IN,
+    DPI,
+    LEGEND_IN,
+    ROWS_IN,
+    TITLE_IN,
+    WellSummary,
+    draw_plate,
+    summarise,
+)
 
 
 def test_a_well_is_the_mean_of_its_good_images() -> None:
@@ -50,3 +60,24 @@ def test_a_classifier_adds_lineages_beside_the_counts_and_below_those_of_a_large
     assert width > 2 * height
     height, width = drawn({Well(1, 1): said, Well(9, 1): WellSummary(images=0)}).shape[:2]
     assert height > width
+
+
+@pytest.mark.parametrize(
+    ("well", "rows", "columns", "inches"),
+    [
+        (Well(8, 12), 8, 12, 0.58),
+        (Well(9, 1), 16, 24, 0.42),
+        (Well(16, 24), 16, 24, 0.42),
+        (Well(1, 25), 32, 48, 0.28),
+        (Well(32, 48), 32, 48, 0.28),
+    ],
+)
+def test_a_plate_is_as_large_as_its_wells_need(well: Well, rows: int, columns: int, inches: float) -> None:
+    image = drawn({Well(1, 1): WellSummary(images=1, count=0.0), well: WellSummary(images=1, count=90.0)})
+    height = rows * inches + ABOVE_IN + LEGEND_IN + TITLE_IN
+    width = ROWS_IN + columns * inches + ASIDE_IN
+    assert image.shape[:2] == pytest.approx((height * DPI, width * DPI), abs=2)
+    left, top = ROWS_IN + (well.column - 1) * inches, TITLE_IN + ABOVE_IN + (well.row - 1) * inches
+    rows_of, columns_of = (slice(round(at * DPI), round((at + inches) * DPI)) for at in (top, left))
+    shape = np.pi * 0.43**2 if inches == 0.58 else 0.84**2
+    assert blue_pixels(image[rows_of, columns_of]) == pytest.approx(shape * (inches * DPI) ** 2, rel=0.25)
