@@ -158,10 +158,10 @@ def _of_names(
     mixed = _mixed(chosen.values())
     chosen = _of_planes(_of_channel(chosen, mixed, channel), page)
     taken = [file for file in files if file.place not in found or file.place in chosen]
-    placed = [file if file.exported else _with_name(file, names[file.place]) for file in taken]
+    taken = [file if file.exported else _with_name(file, names[file.place]) for file in taken]
     if channel is None:
-        return placed
-    return [file if file.exported or file.folder in mixed else file.of_channel(channel) for file in placed]
+        return taken
+    return [file if file.exported or file.folder in mixed else file.of_channel(channel) for file in taken]
 
 
 def _with_name(file: ListedFile, name: ImageName) -> ListedFile:

@@ -81,6 +81,8 @@ class Service:
         if "overlay" in request.query_params:
             return Response(NOISE_PNG, media_type="image/png")
         said = {} if body.startswith(b"\x89PNG") else json.loads(body)
+        if isinstance(said, dict) and (channels := said.pop("of", None)) and "channel" not in request.query_params:
+            return problem(422, f"{name}: holds {len(channels)} channels; choose one", channels=channels)
         if isinstance(said, dict):
             return JSONResponse({"predictions": [prediction(name, **said)]})
         return JSONResponse({"predictions": [prediction(f"{name}#{page}", **one) for page, one in enumerate(said, 1)]})
@@ -99,8 +101,8 @@ def prediction(image: str, **said: Any) -> dict[str, Any]:
     return known | said
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    body = {"title": "No", "status": status, "detail": detail}
+def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
+    body = {"title": "No", "status": status, "detail": detail, **more}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
@@ -358,6 +360,30 @@ def test_every_page_of_a_stack_has_a_row_if_one_asks_for_it(page: Page, service:
     page.find("#rows tr:nth-child(2) button").click()
     page.wait_for(lambda: page.find("#overlay").is_displayed())
     assert service.asked[-1] == {"name": "stack.tif", "page": "2", "overlay": "true"}
+
+
+def test_which_channel_of_files_is_meant_is_asked_once_for_all_that_have_the_same(page: Page, service: Service) -> None:
+    dyes, others = {"of": ["DAPI", "GFP"]}, {"of": ["w1", "Phase contrast"]}
+    files = {"a.tif": dyes, "b.tif": dyes, "c.tif": {}, "d.tif": others}
+    page.choose(*(page.write(name, said) for name, said in files.items()))
+    page.wait_for(lambda: page.find("#channels").is_displayed())
+    page.wait_for_status("1 of 4 done")
+    assert page.texts("#channel option") == ["1 DAPI", "2 GFP"]
+    page.find("#channel option[value='2']").click()
+    page.find("#channels button:not([type])").click()
+    page.wait_for(lambda: page.texts("#channel option") == ["1 w1", "2 Phase contrast"])
+    assert page.run("document.querySelector('#channel').value") == "2", "the likely one"
+    page.wait_for_status("3 of 4 done")
+    page.find("#channels button[type=reset]").click()
+    page.wait_for_status("4 of 4 done, 1 failed")
+    assert not page.find("#channels").is_displayed()
+    asked = [(one["name"], one["channel"]) for one in service.asked if "channel" in one]
+    assert sorted(asked) == [("a.tif", "2"), ("b.tif", "2")]
+    assert "holds 2 channels; choose one" in page.find("#rows .failed").text
+    row = next(n for n, name in enumerate(page.texts("#rows .name"), 1) if name == "a.tif")
+    page.find(f"#rows tr:nth-child({row}) button").click()
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    assert service.asked[-1] == {"name": "a.tif", "page": "middle", "channel": "2", "overlay": "true"}
 
 
 def test_wells_become_a_map_of_each_plate(page: Page) -> None:
