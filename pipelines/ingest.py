@@ -7,6 +7,7 @@ A Ray job, like `cellnet bank import`:
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ def ingest(
     replacing: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bank, Imported]:
-    """The bank with the source's frames in it, and what came of each image.
+    """The bank with the source's frames in it, what came of each image, and what of the source was not used.
 
     A bad image is set aside. What was read before an interruption is not read again. Where `replacing`, images that an
     earlier cellnet read otherwise take the place of those. Raises DataError when no image at all could be used; then no
@@ -61,7 +62,7 @@ def ingest(
         raise DataError(
             f"no image of {source} can be used; the first of {len(rows)}, {rows[0].source}: {rows[0].set_aside}"
         )
-    return bank, bank.add(rows, replacing=replacing)
+    return bank, replace(bank.add(rows, replacing=replacing), unused=files.unused)
 
 
 def _prepare_chunk(row: dict[str, Any], store: Store) -> dict[str, Any]:

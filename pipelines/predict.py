@@ -22,7 +22,7 @@ from cellnet.places import Places
 from cellnet.prediction.answers import Prediction, combine
 from cellnet.prediction.lineup import Lineup, answers, resolve_models
 from cellnet.prediction.model import FrameModel
-from cellnet.prediction.sources import ListedFile, list_files
+from cellnet.prediction.sources import ListedFile, list_files, notes_on_wells
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.reports.results import Results, Said, drawn_in
@@ -69,6 +69,8 @@ class Job:
     results: Results | None
     kept: dict[str, list[int]]
     """The images that were done before, with what `results` knows them by."""
+    notes: list[str] = field(default_factory=list)
+    """What the names of the images leave open."""
     done: int = 0
     """Those that were not, and that `run` has come to."""
     written: list[str] = field(default_factory=list)
@@ -122,20 +124,25 @@ def prepare(
     pixel_um: float | None = None,
     page: Pages | None = None,
     channel: str | None = None,
+    well_pattern: str | None = None,
     out: PlaceLike | None = None,
     overwrite: bool = False,
 ) -> Job:
     """The job of predicting images, folders, Harmony exports, manifests and s3://bucket/prefix.
 
-    With `out`, a folder or s3://bucket/prefix, results are kept there, and those of before are used. Raises for
-    images or models that are not there, and ConfigError where `out` holds predictions under other settings.
+    Wells are read from names, or by the regular expression `well_pattern`. With `out`, a folder or s3://bucket/prefix,
+    results are kept there, and those of before are used. Raises for images or models that are not there, and
+    ConfigError where `out` holds predictions under other settings.
     """
-    files = list_files(given, channel=channel, but=drawn_in(out) if out else ())
+    drawn = drawn_in(out) if out else ()
+    files = list_files(given, channel=channel, page=page, well_pattern=well_pattern, but=drawn)
     registry = places.open_registry()
     models = resolve_models(registry, classifier, regressor)
     question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page, channel=channel)
     results = Results.open(out, question.settings, overwrite=overwrite) if out else None
-    return Job(files=files, question=question, results=results, kept=results.done(files) if results else {})
+    kept = results.done(files) if results else {}
+    notes = notes_on_wells(files, well_pattern)
+    return Job(files=files, question=question, results=results, kept=kept, notes=notes)
 
 
 def predict(given: Sequence[PlaceLike], places: Places, **options: Any) -> Iterator[Prediction]:

@@ -24,6 +24,7 @@ from cellnet.config.choices import Split
 from cellnet.config.loading import read_record, record_bytes
 from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
 from cellnet.images.pixels import Pixels
+from cellnet.readers import Unused
 from cellnet.store.objects import Store
 from cellnet.store.place import PlaceLike, open_store
 
@@ -44,6 +45,8 @@ class Imported:
     """Images that come out otherwise than an earlier cellnet read them: set aside, or put in the place of those."""
     sized: int = 0
     """Frames known already whose files tell a pixel size that an earlier cellnet did not see."""
+    unused: Sequence[Unused] = ()
+    """What of the source was not used; whoever read it adds this."""
 
 
 class Bank:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.bank.frames import Frame
+from cellnet.bank.outliers import unlike_the_rest
 
 
 def warnings_of(frames: Sequence[Frame]) -> list[str]:
@@ -28,6 +29,7 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
             f"{len(few)} of {len(frames)} frames have {values} grey values only and may look black; they are trained "
             "on like others, but finer differences are lost: export the camera's whole range if you can"
         )
+    warnings += unlike_the_rest(frames)
     if earlier_n := sum(frame.may_be_misread for frame in frames):
         warnings.append(
             f"{earlier_n} of {len(frames)} frames are of TIFF files that an earlier cellnet read, some kinds of them "

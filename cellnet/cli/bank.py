@@ -3,8 +3,8 @@
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +13,7 @@ from cellnet.cli.parsing import POSITIVE, Group, Option, command, noun, number
 from cellnet.cli.printing import counted, print_table, say
 from cellnet.config.bank import BankSettings
 from cellnet.config.loading import load_config
-from cellnet.readers import Options
+from cellnet.readers import Options, Unused
 
 if TYPE_CHECKING:
     from cellnet.bank.bank import Bank
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 10
 """Near-duplicates that an import names one by one."""
+UNUSED_SHOWN: Final = 3
+"""Things of a kind that an import had no use for, named one by one."""
 BATCHES_SHOWN: Final = 30
 
 
@@ -97,6 +99,8 @@ def import_(arguments: argparse.Namespace) -> None:
     )
     for frame in imported.set_aside:
         say(f"set aside {frame.source}: {frame.set_aside}")
+    for line in unused_lines(imported.unused):
+        say(line)
     for copy, original in _near(bank, imported.near[:SHOWN]):
         say(f"nearly the same: {copy} and {original}")
     if len(imported.near) > SHOWN:
@@ -107,7 +111,26 @@ def import_(arguments: argparse.Namespace) -> None:
     if imported.sized:
         say(f"{counted(imported.sized, 'frame')} known already with a pixel size that an earlier cellnet did not see")
     say(f"{added} added, {known} known already, {aside} set aside")
-    _print_bank(bank, as_json=arguments.json)
+    unused = {"unused": [asdict(item) for item in imported.unused], "unused_by_reason": by_reason(imported.unused)}
+    _print_bank(bank, as_json=arguments.json, more=unused)
+
+
+def unused_lines(unused: Sequence[Unused]) -> Iterator[str]:
+    """What an import did not use, a line a reason, the first of each named."""
+    for reason, many in by_reason(unused).items():
+        items = [item for item in unused if item.reason == reason]
+        named = "; ".join(f"{item.what}: {item.why}" for item in items[:UNUSED_SHOWN])
+        more = f"; and {len(items) - UNUSED_SHOWN} more, which --json tells" if len(items) > UNUSED_SHOWN else ""
+        what = "without a label" if reason == "no_label" else f"not used ({reason})"
+        yield f"{what}: {many}, {named}{more}"
+
+
+def by_reason(unused: Sequence[Unused]) -> dict[str, int]:
+    """How much was not used for each reason."""
+    numbers: Counter[str] = Counter()
+    for item in unused:
+        numbers[item.reason] += item.number
+    return dict(numbers)
 
 
 def _near(bank: "Bank", frames: "Sequence[Frame]") -> list[tuple[str, str]]:
@@ -153,19 +176,21 @@ def shards(arguments: argparse.Namespace) -> None:
     print(make_shards(bank, plan).describe(plan))
 
 
-def _print_bank(bank: "Bank", *, as_json: bool) -> None:
+def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+    """A bank's tables and warnings; as JSON with `more` of an import."""
     from cellnet.bank.warnings import warnings_of
 
     parts: dict[tuple[str, str], list[Frame]] = {}
     for frame in bank.frames:
         parts.setdefault((frame.lineage or "(not known)", str(frame.split)), []).append(frame)
     rows = [{"lineage": lineage, "split": split, **_facts(parts[lineage, split])} for lineage, split in sorted(parts)]
-    warnings, batches = warnings_of(bank.frames), _batches(bank.frames)
+    warnings, batches, notes = warnings_of(bank.frames), _batches(bank.frames), _notes(bank.frames)
     if as_json:
         facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}
         set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
         misread = [frame.source for frame in bank.frames if frame.may_be_misread]
-        print(json.dumps(facts | {"set_aside": set_aside, "near": _near(bank, bank.frames), "earlier": misread}))
+        lists = {"set_aside": set_aside, "near": _near(bank, bank.frames), "earlier": misread, "notes": notes}
+        print(json.dumps(facts | lists | dict(more or {})))
         return
     print_table(rows)
     if batches:
@@ -176,8 +201,21 @@ def _print_bank(bank: "Bank", *, as_json: bool) -> None:
         print()
     frames = counted(len(bank.frames), "frame")
     print(f"{frames}, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
+    for note in notes:
+        names = [Path(source).name for source in note["sources"]]
+        others = f" and {len(names) - UNUSED_SHOWN} more" if len(names) > UNUSED_SHOWN else ""
+        say(f"of {counted(len(names), 'mask')} {note['note']}: {', '.join(names[:UNUSED_SHOWN])}{others}")
     for warning in warnings:
         say(f"warning: {warning}")
+
+
+def _notes(frames: "Sequence[Frame]") -> list[dict[str, Any]]:
+    """How masks were read, where another reading can be thought of, and of which frames."""
+    sources: dict[str, list[str]] = {}
+    for frame in frames:
+        if frame.note is not None:
+            sources.setdefault(frame.note, []).append(frame.source)
+    return [{"note": note, "sources": held} for note, held in sorted(sources.items())]
 
 
 def _facts(frames: "list[Frame]") -> dict[str, Any]:

@@ -29,7 +29,9 @@ PIXEL_UM: Final = Option(
     help="micrometres a pixel of these images",
 )
 CHANNEL: Final = Option(
-    "--channel", metavar="NAME", help="of several channels, by name or number (the only one of transmitted light)"
+    "--channel",
+    metavar="NAME",
+    help="of several channels in files or in their names (_w1), by name or number (the only one of transmitted light)",
 )
 SET: Final = Option("--set", action="append", default=[], metavar="KEY=VALUE")
 

@@ -31,6 +31,12 @@ def add_to(commands: Any) -> None:
         PAGE,
         CHANNEL,
         Option(
+            "--well-pattern",
+            metavar="REGEX",
+            help="where in file names the well is: one group like B03, or two, row and column; in whole paths where "
+            "it holds a / (names as instruments write them, and words like B03)",
+        ),
+        Option(
             "--out",
             metavar="DIR",
             help="also keep results there as they come, so that the same command goes on after an interruption; at "
@@ -64,9 +70,12 @@ def predict(arguments: argparse.Namespace) -> None:
         pixel_um=arguments.pixel_um,
         page=arguments.page,
         channel=arguments.channel,
+        well_pattern=arguments.well_pattern,
         out=named_place(arguments.out, arguments) if arguments.out else None,
         overwrite=arguments.overwrite,
     )
+    for note in job.notes:
+        say(f"note: {note}")
     if job.kept:
         say(f"{len(job.kept):,} of {len(job.files):,} images were predicted before, and are in {arguments.out}")
     tally = _print_predictions(job, arguments)

@@ -94,7 +94,7 @@ def recount(
             f"{version.ref} names lineages, and {table} has counts; give a counter, like regressor:champion"
         )
     registry.check_publish(version.name)
-    files = list_files(given, channel=channel)
+    files = list_files(given, channel=channel, page="all")  # which of the planes are meant, the table says
     counted = counted_files(files, table, explicit=set(map(_place, given)))
     if len(counted) < len(files):
         say(f"{table} counts {len(counted)} of the {len(files)} given frames; the others are left alone")

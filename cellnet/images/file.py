@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cellnet.errors import DataError
 from cellnet.images import tiff
 from cellnet.images.channels import ChannelError, listed, wanted_channel
+from cellnet.images.formats import FIRST_BYTES, name_of_format
 from cellnet.images.pixels import MAX_PIXELS, Pixels
 from cellnet.images.tiff import Plane, Structure, TiffError
 
@@ -342,10 +343,12 @@ def _read_header(file: IO[bytes], bytes_n: int, name: str) -> Header:
     _quiet_libraries()
     if not bytes_n:
         return Header(bytes_n=0, fault="the file is empty; export it again")
-    is_tiff = file.read(4) in tiff.STARTS
+    start = file.read(FIRST_BYTES)
+    if named := name_of_format(start, name):
+        return Header(bytes_n=bytes_n, fault=named)
     file.seek(0)
     try:
-        if is_tiff:
+        if start[:4] in tiff.STARTS:
             return Header(bytes_n=bytes_n, kind="TIFF", structure=tiff.read_structure(file, bytes_n, name))
         with PIL.Image.open(file, formats=FORMATS) as image:
             kind = "JPEG" if image.format == "MPO" else str(image.format)  # many phones': two in one, the first is it

@@ -18,7 +18,7 @@ FEW_CLASSES: Final = 5
 MOST_CLASSES: Final = 32
 """With more numbers than these, nobody asks whether they are classes."""
 MOST_THIN: Final = 0.05
-"""The part of the cells' pixels that may be in no square of four equal ones and beside another number: soft edges."""
+"""The part of the cells' pixels that may be thin, and beside another number, as soft edges are."""
 BORDER_PX: Final = 7
 """A border is thinner."""
 PIECE_SHARE: Final = 0.2
@@ -71,12 +71,16 @@ def _cells_of(values: NDArray[Any], size: tuple[int, int]) -> Cells:
     if background != 0:
         notes.append(f"{_shown(background, is_colour)} is taken as the background")
     cells_HW = numbers_HW != background
-    for limit in sorted(limits & set(number_K.tolist()) - {background}):
-        if _is_border(numbers_HW, cells_HW, limit, number_K):
+    for limit in sorted((limits | {0} if is_colour else limits) & set(number_K.tolist()) - {background}):
+        if limit == -1 or _is_border(numbers_HW, cells_HW, limit, number_K):
             cells_HW &= numbers_HW != limit
             notes.append(f"{_shown(limit, is_colour)} is taken as a border, and no cell")
+        elif limit - 1 not in number_K and len(number_K) > 2:
+            notes.append(f"{_shown(limit, is_colour)} is taken as a cell")
     y_N, x_N = np.nonzero(cells_HW)
     number_K, cell_N, pixels_K = np.unique(numbers_HW[y_N, x_N], return_inverse=True, return_counts=True)
+    if len(number_K) and number_K[0] < 0:
+        raise _NotInstancesError(f"its lowest number is {number_K[0]}; give each cell a number above 0")
     if len(number_K) > FEW_CLASSES:  # with few numbers, a class of borders would be taken for soft edges
         _check_edges(numbers_HW, cells_HW, is_colour=is_colour)
     notes += _check_classes(numbers_HW, cells_HW, number_K, limits, is_colour=is_colour)
@@ -152,22 +156,14 @@ def _is_border(numbers_HW: Numbers, cells_HW: NDArray[np.bool_], number: int, nu
 
 
 def _check_edges(numbers_HW: Numbers, cells_HW: NDArray[np.bool_], *, is_colour: bool) -> None:
-    """Raise for too many pixels that are in no square of four equal ones and beside another number.
+    """Raise for too many thin pixels beside another number, or where most numbers have no others.
 
-    Two cells side by side have few of them; the grey edges of a JPEG or of a mask that was scaled are made of them.
+    A JPEG, or a mask that was scaled smoothly, has them all along its edges.
     """
-    right_HW, down_HW = numbers_HW[:, :-1] == numbers_HW[:, 1:], numbers_HW[:-1] == numbers_HW[1:]
-    square_HW = right_HW[:-1] & right_HW[1:] & down_HW[:, :-1]
-    thin_HW, beside_HW = cells_HW.copy(), np.zeros_like(cells_HW)
-    for rows in (slice(None, -1), slice(1, None)):
-        for columns in (slice(None, -1), slice(1, None)):
-            thin_HW[rows, columns] &= ~square_HW
-    other_HW = ~right_HW & cells_HW[:, :-1] & cells_HW[:, 1:]
-    beside_HW[:, :-1] |= other_HW
-    beside_HW[:, 1:] |= other_HW
-    other_HW = ~down_HW & cells_HW[:-1] & cells_HW[1:]
-    beside_HW[:-1] |= other_HW
-    beside_HW[1:] |= other_HW
+    thin_HW = _thin(numbers_HW, cells_HW)
+    beside_HW = np.zeros_like(cells_HW)
+    for here, there in _NEIGHBOURS[:4]:
+        beside_HW[here] |= cells_HW[there] & (numbers_HW[here] != numbers_HW[there])
     soft_HW = thin_HW & beside_HW
     soft_N, firm_N = numbers_HW[soft_HW], np.unique(numbers_HW[cells_HW & ~soft_HW])
     soft_only_n = len(np.setdiff1d(soft_N, firm_N))
@@ -177,6 +173,32 @@ def _check_edges(numbers_HW: Numbers, cells_HW: NDArray[np.bool_], *, is_colour:
             f"values {low} to {high} at the edges, as in a JPEG or a mask that was scaled smoothly; save it "
             "losslessly, each cell with one number"
         )
+
+
+def _thin(numbers_HW: Numbers, cells_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of cells that are in no square of four equal ones, nor within two steps of one of their number."""
+    right_HW, down_HW = numbers_HW[:, :-1] == numbers_HW[:, 1:], numbers_HW[:-1] == numbers_HW[1:]
+    square_HW = right_HW[:-1] & right_HW[1:] & down_HW[:, :-1]
+    firm_HW = np.zeros_like(cells_HW)
+    for rows in (slice(None, -1), slice(1, None)):
+        for columns in (slice(None, -1), slice(1, None)):
+            firm_HW[rows, columns] |= square_HW
+    for _ in range(2):
+        grown_HW = firm_HW.copy()
+        for here, there in _NEIGHBOURS:
+            grown_HW[here] |= firm_HW[there] & (numbers_HW[here] == numbers_HW[there])
+        firm_HW = grown_HW
+    return cells_HW & ~firm_HW
+
+
+_ALL, _FIRST, _LAST = slice(None), slice(None, -1), slice(1, None)
+_NEIGHBOURS: Final = [
+    *(((_ALL, _FIRST), (_ALL, _LAST)), ((_ALL, _LAST), (_ALL, _FIRST))),
+    *(((_FIRST, _ALL), (_LAST, _ALL)), ((_LAST, _ALL), (_FIRST, _ALL))),
+    *(((_FIRST, _FIRST), (_LAST, _LAST)), ((_LAST, _LAST), (_FIRST, _FIRST))),
+    *(((_FIRST, _LAST), (_LAST, _FIRST)), ((_LAST, _FIRST), (_FIRST, _LAST))),
+]
+"""Where pixels lie, and where those do that are beside them: the four along rows and columns first."""
 
 
 def _check_classes(
@@ -190,7 +212,8 @@ def _check_classes(
     if len(number_K) == 1 and (pieces_K[0] > 1 or int(number_K[0]) in limits):
         raise _NotInstancesError(f"every cell has the number {shown[0]}; give each cell a number of its own")
     if len(number_K) > 1 and sum(pieces_K) >= 2 * len(number_K):
-        seen = ", ".join(f"{number} in {pieces} pieces" for number, pieces in zip(shown[:4], pieces_K, strict=False))
+        most = sorted(zip(pieces_K, shown, strict=True), key=lambda pair: -pair[0])[:4]
+        seen = ", ".join(f"{number} in {pieces} pieces" for pieces, number in most)
         raise _NotInstancesError(f"its numbers are classes, {seen}; give each cell a number of its own")
     if len(number_K) == 2:
         for one, other in ((0, 1), (1, 0)):

@@ -1,21 +1,25 @@
 """What there is to predict: image files, folders of them, Harmony exports, manifests, and s3://bucket/prefix.
 
 A folder is taken with all folders below it. Where one of them is a Harmony export, the planes are taken that
-`cellnet bank import` would take; where it holds a manifest.csv (image,pixel_um), the images that this lists.
+`cellnet bank import` would take; where it holds a manifest.csv (image,pixel_um), the images that this lists. Of other
+files the names say what is of one site (`cellnet.images.wells`): thumbnails are left out, one channel is taken and the
+middle plane.
 """
 
 import functools
 import logging
 import os
 import re
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from cellnet.errors import DataError
-from cellnet.images.file import SUFFIXES, ImageFile
-from cellnet.images.wells import Well, well_at, well_of
+from cellnet.errors import ConfigError, DataError
+from cellnet.images.channels import is_transmitted
+from cellnet.images.file import SUFFIXES, ImageFile, Pages
+from cellnet.images.wells import ImageName, Well, is_part_of_plate, is_thumbnail, read_names, well_at
 from cellnet.readers import harmony, number_of, read_csv
 from cellnet.store.objects import Store
 from cellnet.store.place import S3, Place, PlaceLike, place_of
@@ -38,15 +42,21 @@ class ListedFile:
     name: str
     """As it is shown."""
     folder: str
-    """What it lies in, which names its plate, as it is shown."""
+    """Its plate's, as it is shown."""
     size: int = 0
     """Bytes."""
     modified: str = ""
     """When, as the place says it."""
     well: Well | None = None
+    could_be: tuple[Well, ...] = ()
+    """The wells of which it could be one, where its name leaves that open."""
+    by_others: bool = False
+    """Whether its well is read as in the other names of its folder."""
     pixel_um: float | None = None
     exported: bool = False
     """Whether it is a plane of a Harmony export."""
+    listed: bool = False
+    """Whether a manifest names it."""
     problem: str | None = None
     """Why it cannot be read, where that is known already."""
 
@@ -75,35 +85,153 @@ def list_files(
     given: Sequence[PlaceLike],
     *,
     channel: str | None = None,
+    page: Pages | None = None,
+    well_pattern: str | None = None,
     but: Container[str] = (),
 ) -> list[ListedFile]:
     """Every image of what is given, each once, in order, but those at the places `but`.
 
-    Raises DataError for what is not there, for no image at all, and where a Harmony export has several channels of
-    transmitted light and none is named; of the channels in a file its `pages` know.
+    Of what the names say to be planes of one site, `page` is taken, or the middle one; wells are read from names, or
+    by a regular expression. Raises DataError for what is not there, for no image at all, and where a Harmony export has
+    several channels of transmitted light, or sites come in several files of a channel each, and none is named (of the
+    channels in a file its `pages` know); ConfigError for a pattern by which no well is found.
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
         for file in _list(place_of(argument), channel):
             if file.place not in but:
-                by_place.setdefault(file.place, file if file.exported or channel is None else file.of_channel(channel))
+                by_place.setdefault(file.place, file)
     if not by_place:
         raise DataError(f"no {', '.join(sorted(SUFFIXES))} file in {', '.join(map(str, given))}")
-    return list(by_place.values())
+    return _of_names(list(by_place.values()), channel, page, well_pattern)
+
+
+def notes_on_wells(files: Sequence[ListedFile], well_pattern: str | None = None) -> list[str]:
+    """A line for each way in which the names of files leave open what their wells are."""
+    open_ = [file for file in files if not file.well]
+    then = "so they are on no plate; --well-pattern says what the well is"
+    kinds = {
+        f"could mean two wells, {then}": [file for file in open_ if len(file.could_be) > 1],
+        f"may hold a well, or a day, a passage or a cell line, {then}": [f for f in open_ if len(f.could_be) == 1],
+        "read as the others of the folder; --well-pattern says it otherwise": [f for f in files if f.by_others],
+    }
+    if well_pattern is not None:
+        kinds = {f"of {len(files):,} without a well by --well-pattern, so on no plate": open_}
+    return [_note(says, of) for says, of in kinds.items() if of]
+
+
+def _note(says: str, files: Sequence[ListedFile]) -> str:
+    first = files[0]
+    wells = " or ".join(well.name for well in first.could_be or (first.well,) if well)
+    return f"{len(files):,} name{'s' * (len(files) != 1)} {says}: {first.name}{f' ({wells})' if wells else ''}"
 
 
 def plate_names(folders: Iterable[str]) -> dict[str, str]:
     """The plate that each folder stands for: its name, with as much of its path as tells it from the others.
 
-    A folder `Images` is its plate's, as in Harmony exports.
+    Folders `Images`, `ZStep_1` and `TimePoint_1` are their plate's, as Harmony and MetaXpress export them.
     """
-    parts = {folder: [part for part in folder.split("/") if part and part.lower() != "images"] for folder in folders}
+    parts = {folder: [part for part in folder.split("/") if part and not is_part_of_plate(part)] for folder in folders}
     different = len(set(map(tuple, parts.values())))
     for depth in range(1, max(map(len, parts.values()), default=0) + 1):
         names = {folder: "/".join(path[-depth:]) for folder, path in parts.items()}
         if len(set(names.values())) == different:
             return names
     return {folder: "/".join(path) for folder, path in parts.items()}
+
+
+def _of_names(
+    files: list[ListedFile], channel: str | None, page: Pages | None, well_pattern: str | None
+) -> list[ListedFile]:
+    """The files with their wells; of those that nothing lists, one channel and plane a site, and no thumbnail."""
+    found = {file.place for file in files if not (file.exported or file.listed)}
+    small = {file.place for file in files if file.place in found and is_thumbnail(file.image.name)}
+    if small and len(small) < len(files):
+        logger.warning("%d thumbnails are left out, like %s", len(small), min(small))
+        files, found = [file for file in files if file.place not in small], found - small
+    named = [file for file in files if not file.exported]
+    if well_pattern is not None and not named:
+        raise ConfigError("--well-pattern is for names, and a Harmony export tells its wells by itself; leave it out")
+    told = read_names([f"{file.folder}/{file.image.name}" for file in named], well_pattern)
+    names = {file.place: name for file, name in zip(named, told, strict=True)}
+    chosen = {place: name for place, name in names.items() if place in found}
+    mixed = _mixed(chosen.values())
+    chosen = _of_planes(_of_channel(chosen, mixed, channel), page)
+    taken = [file for file in files if file.place not in found or file.place in chosen]
+    taken = [file if file.exported else _with_name(file, names[file.place]) for file in taken]
+    if channel is None:
+        return taken
+    return [file if file.exported or file.folder in mixed else file.of_channel(channel) for file in taken]
+
+
+def _with_name(file: ListedFile, name: ImageName) -> ListedFile:
+    return replace(file, folder=name.plate, well=name.well, could_be=name.could_be, by_others=name.by_others)
+
+
+def _mixed(names: Iterable[ImageName]) -> set[str]:
+    """The plates whose sites come in several channels, a file each."""
+    shots: dict[str, set[str | None]] = defaultdict(set)
+    plates: dict[str, str] = {}
+    for name in names:
+        shots[name.shot].add(name.channel)
+        plates[name.shot] = name.plate
+    return {plates[shot] for shot, channels in shots.items() if len(channels) > 1}
+
+
+def _of_channel(names: dict[str, ImageName], mixed: set[str], wanted: str | None) -> dict[str, ImageName]:
+    """Of mixed plates the files of the channel that is named, or else of the only one of transmitted light."""
+    by_channel: dict[str, list[str]] = defaultdict(list)
+    for place, name in names.items():
+        if name.plate in mixed and name.channel is not None:
+            by_channel[name.channel].append(place)
+    if not by_channel:
+        return names
+    if wanted is None:
+        fitting = [one for one in by_channel if is_transmitted(one.lstrip("0123456789"))]
+    else:
+        fitting = [one for one in by_channel if _channel_key(one) == _channel_key(wanted)]
+    others = {one: places for one, places in by_channel.items() if one not in fitting}
+    if len(fitting) != 1:
+        seen = "shows its sites in several channels" if wanted is None else f"has no channel {wanted!r}"
+        which = ", ".join(f"{one} ({len(places)} images, like {places[0]})" for one, places in by_channel.items())
+        raise DataError(f"{min(mixed) or 'what was given'} {seen}; choose one with --channel: {which}")
+    if wanted is None:
+        logger.warning(
+            "of several channels, %s is taken, and %d images of %s are left out; --channel takes another",
+            fitting[0], sum(map(len, others.values())), ", ".join(others),
+        )  # fmt: skip
+    left_out = {place for places in others.values() for place in places}
+    return {place: name for place, name in names.items() if place not in left_out}
+
+
+def _channel_key(channel: str) -> str:
+    """
+    >>> {_channel_key(channel) for channel in ("1", "01", "w1", "W01", "ch1", "C1")}
+    {'1'}
+    """
+    return re.sub(r"^(?:w|c|ch|channel)?[ _-]?0*(?=\d)", "", channel.strip().casefold())
+
+
+def _of_planes(names: dict[str, ImageName], page: Pages | None) -> dict[str, ImageName]:
+    """Of sites that come in several planes, the one that is asked for, or the middle one."""
+    stacks: dict[str, list[str]] = defaultdict(list)
+    for place, name in names.items():
+        if name.plane is not None:
+            stacks[name.shot].append(place)
+    stacks = {shot: sorted(stack, key=lambda place: names[place].plane or 0) for shot, stack in stacks.items()}
+    several = [stack for stack in stacks.values() if len(stack) > 1]
+    if page == "all" or not several:
+        return names
+    number = page if isinstance(page, int) else None
+    if number is not None and (short := next((stack for stack in several if len(stack) < number), None)):
+        raise DataError(f"{short[0]} is one of {len(short)} planes, so there is no page {number}")
+    taken = {stack[len(stack) // 2 if number is None else number - 1] for stack in several}
+    left_out = {place for stack in several for place in stack} - taken
+    logger.warning(
+        "%d sites come in several planes, of which %s is taken; %d images are left out, and --page all takes them too",
+        len(several), "the middle one" if number is None else f"number {number}", len(left_out),
+    )  # fmt: skip
+    return {place: name for place, name in names.items() if place not in left_out}
 
 
 def _list(place: Place, channel: str | None) -> Iterator[ListedFile]:
@@ -165,7 +293,7 @@ def _of_manifest(manifest: Path) -> Iterator[ListedFile]:
             problem = "the manifest names no image in this row"
         elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
             problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
-        yield replace(_file(str(manifest.parent / row["image"])), pixel_um=pixel_um, problem=problem)
+        yield replace(_file(str(manifest.parent / row["image"])), pixel_um=pixel_um, problem=problem, listed=True)
 
 
 def _file(path: str, status: os.stat_result | None = None) -> ListedFile:
@@ -178,7 +306,7 @@ def _file(path: str, status: os.stat_result | None = None) -> ListedFile:
         pass  # said when it is read
     return ListedFile(
         image=ImageFile(shown(name), Path(place)), place=place, name=shown(path), folder=shown(os.path.dirname(place)),
-        size=size, modified=modified, well=well_of(name),
+        size=size, modified=modified,
     )  # fmt: skip
 
 
@@ -200,7 +328,7 @@ def _of_s3(given: Place) -> Iterator[ListedFile]:
             yield ListedFile(
                 image=ImageFile(shown(name), functools.partial(_fetch, whole, entry.key)), place=place,
                 name=shown(place), folder=shown(f"{bucket}/{folder}"), size=entry.size,
-                modified=f"{entry.modified:f}", well=well_of(name),
+                modified=f"{entry.modified:f}",
             )  # fmt: skip
 
 

@@ -25,14 +25,14 @@ from urllib.parse import unquote
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
 from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, matched
-from cellnet.readers.foreign import name_of_labels
+from cellnet.readers.foreign import ROBOFLOW
+from cellnet.readers.forms import name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, Match, Names, images_below
 from cellnet.readers.outlines import middle_of_polygons, middle_of_runs
 
 logger = logging.getLogger(__name__)
 
 TAKES: Final = frozenset({"lineage_pattern", "group_pattern", "population"})
-ROBOFLOW: Final = "_annotations.coco.json"
 ALL: Final = "all"
 """The population of every category."""
 MAX_BYTES: Final = 2 * 10**9

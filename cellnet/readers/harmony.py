@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
+from cellnet.images.wells import named_well
 from cellnet.readers import LabelledFile, Options, Source, is_file, number_of, read_csv
 
 logger = logging.getLogger(__name__)
@@ -237,11 +238,10 @@ def _lineages_of_csv(path: Path) -> dict[Well, str]:
 
 def _well(name: str, path: Path) -> Well:
     """(3, 4) of C04, C4 or r03c04."""
-    match = re.fullmatch(r"\s*(?:r(\d+)c(\d+)|([A-Za-z])(\d+))\s*", name)
-    if match is None:
+    well = named_well(name)
+    if well is None:
         raise DataError(f"{path}: {name!r} is not a well; write C03 or r03c03")
-    row, column, letter, number = match.groups()
-    return (int(row), int(column)) if row else (ord(letter.upper()) - ord("A") + 1, int(number))
+    return well
 
 
 def _counts(root: Path, plate: str, fields: dict[Field, dict[str, str]], options: Options) -> dict[Field, _Counts]:

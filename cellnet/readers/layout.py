@@ -4,7 +4,9 @@ Folders called images or raw, masks or labels, train or test say what lies in th
 through, and what is left of a path is the folder of the lineage. What is hidden, nested or of another kind is listed.
 """
 
+import functools
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,10 @@ from typing import Final
 
 from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES
+from cellnet.images.formats import name_of_format
+from cellnet.images.wells import is_thumbnail
 from cellnet.readers import Unused
+from cellnet.readers.forms import first_bytes, name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, MOST_FILES, is_hidden, without_suffix
 from cellnet.readers.tables import NOT_KNOWN
 
@@ -41,7 +46,6 @@ _MASK_WORDS_BESIDE: Final = r"labels?|labell?ed|segmentation|segmented|seg|gt|in
 _MASK: Final = re.compile(rf"(.+?)[_\-. ](?:{_MASK_WORDS})|(?:{_MASK_WORDS})[_\-. ](.+)")
 _MASK_BESIDE: Final = re.compile(rf"(.+?)[_\-. ](?:{_MASK_WORDS_BESIDE})|(?:{_MASK_WORDS_BESIDE})[_\-. ](.+)")
 _IMAGE: Final = re.compile(r"(.+?)[_\-. ](?:im|img|image|raw)|(?:im|img|image|raw)[_\-. ](.+)")
-_THUMBNAIL: Final = re.compile(r"(?:^|[_\-. ])thumb(?:nail)?s?(?:[_\-. ]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,14 @@ def look(source: Path) -> Layout:
     """What lies in a folder and below it. Raises DataError for more files than anybody puts into one source."""
     found = Layout()
     files = sorted(_walk(source, found.unused))
-    images = [path for path in files if Path(path).suffix.lower() in SUFFIXES]
+    images = [path for path in files if posixpath.splitext(path)[1].lower() in SUFFIXES]
     for path in sorted(set(files) - set(images)):
-        _add_other(path, found)
+        _add_other(source, path, found)
     beside_masks = {head for path in images if (head := _beside_masks(path)) is not None}
     named = []
     for path in images:
         place, kinds = _place(path, beside_masks)
-        if _THUMBNAIL.search(place.stem):
+        if is_thumbnail(place.stem):
             found.unused.append(Unused(path, "thumbnail", "a small copy of another image"))
         elif "class" in kinds:
             found.unused.append(
@@ -136,38 +140,44 @@ def _walk(source: Path, unused: list[Unused]) -> Iterator[str]:
     seen = 0
     entered: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(source, followlinks=True):
-        inside = Path(root).relative_to(source)
+        relative = os.path.relpath(root, source).replace(os.sep, "/")
+        inside = "" if relative == "." else f"{relative}/"
         status = os.stat(root)
         if (status.st_dev, status.st_ino) in entered:
-            unused.append(Unused(f"{inside.as_posix()}/", "link", "the same folder as another one"))
+            unused.append(Unused(inside, "link", "the same folder as another one"))
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
         for name in filter(is_hidden, folders):
-            unused.append(Unused(f"{(inside / name).as_posix()}/", "hidden", "a folder of a system or a program"))
+            unused.append(Unused(f"{inside}{name}/", "hidden", "a folder of a system or a program"))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         seen += len(names)
         if seen > MOST_FILES:
             raise DataError(f"{source} holds over {MOST_FILES:,} files; give a folder that holds images alone")
         for name in names:
-            path = (inside / name).as_posix()
             if is_hidden(name):
-                unused.append(Unused(path, "hidden", "a file of a system or a program"))
-            elif not (Path(root) / name).exists():
-                unused.append(Unused(path, "link", "it leads to no file"))
+                unused.append(Unused(f"{inside}{name}", "hidden", "a file of a system or a program"))
+            elif not os.path.exists(os.path.join(root, name)):
+                unused.append(Unused(f"{inside}{name}", "link", "it leads to no file"))
             else:
-                yield path
+                yield f"{inside}{name}"
 
 
-def _add_other(path: str, found: Layout) -> None:
+def _add_other(source: Path, path: str, found: Layout) -> None:
     """Note a file that is no image which is read here; tables of the source itself are left to its reader."""
-    suffix = Path(path).suffix.lower()
+    suffix = posixpath.splitext(path)[1].lower()
     if "/" not in path and suffix in (".csv", ".tsv"):
         found.tables.append(path)
     elif suffix in (".xlsx", ".xls", ".ods"):
         found.unused.append(Unused(path, "other_format", "a workbook; save its table as CSV UTF-8"))
+    elif named := name_of_labels(source / path):
+        found.unused.append(Unused(path, "other_format", named))
     elif suffix in IMAGE_SUFFIXES:
-        found.unused.append(Unused(path, "other_format", "not read here; export it as OME-TIFF, a mask as TIFF or PNG"))
+        named = name_of_format(first_bytes(source / path), path)
+        why = named or "not read here; export it as OME-TIFF, a mask as TIFF or PNG"
+        found.unused.append(Unused(path, "other_format", why))
+    elif suffix == ".csv":
+        found.unused.append(Unused(path, "not_an_image", "a table; counts.csv is read beside the folders, not in them"))
     else:
         found.unused.append(Unused(path, "not_an_image", f"no {', '.join(sorted(SUFFIXES))} file"))
 
@@ -187,6 +197,7 @@ def _place(path: str, beside_masks: set[str]) -> tuple[Place, set[str]]:
     return Place(path, lineages, splits, _stem(path)), set(kinds.values())
 
 
+@functools.lru_cache(4096)
 def _meaning(folder: str, *, beside_masks: bool = False) -> str:
     """mask, class, image or split; nothing for what may be a lineage. Several such words are one: train_masks."""
     images = IMAGES | (IMAGES_BESIDE_MASKS if beside_masks else frozenset())
@@ -194,11 +205,14 @@ def _meaning(folder: str, *, beside_masks: bool = False) -> str:
     known = frozenset[str]().union(*kinds.values())
     whole = re.sub(r"[\W_]+", "", folder.casefold())
     words = {whole} if whole in known else _words(folder)
+    if words & {"mask", "masks"}:  # no lineage is called so, whatever the other words are
+        return "mask"
     return next((kind for kind, held in kinds.items() if words <= known and words & held), "")
 
 
 def _words(folder: str) -> set[str]:
-    return set(re.split(r"[\W_]+", folder.casefold())) - {""}
+    """The words of a name, without the numbers behind them: train2017 is train."""
+    return {word.rstrip("0123456789") or word for word in re.split(r"[\W_]+", folder.casefold())} - {""}
 
 
 def _stem(path: str) -> str:

@@ -22,7 +22,7 @@ COLUMNS = ("image", "lineage", "count", "group")
 
 def accepts(source: Path) -> bool:
     """Whether the source is a CSV file, or a folder with a manifest.csv."""
-    return source.suffix.lower() == ".csv" or find_table(source, "manifest.csv") is not None
+    return source.suffix.lower() in (".csv", ".tsv") or find_table(source, "manifest.csv") is not None
 
 
 def read(source: Path, options: Options) -> Source:

@@ -152,7 +152,7 @@ def images_in(folder: Path) -> list[str]:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is one that systems and programs keep for themselves."""
-    return name.startswith(".") or name.casefold() in _HIDDEN_FOLDERS | _HIDDEN_FILES
+    return name.startswith((".", "~$")) or name.casefold() in _HIDDEN_FOLDERS | _HIDDEN_FILES
 
 
 def _walk(folder: Path) -> Iterator[str]:

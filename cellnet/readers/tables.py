@@ -54,7 +54,7 @@ def read_csv(path: Path, columns: Sequence[str], *, numbers: Sequence[str] = ())
     """The rows of a table, by names of columns in lower case.
 
     Cells have no blanks around them, and are empty where a word says that something is not known. Empty rows and
-    comments are left out. UTF-8, UTF-16 and the cp1252 of a Western Excel are read; cells end at a comma, a semicolon
+    comments are left out. UTF-8, UTF-16 and what a Western Excel writes are read; cells end at a comma, a semicolon
     or a tab, as `sep=` says or whichever the header has most of. In the columns `numbers` 12,5, 1 234 and 1.234,0 come
     back as 12.5, 1234 and 1234.0, and a count that nobody can be sure of with a `DOUBTFUL` mark. Raises DataError for a
     missing column, a row of too many cells, or no table.
@@ -104,7 +104,7 @@ def _text(path: Path) -> str:
     if data[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
         raise DataError(f"{path} is a workbook of Excel, not a CSV table; save it as CSV UTF-8")
     zeros = [data[start:1000:2].count(0) for start in (0, 1)]
-    encodings = ["utf-8-sig", "cp1252"]
+    encodings = ["utf-8-sig", "latin-1"]
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encodings = ["utf-16"]
     elif max(zeros) > len(data[:1000]) // 4:  # half of each character of the header
@@ -114,13 +114,13 @@ def _text(path: Path) -> str:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if encoding != "cp1252" or not _NOT_WESTERN.search(text):
+        if encoding != "latin-1" or not _NOT_WESTERN.search(text):
             return text
     raise DataError(f"cannot read {path} as a CSV table: it is not UTF-8; save it as CSV UTF-8")
 
 
-_NOT_WESTERN: Final = re.compile(r"[^\x00-\x7f]{3}|[^\x00-\x7f\w\s°±²³×–—’“”„€]")
-"""What Western words do not hold: three accented letters in a row, or signs. Such a text is of another encoding."""
+_NOT_WESTERN: Final = re.compile(r"[^\x00-\x7f]{3}|[\x80-\x9f]|[ÂÃ][\x80-\xbf]|[^\x00-\x7f\w\s°±×]")
+"""What a Western Excel does not write: three accented letters in a row, rare signs, letters of two encodings."""
 
 
 def _start(lines: Sequence[str]) -> tuple[str, int]:

@@ -12,8 +12,8 @@ from cellnet.images.wells import COLUMNS, ROWS, Well
 from cellnet.prediction.answers import Prediction
 from cellnet.reports.plots import BLUE, INK, LINES, ORANGE, plain
 
-LAYOUTS: Final = ((8, 12), (len(ROWS), COLUMNS))
-"""Rows and columns of plates of 96 and of 384 wells."""
+LAYOUTS: Final = ((8, 12, 0.58), (16, 24, 0.42), (len(ROWS), COLUMNS, 0.28))
+"""Rows and columns of plates of 96, 384 and 1536 wells, and the inches that a well is drawn in."""
 GREY: Final = "#8a8f96"
 DPI: Final = 130
 ROWS_IN: Final = 0.4
@@ -63,7 +63,7 @@ def summarise(predictions: Sequence[Prediction]) -> WellSummary:
 def draw_plate(wells: Mapping[Well, WellSummary], *, name: str) -> bytes:
     """A plate as a PNG: a panel of counts, and one of lineages, each where it is known of any well.
 
-    The plate has 96 wells, or 384 where one of those seen needs them. Wells without an image are empty.
+    The plate has 96 wells, or 384 or 1536 where one of those seen needs them. Wells without an image are empty.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -123,13 +123,15 @@ def _draw_lineages(axis: Any, wells: Mapping[Well, WellSummary], look: "_Look") 
 
 
 class _Look:
-    """How the wells of a plate are drawn: round on plates of 96, square on those of 384."""
+    """How the wells of a plate are drawn: round on plates of 96, square on larger ones."""
 
     def __init__(self, wells: Mapping[Well, WellSummary]) -> None:
         self.wells = wells
-        self.large = any(well.row > LAYOUTS[0][0] or well.column > LAYOUTS[0][1] for well in wells)
-        self.rows, self.columns = LAYOUTS[self.large]
-        self.well_in = 0.42 if self.large else 0.58
+        rows, columns = (max((getattr(well, of) for well in wells), default=1) for of in ("row", "column"))
+        size = next(size for size, (high, wide, _) in enumerate(LAYOUTS) if rows <= high and columns <= wide)
+        self.large = size > 0
+        self.rows, self.columns, self.well_in = LAYOUTS[size]
+        self.text_pt = (8.5, 6.5, 5.0)[size]
 
     def draw_empty(self, axis: Any) -> None:
         """The plate with its rows and columns; wells whose images could not be used are crossed out."""
@@ -157,8 +159,7 @@ class _Look:
         if unfamiliar:
             axis.add_artist(self._shape(well, **UNFAMILIAR))
         behind = dict(facecolor=(1, 1, 1, 0.85), edgecolor="none", boxstyle="round,pad=0.15") if unfamiliar else None
-        size = 6.5 if self.large else 8.5
-        axis.text(well.column, well.row, text, ha="center", va="center_baseline", fontsize=size, bbox=behind)
+        axis.text(well.column, well.row, text, ha="center", va="center_baseline", fontsize=self.text_pt, bbox=behind)
 
     def legend(self) -> list[Any]:
         """What the wells that are not plain mean."""

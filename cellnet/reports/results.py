@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cellnet.errors import ConfigError, DataError, NotFoundError
-from cellnet.images.wells import Well, well_of
+from cellnet.images.wells import Well, named_well
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.sources import ListedFile, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
@@ -265,7 +265,7 @@ def _pictures(table: pa.Table, *, taken: Container[str]) -> dict[str, bytes]:
     """Every plate of which two wells are known, by a name for its picture that is not taken."""
     plates: dict[str, dict[Well, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     for row in _rows(table.filter(pc.is_valid(table.column("well")))):
-        well = well_of(row["well"])
+        well = named_well(row["well"])
         assert well is not None
         plates[row["plate"]][well].append(prediction_of(row))
     drawn = {

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 import serve
 from cellnet.images.file import encode_png
-from cellnet.images.wells import well_of
+from cellnet.images.wells import read_names
 from serve.http.pages import content_policy
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
@@ -81,6 +81,8 @@ class Service:
         if "overlay" in request.query_params:
             return Response(NOISE_PNG, media_type="image/png")
         said = {} if body.startswith(b"\x89PNG") else json.loads(body)
+        if isinstance(said, dict) and (channels := said.pop("of", None)) and "channel" not in request.query_params:
+            return problem(422, f"{name}: holds {len(channels)} channels; choose one", channels=channels)
         if isinstance(said, dict):
             return JSONResponse({"predictions": [prediction(name, **said)]})
         return JSONResponse({"predictions": [prediction(f"{name}#{page}", **one) for page, one in enumerate(said, 1)]})
@@ -99,8 +101,8 @@ def prediction(image: str, **said: Any) -> dict[str, Any]:
     return known | said
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    body = {"title": "No", "status": status, "detail": detail}
+def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
+    body = {"title": "No", "status": status, "detail": detail, **more}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
@@ -360,6 +362,30 @@ def test_every_page_of_a_stack_has_a_row_if_one_asks_for_it(page: Page, service:
     assert service.asked[-1] == {"name": "stack.tif", "page": "2", "overlay": "true"}
 
 
+def test_which_channel_of_files_is_meant_is_asked_once_for_all_that_have_the_same(page: Page, service: Service) -> None:
+    dyes, others = {"of": ["DAPI", "GFP"]}, {"of": ["w1", "Phase contrast"]}
+    files = {"a.tif": dyes, "b.tif": dyes, "c.tif": {}, "d.tif": others}
+    page.choose(*(page.write(name, said) for name, said in files.items()))
+    page.wait_for(lambda: page.find("#channels").is_displayed())
+    page.wait_for_status("1 of 4 done")
+    assert page.texts("#channel option") == ["1 DAPI", "2 GFP"]
+    page.find("#channel option[value='2']").click()
+    page.find("#channels button:not([type])").click()
+    page.wait_for(lambda: page.texts("#channel option") == ["1 w1", "2 Phase contrast"])
+    assert page.run("document.querySelector('#channel').value") == "2", "the likely one"
+    page.wait_for_status("3 of 4 done")
+    page.find("#channels button[type=reset]").click()
+    page.wait_for_status("4 of 4 done, 1 failed")
+    assert not page.find("#channels").is_displayed()
+    asked = [(one["name"], one["channel"]) for one in service.asked if "channel" in one]
+    assert sorted(asked) == [("a.tif", "2"), ("b.tif", "2")]
+    assert "holds 2 channels; choose one" in page.find("#rows .failed").text
+    row = next(n for n, name in enumerate(page.texts("#rows .name"), 1) if name == "a.tif")
+    page.find(f"#rows tr:nth-child({row}) button").click()
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    assert service.asked[-1] == {"name": "a.tif", "page": "middle", "channel": "2", "overlay": "true"}
+
+
 def test_wells_become_a_map_of_each_plate(page: Page) -> None:
     vero = {"lineage": "VERO6", "probabilities": {"A172": 0.3, "VERO6": 0.7}}
     files = {
@@ -394,16 +420,123 @@ def test_wells_become_a_map_of_each_plate(page: Page) -> None:
     assert [line[-2:] for line in page.download()[1:]] == wells
 
 
-def test_a_well_is_what_the_file_name_says_as_to_cellnet_predict(page: Page) -> None:
-    wells = {
-        **{"B03.png": "B03", "B3-1.tif": "B03", "r03c05f01p01-ch1sk1.tiff": "C05", "A1_P24_x.png": "P24"},
-        **{"A1_P25_Q1.png": "A01", "B03f01.png": "B03", "A549_G7_1_00d12h00m.jpg": "G07"},
-        **dict.fromkeys(("A549_w05.png", "HeLaB03.png", "3B03.png", "éB03.png", "b03.png", "B031.png"), ""),
-        **dict.fromkeys(("A00.png", "A25.png", "B16F10.png", "r17c01.png", "r01c25_B03.png", "xr01c01.png"), ""),
-    }
-    found = page.run("arguments[0].map(name => placeOf('plate/' + name).well)", list(wells))
-    assert dict(zip(wells, found, strict=True)) == wells
-    assert {name: well.name if (well := well_of(name)) else "" for name in wells} == wells
+def test_a_path_tells_the_page_what_it_tells_cellnet_predict(page: Page) -> None:
+    with (Path(__file__).parents[1] / "data/wells.csv").open(newline="", encoding="utf-8") as file:
+        examples = list(csv.DictReader(file))
+    given = [[*filter(None, row["beside"].split("|")), row["path"]] for row in examples]
+    found = page.run("arguments[0].map(paths => readNames(paths).at(-1))", given)
+    told = [
+        {
+            **{"plate": place["folder"], "channel": place.get("channel") or "", "path": row["path"]},
+            "plane": "" if place["plane"] is None else str(place["plane"]),
+            "well": place["well"] or "?" * bool(place["couldBe"]) + "|".join(place["couldBe"]),
+        }
+        for row, place in zip(examples, found, strict=True)
+    ]
+    assert told == [{key: row[key] for key in one} for row, one in zip(examples, told, strict=True)]
+    together = [row["path"] for row in examples]
+    names, found = read_names(together), page.run("readNames(arguments[0])", together)
+    assert [(one["well"], one["byOthers"]) for one in found] == [
+        (name.well.name if name.well else "", name.by_others) for name in names
+    ]
+    there, here = [one["shot"] for one in found], [name.shot for name in names]
+    assert [there.index(shot) for shot in there] == [here.index(shot) for shot in here]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wells"),
+    [
+        (r"x_([A-P]\d\d)", ["C02", "C03"]),
+        (r"(?P<column>\d)_(?P<row>\d)\.", ["A04", "A05"]),
+        (r"(?<col>\d)_(?<row>\d)\.", ["A04", "A05"]),
+        (r"/([A-H]\d+)/", ["H11", "H11"]),
+    ],
+)
+def test_the_well_can_be_said_by_a_regular_expression(page: Page, pattern: str, wells: list[str]) -> None:
+    names = ["P1/H11/A549_x_C02_B05_4_1.png", "P1/H11/A549_x_C03_B05_5_1.png"]
+    for name in names:
+        page.write(name)
+    assert [name.well.name for name in read_names(names, pattern) if name.well] == wells
+    page.choose_folder(page.folder / "P1")
+    page.wait_for_status("2 of 2 done")
+    page.find("#wells").send_keys(pattern, Keys.ENTER)
+    assert [line[-1] for line in page.download()[1:]] == wells
+    assert [text.split(" · ")[-1] for text in page.texts("#rows .where")] == wells
+    assert page.find("#plates").is_displayed() == (len(set(wells)) > 1)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wrong"),
+    [
+        ("(", "This is not a regular expression: Unterminated group."),
+        (
+            r"(\w)(\d)(\d)",
+            "It leaves open which of its 3 groups is what; name them (?<well>…), or (?<row>…) and (?<col",
+        ),
+        ("nothing", "It finds a well in none of the 1 name, like x_B05.png."),
+    ],
+)
+def test_what_is_wrong_with_an_expression_stands_beside_it_and_names_are_read_as_ever(
+    page: Page, pattern: str, wrong: str
+) -> None:
+    page.find("#wells").send_keys(pattern)
+    page.choose(page.write("x_B05.png"))
+    page.wait_for_status("1 of 1 done")
+    assert page.find("#wells-wrong").text.startswith(wrong)
+    assert page.find("#wells").get_attribute("aria-invalid") == "true"
+    assert page.texts("#rows .where") == ["B05"]
+    page.find("#wells").send_keys(Keys.BACKSPACE * len(wrong), Keys.ENTER)
+    assert page.find("#wells-wrong").text == "" and page.find("#wells").get_attribute("aria-invalid") == "false"
+
+
+def test_names_that_leave_their_well_open_are_told_and_on_no_plate(page: Page) -> None:
+    page.choose(*(page.write(name) for name in ("r05c05.png", "x_A01_B02.png", "HeLa_P12_3.png")))
+    page.wait_for_status("3 of 3 done")
+    assert page.find("#doubts").text == (
+        "1 name could mean two wells, like x_A01_B02.png (A01 or B02). 1 name may hold a well, or a day, a passage or "
+        "a cell line, like HeLa_P12_3.png (P12). Say above where in a name the well is."
+    )
+    assert sorted(page.texts("#rows .where")) == ["", "", "E05"]
+    page.find("#wells").send_keys(r"_A\d+_([A-H]\d+)", Keys.ENTER)
+    assert page.find("#doubts").text == "2 names have no well by the expression above, like HeLa_P12_3.png."
+    assert sorted(page.texts("#rows .where")) == ["", "", "B02"]
+    page.choose(page.write("HeLa_B12_4.png"))
+    page.wait_for_status("4 of 4 done")
+    page.find("#wells").clear()
+    page.find("#wells").send_keys(Keys.ENTER)
+    assert "1 name read as the others of the folder, like HeLa_P12_3.png (P12)." in page.find("#doubts").text
+
+
+def test_of_metaxpress_one_channel_and_plane_are_taken_and_no_thumbnail(page: Page, service: Service) -> None:
+    uuid = "62D4A363-7C7E-40D0-8A9E-55EC6681574D"
+    for well in ("B02", "C03"):
+        for plane in (1, 2, 3):
+            for channel in (1, 2):
+                name = f"1334/TimePoint_1/ZStep_{plane}/assay_{well}_s1_w{channel}"
+                page.write(f"{name}{uuid}.tif", {"count": 10 * channel + plane})
+                page.write(f"{name}_thumb{uuid}.tif")
+    page.choose_folder(page.folder / "1334")
+    page.wait_for(lambda: page.find("#channels").is_displayed())
+    assert page.texts("#channel option") == ["1 (2 images)", "2 (2 images)"]
+    page.find("#channel option:nth-child(2)").click()
+    page.find("#channels button").click()
+    page.wait_for_status("2 of 2 done; 12 thumbnails left out; 10 other files left out")
+    assert page.texts("figcaption") == ["1334: mean cells per field, by well"]
+    assert page.plate() == {"B2": "22.0 (1 field)", "C3": "22.0 (1 field)"}
+
+
+def test_a_plate_of_1536_wells_has_rows_to_af_and_48_columns(page: Page) -> None:
+    for well, count in {"A01": 4, "AF48": 8}.items():
+        page.write(f"P1/ZStep_1/x_{well}.png", {"count": count})
+    page.choose_folder(page.folder / "P1")
+    page.wait_for_status("2 of 2 done")
+    assert page.texts("figcaption") == ["P1: mean cells per field, by well"]
+    assert page.plate() == {"A1": "4.0 (1 field)", "AF48": "8.0 (1 field)"}
+    headers = page.texts(".plate th")
+    assert headers[:48] == [str(column) for column in range(1, 49)]
+    assert headers[48:] == [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "AA", "AB", "AC", "AD", "AE", "AF"]
+    heights = page.run("[...document.querySelectorAll('.plate tbody tr')].map(row => row.offsetHeight)")
+    assert len(heights) == 32 and max(heights) - min(heights) <= 1, "two letters stand on one line"
 
 
 def test_plates_are_told_apart_by_as_much_of_their_path_as_that_takes(page: Page) -> None:

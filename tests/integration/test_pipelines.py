@@ -385,6 +385,16 @@ def test_an_import_again_changes_nothing(sample_bank: Path) -> None:
     assert bank.digest == before.digest
 
 
+def test_an_import_tells_what_of_its_source_was_not_used(sample_bank: Path, tmp_path: Path) -> None:
+    image = next((sample_bank.parent / "images").rglob("*.png"))
+    (tmp_path / "in" / "A549").mkdir(parents=True)
+    shutil.copy(image, tmp_path / "in" / "A549" / "a.png")
+    (tmp_path / "in" / "counts.csv").write_text("image,count\na.png,3\nb.png,4\n")
+    bank, imported = ingest(tmp_path / "in", Places(bank=place_of(tmp_path / "bank")))
+    assert [(frame.lineage, frame.count) for frame in bank.frames] == [("A549", 3)]
+    assert [(item.what, item.reason) for item in imported.unused] == [("counts.csv line 3: b.png", "no_image")]
+
+
 def test_a_source_without_one_good_image_is_an_error(ray_started: None, tmp_path: Path) -> None:
     (tmp_path / "X").mkdir()
     (tmp_path / "X" / "a.png").write_bytes(b"")

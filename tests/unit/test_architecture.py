@@ -39,8 +39,11 @@ NAMED_OTHERWISE = {
     "test_interface.py": "what others call",
     "test_papers.py": "the pages for people",
     "cli/test_registry_commands.py": "`cellnet registry`, as users type it",
+    "images/test_cases.py": "image files as people bring them",
     "images/test_mutated_files.py": "whatever reads image files",
-    "readers/test_label_cases.py": "labels as people meet them, beside their images",
+    "readers/test_cases_annotations.py": "COCO and labels of other tools as people bring them",
+    "readers/test_cases_labels.py": "tables, folders and masks as people bring them",
+    "readers/test_ordinary_setup.py": "what make setup alone installs",
     "serve/test_fuzz.py": "whatever answers requests",
 }
 """Unit tests that are not named after a module or its room, and what they are about."""

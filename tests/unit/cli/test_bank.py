@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cellnet.bank.bank import Bank
+import pipelines.ingest
+from cellnet.bank.bank import Bank, Imported
 from cellnet.cli import main
-from cellnet.cli.bank import BATCHES_SHOWN
+from cellnet.cli.bank import BATCHES_SHOWN, by_reason, unused_lines
+from cellnet.readers import Unused
 from tests.factories import frame
 
 
@@ -55,3 +57,49 @@ def test_of_very_many_batches_the_first_are_shown(tmp_path: Path, capsys: pytest
     Bank.create(tmp_path / "bank").add([frame(n, batch=f"P{n:03}") for n in range(BATCHES_SHOWN + 5)])
     text, _ = shown(capsys, tmp_path / "bank")
     assert "P029" in text and "P030" not in text and "and 5 batches more, which --json tells" in text
+
+
+def test_how_masks_were_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "255 is taken as the background"
+    Bank.create(tmp_path / "bank").add([frame(n, note=note if n < 5 else None) for n in range(6)])
+    _, said = shown(capsys, tmp_path / "bank")
+    names = ", ".join(Path(one.source).name for one in (frame(0), frame(1), frame(2)))
+    assert f"of 5 masks {note}: {names} and 2 more" in said
+    [told] = json.loads(shown(capsys, tmp_path / "bank", "--json")[0])["notes"]
+    assert (told["note"], len(told["sources"])) == (note, 5)
+
+
+def test_an_import_tells_what_it_did_not_use_by_its_reason() -> None:
+    unused = [
+        *(Unused(f"points.csv line {n}: {n}.png", "no_image", f"there is no image {n}.png", 12) for n in range(2, 7)),
+        Unused("b.png", "no_label", "it has no mask, so its count is not known"),
+    ]
+    assert by_reason(unused) == {"no_image": 60, "no_label": 1}
+    assert list(unused_lines(unused)) == [
+        "not used (no_image): 60, points.csv line 2: 2.png: there is no image 2.png; points.csv line 3: 3.png: there "
+        "is no image 3.png; points.csv line 4: 4.png: there is no image 4.png; and 2 more, which --json tells",
+        "without a label: 1, b.png: it has no mask, so its count is not known",
+    ]
+
+
+def test_what_an_import_did_not_use_is_printed_and_in_its_json(
+    bank: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unused = [Unused("counts.csv line 7: b03.png", "no_image", "there is no image b03.png")]
+    imported = Imported(added=2, known=0, set_aside=[], near=[], unused=unused)
+    monkeypatch.setattr(pipelines.ingest, "ingest", lambda *given, **options: (Bank.open(bank), imported))
+    assert main(["bank", "import", str(bank), str(bank), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert (
+        "not used (no_image): 1, counts.csv line 7: b03.png: there is no image b03.png\n2 frames added" in printed.err
+    )
+    facts = json.loads(printed.out)
+    assert facts["unused_by_reason"] == {"no_image": 1}
+    assert facts["unused"] == [
+        {
+            "what": "counts.csv line 7: b03.png",
+            "reason": "no_image",
+            "why": "there is no image b03.png",
+            "number": 1,
+        }
+    ]

@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
+import pipelines.predict
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.cli import main
 from cellnet.cli.predict import prediction_line
 from cellnet.prediction.answers import Prediction
 from cellnet.registry.records import CrossValidation, ModelVersion
-from tests.factories import bank_of, card, frame
+from cellnet.registry.registry import Registry
+from tests.factories import bank_of, card, frame, publish_untrained
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -151,6 +153,33 @@ def test_prediction_without_images_or_models_is_refused(capsys: pytest.CaptureFi
     cv2.imwrite(str(tmp_path / "b.png"), np.eye(300, dtype=np.uint8))
     assert "neither classifier:champion nor" in refused(capsys, "predict", tmp_path / "b.png", *registry)
     assert "give that too" in refused(capsys, "predict", tmp_path / "b.png", "--overwrite", *registry)
+    assert refused(capsys, "predict", tmp_path / "b.png", "--well-pattern", "(", *registry).startswith(
+        "cellnet: --well-pattern '(' is not a regular expression: missing ), unterminated subpattern at position 0"
+    )
+
+
+def test_what_names_leave_open_is_told_before_images_are_predicted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry.open(str(tmp_path / "registry"))
+    publish_untrained(registry, "count", onnx=False)
+    plate = tmp_path / "P1"
+    plate.mkdir()
+    for name in ("A01_B02.png", "A01_B03.png", "C04.png"):
+        cv2.imwrite(str(plate / name), np.eye(300, dtype=np.uint8))
+    monkeypatch.setattr(pipelines.predict.Job, "run", lambda job: (one for one in ()))
+    command = ["predict", str(plate), "--registry", registry.store.uri]
+    assert main(command) == 2
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "note: 2 names could mean two wells, so they are on no plate; --well-pattern says what the well is: "
+        f"{plate}/A01_B02.png (A01 or B02)"
+    )
+    assert main([*command, "--well-pattern", r"_([A-H])(\d+)"]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"note: 1 name of 3 without a well by --well-pattern, so on no plate: {plate}/C04.png"
+    )
+    assert main([*command, "--well-pattern", r"([A-H]\d+)\.png"]) == 2
+    assert "note" not in capsys.readouterr().err
 
 
 def test_a_relative_folder_in_a_ray_job_is_refused(

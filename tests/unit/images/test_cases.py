@@ -117,5 +117,5 @@ def test_an_image_and_its_mask_lie_as_they_are_stored() -> None:
     path = CASES / "readers/orient_mask/images/f1.tif"
     image_HW = ImageFile.at(path).decode()
     np.testing.assert_array_equal(image_HW, tifffile.imread(path), "its tag would turn it by 180°")
-    centres_N2 = cells_of_mask(ImageFile.at(CASES / "readers/orient_mask/masks/f1.png"), size=image_HW.shape)
-    np.testing.assert_array_equal(centres_N2, [(30, 30), (30, 70), (30, 110), (30, 150), (30, 190)])
+    cells = cells_of_mask(ImageFile.at(CASES / "readers/orient_mask/masks/f1.png"), size=image_HW.shape)
+    np.testing.assert_array_equal(cells.centres_N2, [(30, 30), (30, 70), (30, 110), (30, 150), (30, 190)])

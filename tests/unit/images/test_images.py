@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import httpx
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -144,9 +145,10 @@ def test_the_process_that_draws_is_told_the_header_that_the_answering_one_read(
 
 
 def test_a_mask_is_opened_once(tmp_path: Path, reads: Counter[str]) -> None:
-    for folder, values in (("images", 0), ("masks", 1)):
+    cells_HW = np.zeros((20, 30), np.uint8)
+    cells_HW[2:9, 2:9], cells_HW[2:9, 9:15] = 1, 2
+    for folder, pixels_HW in (("images", clouds(20, 30, seed=0)), ("masks", cells_HW)):
         (tmp_path / "in" / folder).mkdir(parents=True)
-        pixels_HW = clouds(20, 30, seed=values) // (1 if folder == "images" else 100)
         (tmp_path / "in" / folder / "a.png").write_bytes(cv2.imencode(".png", pixels_HW)[1].tobytes())
     [frame] = prepare_all(read_source(tmp_path / "in"), Bank.create(tmp_path / "bank").store)
     assert frame.count == 2 and reads == {"headers": 2, "decoded": 2}

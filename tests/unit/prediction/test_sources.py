@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import cellnet.prediction.sources
-from cellnet.errors import DataError
+from cellnet.errors import ConfigError, DataError
 from cellnet.images.wells import Well
-from cellnet.prediction.sources import ListedFile, list_files, plate_names
+from cellnet.prediction.sources import ListedFile, list_files, notes_on_wells, plate_names
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -109,6 +109,109 @@ def test_the_channel_of_an_export_can_be_named_and_in_other_files_it_is_looked_f
     exported = list_files([folder], channel="Phase")
     [other] = list_files([touch(tmp_path / "in", "a.png")], channel="Phase")
     assert [file.image.channel for file in (*exported, other)] == [None, None, "Phase"]
+
+
+UUID = "62D4A363-7C7E-40D0-8A9E-55EC6681574D"
+
+
+def metaxpress(folder: Path, *, planes: tuple[str, ...] = ("",)) -> Path:
+    """Two wells in two wavelengths, each with its thumbnail."""
+    for plane in planes:
+        for well in ("B02", "C03"):
+            for channel in "12":
+                name = f"{plane}assay_{well}_s1_w{channel}"
+                touch(folder, f"{name}{UUID}.tif", f"{name}_thumb{UUID}.tif")
+    return folder
+
+
+def test_sites_in_several_channels_are_refused_until_one_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plate = metaxpress(tmp_path / "1334")
+    said = (
+        rf"/1334 shows its sites in several channels; choose one with --channel: 1 \(2 images, like .*_w1{UUID}.tif\)"
+    )
+    with pytest.raises(DataError, match=rf"{said}, 2 \(2 images, like "):
+        list_files([plate])
+    for channel in ("2", "w2", "W02", "ch2"):
+        found = list_files([plate], channel=channel)
+        assert [file.image.channel for file in found] == [None, None], "of the file itself there is none to choose"
+        assert [(name[:15], one.well) for name, one in zip(names(found), found, strict=True)] == [
+            ("assay_B02_s1_w2", Well(2, 2)),
+            ("assay_C03_s1_w2", Well(3, 3)),
+        ]
+    assert caplog.messages[-1].startswith("4 thumbnails are left out, like ")
+    with pytest.raises(DataError, match="1334 has no channel 'w3'; choose one with --channel: 1 "):
+        list_files([plate], channel="w3")
+    whole = [str(path) for path in sorted(plate.iterdir())]
+    with pytest.raises(DataError, match="in several channels"):
+        list_files(whole)
+    assert len(list_files([path for path in whole if "_w1" in path])) == 2
+
+
+def test_of_several_channels_the_one_of_transmitted_light_is_taken_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    channels = ("TL-Brightfield - Cy3 wix 2", "DAPI - DAPI")
+    touch(tmp_path / "plate", *(f"B - 0{column}(fld 1 wv {name}).tif" for name in channels for column in (3, 4)))
+    found = list_files([tmp_path])
+    assert names(found) == [f"B - 0{column}(fld 1 wv {channels[0]}).tif" for column in (3, 4)]
+    said = f"{channels[0]} is taken, and 2 images of DAPI - DAPI are left out; --channel takes another"
+    assert caplog.messages == [f"of several channels, {said}"]
+    assert names(list_files([tmp_path], channel="dapi - dapi")) == [
+        f"B - 0{column}(fld 1 wv {channels[1]}).tif" for column in (3, 4)
+    ]
+
+
+def test_of_planes_in_names_and_folders_the_middle_one_is_taken_and_folders_of_planes_are_no_plates(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plate = metaxpress(tmp_path / "1334", planes=tuple(f"TimePoint_1/ZStep_{number}/" for number in (1, 2, 10)))
+    found = list_files([plate], channel="1")
+    assert [Path(source.place).parent.name for source in found] == ["ZStep_2", "ZStep_2"]
+    assert {source.folder for source in found} == {str(plate)}
+    assert "2 sites come in several planes, of which the middle one is taken; 4 images are left out" in caplog.text
+    assert len(list_files([plate], channel="1", page="all")) == 6
+    found = list_files([plate], channel="1", page=3)
+    assert [Path(source.place).parent.name for source in found] == ["ZStep_10", "ZStep_10"]
+    with pytest.raises(DataError, match="is one of 3 planes, so there is no page 4"):
+        list_files([plate], channel="1", page=4)
+    touch(tmp_path / "harmony", *(f"r01c01f01p0{plane}-ch1sk1fk1fl1.tiff" for plane in (1, 2, 3)))
+    assert names(list_files([tmp_path / "harmony"])) == ["r01c01f01p02-ch1sk1fk1fl1.tiff"]
+
+
+def test_a_manifest_takes_what_it_lists_whatever_the_names(tmp_path: Path) -> None:
+    plate = metaxpress(tmp_path / "1334")
+    listed = sorted(path.name for path in plate.iterdir())
+    (plate / "manifest.csv").write_text("\n".join(["image", *listed]))
+    assert names(list_files([plate])) == listed
+    assert {source.well for source in list_files([plate])} == {Well(2, 2), Well(3, 3)}
+
+
+def test_a_pattern_says_the_wells_and_what_it_does_not_find_is_noted(tmp_path: Path) -> None:
+    plate = touch(tmp_path / "P1", "A01_x_C02.png", "A01_x_C03.png", "B02.png")
+    found = list_files([plate], well_pattern=r"x_([A-P])(\d\d)")
+    assert [source.well for source in found] == [Well(3, 2), Well(3, 3), None]
+    assert notes_on_wells(found, r"x_([A-P])(\d\d)") == [
+        f"1 name of 3 without a well by --well-pattern, so on no plate: {plate}/B02.png"
+    ]
+    with pytest.raises(ConfigError, match="finds a well in none of the 3 names"):
+        list_files([plate], well_pattern="nothing")
+    with pytest.raises(ConfigError, match="a Harmony export tells its wells by itself"):
+        list_files([export(tmp_path / "plate", "P2")], well_pattern="nothing")
+
+
+def test_names_that_leave_their_wells_open_are_noted_once_each_kind(tmp_path: Path) -> None:
+    plate = touch(tmp_path / "P1", "A01_B02.png", "A01_B03.png", "HeLa_P12.png", "T05_x_y_z.png", "r05c05.png")
+    touch(tmp_path / "P2", *(f"{letter}{column}.png" for letter in "ABG" for column in range(1, 13)), "H9.png")
+    found = list_files([tmp_path])
+    then = "so they are on no plate; --well-pattern says what the well is"
+    assert notes_on_wells(found) == [
+        f"2 names could mean two wells, {then}: {plate}/A01_B02.png (A01 or B02)",
+        f"1 name may hold a well, or a day, a passage or a cell line, {then}: {plate}/HeLa_P12.png (P12)",
+        f"1 name read as the others of the folder; --well-pattern says it otherwise: {tmp_path}/P2/H9.png (H09)",
+    ]
+    assert notes_on_wells(list_files([touch(tmp_path / "P3", "B02.png", "image.png")])) == []
 
 
 @pytest.mark.parametrize(

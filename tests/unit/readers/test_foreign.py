@@ -8,7 +8,7 @@ import pytest
 from cellnet.errors import DataError
 from cellnet.images.file import encode_png
 from cellnet.readers import read_source
-from cellnet.readers.foreign import name_of_labels
+from cellnet.readers.forms import name_of_labels
 from tests import factories
 
 VIA_CSV = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
@@ -75,7 +75,22 @@ def test_folders_of_lineages_are_read_whatever_lies_in_them(tmp_path: Path) -> N
     (tmp_path / "A549").mkdir()
     (tmp_path / "A549" / "a.png").write_bytes(encode_png(factories.noise(60, 80)))
     (tmp_path / "A549" / "a.json").write_text(FORMS["a.json"][0])
-    assert [file.lineage for file in read_source(tmp_path)] == ["A549"]
+    (tmp_path / "A549" / "a.czi").write_bytes(b"ZISRAWFILE")
+    (tmp_path / "A549" / "notes.txt").write_text("12 cells")
+    found = read_source(tmp_path)
+    assert [file.lineage for file in found] == ["A549"]
+    assert {each.what: (each.reason, each.why) for each in found.unused} == {
+        "A549/a.json": (
+            "other_format",
+            "annotations of labelme, which are not read here; turn them into COCO (labelme2coco)",
+        ),
+        "A549/a.czi": (
+            "other_format",
+            "a CZI file of Zeiss, which is not read here; export it as OME-TIFF, with the microscope's program or with "
+            "Fiji",
+        ),
+        "A549/notes.txt": ("not_an_image", "no .bmp, .jpeg, .jpg, .png, .tif, .tiff file"),
+    }
 
 
 @pytest.mark.parametrize("name", ["ann.json", "annotations/ann.json", "train/_annotations.coco.json"])

@@ -41,7 +41,7 @@ def test_every_number_is_a_cell_at_its_mean_place(source: Path, tmp_path: Path) 
     ("mask", "said"),
     [
         (np.ones((60, 79), np.uint8), "the mask is 60×79, not one channel of 60×80"),
-        (np.ones((60, 80, 3), np.uint8), "the mask is 60×80×3, not one channel of 60×80"),
+        (np.ones((60, 80), np.uint8), "every pixel has the number 1, and nobody can tell cells from background"),
         (
             np.kron(255 * np.eye(2, dtype=np.uint8), np.pad(np.ones((10, 20), np.uint8), 10)),
             "every cell has the number 255",
@@ -71,9 +71,15 @@ def test_an_empty_mask_is_a_frame_without_cells(source: Path, tmp_path: Path) ->
     assert (frame.count, frame.centres) == (0, [])
 
 
-def test_a_mask_without_an_image_is_named(source: Path) -> None:
+def test_a_mask_without_an_image_is_listed_and_refused_where_all_are(source: Path) -> None:
     (source / "masks" / "BV2-D1.png").touch()
-    with pytest.raises(DataError, match="is the mask of no image"):
+    found = read_source(source)
+    assert [(item.what, item.reason) for item in found.unused] == [
+        ("masks/BV2-D1.png", "no_mask_image"),
+        ("images/BV2_D1.png", "no_label"),
+    ]
+    (source / "masks" / "A172_C7.tif").unlink()
+    with pytest.raises(DataError, match=r"masks/BV2-D1.png is the mask of no image \(1 such\); name both alike"):
         read_source(source)
 
 

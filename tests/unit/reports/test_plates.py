@@ -1,42 +1,22 @@
-"""Wells by the names of files, what is said of a well, and the picture of a plate."""
+"""What is said of a well, and the picture of a plate."""
 
 import cv2
 import numpy as np
 import pytest
 
-from cellnet.images.wells import Well, well_of
+from cellnet.images.wells import Well
 from cellnet.prediction.answers import Prediction
-from cellnet.reports.plates import DPI, WellSummary, draw_plate, summarise
-
-
-@pytest.mark.parametrize(
-    ("name", "well"),
-    [
-        ("r03c05f01p01-ch1sk1fk1fl1.tiff", "C05"),
-        ("A549_G7_1_00d12h00m.jpg", "G07"),
-        ("B03.png", "B03"),
-        ("HUH7-B3-2.tif", "B03"),
-        ("scan P24 (2).TIF", "P24"),
-        ("A01_B02f3.png", "B02"),
-        ("H12s1w2.png", "H12"),
-        ("A24_x.png", "A24"),
-    ],
+from cellnet.reports.plates import (
+    ABOVE_IN,
+    ASIDE_IN,
+    DPI,
+    LEGEND_IN,
+    ROWS_IN,
+    TITLE_IN,
+    WellSummary,
+    draw_plate,
+    summarise,
 )
-def test_a_well_is_found_in_the_name_of_a_file(name: str, well: str) -> None:
-    found = well_of(name)
-    assert found is not None and found.name == well
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("A172_1.png", "A549.png", "T98G.tif", "HUH7.png", "B16F10.tif", "C2C12.tif", "SH-SY5Y.png", "K562.png"),
-        *("b03.png", "xB03.png", "3B03.png", "B100.png", "A0.png", "A25.png", "Q01.png", "r17c01f01.tiff"),
-        *("r03c25f01.tiff", "image.png", ""),
-    ],
-)
-def test_a_lineage_a_number_and_a_place_off_the_plate_are_no_well(name: str) -> None:
-    assert well_of(name) is None
 
 
 def test_a_well_is_the_mean_of_its_good_images() -> None:
@@ -80,3 +60,24 @@ def test_a_classifier_adds_lineages_beside_the_counts_and_below_those_of_a_large
     assert width > 2 * height
     height, width = drawn({Well(1, 1): said, Well(9, 1): WellSummary(images=0)}).shape[:2]
     assert height > width
+
+
+@pytest.mark.parametrize(
+    ("well", "rows", "columns", "inches"),
+    [
+        (Well(8, 12), 8, 12, 0.58),
+        (Well(9, 1), 16, 24, 0.42),
+        (Well(16, 24), 16, 24, 0.42),
+        (Well(1, 25), 32, 48, 0.28),
+        (Well(32, 48), 32, 48, 0.28),
+    ],
+)
+def test_a_plate_is_as_large_as_its_wells_need(well: Well, rows: int, columns: int, inches: float) -> None:
+    image = drawn({Well(1, 1): WellSummary(images=1, count=0.0), well: WellSummary(images=1, count=90.0)})
+    height = rows * inches + ABOVE_IN + LEGEND_IN + TITLE_IN
+    width = ROWS_IN + columns * inches + ASIDE_IN
+    assert image.shape[:2] == pytest.approx((height * DPI, width * DPI), abs=2)
+    left, top = ROWS_IN + (well.column - 1) * inches, TITLE_IN + ABOVE_IN + (well.row - 1) * inches
+    rows_of, columns_of = (slice(round(at * DPI), round((at + inches) * DPI)) for at in (top, left))
+    shape = np.pi * 0.43**2 if inches == 0.58 else 0.84**2
+    assert blue_pixels(image[rows_of, columns_of]) == pytest.approx(shape * (inches * DPI) ** 2, rel=0.25)

@@ -16,7 +16,7 @@ import pytest
 import cellnet.reports.results
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.file import ImageFile
-from cellnet.images.wells import well_of
+from cellnet.images.wells import read_name
 from cellnet.prediction.answers import ModelRefs, Prediction
 from cellnet.prediction.sources import ListedFile, list_files
 from cellnet.reports.results import Results, Said, drawn_in
@@ -26,7 +26,7 @@ SETTINGS = {"models": {"classifier@1": "ab"}, "pixel_um": None, "page": None}
 
 
 def source(name: str, folder: str = "/P1", **changes: object) -> ListedFile:
-    about = {"place": f"{folder}/{name}", "name": name, "folder": folder, "modified": "1", "well": well_of(name)}
+    about = {"place": f"{folder}/{name}", "name": name, "folder": folder, "modified": "1", "well": read_name(name).well}
     return ListedFile(image=ImageFile(name, b""), **(about | changes))
 
 

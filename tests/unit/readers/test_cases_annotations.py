@@ -1,4 +1,4 @@
-"""Labels as people meet them: the folders of cases, where they are there, value by value.
+"""COCO and labels of other tools as people bring them: the folders of cases, where they are there, value by value.
 
 They lie in `shared/cases` in the repository or beside it, or where CELLNET_CASES says.
 """
