@@ -8,7 +8,7 @@ from cellnet.errors import DataError
 
 _TRANSMITTED: Final = re.compile(
     r"bright[ _-]?field|phase|transmi|trans\b|hoffman|interference|oblique|nomarski"
-    r"|\b(?:\d?bf|ph[0-9ic]?|phaco|dic|tl|tpmt|t[ _-]?pmt|dpc|pgc|hmc)\b",
+    r"|\b(?:\d?bf|ph[0-9ic]?|phaco|dic|tl|tpmt|t[ _-]?pmt|chd|dpc|pgc|hmc)\b",
     re.IGNORECASE,
 )
 """Names of ways to look at cells without dyes."""

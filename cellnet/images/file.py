@@ -303,8 +303,11 @@ class ImageFile:
     def _decode(self, flags: int, file: IO[bytes]) -> NDArray[Any]:
         """By OpenCV, which takes whole files."""
         file.seek(0)
+        data = file.read()
+        if self.header.kind == "JPEG" and data.count(b"\xff\xda") > tiff.MOST_SCANS:  # each goes over all pixels
+            raise DataError(f"{self.name}: a JPEG of over {tiff.MOST_SCANS} scans; save it anew, without progress")
         try:
-            image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
             raise DataError(f"{self.name}: damaged, its pixels cannot be decoded") from error
         if image is None:

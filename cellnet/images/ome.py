@@ -12,6 +12,8 @@ from cellnet.images.channels import is_transmitted
 
 MOST_PLANES: Final = 1_000_000
 """That a description tells of, in other files too."""
+MOST_IMAGES: Final = 20_000
+"""Fields of a plate, say, in other files too."""
 _TRANSMITTED: Final = ("brightfield", "phase", "dic", "hoffmanmodulation", "obliqueillumination", "polarizedlight")
 """Values of a channel's ContrastMethod."""
 
@@ -27,11 +29,11 @@ class OmeImage:
     """Which channels are of transmitted light."""
 
 
-def read_ome(text: str) -> tuple[list[OmeImage], str]:
+def read_ome(text: str, pages_n: int) -> tuple[list[OmeImage], str]:
     """The images of a description, and the description without what a reader of planes has no use for.
 
     There the name of an image is its place, from 0, and no other file is named where all planes are of one. Raises
-    ValueError for what is not OME-XML, or tells of more than a file can hold.
+    ValueError for what is not OME-XML, or tells of more than a file can hold, which has so many pages.
     """
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError("OME-XML needs no entities of its own")
@@ -43,7 +45,7 @@ def read_ome(text: str) -> tuple[list[OmeImage], str]:
         element.tag = element.tag.rpartition("}")[2]
     for child in [child for child in root if child.tag != "Image"]:
         root.remove(child)
-    _check_planes(root)
+    _check_planes(root, pages_n)
     _drop_needless_names(root)
     images = []
     for place, image in enumerate(root):
@@ -68,21 +70,28 @@ def _image(pixels: ElementTree.Element | None) -> OmeImage:
     return OmeImage(pixel_of(*sizes), names, transmitted)
 
 
-def _check_planes(root: ElementTree.Element) -> None:
+def _check_planes(root: ElementTree.Element, pages_n: int) -> None:
     """Raise ValueError for more planes than there can be: readers make room for all that are told of."""
-    planes_n = 0
+    planes_n = told_n = 0
+    if len(root) > MOST_IMAGES:
+        raise ValueError(f"{len(root)} images")
     for pixels in root.iter("Pixels"):
         sizes = [int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT"]
         if min(sizes) < 1 or max(sizes) > MOST_PLANES:
             raise ValueError(f"sizes of {sizes}")
         planes_n += sizes[0] * sizes[1] * sizes[2]
-        told = (
-            int(data.get(name, 0)) for data in pixels.iter("TiffData") for name in ("IFD", "PlaneCount", "NumPlanes")
-        )
-        if max(told, default=0) > MOST_PLANES:
-            raise ValueError("more planes than a file can hold")
-    if planes_n > MOST_PLANES:
-        raise ValueError(f"{planes_n} planes")
+        told_n += sum(_told(data, pages_n) for data in pixels.iter("TiffData"))
+    if max(planes_n, told_n) > MOST_PLANES:
+        raise ValueError(f"{planes_n} planes in {told_n} places")
+
+
+def _told(data: ElementTree.Element, pages_n: int) -> int:
+    """How many planes a `TiffData` places: as many as it says, or one, or all that follow."""
+    first = int(data.get("IFD", 0))
+    told_n = int(data.get("PlaneCount", data.get("NumPlanes", 1 if "IFD" in data.attrib else 0)))
+    if min(first, told_n) < 0 or first > MOST_PLANES:
+        raise ValueError(f"{told_n} planes from {first}")
+    return told_n or pages_n
 
 
 def _drop_needless_names(root: ElementTree.Element) -> None:

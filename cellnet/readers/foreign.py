@@ -12,7 +12,7 @@ from typing import Final
 
 from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES
-from cellnet.images.formats import name_of_format
+from cellnet.images.formats import NO_IMAGE, name_of_format
 from cellnet.readers import Options, Source, forms
 from cellnet.readers.forms import first_bytes, name_of_labels
 from cellnet.readers.imagej import ROOT
@@ -84,7 +84,7 @@ def _named_file(source: Path) -> str | None:
     if source.suffix.lower() in (".csv", ".json", ".xml") and not start.startswith(_BINARY):
         return None
     named = name_of_format(start, source.name)
-    return None if named is None or named.startswith("text") else named
+    return None if named is None or named.startswith(NO_IMAGE) else named
 
 
 def _labels_of(folder: Path) -> Iterator[Path]:

@@ -137,7 +137,7 @@ def test_an_image_of_one_row_is_read() -> None:
 def test_what_is_no_image_is_refused_with_its_reason() -> None:
     assert "empty" in refusal(b"")
     assert "not a readable" in refusal(b"image,lineage,count\n")
-    assert "not a readable" in refusal(saved(PIL.Image.fromarray(NOISE), "GIF"))
+    assert "a GIF image, which is not read here; save it as PNG" in refusal(saved(PIL.Image.fromarray(NOISE), "GIF"))
     assert "blank, every pixel has the value 7" in refusal(encode_png(np.full((9, 9), 7, np.uint8)))
 
 

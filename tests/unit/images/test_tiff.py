@@ -429,6 +429,174 @@ def test_of_a_stack_on_the_disk_one_plane_is_read(tmp_path: Path, monkeypatch: p
     assert sum(read) < path.stat().st_size / 4 and max(read) == frames[0].nbytes
 
 
+# As instruments write them
+
+
+def packed(*tags: tuple[int, int, int, Any], data: bytes = b"", after: int = 0, start: int = 8) -> bytes:
+    """A directory, sorted as it must be, and what it leads to; bytes among the values are put behind it."""
+    place = start + 2 + 12 * len(tags) + 4 + len(data)
+    rows, behind = b"", b""
+    for tag, kind, number, value in sorted(tags, key=lambda row: row[0]):
+        if isinstance(value, bytes):
+            value, behind = place + len(behind), behind + value
+        rows += struct.pack("<HHII", tag, kind, number, value)
+    return struct.pack("<H", len(tags)) + rows + struct.pack("<I", after) + data + behind
+
+
+def tiff_of(*changes: tuple[int, int, int, Any], pixels: bytes) -> bytes:
+    """A TIFF of one page of 80×60 values of 8 bits in one strip, but for some entries."""
+    tags = {256: 80, 257: 60, 258: 8, 259: 1, 262: 1, 277: 1, 278: 60, 273: pixels, 279: len(pixels)}
+    rows = {tag: (tag, 4, 1, value) for tag, value in tags.items()} | {row[0]: row for row in changes}
+    return b"II*\0" + struct.pack("<I", 8) + packed(*rows.values())
+
+
+def stk(frames: Values, *, calibrated: int = 1, z: int = 1) -> bytes:
+    """A stack of MetaMorph: one directory, the planes behind each other, and notes in entries of its own."""
+    number = len(frames)
+    planes_of = b"".join(struct.pack("<6I", z, 1, 2_450_000, 1000 * k, 2_450_000, 0) for k in range(number))
+    notes = struct.pack("<II", 65, 100) + b"\3\0\0\0um\0\0"
+    start = 8 + 2 + 12 * 11 + 4
+    one = struct.pack("<8I", 3, calibrated, 4, start, 5, start, 6, start + 8)
+    rows = (
+        (256, 4, 1, 80), (257, 4, 1, 60), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1),
+        (273, 4, 1, frames.tobytes()), (278, 4, 1, 60), (279, 4, 1, 4800), (33628, 4, 4, one),
+        (33629, 5, number, planes_of),
+    )  # fmt: skip
+    return b"II*\0" + struct.pack("<I", 8) + packed(*rows, data=notes)
+
+
+def lsm(frames: Values, names: tuple[str, ...], *, lzw: bool = False) -> bytes:
+    """A stack (Z, C, H, W) of a Zeiss LSM, a thumbnail behind each plane; of packed strips it tells the wrong sizes."""
+    depth, channels_n = frames.shape[:2]
+    info = np.zeros(1, np.dtype(tifffile.TIFF.CZ_LSMINFO))
+    told = {"MagicNumber": 67127628, "StructureSize": info.itemsize, "DimensionX": 80, "DimensionY": 60}
+    told |= {"DimensionZ": depth, "DimensionTime": 1, "DimensionChannels": channels_n}
+    for name, value in told.items():
+        info[name] = value
+    info["VoxelSizeX"] = info["VoxelSizeY"] = 0.25e-6
+    texts = b"".join(struct.pack("<I", len(name) + 1) + name.encode() + b"\0" for name in names)
+    n = len(names)
+    colours = struct.pack("<6I", 24 + 4 * n + len(texts), n, n, 24, 24 + 4 * n, 0) + bytes(4 * n) + texts
+    size = 2 + 12 * 11 + 4
+    body, start = b"", 8 + 2 * depth * size
+
+    def put(data: bytes) -> int:
+        nonlocal body
+        body += data
+        return start + len(body) - len(data)
+
+    info["OffsetChannelColors"] = put(colours)
+    info_at = put(info.tobytes())
+    found = b"II*\0" + struct.pack("<I", 8)
+    for page in range(2 * depth):
+        small = page % 2
+        width, height = (40, 30) if small else (80, 60)
+        strips = [bytes(1200)] * n if small else [plane.tobytes() for plane in frames[page // 2]]
+        packed_n = [put(imagecodecs.lzw_encode(strip) if lzw and not small else strip) for strip in strips]
+        lists = [put(struct.pack(f"<{n}I", *values)) for values in (packed_n, [width * height] * n)]
+        rows = (
+            (254, 4, 1, small), (256, 4, 1, width), (257, 4, 1, height),
+            (258, 3, n, put(struct.pack(f"<{n}H", *[8] * n))), (259, 3, 1, 5 if lzw and not small else 1),
+            (262, 3, 1, 2), (273, 4, n, lists[0]), (277, 3, 1, n),
+            (279, 4, n, lists[1]), (284, 3, 1, 2), (34411, 4, 1, 0) if page else (34412, 1, info.nbytes, info_at),
+        )  # fmt: skip
+        found += packed(*rows, after=8 + (page + 1) * size if page + 1 < 2 * depth else 0)
+    return found + body
+
+
+@pytest.mark.parametrize("lzw", [False, True])
+@pytest.mark.parametrize("names", [("Ch2-T1", "ChS1-T2", "ChD-T1"), ("Ch1", "T-PMT")])
+def test_of_an_lsm_every_sample_is_a_channel_by_its_name_and_the_detector_of_transmitted_light_is_taken(
+    names: tuple[str, ...], lzw: bool
+) -> None:
+    frames = planes(3, len(names))
+    data = lsm(frames, names, lzw=lzw)
+    assert image(data).header.structure.channels == names and image(data).pixel_um == 0.25
+    np.testing.assert_array_equal(image(data).decode(), frames[1, len(names) - 1])
+    for page, plane in zip(range(1, 3 * len(names) + 1), frames.reshape(-1, *SIDE), strict=True):
+        np.testing.assert_array_equal(image(data, page).decode(), plane)
+
+
+def test_a_stack_of_metamorph_is_one_of_depth_only_where_it_says_so() -> None:
+    np.testing.assert_array_equal(image(stk(Z5)).decode(), Z5[2])
+    with pytest.raises(DataError, match="holds 5 images; choose: page middle"):
+        image(stk(Z5, z=0)).pages(None)
+    same_time = stk(Z5, z=0).replace(struct.pack("<I", 2000), bytes(4)).replace(struct.pack("<I", 1000), bytes(4))
+    with pytest.raises(DataError, match="holds 5 pages; choose: page middle"):
+        image(same_time).pages(None)
+    np.testing.assert_array_equal(image(same_time, 4).decode(), Z5[3])
+
+
+@pytest.mark.parametrize("order", ["contig", "separate"])
+def test_of_planes_in_one_directory_with_several_samples_each_is_read(order: str) -> None:
+    frames = planes(4, 2)
+    lying_as = np.moveaxis(frames, 1, -1) if order == "contig" else frames
+    axes = "ZYXS" if order == "contig" else "ZSYX"
+    options: dict[str, Any] = {"planarconfig": order, "extrasamples": ["unspecified"], "truncate": True}
+    data = written(lying_as, metadata={"axes": axes}, **options)
+    for page, plane in enumerate(frames.reshape(-1, *SIDE), 1):
+        np.testing.assert_array_equal(image(data, page).decode(), plane)
+
+
+def test_pages_that_were_put_behind_those_of_imagej_are_not_dropped() -> None:
+    data = written(Z5, description="ImageJ=1.54f\nimages=3\nslices=3\nunit=um\n", metadata=None, resolution=(2, 2))
+    with pytest.raises(DataError, match="holds 5 pages; choose"):
+        image(data).pages(None)
+    np.testing.assert_array_equal(image(data, 5).decode(), Z5[4])
+    assert image(data).pixel_um == 0.5
+
+
+def below(*, small_above: bool) -> bytes:
+    """A page with an image below it that is none of its copies, or of which it is the thumbnail."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        above = GREY[::4, ::4].copy() if small_above else GREY
+        options: dict[str, Any] = {"photometric": "minisblack", "metadata": None}
+        writer.write(above, subifds=1, subfiletype=int(small_above), **options)
+        writer.write(255 - GREY, **options)
+    return buffer.getvalue()
+
+
+def test_images_below_a_page_are_no_pages_and_one_below_its_thumbnail_is_named() -> None:
+    assert image(below(small_above=False)).pages(None)[0].page is None
+    np.testing.assert_array_equal(image(below(small_above=False)).decode(), GREY)
+    assert "lies below a thumbnail" in refusal(below(small_above=True))
+
+
+def test_the_only_image_of_a_file_is_read_though_it_calls_itself_reduced() -> None:
+    np.testing.assert_array_equal(image(written(GREY, subfiletype=1)).decode(), GREY)
+
+
+def test_of_colours_told_as_luminance_and_two_more_the_luminance_is_taken() -> None:
+    values_HW3 = np.moveaxis(planes(3), 0, 2)
+    data = tiff_of((262, 3, 1, 6), (277, 3, 1, 3), (530, 3, 2, 0x10001), pixels=values_HW3.tobytes())
+    np.testing.assert_array_equal(image(data).decode(), values_HW3[..., 0])
+
+
+def test_a_palette_of_two_colours_is_read_and_one_that_is_none_is_refused() -> None:
+    half_HW = np.arange(80) >= 40
+    bits = np.packbits(np.broadcast_to(half_HW, SIDE), axis=1).tobytes()
+    two = struct.pack("<6H", 65535, 0, 65535, 0, 65535, 0)
+    data = tiff_of((258, 3, 1, 1), (262, 3, 1, 3), (320, 3, 6, two), pixels=bits)
+    np.testing.assert_array_equal(image(data).decode(), np.where(np.broadcast_to(half_HW, SIDE), 0, 255))
+    for change in ((320, 3, 30, bytes(60)), (320, 3, 31, bytes(62)), (320, 12, 768, bytes(6144))):
+        assert "palette" in refusal(tiff_of((262, 3, 1, 3), change, pixels=GREY.tobytes()))
+
+
+def test_twelve_bits_in_words_of_sixteen_are_named() -> None:
+    data = tiff_of((258, 3, 1, 12), pixels=(DEEP >> 4).tobytes())
+    assert refusal(data) == "says 12 bits a value, and holds 16; save it with 16 bits"
+
+
+def test_strips_that_were_left_out_are_nothing() -> None:
+    offsets, lengths = struct.pack("<2I", 0, 8), struct.pack("<2I", 0, 2400)
+    data = tiff_of(
+        (278, 4, 1, 30), (273, 4, 2, offsets), (279, 4, 2, lengths), (65000, 7, 2400, bytes(2400)), pixels=b""
+    )
+    read_HW = image(data).decode()
+    assert not read_HW[:30].any() and read_HW[30:].any()
+
+
 # Pixel sizes
 
 
@@ -525,6 +693,11 @@ def test_pixels_that_are_not_square_are_said(data: bytes) -> None:
     assert image(data).decode().shape == SIDE
 
 
+@pytest.mark.parametrize(("state", "um"), [(1, 0.65), (0, None)])
+def test_metamorph_says_it_in_its_stacks_unless_they_are_not_calibrated(state: int, um: float | None) -> None:
+    assert image(stk(T3, calibrated=state)).pixel_um == um
+
+
 def test_each_image_of_a_file_has_a_pixel_size_of_its_own() -> None:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True) as writer:
@@ -596,7 +769,157 @@ def planes_that_are_claimed(sizes: str) -> bytes:
     return written(GREY, description=text, metadata=None)
 
 
+def images_told_of(image_xml: str, number: int, pages: int = 1) -> bytes:
+    text = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">' + image_xml * number + "</OME>"
+    return written(np.stack([GREY] * pages), description=text, metadata=None)
+
+
+def an_image(inside: str, depth: int = 1) -> str:
+    sizes = f'SizeX="80" SizeY="60" SizeZ="{depth}" SizeC="1" SizeT="1"'
+    return f'<Image><Pixels ID="P" {sizes} DimensionOrder="XYZCT" Type="uint8"><Channel/>{inside}</Pixels></Image>'
+
+
+def said(text: str, *changes: tuple[int, int, int, Any], pixels: bytes = GREY.tobytes()) -> bytes:
+    return tiff_of((270, 2, len(text), text.encode()), *changes, pixels=pixels)
+
+
+def pages_of_sizes(number: int) -> bytes:
+    size = 2 + 12 * 9 + 4
+    found = b"II*\0" + struct.pack("<I", 8)
+    for page in range(number):
+        tags = {256: number - page, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: number - page}
+        rows = ((tag, 4, 1, value) for tag, value in tags.items())
+        found += packed(*rows, after=8 + (page + 1) * size if page + 1 < number else 0)
+    return found
+
+
+def tiles(width: int, height: int, side: tuple[int, int], part: bytes, number: int) -> bytes:
+    """An image in ZSTD tiles that are all the same bytes."""
+    rows = (
+        (256, 4, 1, width), (257, 4, 1, height), (258, 4, 1, 8), (259, 4, 1, 50000), (262, 4, 1, 1), (277, 4, 1, 1),
+        (322, 4, 1, side[0]), (323, 4, 1, side[1]), (324, 4, number, struct.pack("<I", 8 + 2 + 12 * 10 + 4) * number),
+        (325, 4, number, struct.pack("<I", len(part)) * number),
+    )  # fmt: skip
+    return b"II*\0" + struct.pack("<I", 8) + packed(*rows, data=part)
+
+
+def frame_header(jpeg: bytes) -> bytes:
+    start = jpeg.index(b"\xff\xc0")
+    return jpeg[start : start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")]
+
+
+def jpeg_behind_another_header() -> bytes:
+    """A large JPEG, before which is what a reader that knows no fill bytes takes for the header of a small one."""
+    small, large = imagecodecs.jpeg_encode(GREY), imagecodecs.jpeg_encode(np.zeros((2000, 2000), np.uint8))
+    comment = bytearray(b"\xff\xff\xfe\0\4\0\0\xff\xfe\xfe\xc8" + bytes(0xFEC6))
+    decoy = frame_header(small)
+    comment[0xFE02 : 0xFE02 + len(decoy)] = decoy
+    data = large[:2] + bytes(comment) + large[2:]
+    return tiff_of((259, 3, 1, 7), pixels=data)
+
+
+def jpeg_of_scans(number: int) -> bytes:
+    data = cv2.imencode(".jpg", GREY, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * number + data[-2:]
+
+
+def jpeg2000_behind_another_header() -> bytes:
+    large = imagecodecs.jpeg2k_encode(np.zeros((2000, 2000), np.uint8), codecformat="jp2")
+    small = imagecodecs.jpeg2k_encode(GREY, codecformat="j2k")[:60]
+    end = large.index(b"jp2h") - 4
+    data = large[:end] + struct.pack(">I", 68) + b"free" + small + large[end:]
+    return tiff_of((259, 3, 1, 34712), pixels=data)
+
+
+def one_list_many_times() -> bytes:
+    """Pages whose strips, all of them, are told by the same numbers."""
+    number, pages = 200_000, 14
+    size = 2 + 12 * 9 + 4
+    place = 8 + pages * size
+    found = b"II*\0" + struct.pack("<I", 8)
+    for page in range(pages):
+        tags = {256: 80, 257: number, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1}
+        rows = [(tag, 4, 1, value) for tag, value in tags.items()] + [(273, 3, number, place), (279, 3, number, place)]
+        found += packed(*rows, after=8 + (page + 1) * size if page + 1 < pages else 0)
+    return found + bytes(2 * number) + bytes(5_000_000)
+
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], str | None]] = {
+    "a million places for the same planes": (
+        lambda: images_told_of(an_image("<TiffData/>" * 400_000, 100), 1, 100),
+        "100 pages",
+    ),
+    "thirty thousand images": (lambda: images_told_of(an_image('<TiffData IFD="0"/>'), 30_000), None),
+    "images of a million planes, told": (
+        lambda: images_told_of(an_image('<TiffData IFD="0" PlaneCount="1000000"/>'), 15_000),
+        None,
+    ),
+    "images of the same pages": (lambda: images_told_of(an_image("<TiffData/>", 500), 200, 500), "over 50000 planes"),
+    "pages of 2,000 sizes": (lambda: pages_of_sizes(2000), "over 300 sizes and forms"),
+    "a thousand million samples": (lambda: tiff_of((277, 4, 1, 10**9), pixels=GREY.tobytes()), "over 1000 channels"),
+    "65,535 samples": (lambda: tiff_of((277, 3, 1, 65_535), pixels=GREY.tobytes()), "over 1000 channels"),
+    "planes of a pixel": (
+        lambda: said(
+            "ImageJ=1.54f\nimages=5000000\nslices=5000000\n", (256, 4, 1, 1), (257, 4, 1, 1), pixels=bytes(5_000_000)
+        ),
+        "over 50000 planes",
+    ),
+    "a shape of a million million": (lambda: said('{"shape": [1000000000000, 60, 80]}'), "over 50000 planes"),
+    "properties that never end": (lambda: said("<MetaData>" + '<prop id="spatial-a"' * 50_000), None),
+    "places of nothing below": (
+        lambda: tiff_of((330, 4, 10**6, bytes(4 * 10**6)), pixels=GREY.tobytes()),
+        "more directories",
+    ),
+    "tiles of a pixel": (
+        lambda: tiles(500, 300, (1, 1), imagecodecs.zstd_encode(b"1"), 150_000),
+        "in 150,000 strips or tiles",
+    ),
+    "tiles that are larger than the image": (
+        lambda: tiles(1000, 1, (16, 1_500_000), imagecodecs.zstd_encode(bytes(24_000_000)), 63),
+        "far larger than the image",
+    ),
+    "too few tiles": (lambda: tiles(80, 60, (16, 16), imagecodecs.zstd_encode(bytes(256)), 7), "missing"),
+    "colours of nothing": (
+        lambda: tiff_of(
+            (259, 3, 1, 8),
+            (262, 3, 1, 2),
+            (277, 3, 1, 1000),
+            (284, 3, 1, 2),
+            (256, 4, 1, 1000),
+            (257, 4, 1, 1000),
+            (273, 4, 1000, b"\1\0\0\0" * 1000),
+            (279, 4, 1000, bytes(4000)),
+            (278, 4, 1, 1000),
+            pixels=b"",
+        ),
+        "1000 MB of memory",
+    ),
+    "one list many times": (one_list_many_times, "more bytes than an image needs"),
+    "many notes of MetaMorph": (
+        lambda: tiff_of((33628, 4, 10**6, struct.pack("<II", 7, 100) * 10**6), pixels=GREY.tobytes()),
+        "more entries than an image needs",
+    ),
+    "values of no type": (
+        lambda: tiff_of((33629, 99, 4 * 10**9, 8), pixels=GREY.tobytes()),
+        "more bytes than an image needs",
+    ),
+    "JPEG behind another header": (jpeg_behind_another_header, "damaged"),
+    "JPEG of 200 scans": (lambda: tiff_of((259, 3, 1, 7), pixels=jpeg_of_scans(200)), "scans; save it"),
+    "JPEG of 200 scans, by itself": (lambda: jpeg_of_scans(200), "scans; save it"),
+    "JPEG 2000 behind another header": (jpeg2000_behind_another_header, "damaged"),
+    "an offset of almost 2**64": (
+        lambda: b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**64 - 8) + bytes(99),
+        "ends too early",
+    ),
+    "no width": (lambda: tiff_of((256, 4, 1, 0), pixels=GREY.tobytes()), "of no size"),
+    "a width below zero": (lambda: tiff_of((256, 9, 1, 2**32 - 80), pixels=GREY.tobytes()), "of no size"),
+    "strips of rows below zero": (lambda: tiff_of((278, 9, 1, 2**32 - 1), pixels=GREY.tobytes()), "of no size"),
+    "many compressions": (lambda: tiff_of((259, 3, 200, bytes(400)), pixels=GREY.tobytes()), "of no size or form"),
+    "bits that differ": (
+        lambda: tiff_of((258, 3, 3, b"\5\0\6\0\5\0"), (277, 3, 1, 3), pixels=GREY.tobytes()),
+        "5, 6, 5 bits",
+    ),
     "a circle of one": (lambda: directories([0]), "round in a circle"),
     "a circle of three": (lambda: directories([1, 2, 0]), "round in a circle"),
     "directories of 65,535 entries": (lambda: directories([1, -1], 65_535)[:800_000], "65,535 entries"),
@@ -641,7 +964,7 @@ def test_a_hostile_file_costs_little_and_is_refused_or_read_as_what_it_holds(nam
         assert "\n" not in str(error) and len(str(error)) < 200
     else:
         assert said is None and read_HW.shape == SIDE
-    assert time.process_time() - started < 5 and memory_kb() - tracked < 50_000
+    assert time.process_time() - started < 5 and memory_kb() - tracked < 200_000
 
 
 def memory_kb() -> int:
