@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cellnet.errors import DataError
 from cellnet.images import tiff
 from cellnet.images.channels import ChannelError, listed, wanted_channel
-from cellnet.images.formats import FIRST_BYTES, name_of_format
+from cellnet.images.formats import FIRST_BYTES, NO_IMAGE, name_of_format
 from cellnet.images.pixels import MAX_PIXELS, Pixels
 from cellnet.images.tiff import Plane, Structure, TiffError
 
@@ -359,7 +359,7 @@ def _read_header(file: IO[bytes], bytes_n: int, name: str) -> Header:
     except PIL.Image.DecompressionBombError:
         fault = f"larger than {MAX_PIXELS // 10**6} megapixels; cut it first"
     except Exception:  # Pillow raises many kinds on broken headers
-        fault = "not a readable PNG, JPEG, TIFF or BMP image"
+        fault = NO_IMAGE
     return Header(bytes_n=bytes_n, fault=fault)
 
 

@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+NO_IMAGE: Final = "not a readable PNG, JPEG, TIFF or BMP image"
 FIRST_BYTES: Final = 1024
 """Of a file, that its format is told by."""
 
@@ -151,7 +152,10 @@ def name_of_format(first_bytes: bytes, name: str) -> str | None:
     if (first_bytes.startswith(_TIFF) and suffix not in _NO_TIFF) or first_bytes.startswith(_READ):
         return None
     found = _of_bytes(first_bytes, suffix) or _OF_SUFFIX.get(suffix) or _of_text(first_bytes)
-    return found and f"{found[0]}, which is not read here; {found[1]}"
+    if found is None:
+        return None
+    what, way = found
+    return f"{what}; {way}" if what.startswith(NO_IMAGE) else f"{what}, which is not read here; {way}"
 
 
 def _of_bytes(data: bytes, suffix: str) -> tuple[str, str] | None:
@@ -175,7 +179,7 @@ def _of_bytes(data: bytes, suffix: str) -> tuple[str, str] | None:
         if data[offset : offset + len(magic)] == magic:
             return what, way
     if len(data) > 7 and not any(data):
-        return "nothing but zeros", _AGAIN
+        return f"{NO_IMAGE}, nothing but zeros", _AGAIN
     return None
 
 
@@ -186,7 +190,7 @@ def _of_text(data: bytes) -> tuple[str, str] | None:
         if start[:1] == b"<" and pattern.search(start):
             return what, way
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "text, no image", "give the image itself"
+        return f"{NO_IMAGE}, but text", "give the image itself"
     try:
         words = start.decode()
     except UnicodeDecodeError as error:
@@ -194,5 +198,5 @@ def _of_text(data: bytes) -> tuple[str, str] | None:
             return None
         words = start[: error.start].decode()
     if words and all(char.isprintable() or char in "\t\r\n\f" for char in words):
-        return "text, no image", "give the image itself"
+        return f"{NO_IMAGE}, but text", "give the image itself"
     return None

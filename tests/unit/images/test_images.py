@@ -214,4 +214,6 @@ def test_an_image_that_cannot_be_read_is_told_as_it_was_before(tmp_path: Path) -
         return prediction.error
 
     assert error_of(gone) == "cannot be read: No such file or directory"
-    assert error_of(rot) == "a.png: not a readable PNG, JPEG, TIFF or BMP image"
+    assert error_of(rot) == (
+        "a.png: not a readable PNG, JPEG, TIFF or BMP image, nothing but zeros; copy or download it again"
+    )

@@ -8,7 +8,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -750,10 +750,10 @@ def lerc_that_says(side: int) -> bytes:
 
 
 def bomb(compression: str, tag: int) -> bytes:
-    """A strip of 60 × 80 pixels that would become a gigabyte."""
+    """A strip of 60 × 80 pixels that would become 100 MB."""
     packed = {
         "zlib": lambda: zlib.compress(bytes(10**8), 9),
-        "zstd": lambda: imagecodecs.zstd_encode(bytes(10**9)),
+        "zstd": lambda: imagecodecs.zstd_encode(bytes(10**8)),
         "lzma": lambda: imagecodecs.lzma_encode(bytes(10**8)),
     }[compression]()
     tags = {256: 80, 257: 60, 258: 8, 259: tag, 262: 1, 273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: 60, 279: len(packed)}
@@ -845,35 +845,43 @@ def one_list_many_times() -> bytes:
     return found + bytes(2 * number) + bytes(5_000_000)
 
 
-HOSTILE = {
+HOSTILE: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "a million places for the same planes": (
-        images_told_of(an_image("<TiffData/>" * 400_000, 100), 1, 100),
-        "100 pages",
+        lambda: images_told_of(an_image("<TiffData/>" * 60_000, 300), 1, 300),
+        "300 pages",
     ),
-    "thirty thousand images": (images_told_of(an_image('<TiffData IFD="0"/>'), 30_000), None),
+    "twenty thousand images and more": (lambda: images_told_of(an_image('<TiffData IFD="0"/>'), 20_500), None),
     "images of a million planes, told": (
-        images_told_of(an_image('<TiffData IFD="0" PlaneCount="1000000"/>'), 15_000),
+        lambda: images_told_of(an_image('<TiffData IFD="0" PlaneCount="1000000"/>'), 15_000),
         None,
     ),
-    "images of the same pages": (images_told_of(an_image("<TiffData/>", 500), 200, 500), "over 50000 planes"),
-    "pages of 2,000 sizes": (pages_of_sizes(2000), "over 300 sizes and forms"),
-    "a thousand million samples": (tiff_of((277, 4, 1, 10**9), pixels=GREY.tobytes()), "over 1000 channels"),
-    "65,535 samples": (tiff_of((277, 3, 1, 65_535), pixels=GREY.tobytes()), "over 1000 channels"),
+    "images of the same pages": (lambda: images_told_of(an_image("<TiffData/>", 500), 200, 500), "over 50000 planes"),
+    "pages of 2,000 sizes": (lambda: pages_of_sizes(2000), "over 300 sizes and forms"),
+    "a thousand million samples": (lambda: tiff_of((277, 4, 1, 10**9), pixels=GREY.tobytes()), "over 1000 channels"),
+    "65,535 samples": (lambda: tiff_of((277, 3, 1, 65_535), pixels=GREY.tobytes()), "over 1000 channels"),
     "planes of a pixel": (
-        said("ImageJ=1.54f\nimages=5000000\nslices=5000000\n", (256, 4, 1, 1), (257, 4, 1, 1), pixels=bytes(5_000_000)),
+        lambda: said(
+            "ImageJ=1.54f\nimages=5000000\nslices=5000000\n", (256, 4, 1, 1), (257, 4, 1, 1), pixels=bytes(5_000_000)
+        ),
         "over 50000 planes",
     ),
-    "a shape of a million million": (said('{"shape": [1000000000000, 60, 80]}'), "over 50000 planes"),
-    "properties that never end": (said("<MetaData>" + '<prop id="spatial-a"' * 50_000), None),
-    "places of nothing below": (tiff_of((330, 4, 10**6, bytes(4 * 10**6)), pixels=GREY.tobytes()), "more directories"),
-    "tiles of a pixel": (tiles(500, 300, (1, 1), imagecodecs.zstd_encode(b"1"), 150_000), "in 150,000 strips or tiles"),
+    "a shape of a million million": (lambda: said('{"shape": [1000000000000, 60, 80]}'), "over 50000 planes"),
+    "properties that never end": (lambda: said("<MetaData>" + '<prop id="spatial-a"' * 50_000), None),
+    "places of nothing below": (
+        lambda: tiff_of((330, 4, 10**6, bytes(4 * 10**6)), pixels=GREY.tobytes()),
+        "more directories",
+    ),
+    "tiles of a pixel": (
+        lambda: tiles(500, 300, (1, 1), imagecodecs.zstd_encode(b"1"), 150_000),
+        "in 150,000 strips or tiles",
+    ),
     "tiles that are larger than the image": (
-        tiles(1000, 1, (16, 1_500_000), imagecodecs.zstd_encode(bytes(24_000_000)), 63),
+        lambda: tiles(1000, 1, (16, 1_500_000), imagecodecs.zstd_encode(bytes(24_000_000)), 63),
         "far larger than the image",
     ),
-    "too few tiles": (tiles(80, 60, (16, 16), imagecodecs.zstd_encode(bytes(256)), 7), "missing"),
+    "too few tiles": (lambda: tiles(80, 60, (16, 16), imagecodecs.zstd_encode(bytes(256)), 7), "missing"),
     "colours of nothing": (
-        tiff_of(
+        lambda: tiff_of(
             (259, 3, 1, 8),
             (262, 3, 1, 2),
             (277, 3, 1, 1000),
@@ -887,50 +895,66 @@ HOSTILE = {
         ),
         "1000 MB of memory",
     ),
-    "one list many times": (one_list_many_times(), "more bytes than an image needs"),
+    "one list many times": (one_list_many_times, "more bytes than an image needs"),
     "many notes of MetaMorph": (
-        tiff_of((33628, 4, 10**6, struct.pack("<II", 7, 100) * 10**6), pixels=GREY.tobytes()),
+        lambda: tiff_of((33628, 4, 10**6, struct.pack("<II", 7, 100) * 10**6), pixels=GREY.tobytes()),
         "more entries than an image needs",
     ),
-    "values of no type": (tiff_of((33629, 99, 4 * 10**9, 8), pixels=GREY.tobytes()), "more bytes than an image needs"),
-    "JPEG behind another header": (jpeg_behind_another_header(), "damaged"),
-    "JPEG of 200 scans": (tiff_of((259, 3, 1, 7), pixels=jpeg_of_scans(200)), "scans; save it"),
-    "JPEG of 200 scans, by itself": (jpeg_of_scans(200), "scans; save it"),
-    "JPEG 2000 behind another header": (jpeg2000_behind_another_header(), "damaged"),
-    "an offset of almost 2**64": (b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**64 - 8) + bytes(99), "ends too early"),
-    "no width": (tiff_of((256, 4, 1, 0), pixels=GREY.tobytes()), "of no size"),
-    "a width below zero": (tiff_of((256, 9, 1, 2**32 - 80), pixels=GREY.tobytes()), "of no size"),
-    "strips of rows below zero": (tiff_of((278, 9, 1, 2**32 - 1), pixels=GREY.tobytes()), "of no size"),
-    "many compressions": (tiff_of((259, 3, 200, bytes(400)), pixels=GREY.tobytes()), "of no size or form"),
-    "bits that differ": (tiff_of((258, 3, 3, b"\5\0\6\0\5\0"), (277, 3, 1, 3), pixels=GREY.tobytes()), "5, 6, 5 bits"),
-    "a circle of one": (directories([0]), "round in a circle"),
-    "a circle of three": (directories([1, 2, 0]), "round in a circle"),
-    "400 directories of 65,535 entries": (directories([*range(1, 400), -1], 65_535)[:800_000], "65,535 entries"),
-    "6,000 directories": (directories([*range(1, 6000), -1]), "holds over 5000 pages"),
-    "200 directories of 4,000 entries": (directories([*range(1, 200), -1], 4000), "more entries than an image needs"),
+    "values of no type": (
+        lambda: tiff_of((33629, 99, 4 * 10**9, 8), pixels=GREY.tobytes()),
+        "more bytes than an image needs",
+    ),
+    "JPEG behind another header": (jpeg_behind_another_header, "damaged"),
+    "JPEG of 200 scans": (lambda: tiff_of((259, 3, 1, 7), pixels=jpeg_of_scans(200)), "scans; save it"),
+    "JPEG of 200 scans, by itself": (lambda: jpeg_of_scans(200), "scans; save it"),
+    "JPEG 2000 behind another header": (jpeg2000_behind_another_header, "damaged"),
+    "an offset of almost 2**64": (
+        lambda: b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**64 - 8) + bytes(99),
+        "ends too early",
+    ),
+    "no width": (lambda: tiff_of((256, 4, 1, 0), pixels=GREY.tobytes()), "of no size"),
+    "a width below zero": (lambda: tiff_of((256, 9, 1, 2**32 - 80), pixels=GREY.tobytes()), "of no size"),
+    "strips of rows below zero": (lambda: tiff_of((278, 9, 1, 2**32 - 1), pixels=GREY.tobytes()), "of no size"),
+    "many compressions": (lambda: tiff_of((259, 3, 200, bytes(400)), pixels=GREY.tobytes()), "of no size or form"),
+    "bits that differ": (
+        lambda: tiff_of((258, 3, 3, b"\5\0\6\0\5\0"), (277, 3, 1, 3), pixels=GREY.tobytes()),
+        "5, 6, 5 bits",
+    ),
+    "a circle of one": (lambda: directories([0]), "round in a circle"),
+    "a circle of three": (lambda: directories([1, 2, 0]), "round in a circle"),
+    "directories of 65,535 entries": (lambda: directories([1, -1], 65_535)[:800_000], "65,535 entries"),
+    "6,000 directories": (lambda: directories([*range(1, 6000), -1]), "holds over 5000 pages"),
+    "110 directories of 4,000 entries": (
+        lambda: directories([*range(1, 110), -1], 4000),
+        "more entries than an image needs",
+    ),
     "one long value, many times": (
-        b"II*\0" + struct.pack("<IH", 8, 4000) + struct.pack("<HHII", 65000, 7, 40_000, 8) * 4000 + bytes(4),
+        lambda: b"II*\0" + struct.pack("<IH", 8, 4000) + struct.pack("<HHII", 65000, 7, 40_000, 8) * 4000 + bytes(4),
         "more bytes than an image needs",
     ),
     "a value that ends behind the file": (
-        b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHII", 330, 4, 3, 10**9) + bytes(4),
+        lambda: b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHII", 330, 4, 3, 10**9) + bytes(4),
         "ends too early",
     ),
-    "entities in entities": (entity_expansion(), None),
-    "a billion planes": (planes_that_are_claimed('SizeZ="1000000000" SizeC="1" SizeT="1"'), None),
-    "a billion planes, by three sizes": (planes_that_are_claimed('SizeZ="1000" SizeC="1000" SizeT="1000"'), None),
-    "JPEG 2000 of another size": (jpeg2000_that_says(60_000), "damaged"),
-    "JPEG of another size": (jpeg_that_says(60_000), "damaged"),
-    "LERC of another size": (lerc_that_says(60_000), "damaged"),
-    "a gigabyte, Deflate": (bomb("zlib", 8), None),
-    "a gigabyte, ZSTD": (bomb("zstd", 50000), None),
-    "a gigabyte, LZMA": (bomb("lzma", 34925), None),
+    "entities in entities": (entity_expansion, None),
+    "a billion planes": (lambda: planes_that_are_claimed('SizeZ="1000000000" SizeC="1" SizeT="1"'), None),
+    "a billion planes, by three sizes": (
+        lambda: planes_that_are_claimed('SizeZ="1000" SizeC="1000" SizeT="1000"'),
+        None,
+    ),
+    "JPEG 2000 of another size": (lambda: jpeg2000_that_says(60_000), "damaged"),
+    "JPEG of another size": (lambda: jpeg_that_says(60_000), "damaged"),
+    "LERC of another size": (lambda: lerc_that_says(60_000), "damaged"),
+    "a hundred megabytes, Deflate": (lambda: bomb("zlib", 8), None),
+    "a hundred megabytes, ZSTD": (lambda: bomb("zstd", 50000), None),
+    "a hundred megabytes, LZMA": (lambda: bomb("lzma", 34925), None),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_costs_little_and_is_refused_or_read_as_what_it_holds(name: str) -> None:
-    data, said = HOSTILE[name]
+    make, said = HOSTILE[name]
+    data = make()
     tracked = memory_kb()
     started = time.process_time()
     try:
@@ -940,7 +964,7 @@ def test_a_hostile_file_costs_little_and_is_refused_or_read_as_what_it_holds(nam
         assert "\n" not in str(error) and len(str(error)) < 200
     else:
         assert said is None and read_HW.shape == SIDE
-    assert time.process_time() - started < 5 and memory_kb() - tracked < 300_000
+    assert time.process_time() - started < 5 and memory_kb() - tracked < 50_000
 
 
 def memory_kb() -> int:
