@@ -163,13 +163,22 @@ def named_well(text: str) -> Well | None:
     return _well_in(match[2] or match[4], match[3] or match[5]) if match else None
 
 
-def is_thumbnail(name: str) -> bool:
-    """Whether an instrument wrote that file as a small copy of an image.
+def thumbnails(paths: Sequence[str]) -> set[str]:
+    """The files that are small copies, by their names, of others in the same folder.
 
-    >>> is_thumbnail("plate_B03_s1_w1_thumb62D4A363-7C7E-40D0-8A9E-55EC6681574D.tif"), is_thumbnail("thumbprint.png")
-    (True, False)
+    >>> sorted(thumbnails(["a/x_w1_thumb.tif", "a/x_w1.tif", "a/cells_with_thumbnail.tif", "b/y_thumb.png"]))
+    ['a/x_w1_thumb.tif']
     """
-    return _THUMBNAIL.search(name) is not None
+    cores = {path: _core(path) for path in paths}
+    large = {core for core, is_small in cores.values() if not is_small}
+    return {path for path, (core, is_small) in cores.items() if is_small and core in large}
+
+
+def _core(path: str) -> tuple[str, bool]:
+    """A path without what tells small copies from large ones, and whether its name says that it is one."""
+    folder, _, name = path.rpartition("/")
+    stem = _UUID.sub("", name).rpartition(".")[0] or name
+    return f"{folder}/{_THUMBNAIL.sub('', stem)}", _THUMBNAIL.search(stem) is not None
 
 
 def is_part_of_plate(folder: str) -> bool:

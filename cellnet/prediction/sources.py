@@ -19,7 +19,7 @@ from typing import Final, Self
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.channels import is_transmitted
 from cellnet.images.file import SUFFIXES, ImageFile, Pages
-from cellnet.images.wells import ImageName, Well, is_part_of_plate, is_thumbnail, read_names, well_at
+from cellnet.images.wells import ImageName, Well, is_part_of_plate, read_names, thumbnails, well_at
 from cellnet.readers import harmony, number_of, read_csv
 from cellnet.store.objects import Store
 from cellnet.store.place import S3, Place, PlaceLike, place_of
@@ -145,9 +145,11 @@ def _of_names(
 ) -> list[ListedFile]:
     """The files with their wells; of those that nothing lists, one channel and plane a site, and no thumbnail."""
     found = {file.place for file in files if not (file.exported or file.listed)}
-    small = {file.place for file in files if file.place in found and is_thumbnail(file.image.name)}
-    if small and len(small) < len(files):
-        logger.warning("%d thumbnails are left out, like %s", len(small), min(small))
+    small = thumbnails(sorted(found))
+    if small:
+        logger.warning(
+            "%d thumbnail%s left out, like %s", len(small), " is" if len(small) == 1 else "s are", min(small)
+        )
         files, found = [file for file in files if file.place not in small], found - small
     named = [file for file in files if not file.exported]
     if well_pattern is not None and not named:

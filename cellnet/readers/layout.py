@@ -17,7 +17,7 @@ from typing import Final
 from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES
 from cellnet.images.formats import name_of_format
-from cellnet.images.wells import is_thumbnail
+from cellnet.images.wells import thumbnails
 from cellnet.readers import Unused
 from cellnet.readers.forms import first_bytes, name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, MOST_FILES, is_hidden, without_suffix
@@ -86,9 +86,10 @@ def look(source: Path) -> Layout:
         _add_other(source, path, found)
     beside_masks = {head for path in images if (head := _beside_masks(path)) is not None}
     named = []
+    small = thumbnails(images)
     for path in images:
         place, kinds = _place(path, beside_masks)
-        if is_thumbnail(place.stem):
+        if path in small:
             found.unused.append(Unused(path, "thumbnail", "a small copy of another image"))
         elif "class" in kinds:
             found.unused.append(

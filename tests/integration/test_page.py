@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 import serve
 from cellnet.images.file import encode_png
-from cellnet.images.wells import read_names
+from cellnet.images.wells import read_names, thumbnails
 from serve.http.pages import content_policy
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
@@ -360,6 +360,13 @@ def test_every_page_of_a_stack_has_a_row_if_one_asks_for_it(page: Page, service:
     page.find("#rows tr:nth-child(2) button").click()
     page.wait_for(lambda: page.find("#overlay").is_displayed())
     assert service.asked[-1] == {"name": "stack.tif", "page": "2", "overlay": "true"}
+
+
+def test_only_small_copies_of_what_lies_beside_them_are_left_out(page: Page) -> None:
+    paths = ["a/x.tif", "a/x_thumb.png", "a/with_thumbnail.tif", "b/x_thumb.png"]
+    kept = page.run("withoutThumbnails(arguments[0].map(path => ({ path }))).map(({ path }) => path)", paths)
+    assert kept == ["a/x.tif", "a/with_thumbnail.tif", "b/x_thumb.png"]
+    assert set(paths) - set(kept) == thumbnails(paths)
 
 
 def test_which_channel_of_files_is_meant_is_asked_once_for_all_that_have_the_same(page: Page, service: Service) -> None:

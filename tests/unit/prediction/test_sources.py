@@ -149,6 +149,13 @@ def test_sites_in_several_channels_are_refused_until_one_is_named(
     assert len(list_files([path for path in whole if "_w1" in path])) == 2
 
 
+def test_only_a_small_copy_of_what_lies_beside_it_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path / "a", "x.tif", "x_thumb.png", "with_thumbnail.tif")
+    touch(tmp_path / "b", "x_thumb.png", "y.tif")
+    assert names(list_files([tmp_path])) == ["with_thumbnail.tif", "x.tif", "x_thumb.png", "y.tif"]
+    assert caplog.messages == [f"1 thumbnail is left out, like {tmp_path}/a/x_thumb.png"]
+
+
 def test_of_several_channels_the_one_of_transmitted_light_is_taken_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
