@@ -394,7 +394,9 @@ def _planes(series: tifffile.TiffPageSeries) -> list[Plane]:
     planes_n = math.prod(shape)
     in_one = len(series) == 1 and planes_n > 1  # the planes follow on each other, and one directory tells of all
     if in_one and not (page.is_contiguous and page.compression == 1):
-        planes_n = 1
+        if series.kind == "stk":
+            raise TiffError(f"holds {planes_n} compressed planes behind one directory; save it uncompressed")
+        planes_n = 1  # what its description says is of another file
     samples = _samples(page, are_channels=series.kind == "lsm")
     if planes_n * max(1, len(samples)) > MOST_PLANES and (in_one or samples):
         raise TiffError(f"holds over {MOST_PLANES} planes; save it in parts")

@@ -20,7 +20,8 @@ from cellnet.errors import ConfigError, DataError
 from cellnet.images.channels import is_transmitted
 from cellnet.images.file import SUFFIXES, ImageFile, Pages
 from cellnet.images.wells import ImageName, Well, is_part_of_plate, read_names, thumbnails, well_at
-from cellnet.readers import harmony, number_of, read_csv
+from cellnet.readers import harmony, is_file, number_of, read_csv
+from cellnet.readers.matching import Match, Names, images_below
 from cellnet.store.objects import Store
 from cellnet.store.place import S3, Place, PlaceLike, place_of
 
@@ -289,13 +290,26 @@ def _of_manifest(manifest: Path) -> Iterator[ListedFile]:
     rows = read_csv(manifest, ("image",), numbers=("pixel_um",))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
+    meant = _meant(manifest.parent, {row["image"] for row in rows if row["image"]})
     for row in rows:
         pixel_um, problem = number_of(row.get("pixel_um", "")), None
+        match = meant.get(row["image"])
+        path = match.one if match and match.one else row["image"]
         if not row["image"]:
             problem = "the manifest names no image in this row"
+        elif match and match.one is None:
+            problem = match.why_not(row["image"])
         elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
             problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
-        yield replace(_file(str(manifest.parent / row["image"])), pixel_um=pixel_um, problem=problem, listed=True)
+        yield replace(_file(str(manifest.parent / path)), pixel_um=pixel_um, problem=problem, listed=True)
+
+
+def _meant(folder: Path, written: set[str]) -> dict[str, Match]:
+    """The images that names which are no paths may mean, as in an import."""
+    if all(is_file(folder / name) for name in written):
+        return {}
+    matches = Names(images_below(folder)).find_all(written)
+    return {name: match for name, match in matches.items() if match.images and not is_file(folder / name)}
 
 
 def _file(path: str, status: os.stat_result | None = None) -> ListedFile:

@@ -525,6 +525,8 @@ def test_a_stack_of_metamorph_is_one_of_depth_only_where_it_says_so() -> None:
     with pytest.raises(DataError, match="holds 5 pages; choose: page middle"):
         image(same_time).pages(None)
     np.testing.assert_array_equal(image(same_time, 4).decode(), Z5[3])
+    packed_planes = lying(stk(Z5), struct.pack("<HHII", 259, 3, 1, 1), struct.pack("<HHII", 259, 3, 1, 5))
+    assert "holds 5 compressed planes behind one directory; save it uncompressed" in refusal(packed_planes)
 
 
 @pytest.mark.parametrize("order", ["contig", "separate"])

@@ -187,6 +187,18 @@ def test_of_planes_in_names_and_folders_the_middle_one_is_taken_and_folders_of_p
     assert names(list_files([tmp_path / "harmony"])) == ["r01c01f01p02-ch1sk1fk1fl1.tiff"]
 
 
+def test_a_manifest_means_the_images_that_an_import_would_take(tmp_path: Path) -> None:
+    touch(tmp_path, "plate 1/B03.tif", "plate 2/B03.tif", "plate 2/C04.tif")
+    rows = ["image", "plate 1\\b03.TIF", "C04", "B03.tif", "D05.tif", "plate 2/C04.tif"]  # the last once
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    first, by_stem, several, gone = list_files([tmp_path])
+    assert [Path(file.place).relative_to(tmp_path).as_posix() for file in (first, by_stem)] == [
+        "plate 1/B03.tif", "plate 2/C04.tif"
+    ]  # fmt: skip
+    assert several.problem == "B03.tif may be plate 1/B03.tif or plate 2/B03.tif; write the folder too"
+    assert gone.problem is None and Path(gone.place).name == "D05.tif", "said when it is read"
+
+
 def test_a_manifest_takes_what_it_lists_whatever_the_names(tmp_path: Path) -> None:
     plate = metaxpress(tmp_path / "1334")
     listed = sorted(path.name for path in plate.iterdir())
