@@ -5,6 +5,7 @@ Ray.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -30,6 +31,11 @@ from cellnet.untrusted import WEIGHTS
 Drawn = tuple[NDArray[np.uint8], NDArray[np.float32]]
 Grey = NDArray[np.uint8]
 
+ROOT: Final = Path(__file__).parents[1]
+SHARED: Final = Path(os.environ.get("CELLNET_SHARED") or ROOT.parent / "shared")
+"""Images of others, which the tests look at where they lie beside the project."""
+CASES: Final = Path(os.environ.get("CELLNET_CASES") or SHARED / "cases")
+"""Small files that were read wrong."""
 LINEAGES: Final = ("A172", "VERO6")
 TINY: Final = ModelSpec(architecture="residual", width=4, depth=2, dropout=0)
 SIDE: Final = 32

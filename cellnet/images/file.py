@@ -26,13 +26,11 @@ from cellnet.images import tiff
 from cellnet.images.channels import ChannelError, listed, wanted_channel
 from cellnet.images.formats import FIRST_BYTES, NO_IMAGE, name_of_format
 from cellnet.images.pixels import MAX_PIXELS, Pixels
-from cellnet.images.tiff import Plane, Structure, TiffError
+from cellnet.images.tiff import STRIP_ROWS, Plane, Structure, TiffError
 
 FORMATS: Final = ("PNG", "JPEG", "BMP")
 """Read by OpenCV; TIFF is read by cellnet/images/tiff.py."""
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-STRIP_ROWS: Final = 256
-"""Rows converted at a time, since a whole frame in 64 bits would take much memory."""
 MAX_PIXELS_A_BYTE: Final = 1000
 """Of a JPEG; one without any detail has at most 260."""
 HELD_BYTES: Final = 256 * 10**6
@@ -325,8 +323,10 @@ def _translated(name: str, read: Callable[..., NDArray[Any]], *arguments: Any, *
 
 def _is_large_tiff(path: Path) -> bool:
     try:
+        if path.stat().st_size <= HELD_BYTES:
+            return False
         with path.open("rb") as file:
-            return os.fstat(file.fileno()).st_size > HELD_BYTES and file.read(4) in tiff.STARTS
+            return file.read(4) in tiff.STARTS
     except OSError:
         return False  # said when it is read
 

@@ -48,7 +48,7 @@ LARGE_TILE_PX: Final = 2**24
 MOST_SCANS: Final = 100
 """Of a progressive JPEG; encoders make about ten."""
 STRIP_ROWS: Final = 256
-"""Whose colours become grey at a time, since those of a whole image take much memory."""
+"""Rows converted at a time, since colours or 64 bits of a whole image would take much memory."""
 MOST_TEXT: Final = 16 * 2**20
 """Bytes of a description; OME-XML takes about 200 a plane."""
 MOST_BYTES_A_PIXEL: Final = 8
@@ -249,33 +249,39 @@ class _Stream:
 
 
 def _structure(file: IO[bytes], name: str) -> Structure:
-    with _opened(file, name) as tif:
+    with _opened(file, name, is_ome=False) as tif:
         if not len(tif.pages) or not tif.pages.first.shape:
             raise TiffError("a damaged TIFF, without an image; export it again")
         described = _described(tif)
+        if described is None and _is_of_all_pages(tif):
+            return _of_series(tif, [])
+    images, text = described or ([], "")
     if described is not None:
         try:
-            images, text = described
             with _opened(file, name, omexml=text) as tif:
                 return _of_series(tif, images)
         except (ValueError, IndexError, KeyError, RuntimeError, TypeError):
             pass  # its planes are not where the description says
-    images = described[0] if described else []
-    with _opened(file, name, is_ome=False) as tif:
-        if not tif.is_imagej or len(tif.pages) == 1 or math.prod(_leading(tif.series[0])[0]) == len(tif.pages):
-            return _of_series(tif, images)
-    with _opened(file, name, is_ome=False, is_imagej=False) as tif:  # whose words are not of all pages
+        with _opened(file, name, is_ome=False) as tif:
+            if _is_of_all_pages(tif):
+                return _of_series(tif, images)
+    with _opened(file, name, is_ome=False, is_imagej=False) as tif:
         return _of_series(tif, images)
 
 
 def _described(tif: tifffile.TiffFile) -> tuple[list[OmeImage], str] | None:
     """What OME-XML says, if the file has one that is right."""
-    if not tif.is_ome:
+    if not tif.pages.first.is_ome:
         return None
     try:
         return read_ome(tif.pages.first.description, len(tif.pages))
     except ValueError:
         return None
+
+
+def _is_of_all_pages(tif: tifffile.TiffFile) -> bool:
+    """Whether ImageJ's words, if there are any, are of all pages of the file."""
+    return not tif.is_imagej or len(tif.pages) == 1 or math.prod(_leading(tif.series[0])[0]) == len(tif.pages)
 
 
 def _of_series(tif: tifffile.TiffFile, images: list[OmeImage]) -> Structure:

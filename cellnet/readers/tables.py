@@ -16,27 +16,11 @@ from cellnet.errors import DataError
 
 MAX_BYTES: Final = 10**9
 NOT_KNOWN: Final = frozenset(
-    [
-        *(
-            "",
-            "na",
-            "n/a",
-            "n.a.",
-            "#n/a",
-            "#na",
-            "<na>",
-            "nan",
-            "null",
-            "none",
-            "-",
-            "--",
-            "?",
-            "unknown",
-            "not known",
-        ),
-        *("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}"),
-    ]
-)
+    {
+        "", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "null", "none", "-", "--", "?", "unknown", "not known",
+        "\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}",
+    }
+)  # fmt: skip
 """What people and programs write into a cell of which nothing is known, in lower case."""
 DOUBTFUL: Final = "?"
 """Ends a count that may be one of thousands or have decimals: 1.234?, which is then no number."""

@@ -1,8 +1,6 @@
 """The small files of the shared cases that were read wrong, value by value; copies of each kind are in test_tiff.py."""
 
-import os
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,8 @@ from cellnet.errors import DataError
 from cellnet.images.channels import ChannelError
 from cellnet.images.file import ImageFile
 from cellnet.images.masks import cells_of_mask
+from tests.factories import CASES
 
-CASES = Path(os.environ.get("CELLNET_CASES", Path(__file__).parents[4] / "shared" / "cases"))
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no folder of shared cases beside the project")
 
 SIZES = {

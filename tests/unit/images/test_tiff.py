@@ -4,7 +4,6 @@ Files are written by tifffile, Pillow and OpenCV, or byte by byte; what is right
 """
 
 import io
-import os
 import struct
 import time
 import zlib
@@ -24,14 +23,12 @@ from cellnet.errors import DataError
 from cellnet.images import file as image_file
 from cellnet.images.channels import ChannelError
 from cellnet.images.file import ImageFile
-from tests.factories import clouds
+from tests.factories import ROOT, SHARED, clouds
 
 Values = NDArray[Any]
 SIDE = (60, 80)
 GREY = clouds(*SIDE)
 DEEP = clouds(*SIDE, seed=1, bits=16)
-ROOT = Path(__file__).parents[3]
-SHARED = Path(os.environ.get("CELLNET_SHARED", ROOT.parent / "shared"))
 
 
 def written(values: Values, **options: Any) -> bytes:

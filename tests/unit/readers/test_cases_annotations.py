@@ -1,9 +1,8 @@
 """COCO and labels of other tools as people bring them: the folders of cases, where they are there, value by value.
 
-They lie in `shared/cases` in the repository or beside it, or where CELLNET_CASES says.
+They lie in `shared/cases` beside the repository, or where CELLNET_CASES says.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.prepare import prepare
 from cellnet.errors import DataError
 from cellnet.readers import read_source
+from tests.factories import CASES
 
-ROOT = Path(__file__).parents[3]
-PLACES = [Path(os.environ.get("CELLNET_CASES", ROOT / "shared/cases")), ROOT.parent / "shared/cases"]
-CASES = next((place for place in PLACES if (place / "readers3").is_dir()), None)
-
-pytestmark = pytest.mark.skipif(CASES is None, reason="no folder of cases; CELLNET_CASES says where it lies")
+pytestmark = pytest.mark.skipif(
+    not (CASES / "readers3").is_dir(), reason="no folder of cases; CELLNET_CASES says where it lies"
+)
 
 NO_CENTRES = None
 COCO: dict[str, list[tuple[Any, ...]]] = {
@@ -64,7 +62,6 @@ REFUSED = {
 
 
 def case(name: str) -> Path:
-    assert CASES is not None
     return CASES / "readers3" / name
 
 

@@ -4,7 +4,6 @@ The tests make a small copy of each kind. Where the folder of collected cases li
 `shared/cases`, or where CELLNET_CASES says, each of them is read, too.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import VOC_BORDER, cells_of_mask
 from cellnet.readers import Options, Source, read_source
+from tests.factories import CASES
 
-CASES = Path(os.environ.get("CELLNET_CASES") or Path(__file__).parents[3].parent / "shared" / "cases")
 HEADER = "image,lineage,count,group\n"
 
 
