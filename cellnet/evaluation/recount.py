@@ -22,6 +22,7 @@ from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
 from cellnet.prediction.sources import ListedFile, list_files
 from cellnet.readers import number_of, read_csv
+from cellnet.readers.matching import Names
 from cellnet.registry.learned import Learned, frames_to_bytes, learned_of
 from cellnet.registry.records import ANSWERS, LEARNED, NEW_ANSWERS, ONNX, CountedFrame, ModelVersion, Recount
 from cellnet.registry.registry import Registry
@@ -34,6 +35,8 @@ FEWEST_WITH_CELLS: Final = 2
 """Each frame is also counted by a fit to the others."""
 COMPARED: Final = 8
 """Tiles on which the ONNX export is compared with torch."""
+STRAYS_SHOWN: Final = 3
+"""Rows of a table that mean no frame, named one by one."""
 DOUBTED: Final = 2.0
 """Half-widths of its interval beyond which a frame's count contradicts those of the others."""
 
@@ -95,7 +98,10 @@ def recount(
         )
     registry.check_publish(version.name)
     files = list_files(given, channel=channel, page="all")  # which of the planes are meant, the table says
-    counted = counted_files(files, table, explicit=set(map(_place, given)))
+    counted, strays = counted_files(files, table, explicit=set(map(_place, given)))
+    if strays:
+        named = ", ".join(strays[:STRAYS_SHOWN]) + (" ..." if len(strays) > STRAYS_SHOWN else "")
+        say(f"{table} has {len(strays)} rows with a count of no given frame: {named}")
     if len(counted) < len(files):
         say(f"{table} counts {len(counted)} of the {len(files)} given frames; the others are left alone")
     before = Predictor.load(registry, version.ref)
@@ -116,25 +122,34 @@ def recount(
     )
 
 
-def counted_files(files: Sequence[ListedFile], table: Path, *, explicit: set[str]) -> list[tuple[ListedFile, float]]:
-    """The files that a table counts, with their counts; those at `explicit` places must be among them.
+def counted_files(
+    files: Sequence[ListedFile], table: Path, *, explicit: set[str]
+) -> tuple[list[tuple[ListedFile, float]], list[str]]:
+    """The files that a table counts, with their counts, and the rows of it that mean none, as they are written.
 
-    Its images are named by the last part of their path, or as much of it as tells them apart. Raises DataError.
+    Its images are named as those of an import's tables are (`cellnet.readers.matching`). The files at `explicit` places
+    must be among those that are counted. Raises DataError.
     """
-    rows = read_csv(table, ("image", "count"), numbers=("count",))
+    rows = [row for row in read_csv(table, ("image", "count"), numbers=("count",)) if row["count"]]
+    matches = Names(file.place for file in files).find_all(row["image"] for row in rows)
+    by_place = {file.place: file for file in files}
     counts: dict[str, tuple[ListedFile, float]] = {}
+    strays = []
     for row in rows:
-        file = _named(files, row["image"], table) if row["count"] else None
-        if file is None:
+        match = matches[row["image"]]
+        if len(match.images) > 1:
+            raise DataError(f"{table}: {match.why_not(row['image'])}")
+        if match.one is None:
+            strays.append(row["image"])
             continue
-        count = number_of(row["count"])
+        file, count = by_place[match.one], number_of(row["count"])
         if count is None or count < 0:
             raise DataError(f"{table}: {row['image']} has the count {row['count']!r}; write the number of its cells")
         if file.place in counts:
             raise DataError(f"{table} counts {file.name} twice; leave one row of it")
         counts[file.place] = (file, count)
     if not counts:
-        first = f"its first row is of {rows[0]['image']!r}" if rows else "it has no rows"
+        first = f"its first row is of {strays[0]!r}" if strays else "it has no counts"
         raise DataError(
             f"{table} counts none of the {len(files)} given frames ({first}, the first frame is {files[0].name}); "
             "write their file names and counts into its columns image,count"
@@ -147,7 +162,7 @@ def counted_files(files: Sequence[ListedFile], table: Path, *, explicit: set[str
             f"{table} counts {len(counts)} of the given frames, too few to tell a plate by; "
             f"count {FEWEST_FRAMES} to 5 of them"
         )
-    return list(counts.values())
+    return list(counts.values()), strays
 
 
 def see(predictor: Predictor, image_HW: Pixels, *, image: str, truth: float, pixel_um: float | None) -> SeenFrame:
@@ -201,17 +216,6 @@ def _place(given: PlaceLike) -> str:
     """As a listed file says its place."""
     place = place_of(given)
     return place.uri if place.is_on_s3 else os.path.abspath(place.uri)
-
-
-def _named(files: Sequence[ListedFile], image: str, table: Path) -> ListedFile | None:
-    """The file that a row of the table means. Raises DataError where it may be several."""
-    wanted = f"/{os.path.normpath(image)}" if image else "/"
-    found = [file for file in files if f"/{file.place}".endswith(wanted)]
-    if len(found) > 1:
-        raise DataError(
-            f"{table}: {image} may be {found[0].name} or {found[1].name}; write as much of its path as tells them apart"
-        )
-    return found[0] if found else None
 
 
 def _read(

@@ -236,7 +236,7 @@ ROWS: list[tuple[str, object]] = [(f"{number}.png", 30 + number) for number in r
     ("rows", "line"),
     [
         ([("a.png", 3)], "counts none of the 8 given frames (its first row is of 'a.png', the first frame is "),
-        ([], "counts none of the 8 given frames (it has no rows, the first frame is "),
+        ([], "counts none of the 8 given frames (it has no counts, the first frame is "),
         ([*ROWS[:2], ("2.png", "")], "counts 2 of the given frames, too few to tell a plate by; count 3 to 5 of them"),
         ([*ROWS, ("5.png", "many")], "5.png has the count 'many'; write the number of its cells"),
         ([*ROWS, ("5.png", -1)], "5.png has the count '-1'; write the number of its cells"),
@@ -272,6 +272,20 @@ def test_what_is_missing_is_named(registry: Registry, plate: Path, capsys: pytes
     assert "1.png: the frame is 150×150 pixels, smaller than" in said("regressor@1", plate, "--known", table)
     (plate / "1.png").write_bytes((plate / "0.png").read_bytes())
     assert "0.png and 1.png hold the same pixels" in said("regressor@1", plate, "--known", table)
+
+
+def test_names_are_forgiven_as_in_an_import_and_rows_that_mean_no_frame_are_told(
+    registry: Registry, plate: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = plate / "counted.csv"
+    rows = [*csv.reader(table.open(encoding="utf-8", newline=""))][1:]
+    others = [(f"{letter}.png", "3") for letter in "abcd"]
+    named = [("./PLATE\\0.PNG", rows[0][1]), ("1.tif", rows[1][1]), ("2", rows[2][1]), *rows[3:]]
+    write_table(table, [*named, *others])
+    _, said = calibrate(capsys, "regressor@1", plate, "--known", table)
+    seen = {one.image for one in registry.resolve("regressor@2").card.recount.frames}
+    assert seen == {f"{number}.png" for number in range(FEW)}
+    assert f"{table} has 4 rows with a count of no given frame: a.png, b.png, c.png ..." in said
 
 
 def test_frames_of_one_name_in_two_folders_are_told_apart_by_their_folders(
