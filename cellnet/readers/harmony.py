@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
 from cellnet.images.wells import named_well
-from cellnet.readers import LabelledFile, Options, Source, is_file, number_of, read_csv
+from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, number_of, read_csv
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ MAX_BYTES: Final = 2 * 10**9
 Well = tuple[int, int]
 """Row and column, from 1."""
 Field = tuple[int, int, int, int]
-"""Row, column, field, time point."""
+"""Row, column, field from 1, time point. The field 0 stands for all of a well."""
 
 
 class _Plate(NamedTuple):
@@ -71,9 +71,26 @@ def read(source: Path, options: Options) -> Source:
     root = index.parent.parent if index.parent.name.lower() == "images" else index.parent
     lineages = _lineages(root, options)
     counts = _counts(root, plate.name, chosen, options)
+    unused = []
+    if options.lineages is not None:  # a layout is of the whole plate, and of that perhaps a part was recorded
+        wells = {field[:2] for field in chosen}
+        unused = [_no_image(f"{options.lineages.name}: {_named(well)}") for well in sorted(lineages.keys() - wells)]
+    unused += [
+        _no_image(f"cells of {_named(field[:2])}{f' field {field[2]}' if field[2] else ''}", number=number)
+        for field in sorted(counts.keys() - chosen.keys())
+        if (number := int(counts[field].count))
+    ]
     return Source(
-        [_label(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())]
+        [_label(index.parent, plate, field, facts, lineages, counts) for field, facts in sorted(chosen.items())], unused
     )
+
+
+def _no_image(what: str, *, number: int = 1) -> Unused:
+    return Unused(what, "no_image", "no image is of it", number)
+
+
+def _named(well: Well) -> str:
+    return f"r{well[0]:02d}c{well[1]:02d}"
 
 
 def read_images(source: Path, channel: str | None) -> list[LabelledFile]:
@@ -191,7 +208,7 @@ def _label(
         lineage=lineages.get(field[:2]),
         count=known.count if known else None,
         centres=known.centres if known else None,
-        group=f"{plate.name}/r{field[0]:02d}c{field[1]:02d}",
+        group=f"{plate.name}/{_named(field[:2])}",
         batch=plate.batch,
         pixel_um=_micrometres(facts.get("ImageResolutionX", "")),
         problem=problem,
@@ -233,7 +250,12 @@ def _layers(path: Path) -> Iterator[tuple[str, dict[Well, str]]]:
 
 
 def _lineages_of_csv(path: Path) -> dict[Well, str]:
-    return {_well(row["well"], path): row["lineage"] for row in read_csv(path, ("well", "lineage")) if row["lineage"]}
+    lineages: dict[Well, str] = {}
+    for row in read_csv(path, ("well", "lineage")):
+        if row["lineage"] and lineages.setdefault(_well(row["well"], path), row["lineage"]) != row["lineage"]:
+            before = lineages[_well(row["well"], path)]
+            raise DataError(f"{path} names {row['well']} {before} and {row['lineage']}; leave one row of the well")
+    return lineages
 
 
 def _well(name: str, path: Path) -> Well:
@@ -348,9 +370,9 @@ def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path |
             "their counts are not known",
             path, len(unknown), len(fields), WELLS,
         )  # fmt: skip
-    objects = {field: of_field.get(field, []) for field in fields if field in of_field or field in empty}
+    objects: dict[Field, list[tuple[float, float] | None]] = {**of_field, **{field: [] for field in empty}}
     centres = {field: [centre for centre in held if centre is not None] for field, held in objects.items()}
-    outside = sum(not _inside(fields[field], centre) for field, held in centres.items() for centre in held)
+    outside = sum(not _inside(fields[field], centre) for field in fields for centre in centres.get(field, ()))
     if outside:
         logger.warning("%s: %d centres lie outside their frames, so none is used; the counts are", path, outside)
     return {
@@ -411,7 +433,8 @@ def _of_wells(path: Path, fields: Iterable[Field], population: str | None) -> di
         if not _fits(path, fields, times=times, planes=planes):
             return {}
         for row in rows:
-            number, well = number_of(row[column]), here[int(row["Row"]), int(row["Column"]), _time(row)]
+            number, place = number_of(row[column]), (int(row["Row"]), int(row["Column"]), _time(row))
+            well = here.get(place) or {(*place[:2], 0, place[2])}
             if number is not None:
                 shared |= {field: _Counts(count=number / len(well)) for field in well}
     except (KeyError, ValueError) as error:

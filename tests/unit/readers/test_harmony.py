@@ -243,6 +243,25 @@ def test_a_csv_names_the_lineage_of_a_well_however_it_is_written(tmp_path: Path)
     (tmp_path / "wells.csv").write_text("well,lineage\nthird,A549\n")
     with pytest.raises(DataError, match="'third' is not a well; write C03 or r03c03"):
         read_source(folder, Options(lineages=tmp_path / "wells.csv"))
+    (tmp_path / "wells.csv").write_text("well,lineage\nC03,A549\nr03c03,A549\nc3,3T3\n")
+    with pytest.raises(DataError, match="names c3 A549 and 3T3; leave one row of the well"):
+        read_source(folder, Options(lineages=tmp_path / "wells.csv"))
+
+
+def test_wells_and_cells_of_which_there_is_no_image_are_told(tmp_path: Path) -> None:
+    folder, wells = export(tmp_path / "plate"), tmp_path / "wells.csv"
+    wells.write_text("well,lineage\nC03,A549\nH12,3T3\n")
+    objects = folder / "Evaluation1/Objects_Population - Cells.txt"
+    table(objects, "Row Column Timepoint Field X Y", "3 3 0 1 10 20", "3 3 0 7 1 2", "3 3 0 7 1 3", "8 12 0 1 1 2")
+    source = read_source(folder, Options(lineages=wells))
+    told = [("wells.csv: r08c12", 1), ("cells of r03c03 field 7", 2), ("cells of r08c12 field 1", 1)]
+    assert [(one.what, one.number) for one in source.unused] == told
+    assert {one.reason for one in source.unused} == {"no_image"}
+    assert [frame.count for frame in source] == [1, None, None, None]
+    objects.unlink()
+    table(folder / "PlateResults.txt", "Row Column Timepoint Nuclei~-~Number~of~Objects", "3 3 0 31", "8 12 0 9")
+    source = read_source(folder, Options(spread_counts=True))
+    assert [(one.what, one.number) for one in source.unused] == [("cells of r08c12", 9)]
 
 
 @pytest.mark.parametrize(
