@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import re
 import shutil
 import threading
 import time
@@ -376,6 +377,8 @@ def test_which_channel_of_files_is_meant_is_asked_once_for_all_that_have_the_sam
     page.wait_for(lambda: page.find("#channels").is_displayed())
     page.wait_for_status("1 of 4 done")
     assert page.texts("#channel option") == ["1 DAPI", "2 GFP"]
+    asking = page.find("#channels label").text
+    assert re.fullmatch(r"Which channel of [ab]\.tif is brightfield or phase\?", asking), asking
     page.find("#channel option[value='2']").click()
     page.find("#channels button:not([type])").click()
     page.wait_for(lambda: page.texts("#channel option") == ["1 w1", "2 Phase contrast"])
