@@ -1,6 +1,7 @@
 """Where a job finds and leaves things: folders, or s3://bucket/prefix, that every worker can reach."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,19 @@ class Places:
         if isinstance(store, FolderStore):
             store.folder.mkdir(parents=True, exist_ok=True)
         return store
+
+    def command(self, *words: object) -> str:
+        """A command about these models as one types it, with the options that lead to them.
+
+        >>> Places(registry=Place("s3://lab/models", "http://s3:9000")).command("registry", "show", "regressor@1")
+        'cellnet registry show regressor@1 --registry s3://lab/models --endpoint-url http://s3:9000'
+        """
+        default = os.environ.get("CELLNET_REGISTRY", "registry")
+        is_default = self.registry.uri in (default, os.path.abspath(default))
+        options = [] if is_default else ["--registry", self.registry.uri]
+        if endpoint_url := self.registry.endpoint_url or self.bank.endpoint_url:
+            options += ["--endpoint-url", endpoint_url]
+        return shlex.join(["cellnet", *map(str, words), *options])
 
 
 def _beside(registry: Place) -> Place:

@@ -79,7 +79,7 @@ def tune(
         return conclude(sweep, places, bank, alias=alias, model=model, say=say)
     except KeyboardInterrupt:
         say("the same command with --resume goes on; the best so far is published by")
-        say(f"cellnet registry promote --from-sweep {run.uri} {alias} --registry {places.registry}")
+        say(places.command("registry", "promote", "--from-sweep", run.uri, alias))
         raise
 
 

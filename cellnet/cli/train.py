@@ -47,8 +47,9 @@ def train(arguments: argparse.Namespace) -> None:
     from cellnet.registry.description import scored_by_batch
     from pipelines.train import train
 
+    places = places_of(arguments)
     version = train(
-        places_of(arguments),
+        places,
         config,
         name=arguments.name,
         workers=arguments.workers,
@@ -60,6 +61,7 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"model": version.ref, "test": test} | ({"folds": folds} if folds else {})))
         return
+    evaluate = places.command("evaluate", version.ref, arguments.bank)
     if folds:
         say(f"{version.card.cross_validation}: {scores_line(folds)}")
     else:
@@ -71,10 +73,10 @@ def train(arguments: argparse.Namespace) -> None:
     if config.protocol == "paper":
         say(
             "note: under protocol=paper variants of one frame are on all sides, so these scores leak; "
-            f"cellnet evaluate {version.ref} {arguments.bank} takes the holdout's frames, which it has not seen"
+            f"{evaluate} takes the holdout's frames, which it has not seen"
         )
     print(version.ref)
-    say(f"next: cellnet evaluate {version.ref} {arguments.bank}; cellnet registry promote {version.ref} champion")
+    say(f"next: {evaluate}; {places.command('registry', 'promote', version.ref, 'champion')}")
 
 
 def _summary(bank: "Bank", config: TrainConfig) -> str:

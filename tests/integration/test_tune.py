@@ -24,6 +24,7 @@ from cellnet.store.place import Place, place_of
 from cellnet.training.heads import HOLDS
 from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
+from pipelines.runs import Run
 from pipelines.sweeps import trials_of
 from pipelines.tune import tune
 from pipelines.winner import publish_sweep
@@ -109,6 +110,7 @@ def command(places: Places, *options: str) -> list[str]:
     sets += ["model.architecture=residual", "space.kernel=[none,sharpen,edge]", "stop_early=false"]
     words = [sys.executable, "-m", "cellnet", "tune", str(places.bank), "--task", "count"]
     words += ["--registry", str(places.registry)]
+    words += ["--endpoint-url", places.registry.endpoint_url] if places.registry.endpoint_url else []
     return [*words, *(word for one in sets for word in ("--set", one)), *options]
 
 
@@ -132,46 +134,41 @@ def stopped(how: signal.Signals, line: str, words: list[str], **environment: str
             process.kill()  # if it hangs
 
 
-def test_a_search_that_was_killed_goes_on_and_ctrl_c_leaves_the_best_so_far_to_be_published(
-    places: Places, joining: dict[str, str]
+def test_a_search_on_s3_goes_on_after_a_kill_ctrl_c_and_lost_files_and_the_best_so_far_can_be_published(
+    places: Places, joining: dict[str, str], moto: str, credentials: None
 ) -> None:
+    places = replace(places, registry=Place("s3://lab/search/registry", moto))
     status, said = stopped(signal.SIGKILL, "trial   1/3", command(places), **joining)
     assert status == -signal.SIGKILL, said
-    ended = {name: one for name, one in records(places).items() if one["epochs"] == 3}
+    [name] = Place("s3://lab/search/runs", moto).open().folders("")
+    run = Run(Place("s3://lab/search/runs", moto).open(), name)
+    ended = {trial.name: trial for trial in trials_of(run) if trial.epochs == 3}
     assert ended
     status, said = stopped(signal.SIGINT, "trial   2/3", command(places, "--resume"))
     assert (status, said[-1]) == (130, "cellnet: stopped"), said
-    kept = records(places)
+    kept = {trial.name: trial for trial in trials_of(run) if trial.epochs == 3}
     assert {name: kept[name] for name in ended} == ended, "seconds and all"
-    assert len(list(Path(places.registry.uri).parent.glob("runs/tune-*"))) == 1
     told = next(line for line in said if "--from-sweep" in line)
     assert main(told.split()[1:]) == 0  # a command would start a Ray of its own, and no more
     best = places.open_registry().resolve("regressor:champion")
-    scores = [one["score"] for one in records(places).values() if one["epochs"] == 3]
-    assert best.card.scores["test"]["mae"] == min(scores)
+    assert best.card.scores["test"]["mae"] == min(trial.score for trial in kept.values())
     assert places.open_registry().read(best, WEIGHTS)
 
-
-def test_a_search_on_s3_that_died_goes_on_and_loses_no_trial(places: Places, moto: str, credentials: None) -> None:
-    places = replace(places, registry=Place("s3://lab/search/registry", moto))
-    config = TuneConfig(space={"kernel": ("none", "sharpen", "edge")}, **ONE_EACH, train=TRAIN)
-    first = tune(places, config)
-    kept = {trial.name: trial for trial in trials_of(first.run)}
-    assert len(kept) == 3
-    lost, half, whole = kept
+    whole, *others = kept
+    lost, half = others[0], others[-1]
     client = boto3.client("s3", endpoint_url=moto, region_name="us-east-1")
     gone = [f"trials/{lost}.json", f"trials/{lost}.state", f"trials/{lost}.best", f"trials/{half}.state"]
-    for file in ("finished.json", *gone):  # as if it had died before it wrote them
-        there = {"Bucket": "lab", "Key": f"search/runs/{first.run.name}/{file}"}
+    for file in ("finished.json", *dict.fromkeys(gone)):  # as if it had died before it wrote them
+        there = {"Bucket": "lab", "Key": f"search/runs/{run.name}/{file}"}
         client.head_object(**there)
         client.delete_object(**there)
-    said: list[str] = []
-    again = tune(places, config, resume=True, say=said.append)
-    assert again.run.name == first.run.name
-    after = {trial.name: trial for trial in trials_of(again.run)}
-    assert after.keys() == kept.keys() and after[whole] == kept[whole], "seconds and all"
-    assert {name: trial.score for name, trial in after.items()} == {name: trial.score for name, trial in kept.items()}
-    assert again.winner.ref == "regressor@2" and again.winner.card.scores == first.winner.card.scores
+    assert main(command(places, "--resume")[3:]) == 0
+    assert Place("s3://lab/search/runs", moto).open().folders("") == [run.name]
+    after = {trial.name: trial for trial in trials_of(run)}
+    assert len(after) == 3 and after[whole] == kept[whole], "seconds and all"
+    assert {name: after[name].score for name in kept} == {name: trial.score for name, trial in kept.items()}
+    best = places.open_registry().resolve("regressor@2")
+    assert best.card.scores["test"]["mae"] == min(trial.score for trial in after.values())
 
 
 def test_what_is_no_search_or_came_to_nothing_is_said(places: Places, tmp_path: Path) -> None:
@@ -182,9 +179,15 @@ def test_what_is_no_search_or_came_to_nothing_is_said(places: Places, tmp_path: 
     assert list(places.open_registry().versions()) == []
 
 
-def test_two_searches_at_once_on_two_cpus_both_end(places: Places, joining: dict[str, str]) -> None:
+def test_heads_of_a_frozen_network_are_searched_on_features_that_are_computed_once_beside_another_search(
+    places: Places, joining: dict[str, str]
+) -> None:
+    as_recorded = Augment(**AS_RECORDED)
+    train = TrainConfig(task="classify", model=ModelSpec(frozen=True), augment=as_recorded)
+    space = {"kernel": ("none", "edge"), "class_weights": ("balanced", "none")}
+    said: list[str] = []
+    before = set(Path(places.bank.uri).glob("shards/*/features-*"))
     short = ("--set", "epochs=1", "--set", "space.kernel=[none,sharpen]", "--name", "one")
-    config = TuneConfig(space={"kernel": ("none", "sharpen")}, **ONE_EACH, train=TRAIN.model_copy(update={"epochs": 1}))
     with subprocess.Popen(
         command(places, *short), env=os.environ | joining, stderr=subprocess.PIPE, text=True
     ) as beside:
@@ -192,22 +195,11 @@ def test_two_searches_at_once_on_two_cpus_both_end(places: Places, joining: dict
         for line in beside.stderr:
             if line.startswith("run: "):
                 break
-        tune(places, config, name="other")
-        _, said = beside.communicate(timeout=240)
-        assert beside.returncode == 0, said
-    assert places.open_registry().names() == ["one", "other"]
-
-
-def test_heads_of_a_frozen_network_are_searched_on_features_that_are_computed_once(
-    places: Places,
-) -> None:
-    as_recorded = Augment(**AS_RECORDED)
-    train = TrainConfig(task="classify", model=ModelSpec(frozen=True), augment=as_recorded)
-    space = {"kernel": ("none", "edge"), "class_weights": ("balanced", "none")}
-    said: list[str] = []
-    before = set(Path(places.bank.uri).glob("shards/*/features-*"))
-    found = tune(places, TuneConfig(space=space, seeds=1, train=train), say=said.append)
-    kept = records(places)
+        found = tune(places, TuneConfig(space=space, seeds=1, train=train), name="other", say=said.append)
+        _, said_beside = beside.communicate(timeout=240)
+        assert beside.returncode == 0, said_beside
+    assert places.open_registry().names() == ["one", "other"], "on two CPUs both end"
+    kept = {name: one for name, one in records(places).items() if "class_weights" in one["settings"]}
     assert len(kept) == 4 and all(one["epochs"] == len(HOLDS) and one["error"] is None for one in kept.values())
     assert [line for line in said if line.startswith("what the frozen layers see")] == [
         f"what the frozen layers see with kernel {kernel}" for kernel in space["kernel"]

@@ -57,3 +57,14 @@ def test_runs_are_on_the_server_of_the_registry_that_they_lie_beside() -> None:
     places = Places(registry=Place("s3://lab/registry", "http://127.0.0.1:9000"))
     runs = places.open_runs()
     assert (runs.uri, runs.endpoint_url) == ("s3://lab/runs", "http://127.0.0.1:9000")
+
+
+def test_a_command_that_is_told_leads_to_the_same_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CELLNET_REGISTRY", raising=False)
+    there = Place("s3://lab/registry", "http://s3:9000")
+    assert Places(registry=Place(absolute("registry"))).command("registry", "list") == "cellnet registry list"
+    told = Places(registry=Place("/models of us")).command("evaluate", "regressor@1", "bank")
+    assert told == "cellnet evaluate regressor@1 bank --registry '/models of us'"
+    monkeypatch.setenv("CELLNET_REGISTRY", "s3://lab/registry")
+    assert Places(registry=there).command("gc") == "cellnet gc --endpoint-url http://s3:9000"
