@@ -1,11 +1,13 @@
 """How a command line is read: commands, options that several of them share, and one line where it is mistyped."""
 
 import argparse
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol
 
+from cellnet.config.settings import NEAR
 from cellnet.errors import ConfigError
 
 IN_OUR_WORDS: Final[tuple[tuple[str, Callable[..., str]], ...]] = (
@@ -35,11 +37,26 @@ class Parser(argparse.ArgumentParser):
     """Raises ConfigError, in one line that ends in the next step, where argparse prints its usage and ends."""
 
     def error(self, message: str) -> NoReturn:
+        said = message
         for theirs, ours in IN_OUR_WORDS:
             if match := re.fullmatch(theirs, message, re.DOTALL):
-                message = ours(*match.groups())
+                said = ours(*match.groups())
                 break
-        raise ConfigError(f"{message}; see {self.prog} --help")
+        raise ConfigError(f"{said}; {self._meant(message, said)}see {self.prog} --help")
+
+    def _meant(self, theirs: str, said: str) -> str:
+        """What may have been meant by a word that nobody knows."""
+        known = list(self._option_string_actions)
+        if match := re.fullmatch(r"unrecognized arguments: (--([^=\s]+))(?:[= ]([^-]\S*))?.*", theirs, re.DOTALL):
+            option, name, value = match.groups()
+            if "--set" in known and (key := setting_like(name.replace("-", "_"))):
+                return f"write --set {key}={value or 'VALUE'}; "
+            near = difflib.get_close_matches(option, known, n=1, cutoff=NEAR)
+        elif match := re.fullmatch(r"[A-Z]+ takes (.*), not '(.*)'", said):
+            near = difflib.get_close_matches(match[2], re.split(", | or ", match[1]), n=1, cutoff=NEAR)
+        else:
+            near = []
+        return f"did you mean {near[0]}? " if near else ""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, but what nobody knows is refused by the command that it was given to."""
@@ -47,6 +64,14 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return arguments, unknown
+
+
+def setting_like(name: str) -> str | None:
+    """The setting of this very name, with its section."""
+    from cellnet.cli.settings import settings_by_command
+
+    keys = {one.key for settings in settings_by_command().values() for one in settings}
+    return next((key for key in sorted(keys) if name in (key, key.rpartition(".")[2])), None)
 
 
 class Addable(Protocol):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from cellnet.cli import bank, evaluate, predict, registry, serve, train, tune
+from cellnet.cli import bank, evaluate, predict, registry, serve, settings, train, tune
 from cellnet.cli.parsing import Parser
 from cellnet.errors import CellnetError, plain
 from cellnet.version import code_version
@@ -56,6 +56,7 @@ def parser() -> Parser:
     registry.add_to(commands)
     predict.add_to(commands)
     serve.add_to(commands)
+    settings.add_to(commands)
     return program
 
 

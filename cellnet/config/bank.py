@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cellnet.config.loading import Frozen, Stored
+from cellnet.config.loading import Configuration, Stored
 
 
-class Intensity(Frozen):
+class Intensity(Configuration):
     """The rule that turns recorded grey values of a whole frame into 0..255; stored in the bank.
 
     A range suits frames of one instrument and bit depth, and so does `background`, which also evens out how bright they
@@ -15,6 +15,7 @@ class Intensity(Frozen):
     """
 
     rule: Literal["percentile", "range", "background"] = "percentile"
+    """Of each frame alone (`percentile`), between two grey values (`range`), or around the frame's median."""
     low: float = 0.1
     """Percentile, or grey value, that becomes 0; of `background` by how much that value lies above the frame's median,
     which is a negative number."""
@@ -42,7 +43,7 @@ class Intensity(Frozen):
         return self
 
 
-class BankSettings(Stored):
+class BankSettings(Configuration, Stored):
     """What is fixed when a bank is made: `bank.json`. A setting that comes later is left out of it while it is None."""
 
     intensity: Intensity = Intensity()
@@ -51,3 +52,4 @@ class BankSettings(Stored):
     test_share: float = Field(default=0.3, gt=0, lt=1)
     """Share of the rest that chooses between epochs and trials (the paper's 70/30)."""
     seed: int = 0
+    """Of the draw of groups into splits."""

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
+from cellnet.config.settings import like, settings_of
 from cellnet.errors import ConfigError, IntegrityError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,6 +29,12 @@ class Frozen(BaseModel):
     """A value that forbids unknown keys and change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Configuration(Frozen):
+    """What can be set: the text below a field is its meaning, which `cellnet settings` shows."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class Stored(Frozen):
@@ -80,9 +87,11 @@ def load_checked(kind: type[Model], values: Any, *, where: str = "configuration 
         if first["type"] == "value_error":  # settings that do not fit each other: a validator of ours says all of it
             raise ConfigError(f"{where.strip(' :') or _key(first['loc'])}: {first['ctx']['error']}") from error
         key = _key(first["loc"])
+        name = f"{where}{key!r}" if where else key
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{name}: there is no such setting; {_instead(kind, key)}") from error
         messages = [first["msg"], *(other["msg"] for other in others if _key(other["loc"]) == key)]
         wanted = ", or: ".join(dict.fromkeys(messages))
-        name = f"{where}{key!r}" if where else key
         raise ConfigError(f"{name}: {wanted} (seen: {first['input']!r:.80})") from error
 
 
@@ -125,6 +134,13 @@ def read_stored(kind: type[Model], values: Any, what: str) -> Model:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:200]
         raise IntegrityError(f"{what} is damaged: {where + ': ' if where else ''}{first['msg']:.200}") from error
+
+
+def _instead(kind: type[BaseModel], key: str) -> str:
+    """What to do about a key that a configuration has not."""
+    meant = like(key, [one.key for one in settings_of(kind)])
+    where = "cellnet settings lists all" if issubclass(kind, Configuration) else "leave it out"
+    return f"did you mean {meant}? {where}" if meant else where
 
 
 def _key(place: tuple[int | str, ...]) -> str:

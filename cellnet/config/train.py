@@ -16,7 +16,7 @@ from cellnet.config.choices import (
     Protocol,
     Share,
 )
-from cellnet.config.loading import Frozen, is_none
+from cellnet.config.loading import Configuration, Frozen, is_none
 from cellnet.tasks import Task
 
 
@@ -37,7 +37,7 @@ class Preprocess(Frozen):
     """Then divided by."""
 
 
-class Augment(Frozen):
+class Augment(Configuration):
     """Which variants of a training tile are made: the paper's are 4 orientations × 4 shares."""
 
     shares: Annotated[tuple[Share, ...], Field(min_length=1)] | Literal["auto"] = "auto"
@@ -95,7 +95,7 @@ class StartedFrom(Frozen):
         return f"{self.source}{made_by}" + (f" ({self.licence})" if self.licence else "")
 
 
-class ModelSpec(Frozen):
+class ModelSpec(Configuration):
     """The network: a row of `cellnet.networks.architectures.ARCHITECTURES` and its choices."""
 
     architecture: Architecture | Literal["auto"] = "auto"
@@ -106,6 +106,7 @@ class ModelSpec(Frozen):
     these are known. `efficientnet_lite0`: a small network that knows photographs, for few labelled frames. `resnet18`,
     `convnext_tiny`: of torchvision, for a GPU."""
     activation: Activation = "relu"
+    """What follows each convolution."""
     width: int = Field(default=16, ge=1, le=512)
     """Channels of the first stage; each later stage has twice as many."""
     depth: int = Field(default=4, ge=1, le=5)
@@ -134,7 +135,7 @@ class ModelSpec(Frozen):
         return self
 
 
-class TrainConfig(Frozen):
+class TrainConfig(Configuration):
     """One training, whole."""
 
     task: Task
@@ -151,6 +152,7 @@ class TrainConfig(Frozen):
     `background`: by how far they are from the frame's median, alike in all frames; for frames of one bit depth.
     `auto`: `background` of a frozen counter, else `bank`."""
     kernel: Kernel = "none"
+    """A 3×3 filter over every tile, in training and in serving; `sharpen` is the paper's."""
     illumination: Illumination = Field(default="none", exclude_if="none".__eq__)
     """What is taken out of every tile, in training and in serving: `shading`, light that changes slowly over a tile;
     `local`, also how strong the contrast is around each pixel. Neither helped on the real sets in wells that a network
@@ -183,10 +185,12 @@ class TrainConfig(Frozen):
     learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
     """The peak of a one-cycle schedule (AdamW)."""
     weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """By how much weights are held near 0 (AdamW)."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """`balanced`: a tile of a rare lineage weighs more in the loss, as much as makes lineages weigh the same, up to
     ten times a tile of the commonest. Changes nothing where lineages have as many tiles each."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of everything that is drawn: the same seed on the same machine gives the same weights."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better score on the test split. None, since the one-cycle schedule
     brings its best epochs at its end, which a training that stops early never sees. With folds no epoch is

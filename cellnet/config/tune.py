@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cellnet.config.loading import Frozen, load_checked, place_at
+from cellnet.config.loading import Configuration, Frozen, load_checked, place_at
 from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError
 from cellnet.tasks import TASKS
@@ -39,7 +39,7 @@ NOT_SEARCHED: Final = {
 }
 
 
-class TuneConfig(Frozen):
+class TuneConfig(Configuration):
     """A search over settings of a training, steered by the test split.
 
     `--set space.kernel=[none,sharpen]` and the like; a `space` that is given replaces the default one whole.

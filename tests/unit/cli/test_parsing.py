@@ -112,10 +112,13 @@ def test_arguments_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]
     ("typed", "line"),
     [
         ("", "nothing was given for COMMAND; see cellnet --help"),
-        ("trian bank", "COMMAND takes bank, train, tune, calibrate, evaluate, registry, predict or serve, not 'trian'; "
-                       "see cellnet --help"),
+        ("trian bank", "COMMAND takes bank, train, tune, calibrate, evaluate, registry, predict, serve or settings, "
+                       "not 'trian'; did you mean train? see cellnet --help"),
+        ("bnak show", "COMMAND takes bank, train, tune, calibrate, evaluate, registry, predict, serve or settings, "
+                      "not 'bnak'; did you mean bank? see cellnet --help"),
         ("bank", "nothing was given for VERB; see cellnet bank --help"),
-        ("bank shwo", "VERB takes import, show, sample or shards, not 'shwo'; see cellnet bank --help"),
+        ("bank shwo", "VERB takes import, show, sample or shards, not 'shwo'; did you mean show? see cellnet bank "
+                      "--help"),
         ("bank show a b", "nothing more is wanted, and 'b' was given; see cellnet bank show --help"),
         ("train bank", "nothing was given for --task; see cellnet train --help"),
         ("train bank --task sort", "--task takes classify or count, not 'sort'; see cellnet train --help"),
@@ -123,6 +126,14 @@ def test_arguments_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]
         ("predict x --re r@1", "--re is short for --regressor or --registry; write it out; see cellnet predict --help"),
         ("predict a.png --pixel-um 0", "--pixel-um takes micrometres above 0, not '0'; see cellnet predict --help"),
         ("registry gc --keep-days x", "--keep-days takes a number, not 'x'; see cellnet registry gc --help"),
+        ("train bank --task count --epochs 6", "there is no option --epochs; write --set epochs=6; see cellnet train "
+                                              "--help"),
+        ("tune bank --task count --learning-rate=1e-3 --json", "there is no option --learning-rate=1e-3; write --set "
+                                                               "learning_rate=1e-3; see cellnet tune --help"),
+        ("train bank --task count --width --json", "there is no option --width; write --set model.width=VALUE; see "
+                                                   "cellnet train --help"),
+        ("predict a.png --regstry b", "there is no option --regstry; did you mean --registry? see cellnet predict "
+                                        "--help"),
         ("--colour train bank --task count", "there is no option --colour; see cellnet --help"),
     ],
 )  # fmt: skip

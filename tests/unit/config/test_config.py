@@ -40,7 +40,10 @@ def test_a_tuple_and_a_tile_are_read_as_yaml() -> None:
     [
         ("epochs", r"--set takes KEY=VALUE, not 'epochs'"),
         ("epochs=0", r"'epochs': Input should be greater than or equal to 1, or: .*auto.* \(seen: 0\)"),
-        ("epoch=3", r"'epoch': Extra inputs are not permitted"),
+        ("epoch=3", r"'epoch': there is no such setting; did you mean epochs\? cellnet settings lists all"),
+        ("width=8", r"'width': there is no such setting; did you mean model.width\? cellnet settings lists all"),
+        ("augment.blurr=1", r"'augment.blurr': there is no such setting; did you mean augment.blur\? "),
+        ("colour=red", r"'colour': there is no such setting; cellnet settings lists all"),
         ("kernel=blur", r"'kernel': Input should be 'none', 'sharpen', .*\(seen: 'blur'\)"),
         ("epochs.max=3", r"'epochs': Input should be a valid integer"),
         ("augment.shares=[1.5]", r"'augment.shares': Input should be less than or equal to 1"),

@@ -68,7 +68,7 @@ def test_ranges_are_sampled_within_their_ends_whole_or_by_their_logarithm() -> N
     ("space", "message"),
     [
         ({"kernel": ["blur"]}, r"space.kernel: Input should be 'none', .*\(seen: 'blur'\)"),
-        ({"colour": [1]}, "space.colour: Extra inputs are not permitted"),
+        ({"colour": [1]}, "space.colour: there is no such setting; cellnet settings lists all"),
         ({"augment": {"shares": [[1.0]]}}, "augment.shares is in the shards, which all trials share"),
         ({"seed": [1, 2]}, "seed is not a choice; the finalists are trained with several"),
         ({"learning_rate": {"low": 1e-4, "high": 1e-2}}, "say how many trials, for example --trials 20"),
