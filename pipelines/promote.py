@@ -53,7 +53,8 @@ def promote(
     if champion is None:
         return registry.promote(challenger.ref, alias, reason=reason, after=seen)
     evidence = weigh(challenger.ref, champion, places)
-    say(plain(f"{challenger.ref} beside {champion}: {evidence}"))
+    if evidence.shows_better:
+        say(plain(f"{challenger.ref} beside {champion}: {evidence}"))
     if evidence.seen is None and not evidence.same_bank[1]:
         say("note: the champion was trained on another bank or state of it, and may have seen some of these frames")
     if not evidence.shows_better:

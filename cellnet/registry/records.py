@@ -251,10 +251,13 @@ class Evidence(Frozen):
         frames = f"{self.lineage} in the {self.split}" if self.lineage else f"the {self.split}"
         frames += ", new batches alone" if self.batches else ""
         seen = f", without {self.seen} that one of both learned from" if self.seen else ""
+        word, difference = ("better", self.difference) if self.difference >= 0 else ("worse", -self.difference)
+        if word == "worse":
+            low, high = -high, -low
         return (
             f"{self.score} {new:.3f} against {old:.3f}{other} per {self.unit} of {frames} (n={self.n}, "
             f"{self.groups} group{'s' * (self.groups != 1)}{seen}), "
-            f"better by {self.difference:.3f} ({low:.3f} to {high:.3f})"
+            f"{word} by {difference:.3f} ({low:.3f} to {high:.3f})"
         )
 
 

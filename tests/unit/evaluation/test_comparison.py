@@ -27,7 +27,8 @@ def test_a_challenger_with_smaller_errors_in_every_group_is_shown_to_be_better(c
     assert str(evidence) == (
         "mae 1.000 against 3.000 per tile of the holdout (n=24, 6 groups), better by 2.000 (2.000 to 2.000)"
     )
-    assert not compare(champion, challenger, number=4).shows_better
+    reverse = compare(champion, challenger, number=4)
+    assert not reverse.shows_better and str(reverse).endswith("worse by 2.000 (2.000 to 2.000)")
 
 
 def test_rows_are_paired_so_that_hard_frames_do_not_blur_a_small_gain(card: Callable[..., Card]) -> None:

@@ -71,9 +71,12 @@ def test_the_first_counter_of_a_lineage_must_be_better_at_it_than_the_general_on
 ) -> None:
     promote(publish("regressor", off=2.0), "champion", places)
     worse = publish("regressor-A549", off=2.5, lineage="A549")
-    with pytest.raises(NotBetterError, match=r"regressor-A549@1 is not shown .* regressor:champion, regressor@1: mae"):
-        promote(worse, "champion", places)
     said: list[str] = []
+    with pytest.raises(
+        NotBetterError, match=r"regressor-A549@1 is not .* regressor@1: mae .*, worse by 0.500 \(0.500 "
+    ):
+        promote(worse, "champion", places, say=said.append)
+    assert said == [], "all of it is in the refusal"
     move = promote(publish("regressor-A549", off=1.5, lineage="A549"), "champion", places, say=said.append)
     assert scored == [(ref, "A549") for ref in ("regressor-A549@1", "regressor@1", "regressor-A549@2", "regressor@1")]
     assert move.evidence is not None and (move.evidence.champion, move.evidence.against) == (1, "regressor@1")
