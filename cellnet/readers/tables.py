@@ -35,7 +35,7 @@ class Row(dict[str, str]):
 
 
 def read_csv(path: Path, columns: Sequence[str], *, numbers: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table, by names of columns in lower case.
+    """The rows of a table, by names of columns in lower case; of `Pixel um` and the like, as cellnet writes them.
 
     Cells have no blanks around them, and are empty where a word says that something is not known. Empty rows and
     comments are left out. UTF-8, UTF-16 and what a Western Excel writes are read; cells end at a comma, a semicolon
@@ -47,7 +47,7 @@ def read_csv(path: Path, columns: Sequence[str], *, numbers: Sequence[str] = ())
     separator, start = _start(lines)
     reader = csv.reader((f"{line}\n" for line in lines[start:]), delimiter=separator)
     try:
-        names = [_plain(name).casefold() for name in next(reader, [])]
+        names = [_named(name) for name in next(reader, [])]
         _check_header(path, names, columns)
         rows = [_row(path, names, cells, start + reader.line_num) for cells in reader if _says_something(cells)]
     except csv.Error as error:
@@ -123,10 +123,48 @@ def _start(lines: Sequence[str]) -> tuple[str, int]:
 _SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?[,;]*', re.IGNORECASE)
 
 
+def _named(name: str) -> str:
+    """The name of a column, as cellnet writes it if it is one of its own.
+
+    >>> _named(" Pixel um"), _named("Image"), _named("Mean Gray")
+    ('pixel_um', 'image', 'mean gray')
+    """
+    plain = _plain(name).casefold()
+    return _OWN.get(_squeezed(plain), plain)
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name)
+
+
+COLUMNS: Final = {
+    "image": ("file", "filename", "path", "imagename", "img", "picture", "frame", "name"),
+    "lineage": ("cellline", "line", "celltype", "class", "type", "strain"),
+    "count": ("cells", "cellcount", "numberofcells", "cellnumber", "number", "counts", "n", "objects", "total"),
+    "group": ("well", "wellid", "plate"),
+    "batch": (),
+    "time_h": (),
+    "pixel_um": (),
+    "well": ("wellid", "position"),
+    "x": ("xm", "posx", "centerx", "centroidx", "xcoordinate"),
+    "y": ("ym", "posy", "centery", "centroidy", "ycoordinate"),
+}
+"""Names of columns that cellnet asks for, and others, squeezed, that people give to the same."""
+_OWN: Final = {_squeezed(name): name for name in COLUMNS}
+
+
 def _check_header(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in names]:
         held = f"it has {', '.join(filter(None, names))[:100]} and" if any(names) else "it"
-        raise DataError(f"{path} has no column {', '.join(missing)}; {held} needs {','.join(columns)}")
+        meant = {
+            column: name
+            for column in missing
+            for name in names
+            if name not in columns and _squeezed(name) in COLUMNS[column]
+        }
+        renamed = ", ".join(f"{name} to {column}" for column, name in meant.items())
+        hint = f"; rename {renamed}" if len(set(meant.values())) == len(meant) > 0 else ""
+        raise DataError(f"{path} has no column {', '.join(missing)}; {held} needs {','.join(columns)}{hint}")
     if twice := [name for name, number in Counter(filter(None, names)).items() if number > 1]:
         raise DataError(f"{path} has the column {twice[0]} twice; leave one of them")
 

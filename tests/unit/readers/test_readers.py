@@ -66,6 +66,26 @@ def test_missing_columns_are_named(source: Path) -> None:
         read(source, "image,lineage\na.png,A549\n")
 
 
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("Image,Lineage,Cells,Group", "; rename cells to count"),
+        ("File name,Cell line,count,well", "; rename file name to image, cell line to lineage, well to group"),
+        ("image,lineage,n,number,group", "; rename number to count"),
+        ("image,lineage,colour,group", "needs image,lineage,count,group"),
+    ],
+)
+def test_a_column_of_another_name_is_recognized(source: Path, header: str, hint: str) -> None:
+    with pytest.raises(DataError) as refusal:
+        read(source, f"{header}\na.png,A549,1,g\n")
+    assert str(refusal.value).endswith(hint)
+
+
+def test_names_of_columns_may_have_blanks_and_capitals(source: Path) -> None:
+    [frame, *_] = read(source, "IMAGE , Lineage,Count,group,Pixel um,Time-h\na.png,A549,3,g,0.5,12\n")
+    assert (frame.count, frame.pixel_um, frame.time_h) == (3, 0.5, 12)
+
+
 @pytest.mark.parametrize("manifest", ["", HEADER])
 def test_a_manifest_without_rows_is_refused(source: Path, manifest: str) -> None:
     with pytest.raises(DataError, match=r"manifest.csv has"):
