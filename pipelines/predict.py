@@ -20,7 +20,7 @@ from cellnet.images.channels import channels_of
 from cellnet.images.file import ImageFile, Pages
 from cellnet.places import Places
 from cellnet.prediction.answers import Prediction, combine
-from cellnet.prediction.lineup import Lineup, answers, resolve_models
+from cellnet.prediction.lineup import Lineup, answers, resolve_models, strangers
 from cellnet.prediction.model import FrameModel
 from cellnet.prediction.sources import ListedFile, list_files, notes_on_wells
 from cellnet.registry.records import ModelVersion
@@ -141,7 +141,8 @@ def prepare(
     question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page, channel=channel)
     results = Results.open(out, question.settings, overwrite=overwrite) if out else None
     kept = results.done(files) if results else {}
-    notes = notes_on_wells(files, well_pattern)
+    pair = strangers(models.classifier, models.regressor)
+    notes = [*notes_on_wells(files, well_pattern), *([pair] if pair else [])]
     return Job(files=files, question=question, results=results, kept=kept, notes=notes)
 
 

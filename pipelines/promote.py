@@ -15,6 +15,7 @@ from cellnet.bank.labels import labelled_frames
 from cellnet.errors import ConfigError, NotBetterError, NotFoundError, plain
 from cellnet.evaluation.comparison import compare
 from cellnet.places import Places
+from cellnet.prediction.lineup import strangers
 from cellnet.registry.kept import KeptAnswer
 from cellnet.registry.learned import Learned, learned_of
 from cellnet.registry.records import AliasMove, Evidence, ModelVersion
@@ -51,7 +52,9 @@ def promote(
     seen = last.entry if last else 0
     champion = None if force else _to_beat(registry, challenger, alias, last)
     if champion is None:
-        return registry.promote(challenger.ref, alias, reason=reason, after=seen)
+        move = registry.promote(challenger.ref, alias, reason=reason, after=seen)
+        _tell_of_strangers(registry, challenger, alias, say)
+        return move
     evidence = weigh(challenger.ref, champion, places)
     if evidence.shows_better:
         say(plain(f"{challenger.ref} beside {champion}: {evidence}"))
@@ -63,7 +66,19 @@ def promote(
             f"{challenger.ref} is not shown to be better than {champion.partition('@')[0]}:{alias}, {champion}: "
             f"{evidence}{few if evidence.groups < 2 else ''}; {STAYS}"
         )
-    return registry.promote(challenger.ref, alias, reason=reason, evidence=evidence, after=seen)
+    move = registry.promote(challenger.ref, alias, reason=reason, evidence=evidence, after=seen)
+    _tell_of_strangers(registry, challenger, alias, say)
+    return move
+
+
+def _tell_of_strangers(registry: Registry, moved: ModelVersion, alias: str, say: Callable[[str], None]) -> None:
+    """Say where the classifier and the counter that an alias now has together know no lineage in common."""
+    pair = {moved.card.task: moved}
+    for task, facts in TASKS.items():
+        if task not in pair and not moved.card.config.lineage and (there := registry.pointing(facts.model, alias)):
+            pair[task] = registry.resolve(f"{facts.model}@{there.number}")
+    if line := strangers(pair.get("classify"), pair.get("count")):
+        say(f"warning: {line}")
 
 
 def _to_beat(registry: Registry, challenger: ModelVersion, alias: str, last: AliasMove | None) -> str | None:

@@ -144,6 +144,9 @@ def finished(
     for role, answers in ((ANSWERS, fitted.answers), (NEW_ANSWERS, fitted.new_answers)):
         if answers:
             files[role] = answers_to_parquet(answers)
+    if card.task == "count":
+        names = {frame.lineage for frame in fitted.frames if frame.lineage is not None}
+        predictor.card = predictor.card.model_copy(update={"lineages": tuple(sorted(names)) or None})
     if learned:
         learned |= Learned.of(fitted.frames)
         files[LEARNED] = frames_to_bytes(learned.frames)

@@ -24,7 +24,7 @@ from ray.serve import Application
 
 from cellnet.errors import ConfigError
 from cellnet.prediction.engines import load_model
-from cellnet.prediction.lineup import resolve_models
+from cellnet.prediction.lineup import resolve_models, strangers
 from cellnet.registry.registry import Registry
 from cellnet.registry.signing import load_trusted
 from cellnet.store.place import Place
@@ -35,6 +35,8 @@ from serve.service import Service
 from serve.settings import CPUS, ServeArgs
 
 __all__ = ["ServeArgs", "build", "check_port", "serve_forever", "shut_down"]
+
+log = logging.getLogger(__name__)
 
 APPLICATION: Final = "cellnet"
 ABOVE: Final = 2
@@ -57,7 +59,10 @@ def build(args: ServeArgs) -> Application:
     """
     trusted = load_trusted(Path(args.trusted_keys)) if args.trusted_keys else ()
     registry = Registry.open(Place(args.registry, args.endpoint_url), trusted=trusted)
-    for version in resolve_models(registry, args.classifier, args.regressor):
+    models = resolve_models(registry, args.classifier, args.regressor)
+    if pair := strangers(models.classifier, models.regressor):
+        log.warning("%s", pair)
+    for version in models:
         load_model(registry, version, engine=args.engine)
     most = args.replicas if isinstance(args.replicas, int) else args.replicas[1]
     threads = args.threads or max(1, cpu_count() // most)

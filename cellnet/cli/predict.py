@@ -85,9 +85,10 @@ def predict(arguments: argparse.Namespace) -> None:
             "note: the pixel size of images, or of the training frames, is not known; these images are taken to be of "
             "the training frames' magnification"
         )
-    if tally["unfamiliar"]:
-        strange = counted(tally["unfamiliar"], "image")
-        say(f"warning: {strange} unlike the training images; do not rely on what is said of them")
+    for doubted in ("lineage and count", "lineage", "count", "answer"):
+        if tally[doubted]:
+            strange = counted(tally[doubted], "image")
+            say(f"warning: {strange} unlike the training images; do not rely on the {doubted} there")
     for place in job.written:
         say(f"written: {place}")
     if not tally["good"]:
@@ -107,7 +108,7 @@ def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str
                 show(prediction)
                 tally["bad" if prediction.error else "good"] += 1
                 tally["assumed"] += prediction.magnification == "assumed"
-                tally["unfamiliar"] += prediction.unfamiliar is True
+                tally[prediction.doubted] += prediction.unfamiliar is True
                 meter.update(job.done)
     except KeyboardInterrupt:
         meter.clear()
@@ -148,7 +149,7 @@ def prediction_line(prediction: Prediction) -> str:
         parts.append(f"{prediction.count:.1f} cells{_interval(prediction)}")
     parts.append(f"[{counted(prediction.tiles or 0, 'tile')}]")
     if prediction.unfamiliar:
-        parts.append(f"UNFAMILIAR: {prediction.unfamiliar_reason}")
+        parts.append(f"UNFAMILIAR, do not rely on the {prediction.doubted}: {prediction.unfamiliar_reason}")
     return "  ".join(parts)
 
 

@@ -76,8 +76,15 @@ class Prediction(BaseModel):
     )
     unfamiliar: bool | None = Field(
         default=None,
-        description="True where the image is unlike the training images of a model that answered: do not rely on the "
-        "answer. Null where no model can tell.",
+        description="True where the image is unlike the training images of a model that answered. Null where no model "
+        "can tell. Whose answer that concerns, the next two say.",
+    )
+    lineage_unfamiliar: bool | None = Field(
+        default=None,
+        description="True where it is unlike those of the model that named the lineage: do not rely on the lineage.",
+    )
+    count_unfamiliar: bool | None = Field(
+        default=None, description="True where it is unlike those of the model that counted: do not rely on the count."
     )
     unfamiliar_reason: str | None = Field(default=None, description="Which model says so, and of how much of it.")
     tiles: int | None = Field(default=None, description="Tiles that the frame was cut into.")
@@ -91,6 +98,13 @@ class Prediction(BaseModel):
     channels: list[str] | None = Field(
         default=None, description="Names of its channels, of which one must be chosen, where that is the error."
     )
+
+    @property
+    def doubted(self) -> str:
+        """What not to rely on where the image is unlike the training images, like "lineage and count"; else ""."""
+        flags = {"lineage": self.lineage_unfamiliar, "count": self.count_unfamiliar}
+        said = " and ".join(name for name, unfamiliar in flags.items() if unfamiliar)
+        return said or ("answer" if self.unfamiliar else "")
 
 
 def combine(image: str, answers: Sequence[Answer]) -> Prediction:
@@ -109,6 +123,8 @@ def combine(image: str, answers: Sequence[Answer]) -> Prediction:
         count_high=counted.count_high if counted else None,
         interval_level=counted.interval_level if counted else None,
         unfamiliar=any(flags) if flags else None,
+        lineage_unfamiliar=classified.unfamiliar if classified else None,
+        count_unfamiliar=counted.unfamiliar if counted else None,
         unfamiliar_reason="; ".join(reasons) or None,
         tiles=max(answer.tiles for answer in answers),
         magnification=least_sure.magnification,

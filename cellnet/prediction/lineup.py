@@ -21,6 +21,8 @@ Model = TypeVar("Model")
 Other = TypeVar("Other")
 
 CHAMPION: Final = "champion"
+NAMED: Final = 8
+"""Lineages that are named one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,25 @@ def resolve_models(registry: Registry, classifier: str | None, regressor: str | 
             "train a model, then: cellnet registry promote REF champion"
         ) from missing[0]
     return Lineup(classifier=by_role.get("classifier"), regressor=by_role.get("regressor"), by_lineage=by_lineage)
+
+
+def strangers(classifier: ModelVersion | None, counter: ModelVersion | None) -> str | None:
+    """A line where a counter has learned from lineages of which the classifier knows none; as far as they tell."""
+    if classifier is None or counter is None:
+        return None
+    of = counter.card
+    known, counted = set(classifier.card.classes), set(of.lineages or filter(None, [of.config.lineage]))
+    if not counted or known & counted:
+        return None
+    return (
+        f"{counter.ref} learned to count {_few(counted)}, and {classifier.ref} names only "
+        f"{_few(known)}: frames that are counted right will be named wrong; train a classifier on these too"
+    )
+
+
+def _few(names: set[str]) -> str:
+    first = sorted(names)[:NAMED]
+    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
 
 
 def lineage_refs(registry: Registry, lineages: list[str]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from cellnet.prediction.answers import ModelRefs, Prediction
 
 COLUMNS: Final = (
     *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level"),
-    *("unfamiliar", "unfamiliar_reason", "tiles", "magnification", "classifier", "regressor", "error"),
+    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "unfamiliar_reason", "tiles", "magnification"),
+    *("classifier", "regressor", "error"),
 )
 
 

@@ -132,6 +132,8 @@ def _provenance(version: ModelVersion) -> Iterator[str]:
     card, model = version.card, version.card.config.model
     yield f"network {model.architecture}, activation {model.activation}, width {model.width}, depth {model.depth}"
     yield f"trained on {card.bank}, digest {card.bank_digest[:12]}; seed {card.config.seed}, {len(card.history)} epochs"
+    if card.lineages:
+        yield f"learned to count {', '.join(card.lineages)}"
     if batches := [batch for batch in card.batches or () if batch is not None]:
         more = f" and {len(batches) - BATCHES} more" if len(batches) > BATCHES else ""
         unknown = ", and from frames whose batch is not known" if None in (card.batches or ()) else ""

@@ -145,6 +145,9 @@ class Card(Frozen):
     """Beside that: batches were left out in turn, to say what a new one brings."""
     start: StartedFrom | None = Field(default=None, exclude_if=is_none)
     """The weights that its network started from; None for one that started by chance."""
+    lineages: tuple[str, ...] | None = Field(default=None, exclude_if=is_none)
+    """Of a counter: the lineages, as far as they are known, of the frames that shaped it; None of counters published
+    before they were kept."""
     batches: tuple[str | None, ...] | None = Field(default=None, exclude_if=is_none)
     """Those of the frames that shaped this model, null among them where a frame's is not known; None of models
     published before they were kept."""

@@ -24,6 +24,7 @@ ABOVE_IN: Final = 0.8
 """Above it, for a title and its columns."""
 TITLE_IN: Final = 0.45
 LEGEND_IN: Final = 0.45
+FAR_OUT: Final = 3
 EMPTY: Final[dict[str, Any]] = {"facecolor": "none", "edgecolor": "#c9ccd1", "linewidth": 0.8}
 UNFAMILIAR: Final[dict[str, Any]] = {"facecolor": "none", "edgecolor": ORANGE, "linewidth": 1.4, "hatch": "///"}
 BAD: Final[dict[str, Any]] = {"marker": "x", "color": GREY, "linestyle": "none", "markersize": 7}
@@ -40,8 +41,10 @@ class WellSummary:
     lineage: str | None = None
     """Of the highest mean probability."""
     probability: float | None = None
-    unfamiliar: bool = False
-    """Whether half of its images or more are unlike the training images."""
+    lineage_unfamiliar: bool = False
+    """Whether half of its images or more are unlike the training images of the model that named them."""
+    count_unfamiliar: bool = False
+    """Likewise of the model that counted."""
 
 
 def summarise(predictions: Sequence[Prediction]) -> WellSummary:
@@ -56,8 +59,27 @@ def summarise(predictions: Sequence[Prediction]) -> WellSummary:
         count=float(np.mean(counts)) if counts else None,
         lineage=lineage,
         probability=means[lineage] if lineage is not None else None,
-        unfamiliar=bool(good) and 2 * sum(one.unfamiliar is True for one in good) >= len(good),
+        lineage_unfamiliar=_half([one.lineage_unfamiliar for one in good]),
+        count_unfamiliar=_half([one.count_unfamiliar for one in good]),
     )
+
+
+def top_of(counts: Sequence[float]) -> float:
+    """The count of the darkest colour: the largest that is not far out of the others, more than three times the range
+    of the middle half above it (Tukey 1977, Exploratory Data Analysis).
+
+    >>> top_of([10, 12, 14, 16, 18]), top_of([10, 12, 14, 16, 900]), top_of([5, 5, 5, 80]), top_of([])
+    (18.0, 16.0, 80.0, 0.0)
+    """
+    if not counts:
+        return 0.0
+    quarter, three_quarters = np.quantile(counts, [0.25, 0.75]).tolist()
+    fence = three_quarters + FAR_OUT * (three_quarters - quarter)
+    return float(max(counts) if fence == quarter else max(count for count in counts if count <= fence))
+
+
+def _half(flags: Sequence[bool | None]) -> bool:
+    return bool(flags) and 2 * sum(flag is True for flag in flags) >= len(flags)
 
 
 def draw_plate(wells: Mapping[Well, WellSummary], *, name: str) -> bytes:
@@ -98,12 +120,15 @@ def _draw_counts(axis: Any, wells: Mapping[Well, WellSummary], look: "_Look") ->
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     shades = LinearSegmentedColormap.from_list("cells", [_tint(BLUE, 0.04), _tint(BLUE, 0.75)])
-    scale = Normalize(0, max((said.count for said in wells.values() if said.count is not None), default=0) or 1)
+    counts = [said.count for said in wells.values() if said.count is not None]
+    top = top_of(counts)
+    scale = Normalize(0, top or 1, clip=True)
     for well, said in wells.items():
         if said.count is not None:
-            look.fill(axis, well, shades(scale(said.count)), _short(said.count))
+            look.fill(axis, well, shades(scale(said.count)), _short(said.count), unfamiliar=said.count_unfamiliar)
     look.title(axis, "cells an image, the mean of each well")
-    bar = axis.figure.colorbar(ScalarMappable(scale, shades), cax=axis.inset_axes((1.02, 0, 0.02, 1)))
+    beyond = "max" if max(counts, default=0) > top else "neither"
+    bar = axis.figure.colorbar(ScalarMappable(scale, shades), cax=axis.inset_axes((1.02, 0, 0.02, 1)), extend=beyond)
     bar.outline.set_visible(False)
 
 
@@ -116,7 +141,8 @@ def _draw_lineages(axis: Any, wells: Mapping[Well, WellSummary], look: "_Look") 
     colours = {name: tints[place % len(tints)] for place, name in enumerate(sorted(found))}
     for well, said in wells.items():
         if said.lineage is not None:
-            look.fill(axis, well, colours[said.lineage], f"{100 * (said.probability or 0):.0f}")
+            text = f"{100 * (said.probability or 0):.0f}"
+            look.fill(axis, well, colours[said.lineage], text, unfamiliar=said.lineage_unfamiliar)
     look.title(axis, "lineage, with its mean probability in %")
     shown = [Patch(facecolor=colours[name], label=f"{plain(name)} ({found[name]})") for name in colours]
     axis.legend(handles=shown, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, borderaxespad=0)
@@ -152,10 +178,9 @@ class _Look:
         """Above the columns."""
         axis.text(0.5, 0.5 - 0.4 / self.well_in, text, ha="left", va="bottom", fontsize=11)
 
-    def fill(self, axis: Any, well: Well, colour: Any, text: str) -> None:
+    def fill(self, axis: Any, well: Well, colour: Any, text: str, *, unfamiliar: bool) -> None:
         """A well in its colour with a text in it, hatched where its images are unlike the training images."""
         axis.add_artist(self._shape(well, facecolor=colour, edgecolor=INK, linewidth=0.5))
-        unfamiliar = self.wells[well].unfamiliar
         if unfamiliar:
             axis.add_artist(self._shape(well, **UNFAMILIAR))
         behind = dict(facecolor=(1, 1, 1, 0.85), edgecolor="none", boxstyle="round,pad=0.15") if unfamiliar else None
@@ -167,7 +192,7 @@ class _Look:
         from matplotlib.patches import Patch
 
         shown: list[Any] = [Patch(**EMPTY, label="no image")]
-        if any(said.unfamiliar for said in self.wells.values()):
+        if any(said.lineage_unfamiliar or said.count_unfamiliar for said in self.wells.values()):
             shown.append(Patch(**UNFAMILIAR, label="unlike the training images: do not rely on it"))
         if not all(said.images for said in self.wells.values()):
             shown.append(Line2D([], [], **BAD, label="no image could be used"))

@@ -46,7 +46,7 @@ ROWS: Final = 1000
 
 NUMBERS: Final = ("probability", "count", "count_low", "count_high", "interval_level")
 TYPES: Final = dict.fromkeys(NUMBERS, pa.float64()) | {
-    "unfamiliar": pa.bool_(),
+    **dict.fromkeys(("unfamiliar", "lineage_unfamiliar", "count_unfamiliar"), pa.bool_()),
     "tiles": pa.int64(),
     "probabilities": pa.map_(pa.string(), pa.float64()),
 }

@@ -49,6 +49,8 @@ OUTPUTS: Final = {
     "count_low": Output("FP64", lambda said: said.count_low, "counter"),
     "count_high": Output("FP64", lambda said: said.count_high, "counter"),
     "unfamiliar": Output("BOOL", lambda said: said.unfamiliar, "model"),
+    "lineage_unfamiliar": Output("BOOL", lambda said: said.lineage_unfamiliar, "whole"),
+    "count_unfamiliar": Output("BOOL", lambda said: said.count_unfamiliar, "whole"),
     "models": Output("BYTES", lambda said: [said.models.classifier, said.models.regressor], "whole"),
 }
 LACKING: Final[dict[str, str | bool | None]] = {"BYTES": "", "BOOL": False, "FP64": None}

@@ -244,19 +244,26 @@ def page(chromium: "webdriver.Chrome", service: Service, tmp_path: Path) -> Iter
 
 
 def test_chosen_images_are_listed_with_lineage_count_and_what_is_wrong(page: Page) -> None:
-    unlike = {"unfamiliar": True, "unfamiliar_reason": "it is noise", "magnification": "assumed", "count": 1234.5}
+    unlike = {
+        "unfamiliar": True,
+        "count_unfamiliar": True,
+        "unfamiliar_reason": "it is noise",
+        "magnification": "assumed",
+        "count": 1234.5,
+    }
     files = {"a.png": NOISE_PNG, "b.tif": unlike, "c.jpg": b"not an image"}
     page.choose(*(page.write(name, content) for name, content in files.items()))
     page.wait_for_status("3 of 3 done, 1 failed")
     assert page.texts("#rows tr :is(.name, .lineage, .count)") == [
         *("a.png", "A172 90 %", "12.0 9.5–14.5"),
-        *("b.tif unlike the training images: do not rely on it", "A172 90 %", "1,235 9.5–14.5"),
+        *("b.tif unlike the training images: do not rely on the count", "A172 90 %", "1,235 9.5–14.5"),
         *("c.jpg", "not a readable PNG, JPEG, TIFF or BMP image"),
     ]
     assert page.texts("#images thead th") == ["Image", "Lineage", "Cells (90 % interval)", "Overlay"]
     page.wait_for(lambda: page.texts("#rows .thumb") == ["", "TIF", "JPG"])  # the first has become a picture
     assert page.texts("#summary li:not(.bad)") == ["3 images", "1,247 cells", "A172 2"]
-    assert page.texts("#summary .bad") == ["1 unlike the training images", "1 failed"]
+    told = ["1,235 of them in images unlike the training images", "1 unlike the training images", "1 failed"]
+    assert page.texts("#summary .bad") == told
     assert page.find("#assumed").text.startswith("The pixel size of 1 image is not known")
     assert page.texts("footer") == ["Served: classifier@1, regressor@2. The API, for programs"]
     assert not page.find("#notice").is_displayed()
@@ -402,7 +409,7 @@ def test_wells_become_a_map_of_each_plate(page: Page) -> None:
         **{"P1/A01_f1.png": {"count": 10}, "P1/A01_f2.png": {"count": 20}, "P1/C1 f1.png": {"count": 40}},
         **{"P1/C1_f2.png": b"not an image", "P1/H12.png": b"not an image"},
         "P2/Images/r02c03f01.png": {"count": 25, **vero},
-        "P2/Images/r02c03f02.png": {"count": 26, "unfamiliar": True},
+        "P2/Images/r02c03f02.png": {"count": 26, "unfamiliar": True, "lineage_unfamiliar": True},
     }
     for name, content in files.items():
         page.write(f"study/{name}", content)
@@ -411,14 +418,15 @@ def test_wells_become_a_map_of_each_plate(page: Page) -> None:
     assert page.texts("figcaption") == ["P1: mean cells per field, by well", "P2: mean cells per field, by well"]
     nothing = "× (no image could be used)"
     assert page.plate(1) == {"A1": "15.0 (2 fields)", "C1": "40.0 (1 field)", "H12": nothing}
-    assert page.plate(2) == {"B3": "25.5* (2 fields, unlike the training images)"}
+    assert page.plate(2) == {"B3": "25.5 (2 fields)"}
     shares = page.run("[...document.querySelectorAll('.well')].map(well => well.style.getPropertyValue('--share'))")
     assert shares == ["38", "100", "64"]
     assert page.texts(".ramp") == [
         "0 40.0 1–2 fields a well × no image could be used",
-        "0 40.0 2 fields a well * unlike the training images",
+        "0 40.0 2 fields a well",
     ]
     page.find("#by-lineage").click()
+    assert page.texts(".ramp")[1] == "2 fields a well * unlike the training images"
     assert page.texts("figcaption") == ["P1: lineage, by well", "P2: lineage, by well"]
     assert page.plate(1) == {"A1": "A172 90 % (2 fields)", "C1": "A172 90 % (1 field)", "H12": nothing}
     assert page.plate(2) == {"B3": "A172 60 %* (2 fields, unlike the training images)"}
@@ -645,11 +653,12 @@ def test_the_table_for_spreadsheets_holds_all_answers_and_no_formulas(page: Page
     header, *lines = page.download()
     assert header == [
         *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level", "unfamiliar"),
+        *("lineage_unfamiliar", "count_unfamiliar"),
         *("classifier", "regressor", "error", "plate", "well"),
     ]
-    said = ["A172", "0.9", "-0.5", "9.5", "14.5", "0.9", "false", "classifier@1", "regressor@2", "", "", "B03"]
+    said = ["A172", "0.9", "-0.5", "9.5", "14.5", "0.9", "false", "", "", "classifier@1", "regressor@2", "", "", "B03"]
     wrong = "'@b.png: not a readable PNG, JPEG, TIFF or BMP image"
-    assert sorted(lines) == [["'=a,B03.png", *said], ["'@b.png", *[""] * 9, wrong, "", ""]]
+    assert sorted(lines) == [["'=a,B03.png", *said], ["'@b.png", *[""] * 11, wrong, "", ""]]
 
 
 def test_a_run_can_be_cancelled_and_cleared(page: Page, service: Service) -> None:

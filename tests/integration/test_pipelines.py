@@ -304,6 +304,7 @@ def test_a_frozen_network_that_knows_photographs_is_trained_by_its_last_layer_an
 def test_a_comparison_without_a_bank_says_so(places: Places) -> None:
     registry = places.open_registry()
     champion = registry.resolve("regressor:champion")
+    assert champion.card.lineages == ("3T3", "A172", "THP1")
     files = {role: registry.read(champion, role) for role in champion.blobs}
     gone = registry.publish("regressor", files, champion.card.model_copy(update={"bank": "/nowhere/bank"}))
     with pytest.raises(ConfigError, match=f"no bank to compare {gone.ref} and {champion.ref} on: .* with --bank"):

@@ -198,8 +198,13 @@ def test_an_empty_registry_lists_nothing(capsys: pytest.CaptureFixture[str], tmp
 def test_a_prediction_is_told_with_its_interval_and_its_flag() -> None:
     said = Prediction(image="a.png", count=12.0, count_low=9.5, count_high=14.5, interval_level=0.9, tiles=1)
     assert prediction_line(said) == "a.png  12.0 cells (9.5-14.5 at 90%)  [1 tile]"
-    strange = said.model_copy(update={"unfamiliar": True, "unfamiliar_reason": "regressor@2: 3.0 times as far"})
-    assert prediction_line(strange).endswith("[1 tile]  UNFAMILIAR: regressor@2: 3.0 times as far")
+    strange = said.model_copy(
+        update={"unfamiliar": True, "count_unfamiliar": True, "unfamiliar_reason": "regressor@2: far"}
+    )
+    told = "[1 tile]  UNFAMILIAR, do not rely on the count: regressor@2: far"
+    assert prediction_line(strange).endswith(told)
+    of_before = strange.model_copy(update={"count_unfamiliar": None})
+    assert prediction_line(of_before).endswith(told.replace("count", "answer"))
 
 
 def test_help_and_version_come_without_the_large_libraries() -> None:

@@ -20,6 +20,7 @@ from cellnet.store.place import place_of
 from cellnet.untrusted import WEIGHTS
 from pipelines.evaluate import Kept
 from pipelines.promote import promote
+from tests import factories
 from tests.factories import evaluation, frame
 
 TRUTH = np.arange(12.0)
@@ -249,3 +250,25 @@ def test_a_champion_of_before_may_have_seen_frames_which_is_said(
     assert compared == [names_of(1, 2, 3, 4)] * 2
     assert move.evidence is not None and (move.evidence.seen, move.evidence.batches) == (None, None)
     assert "seen" not in move.model_dump_json(), "as it was written before"
+
+
+def test_a_pair_that_knows_no_lineage_in_common_is_told_when_an_alias_comes_to_it(
+    places: Places, publish: Callable[..., str]
+) -> None:
+    registry = places.open_registry()
+    named = factories.card("classify", classes=["PC3", "LNCAP"])
+    counted = factories.card("count").model_copy(update={"lineages": ("T98G",)})
+    said: list[str] = []
+    promote(registry.publish("classifier", {WEIGHTS: b"w"}, named).ref, "champion", places, say=said.append)
+    promote(publish("regressor", off=1.0), "champion", places, say=said.append)
+    assert said == []
+    move = promote(
+        registry.publish("regressor", {WEIGHTS: b"w"}, counted).ref,
+        *("champion", places),
+        force=True,
+        reason="a test",
+        say=said.append,
+    )
+    assert move.number == 2
+    [line] = said
+    assert line.startswith("warning: regressor@2 learned to count T98G, and classifier@1 names only LNCAP, PC3: ")

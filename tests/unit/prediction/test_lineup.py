@@ -1,13 +1,17 @@
 """Which models answer, and that those that cut alike cut a frame once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cellnet.errors import ConfigError, NotFoundError
-from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models
+from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models, strangers
+from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
+from cellnet.tasks import Task
+from tests import factories
 from tests.factories import SIDE, Known, publish
 
 
@@ -69,3 +73,22 @@ def test_models_that_cut_otherwise_get_tiles_of_their_own(registry: Registry) ->
     counter.card = counter.card.model_copy(update={"preprocess": finer})
     cuts = Cuts(np.full((4 * SIDE, 4 * SIDE), 60, np.uint8), 0.5)
     assert (len(cuts.of(classifier).tiles), len(cuts.of(counter).tiles)) == (16, 4)
+
+
+def test_a_counter_of_lineages_that_the_classifier_does_not_know_is_told() -> None:
+    def version(task: Task, names: Sequence[str], *, lineage: str | None = None) -> ModelVersion:
+        made = factories.card(task, classes=names if task == "classify" else ())
+        if task == "count":
+            config = made.config.model_copy(update={"lineage": lineage})
+            made = made.model_copy(update={"lineages": tuple(names) or None, "config": config})
+        return ModelVersion(name=task, number=1, card=made, blobs={})
+
+    classifier = version("classify", ["PC3", "LNCAP"])
+    assert strangers(classifier, version("count", ["T98G"])) == (
+        "count@1 learned to count T98G, and classify@1 names only LNCAP, PC3: frames that are counted right will be "
+        "named wrong; train a classifier on these too"
+    )
+    assert strangers(classifier, version("count", [], lineage="T98G")) is not None
+    assert strangers(classifier, version("count", ["T98G", "PC3"])) is None
+    assert strangers(classifier, version("count", [])) is None, "it does not tell"
+    assert strangers(None, classifier) is strangers(classifier, None) is None

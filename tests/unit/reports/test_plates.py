@@ -1,5 +1,7 @@
 """What is said of a well, and the picture of a plate."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -21,17 +23,15 @@ from cellnet.reports.plates import (
 
 def test_a_well_is_the_mean_of_its_good_images() -> None:
     said = [
-        Prediction(image="1", count=10, probabilities={"A549": 0.9, "3T3": 0.1}, unfamiliar=True),
-        Prediction(image="2", count=20, probabilities={"A549": 0.2, "3T3": 0.8}, unfamiliar=False),
+        Prediction(image="1", count=10, probabilities={"A549": 0.9, "3T3": 0.1}, lineage_unfamiliar=True),
+        Prediction(image="2", count=20, probabilities={"A549": 0.2, "3T3": 0.8}, lineage_unfamiliar=False),
         Prediction(image="3", error="damaged"),
     ]
     assert summarise(said) == WellSummary(
-        images=2, count=15, lineage="A549", probability=pytest.approx(0.55), unfamiliar=True
+        images=2, count=15, lineage="A549", probability=pytest.approx(0.55), lineage_unfamiliar=True
     )
-    more = [*said, Prediction(image="4", count=0, probabilities={"A549": 0.0, "3T3": 1.0}, unfamiliar=False)]
-    assert summarise(more) == WellSummary(
-        images=3, count=10, lineage="3T3", probability=pytest.approx(1.9 / 3), unfamiliar=False
-    )
+    more = [*said, Prediction(image="4", count=0, probabilities={"A549": 0.0, "3T3": 1.0}, count_unfamiliar=False)]
+    assert summarise(more) == WellSummary(images=3, count=10, lineage="3T3", probability=pytest.approx(1.9 / 3))
     assert summarise(said[2:]) == WellSummary(images=0)
 
 
@@ -54,8 +54,31 @@ def test_the_fullest_wells_are_blue_and_empty_ones_are_not() -> None:
     assert blue / 3 == pytest.approx(of_a_well, rel=0.1)
 
 
+def test_a_well_that_is_far_out_leaves_the_others_their_colours() -> None:
+    plate = {Well(row, 2): WellSummary(images=1, count=60.0 + row) for row in range(1, 9)}
+    plain = blue_pixels(drawn(plate))
+    assert blue_pixels(drawn(plate | {Well(1, 5): WellSummary(images=1, count=9000.0)})) > plain > 0
+
+
+def orange_pixels(image_HW3: np.ndarray) -> int:
+    """Those of hatches."""
+    return int((image_HW3[..., 2] - image_HW3[..., 0] > 120).sum())
+
+
+def test_only_what_is_doubtful_is_hatched() -> None:
+    sure = WellSummary(images=1, count=3.0, lineage="A549", probability=0.9)
+    pictures = [
+        drawn({Well(4, 4): replace(sure, lineage_unfamiliar=named, count_unfamiliar=counted)})
+        for named, counted in ((True, False), (False, True), (True, True))
+    ]
+    halves = [np.array_split(picture[:-60], 2, axis=1) for picture in pictures]
+    hatched = [[orange_pixels(half) - orange_pixels(half[:, :1]) for half in both] for both in halves]
+    counts, lineages = zip(*hatched, strict=True)
+    assert counts[1] == counts[2] > counts[0] and lineages[0] == lineages[2] > lineages[1]
+
+
 def test_a_classifier_adds_lineages_beside_the_counts_and_below_those_of_a_large_plate() -> None:
-    said = WellSummary(images=1, count=3.0, lineage="A549", probability=0.9, unfamiliar=True)
+    said = WellSummary(images=1, count=3.0, lineage="A549", probability=0.9, lineage_unfamiliar=True)
     height, width = drawn({Well(1, 1): said}).shape[:2]
     assert width > 2 * height
     height, width = drawn({Well(1, 1): said, Well(9, 1): WellSummary(images=0)}).shape[:2]

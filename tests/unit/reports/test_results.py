@@ -265,5 +265,5 @@ def test_the_csv_rounds_and_the_parquet_does_not(tmp_path: Path) -> None:
     results.add([(one, [said(one, 1234.5678901)])])
     results.finish([one])
     line = (tmp_path / "predictions.csv").read_text().splitlines()[1]
-    assert line.startswith('"a.png","3T3",0.75,1234.57,,,,False,,4,"assumed",')
+    assert line.startswith('"a.png","3T3",0.75,1234.57,,,,False,,,,4,"assumed",')
     assert pq.read_table(tmp_path / "predictions.parquet").column("count").to_pylist() == [1234.5678901]

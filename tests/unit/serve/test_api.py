@@ -79,8 +79,14 @@ def test_one_model_that_does_not_know_an_image_is_enough_to_flag_it() -> None:
     sure = COUNTED.model_copy(update={"unfamiliar": False, "count_low": 9.5, "count_high": 14.5, "interval_level": 0.9})
     prediction = combine("a.png", [strange, sure])
     assert (prediction.unfamiliar, prediction.unfamiliar_reason) == (True, "classifier@1: 3 times as far")
+    assert (prediction.lineage_unfamiliar, prediction.count_unfamiliar, prediction.doubted) == (True, False, "lineage")
     assert (prediction.count_low, prediction.count_high, prediction.interval_level) == (9.5, 14.5, 0.9)
-    assert combine("a.png", [CLASSIFIED, COUNTED]).unfamiliar is None, "models of before cannot tell"
+    both = combine("a.png", [strange, sure.model_copy(update={"unfamiliar": True})])
+    assert both.doubted == "lineage and count"
+    unknown = combine("a.png", [CLASSIFIED, COUNTED])
+    assert unknown.doubted == "" and unknown.unfamiliar is unknown.count_unfamiliar is None, (
+        "models of before cannot tell"
+    )
 
 
 def test_an_image_is_named_and_then_counted_with_its_timing(kitchen: Callable) -> None:

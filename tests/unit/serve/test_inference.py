@@ -27,7 +27,10 @@ from tests.factories import SIDE, champions, even, publish
 from tests.unit.serve.kitchen import Kitchen, client
 
 HEADER = "Inference-Header-Content-Length"
-ALL = ["lineage", "probabilities", "classes", "count", "count_low", "count_high", "unfamiliar", "models"]
+ALL = [
+    *("lineage", "probabilities", "classes", "count", "count_low", "count_high"),
+    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "models"),
+]
 
 
 def frame(grey: int = 60, *, tiles: int = 1) -> NDArray[np.uint8]:
