@@ -262,7 +262,7 @@ def test_chosen_images_are_listed_with_lineage_count_and_what_is_wrong(page: Pag
     assert page.texts("#images thead th") == ["Image", "Lineage", "Cells (90 % interval)", "Overlay"]
     page.wait_for(lambda: page.texts("#rows .thumb") == ["", "TIF", "JPG"])  # the first has become a picture
     assert page.texts("#summary li:not(.bad)") == ["3 images", "1,247 cells", "A172 2"]
-    told = ["1,235 of them in images unlike the training images", "1 unlike the training images", "1 failed"]
+    told = ["1 unlike the training images, with 1,235 of the cells", "1 failed"]
     assert page.texts("#summary .bad") == told
     assert page.find("#assumed").text.startswith("The pixel size of 1 image is not known")
     assert page.texts("footer") == ["Served: classifier@1, regressor@2. The API, for programs"]
