@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,21 +191,20 @@ def _notes(scores: dict[str, Any]) -> Iterator[str]:
 def print_scores(scores: dict[str, Any]) -> None:
     """The object of `evaluate --json` as a table for a person."""
     from cellnet.evaluation.evaluations import title
-    from cellnet.evaluation.metrics import density_of, shown, units
+    from cellnet.evaluation.metrics import TOO_FEW, density_of, hides, shown, units
 
     print(plain(title(scores)))
     names = TASKS[scores["task"]].figures
-    print_table([{"per": unit, **{name: scores[unit][name] for name in names}} for unit in ("tile", "frame")])
+    print_table([{"per": unit, **shown(scores["task"], scores[unit], names)} for unit in ("tile", "frame")])
     main = TASKS[scores["task"]].main
     print("\n95 % intervals, over groups:")
     figures = [(main, main), ("coverage", "in the 90 % interval"), ("unfamiliar", "called unfamiliar")]
     print_table(
         [
-            {"per": unit, "figure": words, "value": scores[unit][name], "from": low, "to": high}
+            {"per": unit, "figure": words, "value": scores[unit][name], **_ends(scores[unit][f"{name}_interval"])}
             for unit in ("tile", "frame")
             for name, words in figures
             if name in scores[unit]
-            for low, high in [scores[unit][f"{name}_interval"]]
         ]
     )
     _print_batches_and_ages(scores)
@@ -219,6 +218,15 @@ def print_scores(scores: dict[str, Any]) -> None:
         print_table(
             [{"true count": density_of(bin, "-")} | shown("count", bin) for bin in scores["tile"]["by_density"]]
         )
+    if hides(scores):
+        print(f"\n{TOO_FEW.replace('–', '-', 1)}")
+
+
+def _ends(interval: Sequence[float]) -> dict[str, float | None]:
+    from cellnet.evaluation.metrics import span
+
+    low, high = span(interval) or (None, None)
+    return {"from": low, "to": high}
 
 
 def _print_batches_and_ages(scores: dict[str, Any]) -> None:
@@ -234,10 +242,11 @@ def _print_batches_and_ages(scores: dict[str, Any]) -> None:
         print(f"\nby batch, the same as the model learned from or new to it{how}:")
         print_table(
             [
-                {"batch": side, "per": unit, **shown(task, of[unit], facts.figures), "from": low, "to": high}
+                {"batch": side, "per": unit}
+                | shown(task, of[unit], facts.figures)
+                | _ends(of[unit][f"{facts.main}_interval"])
                 for unit in units(scores)
                 for side, of in sides.items()
-                for low, high in [of[unit][f"{facts.main}_interval"]]
             ]
         )
     if unmeasured := next_plate(scores):

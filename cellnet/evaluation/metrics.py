@@ -21,8 +21,13 @@ Scores = dict[str, Any]
 CALIBRATION_BINS: Final = 15
 """As Guo et al. take."""
 
-FEWEST_ROWS: Final = 10
-"""Of fewer rows R and R² mean nothing, and are not shown; the JSON holds them."""
+FEWEST: Final = {"r": 10, "r2": 10} | dict.fromkeys(("precision", "recall", "f1", "auc"), 5)
+"""Rows of which these scores are shown; of fewer they mean nothing. The JSON holds them."""
+TOO_FEW: Final = (
+    f"–: too few to tell (R and R² of fewer than {FEWEST['r']}; precision, recall, F1 and AUC of a lineage of fewer "
+    f"than {FEWEST['f1']}; an interval over one group, or without an error)"
+)
+"""What stands for such a score, for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,8 +285,28 @@ def shown(task: Task, scores: Scores, names: Sequence[str] = ()) -> Scores:
     >>> shown("count", counting(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0])))["r"] is None
     True
     """
-    means_nothing = {"r", "r2"} if scores["n"] < FEWEST_ROWS else set()
-    return {name: None if name in means_nothing else scores[name] for name in names or TASKS[task].per_lineage}
+    return {
+        name: None if scores["n"] < FEWEST.get(name, 0) else scores[name] for name in names or TASKS[task].per_lineage
+    }
+
+
+def span(interval: Sequence[float]) -> tuple[float, float] | None:
+    """An interval as a person should see it: None where its ends are one, as those over one group are.
+
+    >>> span((0.5, 0.75)), span((0.88, 0.88))
+    ((0.5, 0.75), None)
+    """
+    low, high = interval
+    return (low, high) if low < high else None
+
+
+def hides(scores: Scores) -> bool:
+    """Whether some of the scores of an evaluation, or intervals, are of too few to be shown."""
+    task, main = scores["task"], TASKS[scores["task"]].main
+    of = [scores[unit] for unit in units(scores)]
+    rows = [shown(task, one, [name for name in FEWEST if name in one]) for one in of]
+    rows += [shown(task, lineage) for one in of for lineage in one.get("per_lineage", {}).values()]
+    return any(span(one[f"{main}_interval"]) is None for one in of) or any(None in row.values() for row in rows)
 
 
 def units(scores: Scores) -> list[str]:

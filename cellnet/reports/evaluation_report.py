@@ -17,7 +17,7 @@ from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.errors import ConfigError
 from cellnet.evaluation.batches import next_plate
 from cellnet.evaluation.evaluations import Evaluation, gaps, how_new, is_own_test, title, what_it_learned, worst_rows
-from cellnet.evaluation.metrics import Scores, density_of, reliability, roc, shown, units
+from cellnet.evaluation.metrics import TOO_FEW, Scores, density_of, hides, reliability, roc, shown, span, units
 from cellnet.reports.pages import Headline, Plot, data_uri, page, plot
 from cellnet.reports.plots import (
     draw_confusion,
@@ -139,8 +139,8 @@ def _figures(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str, str
 
 
 def _span(interval: list[float]) -> str:
-    low, high = interval
-    return f"{low:.2f} to {high:.2f}"
+    ends = span(interval)
+    return "–" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
 def _warning(scores: dict[str, Any]) -> str:
@@ -159,6 +159,8 @@ def _warning(scores: dict[str, Any]) -> str:
 def _notes(scores: dict[str, Any]) -> str:
     """What a reader must know to read the figures rightly."""
     notes = ["Spans are 95 % bootstrap intervals over groups; of few groups they say little."]
+    if hides(scores):
+        notes.append(f"{TOO_FEW}.")
     if scores["split"] == "test" and (scores.get("learned") is None or is_own_test(scores)):
         notes.append("The test split chose the epoch and calibrated the model, so it flatters a little.")
     if scores.get("cross_validation"):
@@ -224,8 +226,9 @@ def _plots(evaluation: Evaluation) -> list[Plot]:
 
 def _score_rows(scores: dict[str, Any]) -> Table:
     names = [name for name, value in scores["tile"].items() if isinstance(value, int | float | None)]
+    of = [scores[unit] | shown(scores["task"], scores[unit], names) for unit in units(scores)]
     return [["score", *(f"per {unit}" for unit in units(scores))]] + [
-        [name.replace("_", " "), *(_text(scores[unit].get(name)) for unit in units(scores))] for name in names
+        [name.replace("_", " "), *(_text(one.get(name)) for one in of)] for name in names
     ]
 
 

@@ -1,5 +1,6 @@
 """What `cellnet evaluate` says of the frames, and the tables that it prints."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pipelines.evaluate
 from cellnet.cli import main
 from cellnet.cli.evaluate import print_scores
 from cellnet.evaluation.batches import Answered, by_age, by_batch
-from cellnet.evaluation.metrics import Rows
+from cellnet.evaluation.metrics import TOO_FEW, Rows
 from cellnet.registry.learned import UNMEASURED, Side
 from tests.factories import card, evaluation
 
@@ -77,7 +78,7 @@ def printed(capsys: pytest.CaptureFixture[str], made: dict[str, Any]) -> str:
 def test_same_and_new_batches_stand_beside_each_other_and_ages_below(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, scores())
     assert "batch per n mae mse rmse r r2 bias mape from to same frame 2 1.000" in text
-    assert "0.100 1.000 1.000 new frame 2 5.000" in text and "0.500 4.000 6.000" in text
+    assert "0.100 - - new frame 2 5.000" in text and "0.500 4.000 6.000" in text
     assert "per frame, by hours since seeding: hours n mae" in text
     assert "0-6 2 1.000" in text and "48-52 2 5.000" in text and UNMEASURED not in text
 
@@ -87,3 +88,10 @@ def test_without_a_new_batch_the_next_plate_is_said_to_be_unmeasured(capsys: pyt
     assert "same frame 5 2.400" in only and UNMEASURED in only
     neither = printed(capsys, scores(sides=(None,) * 5, by_age=[]))
     assert UNMEASURED in neither and "by batch" not in neither and "since seeding" not in neither
+
+
+def test_what_is_of_too_few_is_no_figure_and_the_reason_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, scores())
+    assert text.endswith(TOO_FEW.removeprefix("–"))
+    table = text.partition("95 % intervals")[0]
+    assert re.search(r"frame 5 [0-9.]+ [0-9.]+ [0-9.]+ - - ", table), "R and R² of five frames"

@@ -167,7 +167,7 @@ def test_same_and_new_batches_stand_beside_each_other(tmp_path: Path) -> None:
     table = page[page.index("<h2>Per frame, by batch</h2>") :]
     assert "<th>score</th><th>same batch</th><th>new batch</th>" in table
     assert "<tr><td>mae</td><td>0.000</td><td>1.500</td></tr>" in table
-    assert "<tr><td>mae, 95 % interval</td><td>0.00 to 0.00</td><td>0.00 to 3.00</td></tr>" in table
+    assert "<tr><td>mae, 95 % interval</td><td>–</td><td>0.00 to 3.00</td></tr>" in table
     ages = page[page.index("<h2>Per frame, by age</h2>") :]
     assert "<td>0 to 2</td><td>2</td><td>0.000</td>" in ages and "<td>48 to 50</td><td>2</td><td>1.500</td>" in ages
     assert "is unmeasured" not in page
