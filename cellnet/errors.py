@@ -8,6 +8,7 @@
         ├── ConflictError    somebody else was first                               (HTTP 409)
         ├── NotBetterError   an alias stays, since the challenger did not beat it
         ├── IntegrityError   stored bytes are not what their sha256 promises
+        │   └── LaterError   a later cellnet wrote them
         ├── UntrustedError   a version is not signed by a key that is trusted
         └── UnavailableError a store does not answer, for now                      (HTTP 503)
 
@@ -21,6 +22,7 @@ __all__ = [
     "ConflictError",
     "DataError",
     "IntegrityError",
+    "LaterError",
     "NotBetterError",
     "NotFoundError",
     "RegistryError",
@@ -59,6 +61,10 @@ class NotBetterError(RegistryError):
 
 class IntegrityError(RegistryError):
     """Stored bytes do not match the sha256 that they are known by."""
+
+
+class LaterError(IntegrityError):
+    """A later cellnet wrote what is stored, in a form that this one does not know."""
 
 
 class UntrustedError(RegistryError):

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from cellnet.errors import CellnetError, NotFoundError, RegistryError
 from cellnet.prediction.engines import engine_of
-from cellnet.prediction.lineup import CHAMPION, Lineup, checked, lineage_refs, resolve_models
+from cellnet.prediction.lineup import CHAMPION, Lineup, checked, counts, lineage_refs, resolve_models
 from cellnet.prediction.model import FrameModel
 from cellnet.registry.records import ModelVersion, parse_ref
 from cellnet.registry.registry import Registry
@@ -138,7 +138,8 @@ class Shelf:
             for lineage, ref in refs.items():
                 name, old_one = ref.partition(":")[0], by_lineage.get(lineage)
                 counter = self._next(registry, name, ref, old_one, problems, "regressor")
-                by_lineage |= {lineage: counter} if counter else {}
+                by_lineage.pop(lineage, None)
+                by_lineage |= {lineage: counter} if counter and counts(counter.version, lineage) else {}
         self._change(replace(old, classifier=classifier, regressor=regressor, by_lineage=by_lineage))
         if self._challenge:
             self.challengers = self._challenging(registry, problems)

@@ -11,7 +11,6 @@ imports at once the later one adds to the earlier one's table. One that was inte
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, Self
 
 from cellnet.bank.digest import digest_of
@@ -22,9 +21,10 @@ from cellnet.bank.table import Table, from_parquet, to_parquet
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
 from cellnet.config.loading import read_record, record_bytes
-from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
+from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError, RegistryError
 from cellnet.images.pixels import Pixels
 from cellnet.readers import Unused
+from cellnet.store.log import LAST, Log
 from cellnet.store.objects import Store
 from cellnet.store.place import PlaceLike, open_store
 
@@ -55,6 +55,7 @@ class Bank:
     def __init__(self, store: Store, settings: BankSettings, frames: list[Frame], number: int) -> None:
         self.store = store
         self.settings = settings
+        self._log = Log(store, "tables", ending="parquet")
         self._table = Table(frames)
         self._number = number
         self._digest: str | None = None
@@ -131,7 +132,12 @@ class Bank:
                 )
             number = self._number + 1
             data = to_parquet(frames)
-            if self.store.create(_table_key(number), data):
+            if number > LAST:
+                raise RegistryError(
+                    f"the bank {self.store.uri} has {LAST:,} tables, and no number is left: import into a new bank, or "
+                    f"remove {self._log.key(LAST)} if somebody left it there"
+                )
+            if self._log.append(number, data):
                 self._adopt(data, number)
                 return imported
             self._reload()
@@ -154,17 +160,12 @@ class Bank:
         self.settings, self._digest, self._is_new = settings, None, False
 
     def _reload(self) -> None:
-        keys = list(self.store.keys("tables/"))
-        if keys:
-            self._adopt(self.store.get(keys[-1]), int(Path(keys[-1]).stem))
+        if number := self._log.newest():
+            self._adopt(self._log.read(number), number)
 
     def _adopt(self, data: bytes, number: int) -> None:
         """Be as the table of that number says."""
-        self._table, self._number, self._digest = from_parquet(data, _table_key(number)), number, None
-
-
-def _table_key(number: int) -> str:
-    return f"tables/{number:06d}.parquet"
+        self._table, self._number, self._digest = from_parquet(data, self._log.key(number)), number, None
 
 
 def _merge(

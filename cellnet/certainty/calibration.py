@@ -5,12 +5,13 @@ A counter may be fitted to a plate besides (`cellnet.certainty.recount`): then i
 
 import math
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from cellnet.config.choices import Finite, NotNegative, Number, Positive
 from cellnet.config.loading import Frozen, is_none
 from cellnet.tasks import Task
 
@@ -31,24 +32,24 @@ class Calibration(Frozen):
     Of a counter that was fitted to counted frames of a plate, what these say.
     """
 
-    tiles: int
-    frames: int
+    tiles: Number
+    frames: Number
     """Of the test split; 0 where the bank has none, and nothing is calibrated then."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Of the classifier's tiles; 1 leaves the probabilities as they are."""
-    level: float = LEVEL
-    tile_quantile: float | None = None
+    level: Annotated[float, Field(gt=0, lt=1)] = LEVEL
+    tile_quantile: NotNegative | None = None
     """Of `nonconformity`, of a counter's tiles; None where there are too few."""
-    frame_quantile: float | None = None
+    frame_quantile: NotNegative | None = None
     """Likewise of whole frames."""
     frame_basis: Basis | None = None
     """`parts of frames`: the frames are too few for conformal intervals, and those given guarantee nothing. `counted
     frames`: they are of the plate that the counts were fitted to."""
-    scale: float | None = Field(default=None, exclude_if=is_none)
+    scale: Positive | None = Field(default=None, exclude_if=is_none)
     """What the network's count of every tile is multiplied by; None where it was fitted to no plate."""
-    offset: float | None = Field(default=None, exclude_if=is_none)
+    offset: Finite | None = Field(default=None, exclude_if=is_none)
     """Cells that every tile then has more; no tile has fewer than none."""
-    doubt: tuple[float, float, float] | None = Field(default=None, exclude_if=is_none)
+    doubt: tuple[Finite, Finite, Finite] | None = Field(default=None, exclude_if=is_none)
     """What is not known of scale and offset adds to the variance of a frame's count, in units of `nonconformity`: for
     the square of the count, for the count times its tiles, and for the square of its tiles."""
 

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from cellnet.config.choices import Finite
 from cellnet.config.loading import Configuration, Stored
 
 
@@ -16,10 +17,10 @@ class Intensity(Configuration):
 
     rule: Literal["percentile", "range", "background"] = "percentile"
     """Of each frame alone (`percentile`), between two grey values (`range`), or around the frame's median."""
-    low: float = 0.1
+    low: Finite = 0.1
     """Percentile, or grey value, that becomes 0; of `background` by how much that value lies above the frame's median,
     which is a negative number."""
-    high: float = 99.9
+    high: Finite = 99.9
     """Percentile, or grey value, that becomes 255; of `background` likewise above the median."""
 
     def __str__(self) -> str:

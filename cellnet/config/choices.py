@@ -14,6 +14,13 @@ Kernel = Literal["none", "sharpen", "unsharp", "edge", "laplacian", "emboss", "g
 Orientation = Literal[0, 90, 180, 270]
 Protocol = Literal["grouped", "paper"]
 Share = Annotated[float, Field(gt=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=100_000)]
+"""Of a frame or a part of it, in pixels."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[int, Field(ge=0)]
+"""How many there are of something."""
 
 NETWORK_PX: Final = 200
 """Side of the network's input, in pixels (the paper's)."""

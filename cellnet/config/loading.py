@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from cellnet.config.settings import like, settings_of
-from cellnet.errors import ConfigError, IntegrityError
+from cellnet.errors import ConfigError, IntegrityError, LaterError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -104,7 +104,8 @@ def record_bytes(record: Stored) -> bytes:
 def read_record(kind: type[Record], data: bytes, what: str) -> Record:
     """What `record_bytes` gave, now or long ago.
 
-    Raises IntegrityError, which begins with `what`, for a record that is damaged or that a later cellnet wrote.
+    Raises IntegrityError, which begins with `what`, for a record that is damaged, and LaterError for one that a later
+    cellnet wrote.
     """
     try:
         values = from_json(data)
@@ -116,12 +117,12 @@ def read_record(kind: type[Record], data: bytes, what: str) -> Record:
 
 
 def check_format(record: Mapping[str, Any], known: int, what: str) -> None:
-    """Raise IntegrityError for a record of a higher format than is known here, or of none that can be."""
+    """Raise LaterError for a record of a higher format than is known here, IntegrityError where it can be none."""
     number = record.get("format", 1)
     if type(number) is not int or number < 1:
         raise IntegrityError(f"{what} is damaged: its format is {number!r:.80}, which is no number from 1")
     if number > known:
-        raise IntegrityError(
+        raise LaterError(
             f"{what} was written by a later cellnet (format {number}, this one reads {known}); update cellnet"
         )
 

@@ -10,11 +10,14 @@ from cellnet.config.choices import (
     FIXED_ARCHITECTURES,
     Activation,
     Architecture,
+    Finite,
     Greys,
     Illumination,
     Kernel,
+    Positive,
     Protocol,
     Share,
+    Side,
 )
 from cellnet.config.loading import Configuration, Frozen, is_none
 from cellnet.tasks import Task
@@ -23,17 +26,17 @@ from cellnet.tasks import Task
 class Preprocess(Frozen):
     """How a frame becomes network input: stored with the model, the same in training and in serving."""
 
-    tile_px: tuple[int, int]
+    tile_px: tuple[Side, Side]
     """Height and width, in frame pixels, of what the network sees at once; resized to 200×200."""
-    pixel_um: float | None = None
+    pixel_um: Positive | None = None
     """Micrometres a frame pixel in the training frames; None when it was not known."""
     intensity: Intensity = Intensity()
     kernel: Kernel = "none"
     illumination: Illumination = Field(default="none", exclude_if="none".__eq__)
     """What is taken out of every tile after the kernel."""
-    mean: float = 0.5
+    mean: Finite = 0.5
     """Subtracted from grey values of 0..1."""
-    std: float = 0.15
+    std: Positive = 0.15
     """Then divided by."""
 
 
@@ -143,7 +146,7 @@ class TrainConfig(Configuration):
     """Of a counter: the one lineage that it is trained and scored on. None: all that the bank holds."""
     model: ModelSpec = ModelSpec()
     augment: Augment = Augment()
-    tile: Literal["auto", "frame"] | Annotated[int, Field(ge=8, strict=True)] = "auto"
+    tile: Literal["auto", "frame"] | Annotated[int, Field(ge=8, le=100_000, strict=True)] = "auto"
     """Side in frame pixels of what the network sees at once. `frame`: the whole frame, resized. `auto`: the
     whole frame if its shorter side is under 300 pixels, else 200; of a frozen classifier 350 in place of both."""
     greys: Greys = Field(default="auto", exclude_if="bank".__eq__)

@@ -4,6 +4,7 @@ A counter of one lineage is the champion of a model of its own, `regressor-A549`
 counts; any other lineage is counted by `regressor`.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -70,7 +71,8 @@ def resolve_models(registry: Registry, classifier: str | None, regressor: str | 
     by_lineage = {}
     if regressor is None and "classifier" in by_role:
         refs = lineage_refs(registry, by_role["classifier"].card.classes)
-        by_lineage = {lineage: checked(registry.resolve(ref), "regressor") for lineage, ref in refs.items()}
+        found = {lineage: checked(registry.resolve(ref), "regressor") for lineage, ref in refs.items()}
+        by_lineage = {lineage: version for lineage, version in found.items() if counts(version, lineage)}
     if not by_role:
         raise NotFoundError(
             f"the registry {registry.store.uri} has neither classifier:champion nor regressor:champion; "
@@ -99,22 +101,38 @@ def _few(names: set[str]) -> str:
 
 
 def lineage_refs(registry: Registry, lineages: list[str]) -> dict[str, str]:
-    """References of the counters of single lineages that have a champion, by lineage."""
+    """References of the counters of single lineages that have a champion, by lineage.
+
+    What they mean may be of another lineage (`counts`), where a name is as several lineages are spelled.
+    """
     there = set(registry.store.folders(""))
-    wanted = {lineage: counter_name(lineage) for lineage in lineages}
-    return {
-        lineage: f"{name}:{CHAMPION}"
-        for lineage, name in wanted.items()
-        if name in there and CHAMPION in registry.aliases(name)
-    }
+    refs: dict[str, str] = {}
+    for lineage in lineages:
+        for name in dict.fromkeys((counter_name(lineage), _plain_name(lineage))):
+            if lineage not in refs and name in there and CHAMPION in registry.aliases(name):
+                refs[lineage] = f"{name}:{CHAMPION}"
+    return refs
+
+
+def counts(version: ModelVersion, lineage: str) -> bool:
+    """Whether a counter may count a lineage: it was trained on that one, or on all."""
+    return version.card.config.lineage in (None, lineage)
 
 
 def counter_name(lineage: str) -> str:
-    """The name of the model that counts one lineage alone.
+    """The name of the model that counts one lineage alone: another for each, with a hash where it is not spelled alike.
 
-    >>> counter_name("SH-SY5Y"), counter_name("HUH7 denv")
-    ('regressor-SH-SY5Y', 'regressor-HUH7-denv')
+    >>> counter_name("SH-SY5Y"), counter_name("MCF-7"), counter_name("MCF 7")
+    ('regressor-SH-SY5Y', 'regressor-MCF-7', 'regressor-MCF-7-1636362a')
     """
+    name = _plain_name(lineage)
+    if name == f"regressor-{lineage}":
+        return name
+    return f"{name[:55]}-{hashlib.sha256(lineage.encode()).hexdigest()[:8]}"
+
+
+def _plain_name(lineage: str) -> str:
+    """A name that spells a lineage as a name can, and may be that of several."""
     return f"regressor-{re.sub(r'[^A-Za-z0-9._-]+', '-', lineage)}"[:64]
 
 

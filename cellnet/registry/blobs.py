@@ -6,20 +6,31 @@ NAME/trash/SHA256.TOKEN      what no version needed when `upkeep.gc` last looked
 
 import contextlib
 import hashlib
+from typing import Final
 
 from cellnet.errors import IntegrityError, NotFoundError, RegistryError
 from cellnet.registry.records import Blob, ModelVersion
 from cellnet.store.objects import MOST_BYTES, Store
+
+LARGE_BYTES: Final = 64 * 2**20
 
 
 def put_blobs(store: Store, name: str, files: dict[str, bytes]) -> dict[str, Blob]:
     """Store a model's files, by role. One that is there is left, unless it is damaged."""
     blobs = {role: Blob(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for role, data in files.items()}
     for role, data in files.items():
-        key = blob_key(name, blobs[role].sha256)
-        if not store.create(key, data) and not _is_whole(store, key, data):
-            store.put(key, data)  # the same content as ever, so that it cannot be wrong
+        put_blob(store, blob_key(name, blobs[role].sha256), data)
     return blobs
+
+
+def put_blob(store: Store, key: str, data: bytes) -> None:
+    """Store a file at its address, unless it is there and whole. The same content as ever, so that it cannot be wrong.
+
+    A large one is not created, as that sends it in one request, but put, which may send it in parts.
+    """
+    created = len(data) <= LARGE_BYTES and store.create(key, data)
+    if not created and not _is_whole(store, key, data):
+        store.put(key, data)
 
 
 def fetch_blob(store: Store, version: ModelVersion, role: str) -> bytes:

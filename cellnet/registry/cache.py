@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -62,7 +61,7 @@ class Cache:
                 if over > 0:
                     self.files.delete(entry.key)
                     over -= entry.size
-            self.files.sweep("blobs/", time.time() - 86_400)
+            self.files.sweep("blobs/", self.files.now() - 86_400)
 
     def answer(self, key: str) -> bytes | None:
         """What the registry last said of a key."""

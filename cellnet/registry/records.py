@@ -3,11 +3,12 @@
 import operator
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cellnet.certainty.calibration import Calibration
+from cellnet.config.choices import NotNegative, Number, Side
 from cellnet.config.loading import Frozen, Stored, is_none
 from cellnet.config.train import Preprocess, StartedFrom, TrainConfig
 from cellnet.errors import ConfigError
@@ -30,11 +31,11 @@ LEARNED: Final = "learned.sha256"
 class OnnxCheck(Frozen):
     """What was compared when a model was exported: its outputs in ONNX Runtime beside those in torch."""
 
-    opset: int
+    opset: Annotated[int, Field(ge=1)]
     """Version of ONNX's operators."""
-    tiles: int
+    tiles: Number
     """Tiles compared."""
-    max_difference: float
+    max_difference: NotNegative
     """Largest difference of a probability, or of a count as a share of it (of 1 where it is below)."""
 
 
@@ -44,9 +45,9 @@ class CrossValidation(Frozen):
     folds: Annotated[int, Field(ge=1)]
     """Networks, each of which answered the groups that were held back from it. 1: the network that was trained on the
     train split, and answered the test split, before this one learned from both."""
-    frames: int
+    frames: Number
     """That were answered."""
-    groups: int
+    groups: Number
     """Of these frames."""
     one_group: tuple[str, ...] = ()
     """Lineages of one group, whose frames were held back one by one: not measured on other wells."""
@@ -94,7 +95,7 @@ class CountedFrame(Frozen):
     """Its file's name."""
     sha256: str
     """Of its pixels, as a bank knows it."""
-    count: float
+    count: NotNegative
 
 
 class Recount(Frozen):
@@ -117,7 +118,7 @@ class Card(Frozen):
     """The lineages in the order of the logits; empty for a counter."""
     config: TrainConfig
     preprocess: Preprocess
-    frame_px: tuple[int, int]
+    frame_px: tuple[Side, Side]
     """Median height and width of the training frames, in pixels."""
     bank: str
     bank_digest: str
@@ -163,6 +164,16 @@ class Card(Frozen):
     def _as_before(cls, config: Any) -> Any:
         """Versions of before there was a setting were trained without, and settings that say so are not stored."""
         return {"folds": 0, "holdout": "keep", "greys": "bank"} | config if isinstance(config, dict) else config
+
+    @model_validator(mode="after")
+    def _is_of_one_model(self) -> Self:
+        if self.task != self.config.task:
+            raise ValueError(f"it is to {self.task}, and was trained to {self.config.task}")
+        if len(set(self.classes)) != len(self.classes) or not all(self.classes):
+            raise ValueError("its classes are not lineages, each once")
+        if self.task == "count" and self.classes:
+            raise ValueError(f"it counts, and names {', '.join(self.classes)[:80]}")
+        return self
 
 
 class Blob(Frozen):
@@ -269,9 +280,9 @@ class AliasMove(Stored):
 
     name: str
     alias: str
-    entry: int
-    number: int
-    previous: int | None
+    entry: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1)]
+    previous: Annotated[int, Field(ge=1)] | None
     reason: str
     moved: str
     """UTC, ISO 8601."""
@@ -281,6 +292,8 @@ class AliasMove(Stored):
     """Whether this is a tag, which does not move."""
     id: str = ""
     """Of this move alone, so that its record is like no other's."""
+    settles: tuple[int, ...] = Field(default=(), exclude_if=operator.not_)
+    """The moves before it that were damaged when it was made; what it points at is that of the last one before them."""
 
 
 def parse_ref(ref: str) -> tuple[str, int | None, str | None]:

@@ -17,12 +17,30 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from cellnet.config.loading import read_record, record_bytes
-from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError, UnavailableError
+from cellnet.errors import (
+    ConfigError,
+    ConflictError,
+    IntegrityError,
+    LaterError,
+    NotFoundError,
+    RegistryError,
+    UnavailableError,
+)
 from cellnet.registry import signing
 from cellnet.registry.blobs import fetch_blob, put_blobs
 from cellnet.registry.cache import Cache, kept
-from cellnet.registry.log import LAST, Log
-from cellnet.registry.records import NAME, AliasMove, Card, Evidence, ModelVersion, Origin, check_name, parse_ref
+from cellnet.registry.records import (
+    NAME,
+    RECORD_BYTES,
+    AliasMove,
+    Card,
+    Evidence,
+    ModelVersion,
+    Origin,
+    check_name,
+    parse_ref,
+)
+from cellnet.store.log import LAST, Log
 from cellnet.store.objects import Store, together
 from cellnet.store.place import PlaceLike, open_store
 
@@ -92,7 +110,7 @@ class Registry:
             data = signing.sign(record, self.signer) if self.signer else record
             if versions.append(number, data):
                 return version
-        raise RegistryError(f"{name} has {LAST:,} versions, and no number is left; publish under another name")
+        raise RegistryError(f"{name} has {LAST:,} versions, and no number is left: {_no_number(versions)}")
 
     def check_publish(self, name: str) -> None:
         """Raise ConfigError where nothing can be published under a name: to be asked before the work, too."""
@@ -113,7 +131,7 @@ class Registry:
                 self.cache,
                 f"{name}/aliases/{alias}",
                 lambda: self._newest_move(name, alias),
-                lambda data: self._move_of(name, alias, data).number,
+                lambda data: read_record(AliasMove, data, f"the last move of {name}:{alias}").number,
             )
         assert number is not None
         wanted = number
@@ -216,26 +234,41 @@ class Registry:
     def rollback(self, name: str, alias: str, *, reason: str = "") -> AliasMove:
         """Point an alias back at the version that it pointed at before its last move.
 
+        Where that move is damaged, at the version of the last one that can be read; the damaged ones are then settled.
         Raises ConfigError where there is none, and ConflictError when it was moved meanwhile.
         """
-        last = self.pointing(name, alias)
-        if last is None:
+        moves = self._moves(name, alias)
+        newest = moves.newest()
+        if not newest:
             raise self._no_alias(name, alias)
-        if last.previous is None:
+        last, damaged = self._last_whole(moves, newest)
+        if last is None:
+            raise ConfigError(
+                f"no move of {name}:{alias} can be read, so nothing is known to go back to; remove "
+                f"{moves.prefix}/ from {self.store.uri}, then promote again"
+            )
+        back = last.number if damaged else last.previous
+        if back is None:
             raise ConfigError(f"{name}:{alias} has pointed at nothing but {name}@{last.number}; nothing to go back to")
-        because = f"rollback from {name}@{last.number}" + (f": {reason}" if reason else "")
-        return self._move(self.resolve(f"{name}@{last.previous}"), alias, last, reason=because)
+        from_ = f"move {newest}, which is damaged" if damaged else f"{name}@{last.number}"
+        because = f"rollback from {from_}" + (f": {reason}" if reason else "")
+        version = self.resolve(f"{name}@{back}")
+        return self._move(version, alias, last, reason=because, fixed=bool(damaged) and last.fixed, settles=damaged)
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
-        """Every move of an alias, the oldest first."""
-        moves = self._moves(name, alias)
-        return list(together(lambda number: _read_move(moves, number), moves.numbers()))
+        """Every move of an alias, the oldest first, but for damaged ones that a later move settled."""
+        moves, whole, settled = self._moves(name, alias), list[AliasMove](), set[int]()
+        for number in reversed(list(moves.numbers())):
+            if number not in settled:
+                whole.append(_read_move(moves, number))
+                settled.update(whole[-1].settles)
+        return whole[::-1]
 
     def pointing(self, name: str, alias: str) -> AliasMove | None:
-        """The last move of an alias; None of one that points at nothing."""
+        """The last move of an alias; None of one that points at nothing. Raises IntegrityError for a damaged one."""
         moves = self._moves(name, alias)
         number = moves.newest()
-        return _read_move(moves, number) if number else None
+        return _read_last(moves, number) if number else None
 
     def parse(self, data: bytes, what: str) -> ModelVersion:
         """The version of a record, which may be signed. Raises IntegrityError; and UntrustedError where signatures are
@@ -255,7 +288,7 @@ class Registry:
 
     def _log(self, prefix: str) -> Log:
         """A log, which remembers how far it was seen to go."""
-        return self._logs.setdefault(prefix, Log(self.store, prefix))
+        return self._logs.setdefault(prefix, Log(self.store, prefix, limit=RECORD_BYTES))
 
     def _stored(self, name: str, number: int) -> bytes:
         try:
@@ -284,12 +317,17 @@ class Registry:
 
         return look
 
-    def _move_of(self, name: str, alias: str, data: bytes) -> AliasMove:
-        ref = f"{name}:{alias}"
-        move = read_record(AliasMove, data, f"the last move of {ref} in {self.store.uri}")
-        if (move.name, move.alias) != (name, alias):
-            raise IntegrityError(f"the last move of {ref} in {self.store.uri} is one of {move.name}:{move.alias}")
-        return move
+    def _last_whole(self, moves: Log, newest: int) -> tuple[AliasMove | None, tuple[int, ...]]:
+        """The last move that can be read, if one can, and the numbers of those after it."""
+        damaged = list[int]()
+        for number in range(newest, 0, -1):
+            try:
+                return _read_move(moves, number), tuple(sorted(damaged))
+            except LaterError:
+                raise
+            except (IntegrityError, NotFoundError):
+                damaged.append(number)
+        return None, tuple(sorted(damaged))
 
     def _move(
         self,
@@ -300,11 +338,13 @@ class Registry:
         reason: str,
         evidence: Evidence | None = None,
         fixed: bool = False,
+        settles: tuple[int, ...] = (),
     ) -> AliasMove:
+        moves = self._moves(version.name, alias)
         move = AliasMove(
             name=version.name,
             alias=alias,
-            entry=last.entry + 1 if last else 1,
+            entry=max([last.entry if last else 0, *settles]) + 1,
             number=version.number,
             previous=last.number if last else None,
             reason=reason,
@@ -312,10 +352,13 @@ class Registry:
             evidence=evidence,
             fixed=fixed,
             id=_new_id(),
+            settles=settles,
         )
         if move.entry > LAST:
-            raise RegistryError(f"{move.name}:{alias} has moved {LAST:,} times, and no number is left; take another")
-        if not self._moves(move.name, alias).append(move.entry, record_bytes(move)):
+            raise RegistryError(
+                f"{move.name}:{alias} has moved {LAST:,} times, and no number is left: {_no_number(moves)}"
+            )
+        if not moves.append(move.entry, record_bytes(move)):
             winner = self.pointing(version.name, alias)
             assert winner is not None
             raise _moved_meanwhile(winner)
@@ -340,7 +383,7 @@ class Registry:
         number = moves.newest()
         if not number:
             raise self._no_alias(name, alias)
-        return moves.read(number)
+        return record_bytes(_read_last(moves, number))
 
     def _no_alias(self, name: str, alias: str) -> NotFoundError:
         return NotFoundError(f"the registry {self.store.uri} has no {name}:{alias}; {self._offer(name)}")
@@ -362,8 +405,26 @@ def _read_move(moves: Log, number: int) -> AliasMove:
     key = moves.key(number)
     move = read_record(AliasMove, moves.read(number), f"{key} in {moves.store.uri}")
     if f"{move.name}/aliases/{move.alias}" != moves.prefix or move.entry != number:
-        raise IntegrityError(f"{key} in {moves.store.uri} says it is another move")
+        raise IntegrityError(f"{key} in {moves.store.uri} says it is move {move.entry} of {move.name}:{move.alias}")
     return move
+
+
+def _read_last(moves: Log, number: int) -> AliasMove:
+    """The last move of an alias. Raises IntegrityError, naming the way out, for one that is damaged."""
+    try:
+        return _read_move(moves, number)
+    except LaterError:
+        raise
+    except IntegrityError as error:
+        name, _, alias = moves.prefix.split("/")
+        raise IntegrityError(
+            f"{error}; cellnet registry rollback {name} {alias} goes back to the move before"
+        ) from error
+
+
+def _no_number(log: Log) -> str:
+    """What to do where a log is full."""
+    return f"take another name, or remove {log.key(LAST)} from {log.store.uri} if somebody left it there"
 
 
 def _moved_meanwhile(winner: AliasMove) -> ConflictError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UnavailableError
-from cellnet.registry.blobs import blob_key, fetch_blob, fetch_trashed, is_of
+from cellnet.registry.blobs import blob_key, fetch_blob, fetch_trashed, is_of, put_blob
 from cellnet.registry.exchange import check_content
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import PUBLISH_S, Registry
@@ -79,15 +79,27 @@ def gc(
     if not keep_days >= LEAST_KEEP_DAYS:
         raise ConfigError(f"the trash is kept for {LEAST_KEEP_DAYS:.2g} days at least, not for {keep_days:g}")
     cleared = Cleared()
-    before = time.time() - keep_days * DAY_S
+    before = _time(registry, dry_run) - keep_days * DAY_S
     for name in registry.names():  # only there: a folder without versions may be somebody else's
         try:
-            _clear(registry, name, before, cleared, dry_run=dry_run)
+            _clear(registry, name, before, cleared, dry_run=dry_run, say=say)
         except IntegrityError as error:
             say(f"{name} is left alone: {error}")
         if not dry_run:
             _sweep(registry, name, before, cleared, say)
     return cleared
+
+
+def _time(registry: Registry, dry_run: bool) -> float:
+    """By the clock that says how old its objects are."""
+    try:
+        return registry.store.now()
+    except UnavailableError:
+        raise
+    except RegistryError:
+        if not dry_run:
+            raise
+        return time.time()  # of a registry that may only be read, and is asked what would be done
 
 
 def _problem(registry: Registry, version: ModelVersion) -> str | None:
@@ -103,6 +115,7 @@ def _problem(registry: Registry, version: ModelVersion) -> str | None:
 
 def _alias_problem(registry: Registry, name: str, alias: str, whole: set[str]) -> str | None:
     try:
+        registry.pointing(name, alias)  # whose error names the way out
         moves = registry.history(name, alias)
     except UnavailableError:
         raise
@@ -110,42 +123,41 @@ def _alias_problem(registry: Registry, name: str, alias: str, whole: set[str]) -
         return str(error)
     if not moves:
         return "it has no moves that can be read"
-    if [move.entry for move in moves] != list(range(1, len(moves) + 1)):
-        return f"moves are missing from its log: it has {', '.join(str(move.entry) for move in moves)}"
+    there = sorted({move.entry for move in moves}.union(*(move.settles for move in moves)))
+    if there != list(range(1, len(there) + 1)):
+        return f"moves are missing from its log: it has {', '.join(map(str, there))}"
     if f"{name}@{moves[-1].number}" not in whole:
         return f"it points at {name}@{moves[-1].number}, which is not whole"
     return None
 
 
-def _clear(registry: Registry, name: str, before: float, cleared: Cleared, *, dry_run: bool) -> None:
+def _clear(
+    registry: Registry, name: str, before: float, cleared: Cleared, *, dry_run: bool, say: Callable[[str], None]
+) -> None:
+    """What is only deleted goes first, since a full disk may allow nothing else."""
     store = registry.store
     keys = {entry.key for entry in store.entries(f"{name}/blobs/")}  # listed before the versions that name them
     blobs = {match[1] for key in keys if (match := re.fullmatch(rf"{re.escape(name)}/blobs/({SHA256})", key))}
     trash = [entry for entry in store.entries(f"{name}/trash/") if re.fullmatch(rf"{SHA256}\.\w+", _last(entry))]
-    trashed = blobs - _needed(registry, name)
-    cleared.trashed += len(trashed)
-    if not trashed and not trash:
-        return
-    if not dry_run:
-        for sha256 in sorted(trashed):
-            _to_trash(registry, name, sha256)
-    needed = _needed(registry, name)  # by versions of meanwhile too
-    missing = needed - (blobs - trashed)
-    cleared.restored += len(missing & {_last(entry).partition(".")[0] for entry in trash})
-    for sha256 in sorted(missing) if not dry_run else ():
-        with contextlib.suppress(NotFoundError):  # damaged, as `verify` tells, or stored anew meanwhile
-            store.create(blob_key(name, sha256), fetch_trashed(store, name, sha256))
+    needed = _needed(registry, name)
     for entry in trash:
         sha256 = _last(entry).partition(".")[0]
-        if (
-            entry.modified < before
-            and sha256 not in missing
-            and (sha256 not in needed or _whole(registry, name, sha256))
-        ):
+        if entry.modified < before and (sha256 not in needed or (sha256 in blobs and _whole(registry, name, sha256))):
             cleared.removed += 1
             cleared.removed_bytes += entry.size
             if not dry_run:
                 store.delete(entry.key)
+    trashed = blobs - needed
+    if not trashed and not trash:
+        return
+    for sha256 in sorted(trashed):
+        if dry_run or _to_trash(registry, name, sha256, say):
+            cleared.trashed += 1
+    missing = _needed(registry, name) - (blobs - trashed)  # by versions of meanwhile too
+    cleared.restored += len(missing & {_last(entry).partition(".")[0] for entry in trash})
+    for sha256 in sorted(missing) if not dry_run else ():
+        with contextlib.suppress(NotFoundError):  # damaged, as `verify` tells, or stored anew meanwhile
+            put_blob(store, blob_key(name, sha256), fetch_trashed(store, name, sha256))
 
 
 def _whole(registry: Registry, name: str, sha256: str) -> bool:
@@ -156,19 +168,22 @@ def _whole(registry: Registry, name: str, sha256: str) -> bool:
         return False
 
 
-def _to_trash(registry: Registry, name: str, sha256: str) -> None:
-    """Copy, then remove. A copy of its own each time: who removes an old one by its listing must not hit a new one.
+def _to_trash(registry: Registry, name: str, sha256: str, say: Callable[[str], None]) -> bool:
+    """Whether it went. To a key of its own each time: who removes an old one by its listing must not hit a new one.
 
-    One who was asleep in between does not remove: the copy may be gone by now.
+    One who was asleep for long does not remove the blob: what is in the trash may be gone by then.
     """
-    started = time.time()
+    trash_key = f"{name}/trash/{sha256}.{secrets.token_hex(8)}"
     try:
-        data = registry.store.get(blob_key(name, sha256))
+        registry.store.move(blob_key(name, sha256), trash_key, within_s=PUBLISH_S)
+    except UnavailableError:
+        raise
     except NotFoundError:  # another gc was faster
-        return
-    registry.store.put(f"{name}/trash/{sha256}.{secrets.token_hex(8)}", data)
-    if time.time() - started < PUBLISH_S:
-        registry.store.delete(blob_key(name, sha256))
+        return False
+    except RegistryError as error:  # a disk so full that it has no space for a name
+        say(f"{name}: {sha256[:12]}… stays: {error}")
+        return False
+    return True
 
 
 def _sweep(registry: Registry, name: str, before: float, cleared: Cleared, say: Callable[[str], None]) -> None:

@@ -1,6 +1,7 @@
 """Objects as files below a folder."""
 
 import contextlib
+import errno
 import functools
 import os
 import tempfile
@@ -12,6 +13,8 @@ from cellnet.errors import NotFoundError, RegistryError
 from cellnet.store.objects import MOST_BYTES, Entry, Store, check_size
 
 TEMPORARY: Final = ".tmp-"
+NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems say that know no hard links."""
 
 
 class FolderStore(Store):
@@ -43,8 +46,16 @@ class FolderStore(Store):
         with self._written(key, data) as temporary:
             try:
                 os.link(temporary, self._path(key))  # atomic, and fails if the name is taken
-            except FileExistsError:
-                return False
+            except FileExistsError:  # also where a server made the link, and was asked again since its answer was lost
+                return os.stat(temporary).st_nlink > 1
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                raise RegistryError(
+                    f"cannot create {key} in {self.uri}: this file system knows no hard links ({error.strerror}), and "
+                    "without them two writers could overwrite each other; use a folder on one that does (ext4, XFS, "
+                    "APFS, NFS), or a bucket of S3"
+                ) from error
         return True
 
     def delete(self, key: str) -> None:
@@ -70,6 +81,29 @@ class FolderStore(Store):
         except OSError as error:
             raise RegistryError(f"cannot list {prefix or 'everything'} in {self.uri}: {error.strerror}") from error
         return sorted(name for name in names if self._holds_files(f"{above}/{name}" if above else name))
+
+    def now(self) -> float:
+        try:
+            os.utime(self.folder)  # by the clock of the file system, which may be another machine's
+            return os.stat(self.folder).st_mtime
+        except OSError as error:
+            raise RegistryError(f"cannot tell the time in {self.uri}: {error.strerror}") from error
+
+    def move(self, source: str, target: str, *, within_s: float) -> None:
+        """By its name alone, which needs no space on a disk that is full."""
+        path, to = self._path(source), self._path(target)
+        try:
+            _make(to.parent)
+            os.utime(path)
+            path.rename(to)
+            os.utime(to)  # again: who was asleep in between gave it a time of long ago
+            _sync(to.parent)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{self.uri} has no {source}") from error
+        except PermissionError:  # somebody else's file, whose time is not ours to set
+            super().move(source, target, within_s=within_s)
+        except OSError as error:
+            raise RegistryError(f"cannot move {source} in {self.uri}: {error.strerror}") from error
 
     def sweep(self, prefix: str, before: float) -> int:
         swept = 0
@@ -124,7 +158,8 @@ class FolderStore(Store):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
+            with contextlib.suppress(PermissionError):  # a file system that knows no rights
+                temporary.chmod(0o666 & ~_umask())
             yield temporary
             _sync(parent)
         except OSError as error:

@@ -1,6 +1,7 @@
 """Objects by key: what a store does, whatever it lies in."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -49,8 +50,21 @@ class Store(Protocol):
     def folders(self, prefix: str) -> list[str]:
         """What stands between the prefix and the next slash, each once, in order."""
 
+    def now(self) -> float:
+        """Seconds since 1970, by the store's clock, as `entries` tells them: this machine's may be another."""
+
     def sweep(self, prefix: str, before: float) -> int:
         """Remove what was left below a folder by writes that began before a time and never ended; say how many."""
+
+    def move(self, source: str, target: str, *, within_s: float) -> None:
+        """Give what lies at a key another one, and the time of now; readers find it at one of them, or at both.
+
+        It stays where it was as well if that takes longer than `within_s`. Raises NotFoundError where nothing is.
+        """
+        started = time.time()
+        self.put(target, self.get(source))
+        if time.time() - started < within_s:
+            self.delete(source)
 
     def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
         """The keys of `entries`."""

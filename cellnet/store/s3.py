@@ -1,15 +1,18 @@
 """Objects below a prefix of a bucket, through boto3.
 
-`create` rests on `If-None-Match: *`, which some servers accept and ignore, so that is probed before the first write.
+`create` rests on `If-None-Match: *`, which some servers accept and ignore, and others check before they write, so that
+several may be told that they were first. So a server is probed before the first write, and what was found is kept
+beside the objects (`cellnet.store.verdict`).
 
 What S3 is asked for how long: 5 s to connect, 20 s for the next byte, four attempts with growing, random pauses
 (botocore's standard mode); then UnavailableError."""
 
 import contextlib
+import email.utils
 import io
 import os
 import random
-import secrets
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,15 +20,18 @@ from typing import Any, Final
 
 from cellnet.errors import ConfigError, NotFoundError, RegistryError, UnavailableError
 from cellnet.store.objects import MOST_BYTES, THREADS, Entry, Store, check_size
+from cellnet.store.verdict import PROBE_KEY, check_server
 
-PROBE_KEY: Final = ".cellnet-probe"
 PART_BYTES: Final = 32 * 2**20
-"""Objects larger than two of these are sent to S3 in such parts."""
+"""Objects larger than two of these are put in such parts. What is created is sent in one request, whatever its size:
+some servers ignore the condition where an upload in parts is completed."""
 ATTEMPTS: Final = 4
 CONNECT_S: Final = 5
 READ_S: Final = 20
 MISSING: Final = ("NoSuchKey", "404")
 TAKEN: Final = ("PreconditionFailed", "412")
+ENCRYPTION: Final = re.compile(r"encrypt|(?<!\w)(kms|sse)(?!\.)\b|server.side", re.IGNORECASE)
+"""Of what a server says that does not encrypt, or not so; `KMS.NotFoundException` is of one whose key is not there."""
 CONTENDED: Final = ("ConditionalRequestConflict", "OperationAborted", "409")
 
 
@@ -64,11 +70,15 @@ class S3Store(Store):
 
     def put(self, key: str, data: bytes) -> None:
         with self._translated(f"write {key}"):
-            self._send(key, data)
+            if len(data) <= 2 * PART_BYTES:
+                self._send(key, data)
+            else:
+                self._send_parts(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
         if not self._probed:
-            self._probe()
+            check_server(self, f"{self.client.meta.endpoint_url}/{self.bucket}", self._create)
+            self._probed = True
         return self._create(key, data)
 
     def delete(self, key: str) -> None:
@@ -80,7 +90,8 @@ class S3Store(Store):
         for page in self._pages(prefix, **({"StartAfter": self._key(after)} if after else {})):
             for item in page.get("Contents", ()):
                 key = item["Key"][cut:]
-                if key != PROBE_KEY and not item["Key"].endswith("/"):  # those are other programs' folder marks
+                # Keys that end in a slash are other programs' folder marks.
+                if not key.startswith(PROBE_KEY) and not item["Key"].endswith("/"):
                     yield Entry(key, item["Size"], item["LastModified"].timestamp())
 
     def folders(self, prefix: str) -> list[str]:
@@ -88,6 +99,17 @@ class S3Store(Store):
             item["Prefix"] for page in self._pages(prefix, Delimiter="/") for item in page.get("CommonPrefixes", ())
         ]
         return sorted(name.rstrip("/").rpartition("/")[2] for name in prefixes)
+
+    def now(self) -> float:
+        with self._translated("list everything"):
+            answer = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(PROBE_KEY), MaxKeys=1)
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
+            return email.utils.parsedate_to_datetime(said).timestamp()
+        except ValueError as error:
+            raise RegistryError(
+                f"the server of {self.uri} does not say what time it is (Date: {said!r:.80})"
+            ) from error
 
     def sweep(self, prefix: str, before: float) -> int:
         swept = 0
@@ -132,26 +154,36 @@ class S3Store(Store):
             yield from pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix), **more)
 
     def _send(self, key: str, data: bytes, **condition: str) -> None:
-        """Write in one request, or in parts; visible as a whole or not at all."""
+        """Write in one request."""
+        self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **self.encryption, **condition)
+
+    def _send_parts(self, key: str, data: bytes) -> None:
+        """Write in parts, visible as a whole or not at all."""
         place = {"Bucket": self.bucket, "Key": self._key(key)}
-        if len(data) <= 2 * PART_BYTES:
-            self.client.put_object(**place, Body=data, **self.encryption, **condition)
-            return
-        upload = place | {"UploadId": self.client.create_multipart_upload(**place, **self.encryption)["UploadId"]}
+        for attempt in range(1, 3 * ATTEMPTS):
+            upload = place | {"UploadId": self.client.create_multipart_upload(**place, **self.encryption)["UploadId"]}
 
-        def send(number: int) -> dict[str, Any]:
-            part = memoryview(data)[(number - 1) * PART_BYTES : number * PART_BYTES]
-            sent = self.client.upload_part(**upload, PartNumber=number, Body=io.BytesIO(part))
-            return {"PartNumber": number, "ETag": sent["ETag"]}
+            def send(number: int, upload: dict[str, Any] = upload) -> dict[str, Any]:
+                part = memoryview(data)[(number - 1) * PART_BYTES : number * PART_BYTES]
+                sent = self.client.upload_part(**upload, PartNumber=number, Body=io.BytesIO(part))
+                return {"PartNumber": number, "ETag": sent["ETag"]}
 
-        try:
-            with ThreadPoolExecutor(4) as pool:
-                parts = list(pool.map(send, range(1, -(-len(data) // PART_BYTES) + 1)))
-            self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
-        except BaseException:
-            with contextlib.suppress(Exception):  # `sweep` removes what stays
-                self.client.abort_multipart_upload(**upload)
-            raise
+            try:
+                with ThreadPoolExecutor(4) as pool:
+                    parts = list(pool.map(send, range(1, -(-len(data) // PART_BYTES) + 1)))
+                self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+                return
+            except self.client.exceptions.NoSuchUpload:
+                with contextlib.suppress(NotFoundError):  # completed by an attempt whose answer was lost, or dropped
+                    if self.get(key) == data:
+                        return
+                if attempt == 3 * ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                with contextlib.suppress(Exception):  # `sweep` removes what stays
+                    self.client.abort_multipart_upload(**upload)
+                raise
+            _pause(attempt)
 
     def _create(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
@@ -167,22 +199,10 @@ class S3Store(Store):
                     again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
                     if code in TAKEN:
                         return again and self.get(key) == data
-                    if code == "NoSuchUpload":  # completed by such an attempt, or dropped by the server
-                        with contextlib.suppress(NotFoundError):
-                            return self.get(key) == data
-                    elif code not in CONTENDED:
+                    if code not in CONTENDED:
                         raise
             _pause(attempt)
         raise UnavailableError(f"{self.uri}: {key} is contended; try again in a moment")
-
-    def _probe(self) -> None:
-        """Refuse a server that takes the same new key twice, since it would lose one of two publishers."""
-        if self._create(PROBE_KEY, secrets.token_bytes(16)) and self._create(PROBE_KEY, secrets.token_bytes(16)):
-            raise RegistryError(
-                f"the server of {self.uri} ignores If-None-Match, so two writers could overwrite each other; "
-                "use a folder, or an S3 server that honours conditional writes"
-            )
-        self._probed = True
 
     @contextlib.contextmanager
     def _translated(self, action: str) -> Iterator[None]:
@@ -213,9 +233,18 @@ class S3Store(Store):
             return NotFoundError(f"cannot {action} in {self.uri}: there is no such object")
         if code == "NoSuchBucket":
             return NotFoundError(f"{self.uri}: there is no bucket {self.bucket!r}; make it first")
-        said = f"cannot {action} in {self.uri}: {code} {error.response['Error'].get('Message', '')}".strip()
+        words = f"{code} {error.response['Error'].get('Message', '')}".strip()
+        said = f"cannot {action} in {self.uri}: {words}"
+        if self.encryption and status in (400, 501) and ENCRYPTION.search(words):
+            asked = ":".join(self.encryption.values())
+            return RegistryError(
+                f"{said}; no encryption here: unset CELLNET_S3_SSE ({asked}), or use another S3 server"
+            )
         if status == 501 and action.startswith("create"):
-            return RegistryError(f"{said}; use a folder, or an S3 server that honours conditional writes")
+            either = ", or no encryption (CELLNET_S3_SSE)" if self.encryption else ""
+            return RegistryError(
+                f"{said}; the server knows no conditional writes{either}: use a folder, or an S3 server that does"
+            )
         if (status >= 500 and status != 501) or status == 429 or code in ("SlowDown", "RequestTimeout", "Throttling"):
             return UnavailableError(f"{said}{unfinished}; try again later")
         return RegistryError(said)

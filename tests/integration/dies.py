@@ -26,7 +26,7 @@ from cellnet.store.s3 import S3Store
 from cellnet.untrusted import WEIGHTS
 from tests.factories import card
 
-METHODS = ("get", "put", "create", "delete", "entries", "folders", "sweep")
+METHODS = ("get", "put", "create", "delete", "entries", "folders", "now", "move", "sweep")
 DIED, DONE = 9, 0
 CARD = card()
 

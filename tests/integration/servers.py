@@ -31,7 +31,7 @@ from .conftest import KEYS, OwnCluster
 
 BUCKET = "lab"
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
-FAULTS = ("drop", "lose", "503", "500", "cut", "slow", "trickle", "down")
+FAULTS = ("drop", "lose", "503", "500", "cut", "slow", "trickle", "down", "gap")
 
 # The server ends when the pipe to its standard input does, so it outlives the tests not even when they are killed.
 ENDS_WITH_ITS_PARENT = """
@@ -193,6 +193,8 @@ class FaultyProxy:
         "slow"      answers `slow_s` seconds late
         "trickle"   sends the answer's body at `trickle_bytes_s`
         "down"      resets this connection and every other, and refuses new ones until up()
+        "gap"       as a server that checks and then writes: answers `If-None-Match: *` by what is there; where
+                    nothing is, passes the request on `slow_s` later, without the condition
     """
 
     def __init__(
@@ -326,7 +328,12 @@ class _Connection(BaseHTTPRequestHandler):
         if fault in ("drop", "down"):
             return self._end(reset=True)
         try:
-            head, content = self._refusal(fault) if fault in ("503", "500") else self._forward(body)
+            if fault in ("503", "500"):
+                head, content = self._refusal(fault)
+            elif fault == "gap" and self.headers["If-None-Match"]:
+                head, content = self._checked_and_written(body)
+            else:
+                head, content = self._forward(self.command, body)
         except (OSError, http.client.HTTPException):  # the server behind is not there
             return self._end(reset=True)
         if fault == "slow":
@@ -367,22 +374,32 @@ class _Connection(BaseHTTPRequestHandler):
             pass
         return b"".join(chunks)
 
-    def _forward(self, body: bytes) -> tuple[bytes, bytes]:
+    def _checked_and_written(self, body: bytes) -> tuple[bytes, bytes]:
+        del self.headers["If-None-Match"]
+        there, _ = self._forward("HEAD", b"")
+        if there.startswith(b"HTTP/1.1 200"):
+            content = b"<Error><Code>PreconditionFailed</Code><Message>It is there.</Message></Error>"
+            headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(content)))]
+            return _head(412, "Precondition Failed", headers), content
+        self.server.closing.wait(self.server.proxy.slow_s)
+        return self._forward(self.command, body)
+
+    def _forward(self, method: str, body: bytes) -> tuple[bytes, bytes]:
         """Head and body of the server's answer. Signatures hold, since Host and the headers are as they were."""
         connection = http.client.HTTPConnection(self.server.proxy._server, timeout=60)
         with contextlib.closing(connection):
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(method, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 if name.lower() not in HOP_BY_HOP | {"content-length"}:
                     connection.putheader(name, value.encode("latin-1"))
-            if body or "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            if method != "HEAD" and (body or "Content-Length" in self.headers or "Transfer-Encoding" in self.headers):
                 connection.putheader("Content-Length", str(len(body)))
             connection.putheader("Connection", "close")
             connection.endheaders(body or None)
             response = connection.getresponse()
             content = response.read()
             headers = [(name, value) for name, value in response.getheaders() if name.lower() not in HOP_BY_HOP]
-        if self.command != "HEAD" and response.status not in (204, 304):
+        if method != "HEAD" and response.status not in (204, 304):
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
             headers.append(("Content-Length", str(len(content))))
         return _head(response.status, response.reason, headers), content

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from cellnet.registry.cache import Cache
 from cellnet.registry.exchange import import_version
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
-from cellnet.registry.upkeep import gc, verify
+from cellnet.registry.upkeep import DAY_S, Cleared, gc, verify
 from cellnet.store import s3
 from cellnet.store.place import Place
 from cellnet.store.s3 import ATTEMPTS, S3Store
@@ -386,9 +386,9 @@ def test_requests_are_few_and_do_not_grow(
     behind().promote("regressor@1", "champion")
     for turn in (b"1", b"2"):
         four = {f"{name}.txt": name.encode() + turn for name in "abcd"}
-        assert asked(lambda registry, four=four: registry.publish("regressor", four, card())) == len(four) + 3
+        assert asked(lambda registry, four=four: registry.publish("regressor", four, card())) == len(four) + 2
         # What is there already is looked at, too.
-        assert asked(lambda registry, four=four: registry.publish("regressor", four, card())) == 2 * len(four) + 3
+        assert asked(lambda registry, four=four: registry.publish("regressor", four, card())) == 2 * len(four) + 2
         assert asked(lambda registry: registry.resolve("regressor:champion")) == 3
         assert asked(lambda registry: registry.resolve("regressor@1")) == 1
         listed = asked(lambda registry: list(registry.versions(newest=2)))
@@ -492,6 +492,7 @@ def test_a_server_that_forgets_half_an_upload_gets_it_again(
     server: PersistentServer, card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellnet.store.s3.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("cellnet.registry.blobs.LARGE_BYTES", 10 * 2**20)
     straight = _opener("s3://lab/registry", server.address)
     registry = straight()
     restarts, alone = iter([server.kill, server.start]), threading.Lock()
@@ -546,3 +547,33 @@ def test_credentials_that_cannot_be_had_are_told_without_what_was_said(
     (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path / 'expired'}\n")
     with pytest.raises(RegistryError, match="refreshed credentials are still expired"):
         Registry.open(Place("s3://lab/registry", moto)).resolve("regressor@1")
+
+
+def test_what_is_old_is_told_by_the_clock_of_the_server(
+    straight: Callable[..., Registry], card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight().publish("regressor", {WEIGHTS: weights(1)}, card())
+    put_blobs(straight().store, "regressor", {"left": b"left"})
+    assert abs(straight().store.now() - time.time()) < 5  # of the same machine
+    assert gc(straight()) == Cleared(trashed=1)
+    now = time.time()
+    monkeypatch.setattr("cellnet.registry.upkeep.time.time", lambda: now + 30 * DAY_S)
+    assert gc(straight()) == Cleared()  # only this machine thinks that a month has passed
+
+
+def test_a_server_that_does_not_say_the_time_is_named(
+    proxy: FaultyProxy, behind: Callable[..., Registry], card: Callable[..., Card]
+) -> None:
+    registry = behind()
+    registry.publish("regressor", {WEIGHTS: weights(1)}, card())
+    events = registry.store.client.meta.events  # type: ignore[attr-defined]
+
+    def without_date(parsed: dict[str, Any], **_: object) -> None:
+        parsed["ResponseMetadata"]["HTTPHeaders"].pop("date", None)
+
+    events.register("after-call.s3.ListObjectsV2", without_date)
+    try:
+        with pytest.raises(RegistryError, match="does not say what time it is"):
+            gc(registry)
+    finally:
+        events.unregister("after-call.s3.ListObjectsV2", without_date)

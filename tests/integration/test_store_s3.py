@@ -1,6 +1,7 @@
 """One contract for folders and S3: the same tests over a folder, moto and ministack, both on loopback."""
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +25,10 @@ from cellnet.store.folder import FolderStore
 from cellnet.store.objects import Store
 from cellnet.store.place import Place, open_store
 from cellnet.store.s3 import PROBE_KEY, S3Store
+from cellnet.store.verdict import CREATORS, ROUNDS
 from cellnet.untrusted import WEIGHTS
 
-from .servers import IgnoringServer, PersistentServer, use_virtual_hosts
+from .servers import FaultyProxy, IgnoringServer, PersistentServer, use_virtual_hosts
 
 pytestmark = pytest.mark.usefixtures("credentials")
 
@@ -64,9 +66,9 @@ def store(place: str, request: pytest.FixtureRequest) -> Store:
     if request.node.callspec.params["place"] == "ministack":
         server, asked = request.getfixturevalue("ministack"), itertools.count(1)
 
-        def restart(model: Any, **_: object) -> None:
-            # Not while parts are sent side by side, whose patience may be shorter than the server's start.
-            if model.name != "UploadPart" and next(asked) in (3, 6):
+        def restart(model: Any, params: dict[str, Any], **_: object) -> None:
+            # Not while parts, or the probe's objects, are sent side by side: they may give up before it is there again.
+            if model.name != "UploadPart" and PROBE_KEY not in params["url_path"] and next(asked) in (3, 6):
                 server.kill()
                 server.start()
 
@@ -186,7 +188,7 @@ def test_more_than_was_expected_is_not_read(store: Store) -> None:
     assert "has 100 bytes, and at most 99 are expected" in refusal(IntegrityError, lambda: store.get("a/b", limit=99))
 
 
-def test_large_objects_are_sent_in_parts_that_are_seen_as_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_objects_are_put_in_parts_that_are_seen_as_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cellnet.store.s3.PART_BYTES", 5 * 2**20)  # the least that S3 takes
     data, other = np.random.default_rng(0).bytes(12 * 2**20), b"y" * (11 * 2**20)
     assert store.create("blobs/large", data)
@@ -195,6 +197,20 @@ def test_large_objects_are_sent_in_parts_that_are_seen_as_one(store: Store, monk
     store.put("blobs/large", other)
     assert store.get("blobs/large") == other
     assert store.sweep("", time.time() + 60) == 0
+
+
+def test_what_is_created_once_is_one_request_whatever_its_size(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellnet.store.s3.PART_BYTES", 5 * 2**20)
+    store = S3Store("s3://lab/large", endpoint_url=moto)
+    with FaultyProxy(moto) as proxy:
+        behind = S3Store("s3://lab/large", endpoint_url=proxy.address)
+        behind.create("small", b"x")
+        proxy.asked.clear()
+        assert behind.create("created", b"x" * (11 * 2**20))
+        assert proxy.asked == [("PUT", "/lab/large/created")]  # no upload whose completion knows no condition
+        behind.put("put", b"x" * (11 * 2**20))
+        assert len(proxy.asked) == 1 + 1 + 3 + 1
+    assert store.get("created") == store.get("put")
 
 
 def test_an_upload_that_was_never_completed_is_not_seen_and_can_be_swept(ministack: PersistentServer) -> None:
@@ -291,7 +307,9 @@ def test_a_server_that_ignores_if_none_match_is_refused_before_anything_is_writt
     store = S3Store("s3://lab/prefix", endpoint_url=refusing(200))
     message = refusal(RegistryError, lambda: store.create("classifier/versions/000001.json", b"{}"))
     assert "ignores If-None-Match" in message and "use a folder" in message
-    assert refusing.asked == [("PUT", f"/lab/prefix/{PROBE_KEY}")] * 2
+    (method, path), *puts = refusing.asked
+    assert method == "GET" and path.startswith(f"/lab/prefix/{PROBE_KEY}-")  # what was found before
+    assert puts == [("PUT", f"/lab/prefix/{PROBE_KEY}")] * 2
 
 
 def test_a_real_server_that_ignores_it_is_refused_too(tmp_path: Path, card: Callable[..., Card]) -> None:
@@ -300,6 +318,73 @@ def test_a_real_server_that_ignores_it_is_refused_too(tmp_path: Path, card: Call
         message = refusal(RegistryError, lambda: registry.publish("regressor", {WEIGHTS: b"x"}, card()))
         assert "ignores If-None-Match" in message
         assert list(registry.store.keys("")) == [] and registry.names() == []
+
+
+@pytest.fixture
+def new_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """`new_process()`: nothing is known of any server."""
+    return lambda: monkeypatch.setattr("cellnet.store.verdict._proven", set())
+
+
+def test_a_server_that_checks_and_then_writes_is_refused_by_everybody(
+    ministack: PersistentServer, card: Callable[..., Card], new_process: Callable[[], None]
+) -> None:
+    with FaultyProxy(ministack.address, lambda *_: "gap", slow_s=0.1) as proxy:
+        place = Place("s3://lab/gap", proxy.address)
+        said = r"of s3://lab/gap checks If-None-Match and then writes: [2-8] of 8 who created one key at once were told"
+        for plan in ("gap", "gap", None):  # also by who might have better luck
+            new_process()
+            proxy.plan = lambda *_, plan=plan: plan
+            message = refusal(RegistryError, lambda: Registry.open(place).publish("regressor", {WEIGHTS: b"x"}, card()))
+            assert re.search(said, message) and "use a folder, or an S3 server that honours" in message
+        (key,) = re.findall(r"mended, remove (\S+)\)", message)
+        store = place.open()
+        assert list(store.keys("")) == [] and store.folders("") == []
+        store.delete(key)
+        assert Registry.open(place).publish("regressor", {WEIGHTS: b"x"}, card()).ref == "regressor@1"
+
+
+def test_an_honest_server_is_probed_once_and_not_again_by_others(
+    ministack: PersistentServer, new_process: Callable[[], None]
+) -> None:
+    with FaultyProxy(ministack.address) as proxy:
+
+        def asked(uri: str, address: str = proxy.address) -> int:
+            proxy.asked.clear()
+            assert S3Store(uri, endpoint_url=address).create(f"a/{next(NUMBERS)}", b"x")
+            return len(proxy.asked)
+
+        new_process()
+        assert asked("s3://lab/honest") == 1 + 2 + ROUNDS * CREATORS + 1 + 1
+        assert asked("s3://lab/beside") == 1  # the same server, and the same process
+        new_process()
+        assert asked("s3://lab/honest") == 2
+        proxy.asked.clear()
+        store = S3Store("s3://lab/honest", endpoint_url=ministack.address)
+        assert all(key.startswith("a/") for key in store.keys(""))
+        (key,) = (
+            item["Key"]
+            for item in store.client.list_objects_v2(Bucket="lab", Prefix="honest/")["Contents"]
+            if item["Key"].endswith(".json")
+        )
+        store.put(key.removeprefix("honest/"), b"rotten")
+        new_process()
+        assert asked("s3://lab/honest") > ROUNDS * CREATORS
+        new_process()
+        assert asked("s3://lab/honest", ministack.address) == 0  # what is kept is of another address
+        kept = [item["Key"] for item in store.client.list_objects_v2(Bucket="lab", Prefix="honest/")["Contents"]]
+        assert sum(key.endswith(".json") for key in kept) == 2
+
+
+@pytest.mark.parametrize("fault", ["drop", "lose", "503", "500", "cut"])
+def test_a_fault_while_a_server_is_probed_changes_nothing(
+    fault: str, moto: str, new_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    with FaultyProxy(moto, lambda number, *_: fault if number in (0, 1, 2, 9, 23, 40) else None) as proxy:
+        new_process()
+        store = S3Store(f"s3://lab/probed-{fault}", endpoint_url=proxy.address)
+        assert store.create("a", b"x") and not store.create("a", b"y")
 
 
 def test_a_bucket_can_be_a_host_of_its_own(moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -326,6 +411,38 @@ def test_objects_are_encrypted_as_the_environment_says(
     for key in store.keys(""):
         head = store.client.head_object(Bucket="lab", Key=f"{store.prefix}/{key}")
         assert (head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")) == told
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words", "said"),
+    [
+        (
+            501,
+            "NotImplemented",
+            "Server-side encryption is not supported.",
+            "; no encryption here: unset CELLNET_S3_SSE",
+        ),
+        (501, "NotImplemented", "KMS is not configured", "; no encryption here: unset CELLNET_S3_SSE (AES256), or use"),
+        (400, "InvalidEncryptionAlgorithmError", "", "; no encryption here: unset"),
+        (
+            501,
+            "NotImplemented",
+            "A header is not known.",
+            "knows no conditional writes, or no encryption (CELLNET_S3_SSE)",
+        ),
+        (400, "KMS.NotFoundException", "Invalid keyId", "KMS.NotFoundException Invalid keyId"),
+    ],
+)
+def test_a_server_without_encryption_is_told_from_one_without_conditions(
+    refusing: Callable, monkeypatch: pytest.MonkeyPatch, status: int, code: str, words: str, said: str
+) -> None:
+    body = f"<Error><Code>{code}</Code><Message>{words}</Message></Error>".encode()
+    refuses = S3Store("s3://lab/prefix", endpoint_url=refusing(status, body))
+    assert "encryption (" not in refusal(RegistryError, lambda: refuses._create("a", b"x"))  # nobody asked for it
+    monkeypatch.setenv("CELLNET_S3_SSE", "AES256")
+    store = S3Store("s3://lab/prefix", endpoint_url=refuses.endpoint_url)
+    message = refusal(RegistryError, lambda: store._create("a", b"x"))
+    assert said in message and ("no encryption here" in message) == ("no encryption here" in said)
 
 
 def test_an_encryption_that_s3_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

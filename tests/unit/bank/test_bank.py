@@ -522,3 +522,15 @@ def test_a_file_that_was_exported_anew_is_another_frame(bank: Bank, tmp_path: Pa
     take(bank, tmp_path / "a.tif")
     white_for_black(tmp_path / "a.tif", 2)
     assert (take(bank, tmp_path / "a.tif").added, len(bank.frames)) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["999999.parquet", "Thumbs.db", "notes.parquet", "1000000.parquet"])
+def test_what_somebody_leaves_beside_the_tables_is_nobodys(tmp_path: Path, name: str) -> None:
+    bank = Bank.create(tmp_path / "bank")
+    bank.add([frame(1)])
+    (tmp_path / "bank/tables" / name).write_bytes(b"of another program")
+    again = Bank.open(tmp_path / "bank")
+    assert again.digest == bank.digest
+    again.add([frame(2)])
+    assert Bank.open(tmp_path / "bank").digest == again.digest
+    assert (tmp_path / "bank/tables/000002.parquet").exists()

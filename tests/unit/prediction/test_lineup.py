@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError, NotFoundError
-from cellnet.prediction.lineup import Cuts, Lineup, answers, resolve_models, strangers
-from cellnet.registry.records import ModelVersion
+from cellnet.prediction.lineup import Cuts, Lineup, answers, counter_name, resolve_models, strangers
+from cellnet.registry.records import NAME, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.tasks import Task
 from tests import factories
-from tests.factories import SIDE, Known, publish
+from tests.factories import SIDE, Known, card, publish
 
 
 @pytest.fixture
@@ -92,3 +93,31 @@ def test_a_counter_of_lineages_that_the_classifier_does_not_know_is_told() -> No
     assert strangers(classifier, version("count", ["T98G", "PC3"])) is None
     assert strangers(classifier, version("count", [])) is None, "it does not tell"
     assert strangers(None, classifier) is strangers(classifier, None) is None
+
+
+SPELLED_ALIKE = ("MCF-7", "MCF 7", "MCF/7", "MCF  7")
+
+
+def test_lineages_that_are_spelled_alike_have_counters_of_their_own() -> None:
+    long = ("x" * 60, "x" * 70, "x" * 69 + "y", "ж", "ы")
+    names = [counter_name(lineage) for lineage in SPELLED_ALIKE + long]
+    assert len(set(names)) == len(names) and all(NAME.fullmatch(name) for name in names)
+
+
+def counter(registry: Registry, name: str, lineage: str) -> str:
+    """The champion of a model, of one lineage."""
+    config = TrainConfig(task="count", lineage=lineage)
+    ref = registry.publish(name, {}, card("count").model_copy(update={"config": config})).ref
+    registry.promote(ref, "champion")
+    return ref
+
+
+def test_a_counter_counts_no_lineage_that_is_spelled_alike(registry: Registry) -> None:
+    version = registry.publish("classifier", {}, card("classify", classes=SPELLED_ALIKE))
+    registry.promote(version.ref, "champion")
+    counter(registry, "regressor-MCF-7", "MCF 7")  # as an earlier cellnet named it
+    assert refs(registry).by_lineage == {"MCF 7": "regressor-MCF-7@1"}
+    of_its_own = counter(registry, counter_name("MCF 7"), "MCF 7")
+    assert refs(registry).by_lineage == {"MCF 7": of_its_own}
+    dashed = counter(registry, counter_name("MCF-7"), "MCF-7")
+    assert refs(registry).by_lineage == {"MCF 7": of_its_own, "MCF-7": dashed}

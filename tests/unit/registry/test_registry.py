@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cellnet.certainty.calibration import Calibration
-from cellnet.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
+from cellnet.errors import ConfigError, ConflictError, IntegrityError, LaterError, NotFoundError, RegistryError
 from cellnet.registry.records import ONNX, Card, Evidence, parse_ref
 from cellnet.registry.registry import PUBLISH_S, Registry
 from cellnet.registry.upkeep import verify
@@ -326,10 +326,104 @@ def test_what_others_leave_in_a_folder_is_nobodys(registry: Registry, publish: C
 
 def test_the_last_number_is_the_last(registry: Registry, publish: Callable) -> None:
     publish()
-    record = registry.store.get("regressor/versions/000001.json").replace(b'"number": 1', b'"number": 999999')
-    registry.store.put("regressor/versions/999999.json", record)
-    with pytest.raises(RegistryError, match=r"regressor has 999,999 versions, and no number is left"):
+    registry.promote("regressor@1", "champion")
+    for log in ("versions", "aliases/champion"):
+        for number in (999_998, 999_999):
+            record = registry.store.get(f"regressor/{log}/000001.json").replace(b'"entry": 1', b'"entry": %d' % number)
+            registry.store.put(f"regressor/{log}/{number}.json", record)
+    with pytest.raises(RegistryError, match=r"regressor has 999,999 versions, and no number is left: .* or remove "):
         publish()
+    registry.store.put("regressor/versions/000002.json", registry.store.get("regressor/versions/000001.json")
+                       .replace(b'"number": 1', b'"number": 2'))  # fmt: skip
+    with pytest.raises(RegistryError, match=r"regressor:champion has moved 999,999 times, and no number is left: take"):
+        registry.promote("regressor@2", "champion")
+
+
+@pytest.mark.parametrize("data", [b"", b"of another program", None])
+def test_a_stray_high_number_blocks_nobody(registry: Registry, card: Callable[..., Card], data: bytes | None) -> None:
+    registry.publish("regressor", {}, card())
+    registry.promote("regressor@1", "champion")
+    for log in ("versions", "aliases/champion"):
+        copy = registry.store.get(f"regressor/{log}/000001.json")
+        registry.store.put(f"regressor/{log}/999999.json", copy if data is None else data)
+    here = registry.fresh()
+    assert here.resolve("regressor:champion").ref == "regressor@1"
+    assert here.publish("regressor", {}, card()).ref == "regressor@2"
+    assert here.promote("regressor@2", "champion").entry == 2
+    assert [one.ref for one in registry.fresh().versions()] == ["regressor@2", "regressor@1"]
+    assert [move.number for move in registry.fresh().history("regressor", "champion")] == [1, 2]
+    assert [finding.problem for finding in verify(registry.fresh())] == [None] * 3
+    assert here.rollback("regressor", "champion").number == 1
+
+
+COPIES = {
+    "another number": ("regressor", "champion", 1),
+    "another alias": ("regressor", "staging", 1),
+    "another model": ("other", "champion", 2),
+}
+
+
+@pytest.mark.parametrize(("name", "alias", "entry"), COPIES.values(), ids=COPIES)
+def test_a_copied_move_is_refused_by_every_reader(
+    registry: Registry, publish: Callable, name: str, alias: str, entry: int
+) -> None:
+    publish(), publish(), publish(b"x", "other"), publish(b"y", "other")
+    for ref in ("regressor@1", "other@1", "other@2"):
+        registry.promote(ref, "champion")
+    registry.promote("regressor@2", "staging")
+    registry.store.put(
+        "regressor/aliases/champion/000002.json", registry.store.get(f"{name}/aliases/{alias}/{entry:06d}.json")
+    )
+    said = rf"champion/000002.json in .* says it is move {entry} of {name}:{alias}; cellnet registry rollback regressor"
+    for read in (
+        lambda: registry.resolve("regressor:champion"),
+        lambda: registry.pointing("regressor", "champion"),
+        lambda: registry.promote("regressor@2", "champion"),
+        lambda: registry.tag("regressor@2", "champion"),
+    ):
+        with pytest.raises(IntegrityError, match=said):
+            read()
+    with pytest.raises(IntegrityError, match="says it is move"):
+        registry.history("regressor", "champion")
+    assert "rollback regressor champion" in str([finding.problem for finding in verify(registry, "regressor")])
+    assert not any("champion" in one.aliases for one in registry.versions("regressor"))
+
+
+@pytest.mark.parametrize("damaged", [(2,), (2, 3)])
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"name": "regressor", "alias": "champion", "entry": 0}'])
+def test_a_damaged_last_move_is_settled_by_a_rollback(
+    registry: Registry, card: Callable[..., Card], damaged: tuple[int, ...], data: bytes
+) -> None:
+    for _ in range(3):
+        registry.promote(registry.publish("regressor", {}, card()).ref, "champion")
+    for number in range(damaged[-1] + 1, 4):
+        registry.store.delete(f"regressor/aliases/champion/{number:06d}.json")
+    for number in damaged:
+        registry.store.put(f"regressor/aliases/champion/{number:06d}.json", data)
+    here = registry.fresh()
+    move = here.rollback("regressor", "champion", reason="a bad disk")
+    assert (move.entry, move.number, move.settles) == (damaged[-1] + 1, 1, damaged)
+    assert move.reason == f"rollback from move {damaged[-1]}, which is damaged: a bad disk"
+    assert here.resolve("regressor:champion").ref == "regressor@1"
+    assert here.promote("regressor@3", "champion").previous == 1
+    assert [move.number for move in here.history("regressor", "champion")] == [1, 1, 3]
+    assert [finding.problem for finding in verify(here)] == [None] * 4
+
+
+def test_a_move_of_a_later_cellnet_is_not_taken_for_a_damaged_one(registry: Registry, publish: Callable) -> None:
+    registry.promote(publish(), "champion")
+    registry.store.put("regressor/aliases/champion/000002.json", b'{"format": 2}')
+    with pytest.raises(LaterError, match=r"later cellnet \(format 2, this one reads 1\); update cellnet$"):
+        registry.rollback("regressor", "champion")
+
+
+def test_an_alias_without_a_move_that_can_be_read_says_what_to_do(registry: Registry, publish: Callable) -> None:
+    registry.promote(publish(), "champion")
+    registry.store.put("regressor/aliases/champion/000001.json", b"{}")
+    with pytest.raises(ConfigError, match=r"remove regressor/aliases/champion/ from .*, then promote again"):
+        registry.rollback("regressor", "champion")
+    with pytest.raises(NotFoundError, match="has no regressor:other"):
+        registry.rollback("regressor", "other")
 
 
 def test_a_registry_that_is_a_file_is_refused(tmp_path: Path) -> None:

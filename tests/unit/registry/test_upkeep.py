@@ -1,7 +1,11 @@
 """Looking after a registry: verification, the trash, copies, and every moment at which a process may die."""
 
+import errno
 import itertools
+import json
+import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +15,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from cellnet.errors import ConfigError, IntegrityError, NotFoundError, UntrustedError
+from cellnet.errors import ConfigError, IntegrityError, NotFoundError, RegistryError, UntrustedError
 from cellnet.registry.blobs import put_blobs
-from cellnet.registry.exchange import export_version, import_version
+from cellnet.registry.exchange import export_version, import_version, publish_folder
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import DAY_S, Cleared, gc, verify
@@ -36,7 +40,11 @@ class Memory(Store):
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, float]] = {}
-        self.now = time.time()
+        self.clock = time.time()
+
+    def now(self) -> float:
+        self.step()
+        return self.clock
 
     def step(self) -> None:
         """What happens before every call."""
@@ -49,11 +57,11 @@ class Memory(Store):
 
     def put(self, key: str, data: bytes) -> None:
         self.step()
-        self.objects[key] = data, self.now
+        self.objects[key] = data, self.clock
 
     def create(self, key: str, data: bytes) -> bool:
         self.step()
-        return self.objects.setdefault(key, (data, self.now))[0] is data
+        return self.objects.setdefault(key, (data, self.clock))[0] is data
 
     def delete(self, key: str) -> None:
         self.step()
@@ -81,8 +89,8 @@ class View(Memory):
         self.objects, self.of, self._step = of.objects, of, step
 
     @property
-    def now(self) -> float:  # type: ignore[override]
-        return self.of.now
+    def clock(self) -> float:  # type: ignore[override]
+        return self.of.clock
 
     def step(self) -> None:
         self._step()
@@ -105,8 +113,6 @@ def publish(registry: Registry, card: Callable[..., Card]) -> Callable[..., str]
 
 def _age(registry: Registry, days: float) -> None:
     """Make everything in the trash so many days old."""
-    import os
-
     for path in Path(registry.store.uri).glob("*/trash/*"):
         os.utime(path, (time.time() - days * DAY_S,) * 2)
 
@@ -226,8 +232,6 @@ def test_a_model_with_a_damaged_record_is_left_alone(registry: Registry, publish
 
 
 def test_unfinished_writes_go_when_they_are_old(registry: Registry, publish: Callable) -> None:
-    import os
-
     publish(1)
     old, new = (Path(registry.store.uri) / f"regressor/blobs/.tmp-{name}" for name in ("old", "new"))
     for path in (old, new):
@@ -298,6 +302,98 @@ def test_an_export_is_a_folder_that_is_whole_or_not_there(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model"]
 
 
+def test_what_is_old_is_told_by_the_clock_of_the_store(
+    registry: Registry, publish: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(1)
+    put_blobs(registry.store, "regressor", {WEIGHTS: weights(2)})
+    assert gc(registry) == Cleared(trashed=1)
+    (Path(registry.store.uri) / "regressor/blobs/.tmp-half").write_bytes(b"of somebody who is writing")
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 30 * DAY_S)  # this machine's clock is wrong
+    assert gc(registry) == Cleared()
+    monkeypatch.setattr("time.time", lambda: now - 30 * DAY_S)
+    for path in Path(registry.store.uri).glob("*/trash/*"):
+        os.utime(path, (now - 8 * DAY_S,) * 2)
+    assert gc(registry).removed == 1
+
+
+def test_on_a_full_disk_what_can_go_goes(
+    registry: Registry, publish: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(1)
+    put_blobs(registry.store, "regressor", {WEIGHTS: weights(2), "notes": b"3"})
+    gc(registry)
+    _age(registry, 8)
+    left = put_blobs(registry.store, "regressor", {WEIGHTS: weights(4)})[WEIGHTS]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    with monkeypatch.context() as fuller:
+        fuller.setattr("pathlib.Path.rename", full)  # no space even for a name
+        said: list[str] = []
+        assert gc(registry, say=said.append) == Cleared(removed=2, removed_bytes=left.size + 1)
+        assert "stays: cannot move" in said[0] and said[0].endswith("No space left on device")
+    assert gc(registry) == Cleared(trashed=1)
+    assert [finding.problem for finding in verify(registry)] == [None]
+
+
+def test_who_may_only_read_can_ask_what_would_be_done(
+    registry: Registry, publish: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(1)
+    put_blobs(registry.store, "regressor", {WEIGHTS: weights(2)})
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.utime", refused)
+    assert gc(registry, dry_run=True) == Cleared(trashed=1)
+    with pytest.raises(RegistryError, match="cannot tell the time"):
+        gc(registry)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("preprocess", "tile_px"), [0, 0], "card.preprocess.tile_px.0"),
+        (("preprocess", "tile_px"), [200, 10**9], "card.preprocess.tile_px.1"),
+        (("preprocess", "std"), 0, "card.preprocess.std"),
+        (("preprocess", "std"), float("nan"), "card.preprocess.std"),
+        (("preprocess", "mean"), float("inf"), "card.preprocess.mean"),
+        (("preprocess", "pixel_um"), -0.5, "card.preprocess.pixel_um"),
+        (("preprocess", "intensity", "low"), float("-inf"), "card.preprocess.intensity.low"),
+        (("frame_px",), [-1, 200], "card.frame_px.0"),
+        (("classes",), ["A549"], "it counts, and names A549"),
+        (("config", "task"), "classify", "it is to count, and was trained to classify"),
+        (("calibration",), {"tiles": 1, "frames": 1, "temperature": 0}, "card.calibration.temperature"),
+        (("calibration",), {"tiles": -1, "frames": 1}, "card.calibration.tiles"),
+        (
+            ("calibration",),
+            {"tiles": 1, "frames": 1, "frame_quantile": float("nan")},
+            "card.calibration.frame_quantile",
+        ),
+    ],
+)
+def test_a_card_that_no_training_writes_is_not_brought_in(
+    tmp_path: Path, registry: Registry, publish: Callable, where: tuple[str, ...], value: object, said: str
+) -> None:
+    folder = export_version(registry, publish(1), tmp_path / "model")
+    record = json.loads((folder / "version.json").read_text())
+    part = record["card"]
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    (folder / "version.json").write_text(json.dumps(record))
+    with pytest.raises(IntegrityError, match=re.escape(said)):
+        publish_folder(registry, folder)
+    registry.store.put("regressor/versions/000001.json", json.dumps(record).encode())
+    with pytest.raises(IntegrityError, match=re.escape(said)):
+        import_version(Registry.open(str(tmp_path / "other")), registry, "regressor@1")
+
+
 # What a process does, how the world looks when it has been done, and a registry in which it can be done.
 
 State = tuple[object, ...]
@@ -324,7 +420,7 @@ def _prepared(card: Callable[..., Card]) -> Memory:
     registry.promote("regressor@1", "champion")
     registry.promote("regressor@2", "champion")
     put_blobs(registry.store, "regressor", {"left": b"left"})
-    store.objects[f"regressor/trash/{'0' * 64}.1"] = b"old", store.now - 8 * DAY_S
+    store.objects[f"regressor/trash/{'0' * 64}.1"] = b"old", store.clock - 8 * DAY_S
     needed = registry.resolve("regressor@1").blobs["notes"].sha256
     store.put(f"regressor/trash/{needed}.1", b"1")
     store.delete(f"regressor/blobs/{needed}")
@@ -430,7 +526,7 @@ def test_gc_never_takes_what_publishers_are_about_to_name(
         store = Memory()
         blob = put_blobs(store, "regressor", {WEIGHTS: weights(1)})[WEIGHTS]
         here, there = f"regressor/blobs/{blob.sha256}", f"regressor/trash/{blob.sha256}.1"
-        store.objects[there] = store.objects[here][0], store.now - 8 * DAY_S
+        store.objects[there] = store.objects[here][0], store.clock - 8 * DAY_S
         for key, stays in ((here, start in ("in place", "in both")), (there, start in ("in the trash", "in both"))):
             if not stays:
                 store.delete(key)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, UnavailableError
 from cellnet.registry.registry import Registry
 from serve import models as shelf_module
@@ -112,6 +113,17 @@ def test_a_counter_of_one_lineage_is_found_when_it_becomes_champion(registry: Re
         "regressor@1",
     ]
     assert Kitchen(registry).shelf.champions.counter_for("A172").ref == "regressor-A172@1"
+
+
+def test_a_counter_of_another_lineage_of_the_same_name_is_let_go(registry: Registry) -> None:
+    publish(registry, "count", name="regressor-A172")
+    kitchen = Kitchen(registry)
+    assert list(kitchen.shelf.champions.by_lineage) == ["A172"]
+    other = TrainConfig(task="count", lineage="A 172")
+    made = registry.resolve("regressor-A172@1").card.model_copy(update={"config": other})
+    registry.promote(registry.publish("regressor-A172", {}, made).ref, "champion")
+    kitchen.shelf.refresh()
+    assert kitchen.shelf.champions.by_lineage == {} and kitchen.shelf.problems == {}
 
 
 def test_a_version_that_does_something_else_does_not_take_over(registry: Registry) -> None:

@@ -1,12 +1,15 @@
 """Stores in a folder, and where a place leads. The contract that a folder shares with S3 is tested in
 tests/integration/test_store_s3.py."""
 
+import errno
+import os
 import pickle
+import time
 from pathlib import Path
 
 import pytest
 
-from cellnet.errors import ConfigError, RegistryError
+from cellnet.errors import ConfigError, NotFoundError, RegistryError
 from cellnet.store.folder import FolderStore
 from cellnet.store.place import NOWHERE, Place, open_store, place_of
 from cellnet.store.s3 import S3Store
@@ -118,3 +121,76 @@ def test_a_place_knows_its_server_wherever_it_is_passed_on() -> None:
     assert (str(jobs), jobs.is_on_s3, Place("/data").is_on_s3) == ("s3://lab/jobs/", True, False)
     assert place_of(jobs) is jobs and place_of(Path("/data/bank")) == Place("/data/bank")
     assert jobs and not NOWHERE
+
+
+def test_a_file_system_without_hard_links_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
+    with pytest.raises(
+        RegistryError, match=r"knows no hard links.*; use a folder on one that does .* or a bucket"
+    ) as told:
+        FolderStore(tmp_path).create("a", b"x")
+    assert "\n" not in str(told.value) and list(tmp_path.iterdir()) == []
+
+
+def test_a_link_that_was_made_though_its_answer_was_lost_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:  # as NFS asks again
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr("os.link", twice)
+    assert FolderStore(tmp_path).create("a", b"x")
+    monkeypatch.setattr("os.path.exists", lambda _: False)
+    assert not FolderStore(tmp_path).create("a", b"y")
+    assert FolderStore(tmp_path).get("a") == b"x"
+
+
+def test_a_file_system_that_knows_no_rights_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chmod(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.chmod", chmod)
+    FolderStore(tmp_path).put("a", b"x")
+    assert FolderStore(tmp_path).get("a") == b"x"
+
+
+def test_the_time_of_a_folder_is_that_of_its_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 10**6)
+    assert abs(FolderStore(tmp_path).now() - now) < 5
+    with pytest.raises(RegistryError, match=r"cannot tell the time in .*nowhere"):
+        FolderStore(tmp_path / "nowhere").now()
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_is_moved_needs_no_space_and_has_the_time_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FolderStore(tmp_path)
+    store.put("a/b", b"x")
+    os.utime(tmp_path / "a/b", (0, 0))
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    store.move("a/b", "c/d", within_s=60)
+    (entry,) = store.entries("")
+    assert entry.key == "c/d" and abs(entry.modified - store.now()) < 60 and store.get("c/d") == b"x"
+    with pytest.raises(NotFoundError, match="has no a/b"):
+        store.move("a/b", "c/e", within_s=60)
+
+
+def test_the_file_of_somebody_else_is_moved_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FolderStore(tmp_path)
+    store.put("a", b"x")
+
+    def utime(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.utime", utime)
+    store.move("a", "b", within_s=60)
+    assert list(store.keys("")) == ["b"] and store.get("b") == b"x"
