@@ -232,6 +232,8 @@ def test_one_fault_at_any_request_changes_nothing(
         return behind(prefix)
 
     undisturbed = prepare("undisturbed")
+    undisturbed.store.create("probed", b"")  # what may go wrong with that is tested in test_store_s3.py
+    proxy.asked.clear()
     wanted, requests = STEPS[step](undisturbed, files, card()), len(proxy.asked)
     state = _whole(straight("undisturbed"))
     for fault in AGAIN if step in ("publish", "promote", "resolve") else ("lose", "503"):
