@@ -12,7 +12,6 @@ import email.utils
 import io
 import os
 import random
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +29,6 @@ CONNECT_S: Final = 5
 READ_S: Final = 20
 MISSING: Final = ("NoSuchKey", "404")
 TAKEN: Final = ("PreconditionFailed", "412")
-ENCRYPTION: Final = re.compile(r"encrypt|(?<!\w)(kms|sse)(?!\.)\b|server.side", re.IGNORECASE)
-"""Of what a server says that does not encrypt, or not so; `KMS.NotFoundException` is of one whose key is not there."""
 CONTENDED: Final = ("ConditionalRequestConflict", "OperationAborted", "409")
 
 
@@ -226,6 +223,22 @@ class S3Store(Store):
         except (BotoCoreError, ValueError, RuntimeError) as error:  # RuntimeError: of credentials that have expired
             raise RegistryError(f"cannot {action} in {self.uri}: {error}") from error
 
+    def _cannot_encrypt(self) -> bool:
+        """Whether the server takes an object as it is, but not where encryption is asked for: few say so in words."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        place = {"Bucket": self.bucket, "Key": self._key(f"{PROBE_KEY}-plain"), "Body": b""}
+        try:
+            self.client.put_object(**place, **self.encryption)
+            return False
+        except ClientError:
+            with contextlib.suppress(ClientError, BotoCoreError):
+                self.client.put_object(**place)
+                return True
+        except BotoCoreError:
+            pass
+        return False
+
     def _said_no(self, action: str, error: Any, unfinished: str) -> RegistryError:
         """What an answer that is an error means."""
         code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
@@ -233,18 +246,13 @@ class S3Store(Store):
             return NotFoundError(f"cannot {action} in {self.uri}: there is no such object")
         if code == "NoSuchBucket":
             return NotFoundError(f"{self.uri}: there is no bucket {self.bucket!r}; make it first")
-        words = f"{code} {error.response['Error'].get('Message', '')}".strip()
+        words = f"{code} {error.response['Error'].get('Message') or ''}".strip()
         said = f"cannot {action} in {self.uri}: {words}"
-        if self.encryption and status in (400, 501) and ENCRYPTION.search(words):
-            asked = ":".join(self.encryption.values())
-            return RegistryError(
-                f"{said}; no encryption here: unset CELLNET_S3_SSE ({asked}), or use another S3 server"
-            )
+        if status in (400, 501) and self.encryption and not code.startswith("KMS.") and self._cannot_encrypt():
+            way_out = f"unset CELLNET_S3_SSE ({':'.join(self.encryption.values())}), or use another S3 server"
+            return RegistryError(f"{said}; no encryption here: {way_out}")
         if status == 501 and action.startswith("create"):
-            either = ", or no encryption (CELLNET_S3_SSE)" if self.encryption else ""
-            return RegistryError(
-                f"{said}; the server knows no conditional writes{either}: use a folder, or an S3 server that does"
-            )
+            return RegistryError(f"{said}; use a folder, or an S3 server that honours conditional writes")
         if (status >= 500 and status != 501) or status == 429 or code in ("SlowDown", "RequestTimeout", "Throttling"):
             return UnavailableError(f"{said}{unfinished}; try again later")
         return RegistryError(said)
