@@ -12,7 +12,7 @@ from serve.http.middleware import Surroundings
 from serve.http.pages import add_pages
 from serve.http.predict import Draw, add_predict
 from serve.http.problems import add_problems
-from serve.http.state import Texts, add_state
+from serve.http.state import Texts, add_edge, add_state
 from serve.v2.inference import add_inference
 from serve.v2.tensors import HEADER
 
@@ -26,6 +26,7 @@ def make_api(
     keys: Sequence[str] = (),
     origins: Sequence[str] = (),
     hosts: Sequence[str] = (),
+    proxies: Sequence[str] | None = None,
     draw: Draw | None = None,
     texts: Texts | None = None,
 ) -> FastAPI:
@@ -33,7 +34,8 @@ def make_api(
 
     `keys`: sha256 of the API keys; where there are none, none is asked for. `origins`: web pages of others that may
     call it. `hosts`: the names that it answers to, like localhost, so that no web page reaches it by a name of its own
-    (DNS rebinding); where there are none, any. `draw`: makes overlays. `texts`: the figures of all processes (this
+    (DNS rebinding); where there are none, any. `proxies`: networks of the proxies before it, to be told to HAProxy;
+    None: there is no HAProxy. `draw`: makes overlays. `texts`: the figures of all processes (this
     one's alone).
     """
     api = FastAPI(
@@ -45,7 +47,12 @@ def make_api(
     )
     add_problems(api)
     api.add_middleware(
-        Surroundings, limits=answerer.limits, meters=answerer.meters, keys=tuple(keys), hosts=tuple(hosts)
+        Surroundings,
+        limits=answerer.limits,
+        meters=answerer.meters,
+        keys=tuple(keys),
+        hosts=tuple(hosts),
+        origins=tuple(origins),
     )
     if origins:  # around all else: a browser asks beforehand without a key, and is to read refusals
         api.add_middleware(
@@ -54,5 +61,7 @@ def make_api(
     add_predict(api, answerer, draw)
     add_inference(api, answerer)
     add_state(api, answerer, texts)
+    if proxies is not None:
+        add_edge(api, answerer.limits, proxies, hosts)
     add_pages(api)
     return api

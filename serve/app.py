@@ -94,6 +94,7 @@ def build(args: ServeArgs) -> Application:
         keys=load_keys(Path(args.api_keys) if args.api_keys else None),
         origins=args.cors,
         hosts=args.hosts,
+        proxies=args.trusted_proxies,
         log_requests=args.log_requests,
         overlays=overlays.bind(registry=registry, threads=threads) if args.overlays else None,
     )

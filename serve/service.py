@@ -10,6 +10,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -22,6 +23,7 @@ from cellnet.prediction.engines import load_model
 from cellnet.prediction.model import FrameModel
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
+from serve import haproxy
 from serve.answering import Answerer, Challenge, How
 from serve.api import make_api
 from serve.batching import MOST_TILES
@@ -53,6 +55,7 @@ class Service:
         keys: Sequence[str],
         origins: Sequence[str],
         hosts: Sequence[str],
+        proxies: Sequence[str],
         log_requests: bool,
         overlays: DeploymentHandle | None,
     ) -> None:
@@ -61,6 +64,7 @@ class Service:
         self.meters = Meters()
         self._registry, self._engine, self._threads = registry, engine, threads
         self._keys, self._origins, self._hosts, self._overlays = keys, origins, hosts, overlays
+        self._proxies = proxies if haproxy.is_used() else None
         shelf = Shelf(
             registry,
             self._load,
@@ -79,6 +83,7 @@ class Service:
             keys=self._keys,
             origins=self._origins,
             hosts=self._hosts,
+            proxies=self._proxies,
             draw=self._draw if self._overlays else None,
             texts=self._texts,
         )
@@ -87,9 +92,12 @@ class Service:
         """Ray Serve starts a replica anew where this raises."""
         self._answerer.check()
 
-    def figures(self) -> tuple[str, str]:
-        """This process's name, and what it counted."""
-        return serve.get_replica_context().replica_tag, self.meters.text()
+    async def figures(self) -> dict[str, str]:
+        """What this process counted, and the HAProxy of its node, each by its name."""
+        texts = {serve.get_replica_context().replica_tag: self.meters.text()}
+        if haproxy.is_used() and (refused := await asyncio.to_thread(haproxy.figures)):
+            texts[f"haproxy-{ray.get_runtime_context().get_node_id()[:8]}"] = refused
+        return texts
 
     def _load(self, version: ModelVersion) -> FrameModel:
         """A version in memory, that has answered once, since the first time is slow."""
@@ -120,5 +128,5 @@ class Service:
             async with asyncio.timeout(FIGURES_S):
                 figures = await handle.broadcast("figures").results_async(return_exceptions=True)
         except TimeoutError:
-            figures = [self.figures()]
-        return dict(named for named in figures if isinstance(named, tuple))
+            figures = [await self.figures()]
+        return {name: text for texts in figures if isinstance(texts, dict) for name, text in texts.items()}

@@ -1,10 +1,11 @@
 """What is served, and how: the arguments of `serve.app.build`, and the options of `cellnet serve`. Free of Ray."""
 
+import ipaddress
 import os
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cellnet.config.choices import EngineName
 from cellnet.config.loading import Frozen
@@ -36,6 +37,14 @@ def _one_a_cpu() -> int:
     from joblib import cpu_count  # a second of imports, for which `cellnet --help` does not wait
 
     return min(int(cpu_count()), 4)
+
+
+def _network(text: str) -> str:
+    """An address or a network, as HAProxy reads it."""
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address and no network, like 10.0.0.7 or 10.0.0.0/8") from error
 
 
 class ServeArgs(Frozen):
@@ -120,5 +129,15 @@ class ServeArgs(Frozen):
         ),
     ] = ()
     """Names that it answers to; left out, any. `cellnet serve` on this machine alone: its own names and these."""
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(_network)], ...],
+        AsOption(
+            "a proxy before it, address or network, that says by X-Forwarded-For whom it asks for",
+            "ADDRESS",
+            GUARD,
+            "--trusted-proxy",
+        ),
+    ] = ()
+    """Proxies before it whose X-Forwarded-For is believed, like 10.0.0.7 or 10.0.0.0/8: clients have shares by it."""
     log_requests: Annotated[bool, AsOption("a line of JSON a request", heading=GUARD)] = False
     """Whether each request is a line of JSON in the replica's log."""

@@ -12,12 +12,14 @@ import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve import haproxy_rules
 from serve.http.keys import accepted
 from serve.http.problems import problem
 from serve.limits import Held, Limits, Share, busy
@@ -28,11 +30,10 @@ access_log = logging.getLogger("cellnet.requests")
 """One line of JSON a request, where it is wanted."""
 
 PAGES: Final = frozenset({"/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"})
-HEALTH: Final = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+UNBOUNDED: Final = frozenset(haproxy_rules.UNBOUNDED)
+HEALTH: Final = UNBOUNDED - {"/metrics"}
 OPEN: Final = PAGES | HEALTH
 """Paths that ask for no key: they tell nothing of images or models."""
-UNBOUNDED: Final = HEALTH | {"/metrics"}
-"""Paths that answer however many requests there are."""
 SAFE: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -62,14 +63,22 @@ class Surroundings:
     """The application, with all that."""
 
     def __init__(
-        self, app: ASGIApp, *, limits: Limits, meters: Meters, keys: tuple[str, ...] = (), hosts: tuple[str, ...] = ()
+        self,
+        app: ASGIApp,
+        *,
+        limits: Limits,
+        meters: Meters,
+        keys: tuple[str, ...] = (),
+        hosts: tuple[str, ...] = (),
+        origins: tuple[str, ...] = (),
     ) -> None:
         self._app = app
         self._limits = limits
         self._meters = meters
         self._keys = keys
         self._hosts = tuple(host.lower() for host in hosts)
-        self._held = Held(limits.held_mb * 1e6)
+        self._origins = frozenset(origins)
+        self._held = Held(limits.held_mb * 1e6, meters.refused.labels("memory").inc)
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +91,7 @@ class Surroundings:
         state["share"] = share = Share(self._held)
         state["known"] = known = accepted(headers, self._keys)
         answered: dict[str, Any] = {"status": None}
-        reading = _Reading(receive)
+        reading = _Reading(receive, self._limits, self._meters)
 
         async def sender(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -97,7 +106,7 @@ class Surroundings:
         self._requests += 1
         self._meters.in_flight.set(self._requests)
         try:
-            refusal = self._refusal(path, _host(headers), known)
+            refusal = self._refusal(path, headers, known)
             if refusal:
                 await problem(refusal.status_code, refusal.detail, refusal.headers, request_id)(scope, receive, sender)
                 return
@@ -121,13 +130,21 @@ class Surroundings:
             share.give_back()
             self._note(scope, path, answered["status"], time.perf_counter() - started)
 
-    def _refusal(self, path: str, host: str, known: bool) -> HTTPException | None:
+    def _refusal(self, path: str, headers: Headers, known: bool) -> HTTPException | None:
         """Why a request is turned away before any of it is read."""
+        if path == haproxy_rules.EDGE:
+            return None  # HAProxy asks by an address, and lets nobody else
+        host = _host(headers)
         if self._hosts and host not in self._hosts:
             self._meters.refused.labels("host").inc()
             names = ", ".join(self._hosts)
             detail = f"this service is called {names}, not {host!r:.80}; start it with --allow-host to add a name"
             return HTTPException(421, detail)
+        if path not in OPEN and not self._let_in(headers):
+            self._meters.refused.labels("site").inc()
+            origin = headers.get("origin", "another site")
+            detail = f"web pages of {origin:.80} may not ask this service; start it with --cors ORIGIN to let them"
+            return HTTPException(403, detail)
         if not known and path not in OPEN:
             self._meters.refused.labels("key").inc()
             return HTTPException(
@@ -137,6 +154,15 @@ class Surroundings:
             self._meters.refused.labels("queue").inc()
             return busy(f"the service is busy with {self._limits.queue} requests")
         return None
+
+    def _let_in(self, headers: Headers) -> bool:
+        """Whether no web page of another site asks, or one that was named; only browsers say which asks."""
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if "*" in self._origins or origin in self._origins:
+            return True
+        if site is not None:
+            return site.strip().lower() in ("same-origin", "none")
+        return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
 
     def _too_late(self, whole: bool, request_id: str) -> ASGIApp:
         """The answer to a request whose time is over."""
@@ -168,15 +194,33 @@ class Surroundings:
 
 
 class _Reading:
-    """What a request sends, and whether that was all."""
+    """What a request sends, and whether that was all. Raises HTTPException 408 where it comes too slowly."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, limits: Limits, meters: Meters) -> None:
         self._receive = receive
+        self._limits = limits
+        self._meters = meters
+        self._bytes = 0
+        self._until: float | None = None
         self.finished = False
 
     async def __call__(self) -> Message:
-        message = await self._receive()
-        self.finished = self.finished or not message.get("more_body", False)
+        if self.finished:
+            return await self._receive()
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + self._limits.arrival_s
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError as error:
+            self._meters.refused.labels("slow").inc()
+            rate = f"{self._limits.arrival_bytes / 1024:.0f} kB in {self._limits.arrival_s:g} s"
+            detail = f"the request arrives too slowly, which is under {rate}; send it again, or fewer images at a time"
+            raise HTTPException(408, detail, {"Connection": "close"}) from error
+        self._bytes += len(message.get("body", b""))
+        if self._bytes >= self._limits.arrival_bytes:
+            self._bytes, self._until = 0, None
+        self.finished = not message.get("more_body", False)
         return message
 
 

@@ -1,15 +1,18 @@
 """The routes that say how the service is: its models, its health, its figures."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from serve.answering import Answerer
+from serve.haproxy_rules import EDGE
 from serve.http.problems import problems
 from serve.http.schemas import ModelInfo, Models, Readiness
+from serve.limits import Limits
 from serve.meters import CONTENT_TYPE, merged
 from serve.models import Served
 
@@ -45,6 +48,13 @@ def add_state(api: FastAPI, answerer: Answerer, texts: Texts | None) -> None:
         """Figures of all processes that serve, for Prometheus."""
         by_process = await texts() if texts else {"0": meters.text()}
         return Response(await asyncio.to_thread(merged, by_process), media_type=CONTENT_TYPE)
+
+
+def add_edge(api: FastAPI, limits: Limits, proxies: Sequence[str], hosts: Sequence[str]) -> None:
+    @api.get(EDGE, include_in_schema=False)
+    async def edge() -> dict[str, Any]:
+        """What `cellnet-haproxy` asks as it starts; it lets nobody else ask."""
+        return {"proxies": proxies, "hosts": hosts, "queue": limits.queue}
 
 
 def _infos(answerer: Answerer) -> list[ModelInfo]:

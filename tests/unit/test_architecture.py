@@ -21,7 +21,7 @@ STOREYS = {
     ),
     "serve": (
         *("app", "service", "api", "v2", "http", "answering", "models", "overlays", "batching", "meters", "limits"),
-        *("settings", "haproxy"),
+        *("settings", "haproxy", "haproxy_rules"),
     ),
     "pipelines": (
         *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "folds", "paper_holdout"),

@@ -38,7 +38,7 @@ def test_every_field_is_an_option(served: Any, tmp_path: Any) -> None:
         "--classifier c@1 --regressor r@2 --challenger 0.25 --poll-s 3 --replicas 1:4 --threads 2 --cpus 1.5 "
         "--engine torch --no-overlays --max-request-mb 1.5 --max-images 3 --max-megapixels 4 --max-queue 5 "
         "--max-seconds 6 --cors https://a.example --cors https://b.example --allow-host lab.example --log-requests "
-        "--endpoint-url http://127.0.0.1:9"
+        "--endpoint-url http://127.0.0.1:9 --trusted-proxy 10.0.0.7 --trusted-proxy fd00::/8"
     )
     files = {"registry": tmp_path / "r", "trusted_keys": tmp_path / "t", "api_keys": tmp_path / "k"}
     args = served(*typed.split(), *(f"--{name.replace('_', '-')}={path}" for name, path in files.items()))
@@ -48,6 +48,7 @@ def test_every_field_is_an_option(served: Any, tmp_path: Any) -> None:
         **{"poll_s": 3.0, "replicas": (1, 4), "threads": 2, "cpus": 1.5, "engine": "torch", "overlays": False},
         **{"max_request_mb": 1.5, "max_images": 3, "max_megapixels": 4.0, "max_queue": 5, "max_seconds": 6.0},
         **{"cors": ("https://a.example", "https://b.example"), "hosts": ("lab.example",), "log_requests": True},
+        "trusted_proxies": ("10.0.0.7/32", "fd00::/8"),
     }
     assert served("--challenger", "shadow").challenger == "shadow"
     assert served("--replicas", "3").replicas == 3
@@ -72,3 +73,9 @@ def test_a_new_field_is_an_option_by_itself(served: Any, monkeypatch: pytest.Mon
 def test_the_folder_of_keys_is_made_absolute(served: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert served("--api-keys", "keys").api_keys == str(tmp_path / "keys")
+
+
+def test_a_trusted_proxy_is_an_address_or_a_network(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert served("--trusted-proxy", "10.1.2.3/8").trusted_proxies == ("10.0.0.0/8",)
+    assert main(["serve", "--trusted-proxy", "proxy.example"]) == 2
+    assert "'proxy.example' is no address and no network, like 10.0.0.7 or 10.0.0.0/8" in capsys.readouterr().err

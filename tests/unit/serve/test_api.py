@@ -21,6 +21,7 @@ from cellnet.images.file import ImageFile, encode_png
 from cellnet.prediction.answers import Answer, Prediction, combine
 from cellnet.registry.registry import Registry
 from serve.answering import How, Room
+from serve.haproxy_rules import EDGE
 from serve.http.keys import load_keys
 from serve.http.middleware import access_log, set_up_logs
 from serve.limits import Limits
@@ -186,6 +187,7 @@ def test_bodies_that_together_are_too_much_are_told_when_to_come_again(kitchen: 
     first, second = together(service, held, {"content": noise}, {"content": noise})
     assert first.status_code == 200
     assert_problem(second, 503, "as many images as it can")
+    assert service.figure("cellnet_requests_refused_total", reason="memory") == 1
     assert client(service).post("/v1/predict", content=noise).status_code == 200, "what was held is given back"
 
 
@@ -219,6 +221,37 @@ def test_a_request_that_does_not_arrive_in_time_is_given_up(kitchen: Callable) -
     asyncio.run(service.api(scope, trickle, note))
     assert said[0]["status"] == 408 and b"did not arrive within 0.2 s" in said[1]["body"]
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/cellnet/infer"])
+@pytest.mark.parametrize("kind", ["image/png", "multipart/form-data; boundary=b"])
+def test_a_body_that_stalls_is_given_up_however_much_of_it_came_before(kitchen: Callable, path: str, kind: str) -> None:
+    service = kitchen(limits=Limits(arrival_s=0.1, arrival_bytes=40))
+    came = iter([b"--b\r\n" + b"x" * 40, b"x" * 40, b"x"])
+
+    async def stall() -> dict[str, object]:
+        if (more := next(came, None)) is None:
+            await asyncio.sleep(20)
+        return {"type": "http.request", "body": more, "more_body": True}
+
+    said: list[dict[str, object]] = []
+
+    async def note(message: dict[str, object]) -> None:
+        said.append(message)
+
+    headers = [(b"content-type", kind.encode())]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    asyncio.run(service.api(scope, stall, note))
+    assert said[0]["status"] == 408 and b"arrives too slowly" in said[1]["body"]
+    assert next(came, None) is None
+    assert service.figure("cellnet_requests_refused_total", reason="slow") == 1
+
+
+def test_what_haproxy_is_to_heed_is_told_under_any_name_and_only_where_it_is(kitchen: Callable) -> None:
+    guard = {"hosts": ("lab.example",), "keys": ("0" * 64,)}
+    told = client(kitchen(proxies=("10.0.0.0/8",), **guard)).get(EDGE)
+    assert told.json() == {"proxies": ["10.0.0.0/8"], "hosts": ["lab.example"], "queue": 128}
+    assert client(kitchen(**guard)).get(EDGE).status_code == 404
 
 
 def test_a_fault_of_the_service_is_a_500_that_tells_nothing_of_its_inside(kitchen: Callable) -> None:
@@ -292,7 +325,7 @@ def test_other_web_pages_may_call_it_only_where_that_was_asked_for(kitchen: Call
     asking = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     closed, opened = client(kitchen()), client(kitchen(origins=["https://lab.example"], keys=keys))
     assert "access-control-allow-origin" not in closed.get("/v1/models", headers=origin).headers
-    assert closed.options("/v1/predict", headers=asking).status_code == 405
+    assert closed.options("/v1/predict", headers=asking).status_code == 403
     asked = opened.options("/v1/predict", headers=asking)
     assert (asked.status_code, asked.headers["access-control-allow-headers"]) == (200, "authorization")
     let_in = opened.get("/v1/models", headers=origin | {"X-API-Key": "k" * 32})
@@ -305,6 +338,38 @@ def test_other_web_pages_may_call_it_only_where_that_was_asked_for(kitchen: Call
         assert response.headers["access-control-allow-origin"] == "https://lab.example"
     other = opened.get("/v1/models", headers={"Origin": "https://elsewhere.example"})
     assert "access-control-allow-origin" not in other.headers
+
+
+ELSEWHERE = (
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site", "Origin": "http://testserver:3000"},
+    {"Origin": "http://testserver:3000"},
+    {"Origin": "https://testserver.evil.example"},
+    {"Origin": "null"},
+)
+HERE = (
+    {},
+    {"Origin": "http://testserver"},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://lab.example"},  # of a proxy that gives another Host
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/cellnet/infer"])
+def test_what_a_browser_asks_for_another_site_is_refused_before_it_is_computed(kitchen: Callable, path: str) -> None:
+    service = kitchen()
+    for headers in ELSEWHERE:
+        assert_problem(client(service).post(path, content=DARK, headers=headers), 403, "--cors")
+    assert service.figure("cellnet_requests_refused_total", reason="site") == len(ELSEWHERE)
+    assert service.figure("cellnet_images_total", outcome="answered") is None
+    assert all(client(service).post(path, content=DARK, headers=headers).status_code != 403 for headers in HERE)
+    for opened in ("*", "https://lab.example"):
+        named = {"Sec-Fetch-Site": "cross-site", "Origin": "https://lab.example"}
+        assert client(kitchen(origins=[opened])).post(path, content=DARK, headers=named).status_code != 403
+    for read in ("/v1/models", "/metrics"):
+        assert client(service).get(read, headers=ELSEWHERE[0]).status_code == 403
+    for page in ("/", "/docs", "/healthz"):
+        assert client(service).get(page, headers=ELSEWHERE[0]).status_code == 200, "a link may lead to it"
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models"])
