@@ -11,7 +11,7 @@ from typing import Any
 
 from cellnet.cli import bank, evaluate, predict, registry, serve, settings, train, tune
 from cellnet.cli.parsing import Parser
-from cellnet.errors import CellnetError, plain
+from cellnet.errors import CellnetError, of_machine, plain
 from cellnet.version import code_version
 
 
@@ -24,9 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
-    except CellnetError as error:
-        print(plain(f"cellnet: {' '.join(str(error).split())}"), file=sys.stderr)
-        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has had enough
         return 0
@@ -36,7 +33,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.unraisablehook = lambda _: None
         threading.excepthook = lambda _: None
         return 130
+    except Exception as error:
+        known = _told(error)
+        if known is None:
+            raise
+        print(plain(f"cellnet: {' '.join(str(known).split())}"), file=sys.stderr)
+        return 2
     return 0
+
+
+def _told(error: Exception) -> CellnetError | None:
+    """What a person can put right of an error; None of a bug, whose traceback says more."""
+    if "ray" in sys.modules:
+        from pipelines.failures import told
+
+        return told(error)
+    return error if isinstance(error, CellnetError) else of_machine(error)
 
 
 def parser() -> Parser:
