@@ -80,6 +80,27 @@ def start_or_join(**settings: Any) -> None:
                 raise _too_busy(error, address) from error
 
 
+def check_closed() -> None:
+    """Raise ConfigError where the cluster that this process is in takes messages of anybody who reaches its ports.
+
+    They are unpickled, so whoever sends one runs what he likes. The cluster is asked as a stranger would.
+    """
+    import grpc
+
+    options = [("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(ray.get_runtime_context().gcs_address, options) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=REACH_S)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                return
+    raise ConfigError(
+        "this Ray cluster takes messages of anybody who reaches its ports, and unpickles them; start it with a token "
+        "(ray get-auth-token --generate, then RAY_AUTH_MODE=token before every ray start, and here), or give "
+        "--no-cluster-token where only you reach them"
+    )
+
+
 def _check(address: str | None) -> None:
     """Raise what is certain to come, which Ray itself would try for minutes and say nothing, or something else."""
     if not address:

@@ -1,12 +1,16 @@
 """How a job comes to its Ray, and what is said where it does not: Ray itself does not start here."""
 
+import contextlib
 import errno
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 import ray
 from ray._private import services
@@ -123,6 +127,27 @@ def test_a_cluster_that_is_not_joined_is_told_by_its_address(
     monkeypatch.setattr(starting, "_check", lambda address: None)
     with pytest.raises(ConfigError, match=said):
         start(error, error)
+
+
+@pytest.mark.parametrize("asks_for_a_token", [True, False])
+def test_a_cluster_that_asks_for_no_token_is_told_from_one_that_does(
+    monkeypatch: pytest.MonkeyPatch, asks_for_a_token: bool
+) -> None:
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        if asks_for_a_token and "authorization" not in dict(context.invocation_metadata()):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+        return b""
+
+    methods = {"GetClusterId": grpc.unary_unary_rpc_method_handler(answer)}
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", methods)])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address=address))
+    refused = contextlib.nullcontext() if asks_for_a_token else pytest.raises(ConfigError, match="--no-cluster-token")
+    with refused:
+        starting.check_closed()
+    server.stop(None)
 
 
 def test_ray_waits_longer_for_its_node_and_not_for_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
