@@ -108,10 +108,22 @@ def of_machine(error: BaseException) -> CellnetError | None:
     return CellnetError(f"{where or 'a file'}: {_OF_MACHINE[number]}")
 
 
-def plain(text: str) -> str:
-    """Text of anybody as a terminal may show it: without the characters that command it.
+def plain(text: str, *, lines: bool = False) -> str:
+    r"""Text of anybody as a terminal may show it: without the characters that command it, on one line unless `lines`.
 
-    >>> plain("A549\x1b[2J")
-    'A549?[2J'
+    >>> plain("A549\x1b[2J\n")
+    'A549?[2J?'
     """
-    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+    return "".join(char if char.isprintable() or (lines and char == "\n") else "?" for char in text)
+
+
+def encodable(text: str) -> str:
+    r"""Text that files can hold: � for bytes of a name that are no UTF-8, for half a character.
+
+    >>> encodable("caf\udce9")
+    'caf�'
+    """
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")

@@ -7,12 +7,16 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from cellnet.cli import bank, evaluate, predict, registry, serve, settings, train, tune
 from cellnet.cli.parsing import Parser
-from cellnet.errors import CellnetError, of_machine, plain
+from cellnet.cli.printing import LogLines, say
+from cellnet.errors import CellnetError, of_machine
 from cellnet.version import code_version
+
+LONGEST: Final = 2000
+"""Characters of an error that are shown: a table or a name may hold millions."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × shows a ?
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
@@ -37,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = _told(error)
         if known is None:
             raise
-        print(plain(f"cellnet: {' '.join(str(known).split())}"), file=sys.stderr)
+        say(f"cellnet: {' '.join(str(known).split())[:LONGEST]}")
         return 2
     return 0
 

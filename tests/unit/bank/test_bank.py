@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -522,3 +523,13 @@ def test_a_file_that_was_exported_anew_is_another_frame(bank: Bank, tmp_path: Pa
     take(bank, tmp_path / "a.tif")
     white_for_black(tmp_path / "a.tif", 2)
     assert (take(bank, tmp_path / "a.tif").added, len(bank.frames)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [({"count": 1e308}, "the count 1e+308 is more than one image can hold"), ({"problem": "9" * 10**6}, "9" * 1000)],
+)
+def test_what_a_table_says_beyond_reason_sets_its_image_aside(tmp_path: Path, known: dict[str, Any], said: str) -> None:
+    image = ImageFile.at(write_image(tmp_path / "a.png", 1))
+    made = prepare(LabelledFile(image=image, **known), Bank.create(tmp_path / "bank").store)
+    assert made.set_aside is not None and made.set_aside.startswith(said) and len(made.set_aside) <= 1000

@@ -13,7 +13,7 @@ from serve.haproxy import free_port
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (RuntimeError("Deploying application failed:\n  Traceback\nRegistryError: S3 is down\n"), "RegistryError: S3 is"),
+        (RuntimeError("Deploying application failed:\n  Traceback\nRegistryError: S3 is down\n"), "RegistryError: S3"),
         (TimeoutError("HTTP proxies not available after 60s."), "HTTP proxies not available after 60s"),
         (RuntimeError(), "Ray Serve says no more"),
     ],
