@@ -18,13 +18,14 @@ from typing import Any, Final
 from cellnet.cli.evaluate import print_scores
 from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, TrainConfig
 from cellnet.config.tune import TuneConfig
-from cellnet.errors import CellnetError, ConfigError
+from cellnet.errors import ConfigError, plain
 from cellnet.places import Places
 from cellnet.reports.evaluation_report import write_report
 from cellnet.sample import write_sample
 from cellnet.store.place import place_of
 from pipelines import cluster
 from pipelines.evaluate import evaluate
+from pipelines.failures import told
 from pipelines.ingest import ingest
 from pipelines.promote import promote
 from pipelines.train import train
@@ -67,11 +68,13 @@ def main() -> int:
     """Run every step; the exit status is 2 for what the user can put right."""
     try:
         _run()
-    except CellnetError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("demo: stopped")
+    except Exception as error:
+        if (known := told(error)) is None:
+            raise
+        print(plain(f"demo: {' '.join(str(known).split())}"), file=sys.stderr)
+        return 2
     return 0
 
 

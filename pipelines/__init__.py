@@ -1,13 +1,7 @@
 """The Ray jobs, one module a verb, started as `python -m pipelines VERB …`."""
 
-import os
 import re
 import sys
-
-# Ray reads this when it is imported. It prints its own affairs on stdout, where cellnet's users expect data.
-os.environ.setdefault(
-    "RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started|ServeController.graceful_shutdown failed"
-)
 
 
 def _refuse_a_module_as_a_program() -> None:

@@ -5,21 +5,21 @@ import functools
 import logging
 import math
 import os
-import secrets
+import re
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import ray
-from ray._private.services import get_ray_address_from_environment
+from ray._private import ray_logging
 from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cellnet.errors import ConfigError
 from cellnet.store.arrow import filesystem
+from pipelines import starting
 
 if TYPE_CHECKING:
     from cellnet.prediction.model import FrameModel
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from cellnet.registry.registry import Registry
     from cellnet.store.objects import Store
 
-RAY_TOKEN: Final = Path.home() / ".ray" / "auth_token"
-"""Where Ray keeps the token of this machine's clusters."""
-REACH_S: Final = 10.0
-"""How long a cluster may take to answer."""
+NO_NEWS: Final = re.compile(
+    "PYTHON worker processes have been started|ServeController.graceful_shutdown failed|killed due to memory pressure|"
+    "A worker died or was killed while executing|"
+    r"\[\d{4}-\d\d-\d\d [\d:,]+ \w \d+ \d+\] (\(\w+\) )?\w+\.(cc|h):\d+: "  # lines of its part in C++
+)
+"""What Ray says of its own affairs, on stdout, where cellnet's users expect data."""
 BLOCKS_PER_CPU: Final = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
 
@@ -39,40 +41,16 @@ def connect(*, show_logs: bool = False) -> None:
     """Join the running Ray cluster (RAY_ADDRESS, a Ray job's, or the one started here), else start a local one.
 
     A local one has no dashboard, which takes seconds to start and a tenth of a small machine: `ray start --head` has.
-    `show_logs`: what workers print appears here. Raises ConfigError when RAY_ADDRESS leads nowhere.
+    `show_logs`: what workers print appears here. Raises ConfigError when there is no cluster at RAY_ADDRESS, or none
+    that this machine and user may join or start.
     """
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # a busy machine takes longer than Ray's 60
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) and not RAY_TOKEN.exists():
-        # Ray would leave a new token in the home folder, and `ray start` and `ray job` act otherwise once it is there.
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # RAY_ADDRESS, or what the last `ray start` left on this machine.
-    address = get_ray_address_from_environment(None, None)
-    if not address:
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-    try:
-        _reach(address)
-        ray.init(
-            logging_level=logging.ERROR,
-            log_to_driver=show_logs,
-            **({} if address else {"include_dashboard": False}),
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"no Ray cluster answers at {address}; correct or unset RAY_ADDRESS, or run `ray stop`"
-        ) from error
+    starting.start_or_join(log_to_driver=show_logs)
     quiet()
-
-
-def _reach(address: str | None) -> None:
-    """Raise OSError where nothing listens at host:port. Ray itself would try for minutes, and say nothing."""
-    host, _, port = (address or "").rpartition(":")
-    if host and port.isdecimal() and "://" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 @contextlib.contextmanager
@@ -97,15 +75,17 @@ def own_address() -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Ray says only errors on the terminal, and Ray Data keeps rows in order and reads Parquet in the small way."""
+    """Ray says nothing on the terminal, and Ray Data keeps rows in order and reads Parquet in the small way."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # else what a worker raised is told as text alone
     context.execution_options.preserve_order = True
     # Of Ray 2.60's two Parquet readers the newer starts actors to read footers: for 97 files it took 13 s, the other
     # 5 s, and 400 MB more.
     context.use_datasource_v2 = False
+    ray_logging.stdout_deduplicator.skip_re = ray_logging.stderr_deduplicator.skip_re = NO_NEWS
     for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # its errors are raised too
 
 
 def cpus() -> float:

@@ -26,7 +26,7 @@ from cellnet.bank.folds import ENOUGH_GROUPS, few_groups
 from cellnet.bank.labels import labelled_frames
 from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
-from cellnet.errors import CellnetError, ConfigError, DataError
+from cellnet.errors import ConfigError, DataError
 from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.places import Places
@@ -44,7 +44,7 @@ from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.workers import unwrapped
 from cellnet.version import code_version
-from pipelines import cluster
+from pipelines import cluster, failures
 from pipelines.folds import train_folds
 from pipelines.heads import train_head
 from pipelines.paper_holdout import score_paper_holdout
@@ -286,7 +286,7 @@ def run_workers(
             with cluster.stopped_by_ctrl_c():
                 return trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _own_error(error) from error
+            raise failures.told(error) or error from error
 
 
 def given_to(config: dict[str, Any]) -> dict[str, Any]:
@@ -461,13 +461,3 @@ def _report(loop: dict[str, Any], state: TrainState, rank: int) -> None:
 
 def _say(loop: dict[str, Any], line: str) -> None:
     ray.get(loop["lines"].add.remote(line))
-
-
-def _own_error(error: Exception) -> Exception:
-    """cellnet's own error from inside a worker, if that is what ended the training."""
-    failures = getattr(error, "worker_failures", {}) or {}
-    for failure in failures.values():
-        cause = getattr(failure, "cause", failure)
-        if isinstance(cause, CellnetError):
-            return cause
-    return error

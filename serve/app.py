@@ -123,7 +123,8 @@ def serve_forever(
     """Serve at `http://HOST:PORT` until Ctrl-C or SIGTERM; if not `block`, return that address at once.
 
     `connect` brings up Ray, if this process has none yet; `announce` is called with the address as soon as it
-    answers. Raises ConfigError for a port in use, and what `build` raises, before anything is started.
+    answers. Raises ConfigError for a port in use, and what `build` raises, before anything is started; and for a
+    service that does not come up.
     """
     check_port(host, port)
     if host in LOOPBACK or host == "::1":
@@ -134,8 +135,13 @@ def serve_forever(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
-        serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
+        try:
+            serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
+            serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET)
+        except (RuntimeError, TimeoutError) as error:  # with the traceback of a replica in it, or of a busy machine
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            last = lines[-1] if lines else "Ray Serve says no more"
+            raise ConfigError(f"the service does not start: {last}; put that right, or try again") from error
         _check_answer(host, port)
         announce(f"http://{host}:{port}")
         if block:

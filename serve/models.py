@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from cellnet.errors import CellnetError, NotFoundError, RegistryError
+from cellnet.errors import CellnetError, NotFoundError, RegistryError, plain
 from cellnet.prediction.engines import engine_of
 from cellnet.prediction.lineup import CHAMPION, Lineup, checked, counts, lineage_refs, resolve_models
 from cellnet.prediction.model import FrameModel
@@ -203,7 +203,7 @@ class Shelf:
         except Exception as error:  # whatever a file from elsewhere makes of the libraries that read it
             why = str(error) if isinstance(error, CellnetError) else f"{type(error).__name__} ({error!s:.200})"
             why = f"{version.ref} cannot be used: {why}; {old.ref if old else 'nothing'} goes on"
-            log.error("%s", why)
+            log.error("%s", plain(why))
             self._failed[what] = Failure(version, time.monotonic(), why)
             problems[what] = why
             return old

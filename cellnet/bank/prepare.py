@@ -5,19 +5,23 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from cellnet.bank.duplicates import fingerprint
 from cellnet.bank.frames import FEW_GREYS, FORM, Frame, digest_of_pixels
 from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
-from cellnet.errors import DataError, NotFoundError
+from cellnet.errors import DataError, NotFoundError, encodable
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import cells_of_mask
 from cellnet.images.pixels import Pixels, sharpness_of
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store
+
+MOST_CELLS: Final = 10**9
+LONGEST: Final = 1000
+"""Characters of the reason why an image is set aside, which may quote what its tables say."""
 
 
 def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
@@ -37,22 +41,32 @@ def _stamp(image: ImageFile) -> list[Any]:
     """What changes when an image does: its place, page and channel, its size and the time of its last change."""
     try:
         status = os.stat(image.place)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return [image.place, image.page, image.channel]
     return [image.place, image.page, image.channel, status.st_size, status.st_mtime_ns]
 
 
 def prepare(file: LabelledFile, store: Store) -> Frame:
     """Decode one image and store its pixels; what cannot be read comes back set aside, with the reason."""
-    source = _text(f"{file.image.place}{file.image.mark}")
+    frame = _prepare(file, store)
+    texts: dict[str, Any] = {name: encodable(value) for name, value in vars(frame).items() if isinstance(value, str)}
+    if frame.set_aside:
+        texts["set_aside"] = texts["set_aside"][:LONGEST]
+    return replace(frame, **texts)
+
+
+def _prepare(file: LabelledFile, store: Store) -> Frame:
+    source = f"{file.image.place}{file.image.mark}"
     if file.problem:
         return Frame(frame="", source=source, set_aside=file.problem)
     try:
         [image] = file.image.in_memory().pages(file.image.page)
         image_HW = image.decode()
         pixel_um = file.pixel_um or image.pixel_um
-        source = _text(f"{file.image.place}{image.mark}")
+        source = f"{file.image.place}{image.mark}"
         _check_plane(file, image)
+        if file.count is not None and file.count > MOST_CELLS:
+            raise DataError(f"the count {file.count:g} is more than one image can hold; write the number of its cells")
         file, note = _with_cells(_in_scale(file, *image_HW.shape), (image_HW.shape[0], image_HW.shape[1]))
         _check_centres(file, image_HW.shape)
     except DataError as error:
@@ -62,12 +76,12 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
     return Frame(
         frame=digest,
         source=source,
-        lineage=None if file.lineage is None else _text(file.lineage),
+        lineage=file.lineage,
         count=file.count,
         centres=None if file.centres is None else [list(point) for point in file.centres],
         note=note,
-        group=_text(file.group) if file.group else digest[:16],
-        batch=None if file.batch is None else _text(file.batch),
+        group=file.group or digest[:16],
+        batch=file.batch,
         time_h=file.time_h,
         height=image_HW.shape[0],
         width=image_HW.shape[1],
@@ -86,11 +100,6 @@ def _few_greys(image_HW: Pixels) -> int | None:
     """How many grey values an image has, if they are few."""
     greys = int(np.count_nonzero(np.bincount(image_HW.ravel())))
     return greys if greys < FEW_GREYS else None
-
-
-def _text(name: str) -> str:
-    """The name, with � for what is no UTF-8: old archives hold such names, and tables cannot."""
-    return os.fsencode(name).decode(errors="replace")
 
 
 def _check_centres(file: LabelledFile, size: tuple[int, ...]) -> None:

@@ -1,7 +1,6 @@
 """`cellnet evaluate` and `cellnet calibrate`: a model is scored, and what it is sure of fitted anew."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,8 @@ from cellnet.cli.options import (
     places_of,
 )
 from cellnet.cli.parsing import Option, command, one_of
-from cellnet.cli.printing import print_table, say
-from cellnet.errors import ConfigError, plain
+from cellnet.cli.printing import print_json, print_table, say, tell
+from cellnet.errors import ConfigError
 from cellnet.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -94,11 +93,11 @@ def calibrate(arguments: argparse.Namespace) -> None:
     calibration = version.card.calibration
     assert calibration is not None
     if arguments.json:
-        print(json.dumps({"model": version.ref, "calibration": calibration.model_dump()}))
+        print_json({"model": version.ref, "calibration": calibration.model_dump()})
         return
     for line in calibration.lines(version.card.task):
         say(line)
-    print(version.ref)
+    tell(version.ref)
 
 
 def _recount(arguments: argparse.Namespace) -> None:
@@ -122,12 +121,12 @@ def _recount(arguments: argparse.Namespace) -> None:
     assert calibration is not None and fitted is not None
     if arguments.json:
         told = {"model": done.version.ref, "calibration": calibration.model_dump(), "frames": done.frames}
-        print(json.dumps(told | {"before": fitted.before, "after": fitted.after}))
+        print_json(told | {"before": fitted.before, "after": fitted.after})
         return
     _print_recount(done)
     for line in calibration.lines("count"):
         say(line)
-    print(done.version.ref)
+    tell(done.version.ref)
 
 
 def _print_recount(done: "Recounted") -> None:
@@ -168,7 +167,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for note in [*gaps(scores), *_notes(scores)]:
         say(f"note: {note}")
     if arguments.json:
-        print(json.dumps(scores))
+        print_json(scores)
         return
     print_scores(scores)
 
@@ -193,7 +192,7 @@ def print_scores(scores: dict[str, Any]) -> None:
     from cellnet.evaluation.evaluations import title
     from cellnet.evaluation.metrics import TOO_FEW, density_of, hides, shown, units
 
-    print(plain(title(scores)))
+    tell(title(scores))
     names = TASKS[scores["task"]].figures
     print_table([{"per": unit, **shown(scores["task"], scores[unit], names)} for unit in ("tile", "frame")])
     main = TASKS[scores["task"]].main
@@ -210,7 +209,8 @@ def print_scores(scores: dict[str, Any]) -> None:
     _print_batches_and_ages(scores)
     for unit in units(scores):
         if scores[unit].get("per_lineage"):
-            print(f"\nper {unit}, by lineage:")
+            print()
+            tell(f"per {unit}, by lineage:")
             per_lineage = scores[unit]["per_lineage"].items()
             print_table([{"lineage": name} | shown(scores["task"], values) for name, values in per_lineage])
     if scores["tile"].get("by_density"):
@@ -239,7 +239,8 @@ def _print_batches_and_ages(scores: dict[str, Any]) -> None:
     sides = {side: of for side, of in scores["batches"].items() if of}
     if sides:
         how = f", {new}" if (new := how_new(scores)) else ""
-        print(f"\nby batch, the same as the model learned from or new to it{how}:")
+        print()
+        tell(f"by batch, the same as the model learned from or new to it{how}:")
         print_table(
             [
                 {"batch": side, "per": unit}
@@ -250,7 +251,8 @@ def _print_batches_and_ages(scores: dict[str, Any]) -> None:
             ]
         )
     if unmeasured := next_plate(scores):
-        print(f"\n{unmeasured}")
+        print()
+        tell(unmeasured)
     if len(scores["by_age"]) > 1:
         print("\nper frame, by hours since seeding:")
         print_table(

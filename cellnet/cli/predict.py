@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cellnet.cli.options import CHANNEL, JSON, PAGE, PIXEL_UM, READS_REGISTRY, images_of, named_place, places_of
 from cellnet.cli.parsing import OneOf, Option, command
-from cellnet.cli.printing import counted, say
+from cellnet.cli.printing import counted, print_csv, print_json, say, tell
 from cellnet.cli.progress import Meter
-from cellnet.errors import ConfigError, plain
+from cellnet.errors import ConfigError
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.tables import COLUMNS, csv_line, row_of
 
@@ -121,23 +122,23 @@ def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str
 
 
 def _print_json(prediction: Prediction) -> None:
-    print(prediction.model_dump_json(), flush=True)
+    print_json(json.loads(prediction.model_dump_json()))
 
 
 def _csv_printer() -> Callable[[Prediction], None]:
     """Prints the header at once, and then rows."""
-    print(csv_line(COLUMNS), end="")
+    print_csv(csv_line(COLUMNS))
 
     def show(prediction: Prediction) -> None:
         row = row_of(prediction)
-        print(csv_line(row[name] for name in COLUMNS), end="")
+        print_csv(csv_line(row[name] for name in COLUMNS))
 
     return show
 
 
 def _print_prediction(prediction: Prediction) -> None:
     error = prediction.error
-    print(plain(f"{prediction.image}: not predicted: {error}" if error else prediction_line(prediction)))
+    tell(f"{prediction.image}: not predicted: {error}" if error else prediction_line(prediction))
 
 
 def prediction_line(prediction: Prediction) -> str:

@@ -7,12 +7,16 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from cellnet.cli import bank, evaluate, predict, registry, serve, settings, train, tune
 from cellnet.cli.parsing import Parser
-from cellnet.errors import CellnetError, plain
+from cellnet.cli.printing import LogLines, say
+from cellnet.errors import CellnetError, of_machine
 from cellnet.version import code_version
+
+LONGEST: Final = 2000
+"""Characters of an error that are shown: a table or a name may hold millions."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,13 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × shows a ?
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
-    except CellnetError as error:
-        print(plain(f"cellnet: {' '.join(str(error).split())}"), file=sys.stderr)
-        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has had enough
         return 0
@@ -36,7 +39,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.unraisablehook = lambda _: None
         threading.excepthook = lambda _: None
         return 130
+    except Exception as error:
+        known = _told(error)
+        if known is None:
+            raise
+        say(f"cellnet: {' '.join(str(known).split())[:LONGEST]}")
+        return 2
     return 0
+
+
+def _told(error: Exception) -> CellnetError | None:
+    """What a person can put right of an error; None of a bug, whose traceback says more."""
+    if "ray" in sys.modules:
+        from pipelines.failures import told
+
+        return told(error)
+    return error if isinstance(error, CellnetError) else of_machine(error)
 
 
 def parser() -> Parser:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cellnet.cli.options import JSON, PUBLISHES, READS_REGISTRY, REF, named_place, places_of
 from cellnet.cli.parsing import POSITIVE, Option, command, noun, number
-from cellnet.cli.printing import counted, print_table, say, scores_line
+from cellnet.cli.printing import counted, print_json, print_table, say, scores_line, tell
 from cellnet.cli.tune import print_search
-from cellnet.errors import ConfigError, IntegrityError, plain
+from cellnet.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from cellnet.registry.registry import Listed
@@ -151,7 +151,7 @@ def list_(arguments: argparse.Namespace) -> None:
     versions = list(registry.versions(arguments.name, newest=None if arguments.all else arguments.newest))
     rows = [_row(version) for version in versions]
     if arguments.json:
-        print(json.dumps(rows))
+        print_json(rows)
     elif rows:
         print_table(rows)
         whole = {version.ref.rpartition("@")[0] for version in versions if version.ref.endswith("@1")}
@@ -183,7 +183,7 @@ def show(arguments: argparse.Namespace) -> None:
     registry = places_of(arguments).open_registry()
     version = registry.resolve(arguments.ref)
     if arguments.json:
-        print(version.model_dump_json(indent=2))
+        print_json(json.loads(version.model_dump_json()), indent=2)
         return
     from cellnet.registry.description import model_card
 
@@ -191,12 +191,12 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def resolve(arguments: argparse.Namespace) -> None:
-    print(places_of(arguments).open_registry().resolve(arguments.ref).ref)
+    tell(places_of(arguments).open_registry().resolve(arguments.ref).ref)
 
 
 def tag(arguments: argparse.Namespace) -> None:
     move = places_of(arguments).open_registry().tag(arguments.ref, arguments.tag, reason=arguments.reason)
-    print(f"{move.name}:{move.alias} is {move.name}@{move.number}")
+    tell(f"{move.name}:{move.alias} is {move.name}@{move.number}")
 
 
 def promote(arguments: argparse.Namespace) -> None:
@@ -214,7 +214,7 @@ def promote(arguments: argparse.Namespace) -> None:
     decision = {"force": arguments.force, "reason": arguments.reason, "say": say}
     move = promote(arguments.ref, arguments.alias, places_of(arguments), **decision)
     if arguments.json:
-        print(move.model_dump_json())
+        print_json(json.loads(move.model_dump_json()))
     else:
         _print_move(move)
 
@@ -225,12 +225,12 @@ def history(arguments: argparse.Namespace) -> None:
     if not moves:
         registry.resolve(f"{arguments.name}:{arguments.alias}")  # says what there is
     if arguments.json:
-        print(json.dumps([move.model_dump(mode="json") for move in moves]))
+        print_json([move.model_dump(mode="json") for move in moves])
         return
     for move in moves:
         before = f" (before: {move.name}@{move.previous})" if move.previous else ""
         because = "; ".join(str(why) for why in (move.evidence, move.reason) if why) or "no reason given"
-        print(plain(f"{move.entry:>3}  {move.moved}  {move.name}@{move.number}{before}: {because}"))
+        tell(f"{move.entry:>3}  {move.moved}  {move.name}@{move.number}{before}: {because}")
 
 
 def rollback(arguments: argparse.Namespace) -> None:
@@ -240,7 +240,7 @@ def rollback(arguments: argparse.Namespace) -> None:
 
 def _print_move(move: Any) -> None:
     before = f"{move.name}@{move.previous}" if move.previous else "nothing"
-    print(f"{move.name}:{move.alias} is {move.name}@{move.number} (before: {before})")
+    tell(f"{move.name}:{move.alias} is {move.name}@{move.number} (before: {before})")
 
 
 def verify(arguments: argparse.Namespace) -> None:
@@ -250,9 +250,9 @@ def verify(arguments: argparse.Namespace) -> None:
     for finding in verify(places_of(arguments).open_registry(), arguments.name):
         findings.append(finding)
         if not arguments.json:
-            print(plain(f"{finding.what}: {finding.problem or 'ok'}"), flush=True)
+            tell(f"{finding.what}: {finding.problem or 'ok'}")
     if arguments.json:
-        print(json.dumps([finding._asdict() for finding in findings]))
+        print_json([finding._asdict() for finding in findings])
     damaged = sum(finding.problem is not None for finding in findings)
     if damaged:
         raise IntegrityError(
@@ -267,13 +267,13 @@ def gc(arguments: argparse.Namespace) -> None:
     registry = places_of(arguments).open_registry()
     cleared = gc(registry, keep_days=arguments.keep_days, dry_run=arguments.dry_run, say=say)
     if arguments.json:
-        print(json.dumps(asdict(cleared)))
+        print_json(asdict(cleared))
         return
     would = "would be " if arguments.dry_run else ""
-    print(f"{counted(cleared.trashed, 'file')} {would}put into the trash, {cleared.restored} taken out of it")
-    print(f"{counted(cleared.removed, 'file')} {would}removed from the trash, {size(cleared.removed_bytes)}")
+    tell(f"{counted(cleared.trashed, 'file')} {would}put into the trash, {cleared.restored} taken out of it")
+    tell(f"{counted(cleared.removed, 'file')} {would}removed from the trash, {size(cleared.removed_bytes)}")
     if cleared.unfinished:
-        print(f"{counted(cleared.unfinished, 'unfinished write')} removed")
+        tell(f"{counted(cleared.unfinished, 'unfinished write')} removed")
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -281,13 +281,13 @@ def export(arguments: argparse.Namespace) -> None:
 
     registry, destination = places_of(arguments).open_registry(), arguments.destination
     if not arguments.bioimageio:
-        print(export_version(registry, arguments.ref, destination))
+        tell(str(export_version(registry, arguments.ref, destination)))
         return
     from cellnet.prediction.bioimageio import write_bioimageio
 
     version = registry.resolve(arguments.ref)
     files = {role: registry.read(version, role) for role in version.blobs}
-    print(write_bioimageio(destination, version, files, authors=arguments.author, license=arguments.license))
+    tell(str(write_bioimageio(destination, version, files, authors=arguments.author, license=arguments.license)))
 
 
 def import_(arguments: argparse.Namespace) -> None:
@@ -302,13 +302,13 @@ def import_(arguments: argparse.Namespace) -> None:
         source = replace(source, trusted_keys=None)
     version = import_version(places.open_registry(), source.open_registry(), arguments.ref, name=arguments.name)
     say(f"{version.ref} is {arguments.ref} of {arguments.source}")
-    print(version.ref)
+    tell(version.ref)
 
 
 def publish(arguments: argparse.Namespace) -> None:
     from cellnet.registry.exchange import publish_folder
 
-    print(publish_folder(places_of(arguments).open_registry(), arguments.folder, name=arguments.name).ref)
+    tell(publish_folder(places_of(arguments).open_registry(), arguments.folder, name=arguments.name).ref)
 
 
 def keygen(arguments: argparse.Namespace) -> None:
@@ -316,4 +316,4 @@ def keygen(arguments: argparse.Namespace) -> None:
 
     public = make_keys(arguments.file)
     say(f"{arguments.file} signs (--signing-key) and is to be kept secret; {public} verifies (--trusted-keys)")
-    print(public)
+    tell(str(public))

@@ -28,6 +28,11 @@ def add_to(commands: Any) -> None:
         serve,
         Option("--host", default="127.0.0.1", help="(%(default)s); 0.0.0.0 lets others in"),
         Option("--port", type=number(int, least=1, most=65535), default=8000, help="(%(default)s)"),
+        Option(
+            "--no-cluster-token",
+            action="store_true",
+            help="join a Ray cluster that asks for no token, too: whoever reaches its ports runs what he likes in it",
+        ),
         *_options(),
         *READS_REGISTRY,
         help="answer over HTTP with the champions of a registry",
@@ -43,7 +48,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
     use_haproxy()  # before anything imports ray.serve
     from cellnet.places import absolute
-    from pipelines import cluster
+    from pipelines import cluster, starting
     from serve.app import ServeArgs, serve_forever
 
     places = places_of(arguments)
@@ -51,11 +56,17 @@ def serve(arguments: argparse.Namespace) -> None:
     given |= {"registry": places.registry.uri, "trusted_keys": places.trusted_keys}
     if given["api_keys"]:
         given["api_keys"] = absolute(given["api_keys"])
+
+    def connect() -> None:
+        cluster.connect(show_logs=True)
+        if not arguments.no_cluster_token:
+            starting.check_closed()
+
     serve_forever(
         load_checked(ServeArgs, {name: value for name, value in given.items() if value is not None}),
         host=arguments.host,
         port=arguments.port,
-        connect=lambda: cluster.connect(show_logs=True),
+        connect=connect,
         announce=lambda address: say(f"serving at {address} (Ctrl-C stops it); images go to POST /v1/predict"),
     )
 

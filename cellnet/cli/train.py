@@ -1,13 +1,13 @@
 """`cellnet train`: a network is trained and published."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, places_of, train_config
 from cellnet.cli.parsing import NUMBER_OR_RANGE, Option, command
-from cellnet.cli.printing import say, scores_line
+from cellnet.cli.printing import print_json, say, scores_line, tell
 from cellnet.config.train import TrainConfig
+from cellnet.errors import plain
 
 if TYPE_CHECKING:
     from cellnet.bank.bank import Bank
@@ -42,7 +42,7 @@ def add_to(commands: Any) -> None:
 def train(arguments: argparse.Namespace) -> None:
     config = train_config(arguments)
     if arguments.summary:
-        print(_summary(places_of(arguments).open_bank(), config))
+        print(plain(_summary(places_of(arguments).open_bank(), config), lines=True))
         return
     from cellnet.registry.description import scored_by_batch
     from pipelines.train import train
@@ -59,7 +59,7 @@ def train(arguments: argparse.Namespace) -> None:
     )
     test, folds = version.card.scores.get("test", {}), version.card.scores.get("folds")
     if arguments.json:
-        print(json.dumps({"model": version.ref, "test": test} | ({"folds": folds} if folds else {})))
+        print_json({"model": version.ref, "test": test} | ({"folds": folds} if folds else {}))
         return
     evaluate = places.command("evaluate", version.ref, arguments.bank)
     if folds:
@@ -75,7 +75,7 @@ def train(arguments: argparse.Namespace) -> None:
             "note: under protocol=paper variants of one frame are on all sides, so these scores leak; "
             f"{evaluate} takes the holdout's frames, which it has not seen"
         )
-    print(version.ref)
+    tell(version.ref)
     say(f"next: {evaluate}; {places.command('registry', 'promote', version.ref, 'champion')}")
 
 

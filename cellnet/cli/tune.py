@@ -1,12 +1,11 @@
 """`cellnet tune`: settings are searched, and the winner is published."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, own_settings, places_of
 from cellnet.cli.parsing import POSITIVE, Option, command
-from cellnet.cli.printing import print_table, say
+from cellnet.cli.printing import print_json, print_table, say, tell
 from cellnet.config.loading import load_config
 from cellnet.config.tune import TuneConfig
 from cellnet.tasks import TASKS
@@ -69,7 +68,7 @@ def print_search(search: "Search", *, alias: str, as_json: bool) -> None:
     winner, scores = search.winner, search.holdout.scores
     if as_json:
         moved = search.move.model_dump(mode="json") if search.move else None
-        print(json.dumps({"model": winner.ref, "alias": moved, "trials": search.trials, "holdout": scores}))
+        print_json({"model": winner.ref, "alias": moved, "trials": search.trials, "holdout": scores})
         return
     print_table(search.trials)
     main = TASKS[winner.card.task].main
@@ -78,4 +77,4 @@ def print_search(search: "Search", *, alias: str, as_json: bool) -> None:
     if unmeasured := next_plate(scores):
         say(f"note: {unmeasured}")
     say(f"{winner.name}:{alias} {'is now' if search.move else 'stays, and is not'} {winner.ref}")
-    print(winner.ref)
+    tell(winner.ref)

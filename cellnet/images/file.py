@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from cellnet.errors import DataError
+from cellnet.errors import DataError, encodable
 from cellnet.images import tiff
 from cellnet.images.channels import ChannelError, listed, wanted_channel
 from cellnet.images.formats import FIRST_BYTES, NO_IMAGE, name_of_format
@@ -79,7 +79,7 @@ class ImageFile:
     @classmethod
     def at(cls, path: Path) -> Self:
         """A file on the disk, that is not opened yet."""
-        return cls(path.name, path)
+        return cls(encodable(path.name), path)
 
     @property
     def place(self) -> str:
@@ -137,8 +137,9 @@ class ImageFile:
                         f"{self.name}: over {most // 10**9} GB, so it was not read; cut it, or save single pages"
                     )
                 return file.read()
-        except OSError as error:
-            raise DataError(f"{self.name}: cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            why = error.strerror if isinstance(error, OSError) else "no file can have such a name"
+            raise DataError(f"{self.name}: cannot be read: {why}") from error
 
     def in_memory(self, most: int = sys.maxsize) -> Self:
         """The same file, its bytes held; its header is read again only of a file that changed. Raises as `read`.

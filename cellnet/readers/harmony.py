@@ -34,7 +34,12 @@ INDEXES: Final = ("Index.idx.xml", "Index.xml")
 WELLS: Final = "PlateResults.txt"
 TRANSMITTED: Final = ("Brightfield", "Phase")
 """Channel types of transmitted light; `Phase` is Harmony's Digital Phase Contrast."""
-MAX_BYTES: Final = 2 * 10**9
+MAX_BYTES: Final = 10**9
+"""Of an XML, or of a table of results."""
+MOST_ELEMENTS: Final = 2 * 10**7
+"""Of an XML, which are kept until its end."""
+MOST_LINE: Final = 10**6
+"""Characters of a line of a table."""
 Well = tuple[int, int]
 """Row and column, from 1."""
 Field = tuple[int, int, int, int]
@@ -117,14 +122,20 @@ def _find_index(source: Path) -> Path | None:
 
 def _elements(path: Path) -> Iterator[ET.Element]:
     """Every element of an XML file when it is complete, named without its namespace."""
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path} is over {MAX_BYTES // 10**9} GB; export the plate in parts")
+    _check_size(path)
     try:
-        for _, element in ET.iterparse(path):
+        for number, (_, element) in enumerate(ET.iterparse(path)):
+            if number > MOST_ELEMENTS:
+                raise DataError(f"{path} has over {MOST_ELEMENTS:,} elements; export the plate in parts")
             element.tag = element.tag.rpartition("}")[2]
             yield element
     except (ET.ParseError, OSError) as error:
         raise DataError(f"{path} is not readable as XML ({error}); export it again") from error
+
+
+def _check_size(path: Path) -> None:
+    if path.stat().st_size > MAX_BYTES:
+        raise DataError(f"{path} is over {MAX_BYTES // 10**9} GB; export the plate in parts")
 
 
 def _texts(element: ET.Element) -> dict[str, str]:
@@ -315,8 +326,11 @@ def _choose(names: list[str], wanted: str | None, where: Path) -> str:
 def _lines(path: Path) -> Iterator[list[str]]:
     """The cells of every line that is not empty, one line at a time: a plate may have millions of objects."""
     try:
+        _check_size(path)
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            for line in file:
+            for line in iter(lambda: file.readline(MOST_LINE + 1), ""):
+                if len(line) > MOST_LINE:
+                    raise DataError(f"{path} has a line of over {MOST_LINE:,} characters; export it again")
                 if line.strip():
                     yield [cell.strip() for cell in line.split("\t")]
     except OSError as error:

@@ -14,7 +14,8 @@ from typing import Final
 
 from cellnet.errors import DataError
 
-MAX_BYTES: Final = 10**9
+MAX_BYTES: Final = 250 * 10**6
+"""Of a table, whose rows take some ten times that in memory."""
 NOT_KNOWN: Final = frozenset(
     {
         "", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "null", "none", "-", "--", "?", "unknown", "not known",
@@ -81,7 +82,7 @@ def _text(path: Path) -> str:
     """The text of a file in the encodings that programs write tables in."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is over {MAX_BYTES // 10**9} GB; split the table")
+            raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; split the table")
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path} as a CSV table: {error}") from error

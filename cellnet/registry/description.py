@@ -27,7 +27,7 @@ def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> 
     }
     title = f"# {version.ref}" + (f" ({', '.join(aliases)})" if aliases else "")
     sections = (f"## {name}\n\n" + "\n".join(f"- {line}" for line in lines) for name, lines in parts.items())
-    return plain("\n\n".join([title, _purpose(version.card), *sections]))
+    return plain("\n\n".join([title, _purpose(version.card), *sections]), lines=True)
 
 
 def size(count: int) -> str:

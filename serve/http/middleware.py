@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cellnet.errors import plain
 from serve import haproxy_rules
 from serve.http.keys import accepted
 from serve.http.problems import problem
@@ -120,7 +121,7 @@ class Surroundings:
         except ClientDisconnect:
             pass  # nobody is there to be told
         except Exception:
-            log.exception("%s %s failed (request %s)", scope["method"], path, request_id)
+            log.exception("%s %s failed (request %s)", plain(scope["method"]), plain(path), request_id)
             if answered["status"] is not None:
                 raise
             await problem(500, "the service failed; its log says why", None, request_id)(scope, receive, sender)

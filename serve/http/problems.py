@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from cellnet.errors import CellnetError, ConflictError, DataError, NotFoundError, UnavailableError
+from cellnet.errors import CellnetError, ConflictError, DataError, NotFoundError, UnavailableError, plain
 from cellnet.images.channels import channels_of
 from serve.http.schemas import Problem
 
@@ -55,7 +55,7 @@ def add_problems(api: FastAPI) -> None:
     async def on_cellnet_error(request: Request, error: CellnetError) -> JSONResponse:
         status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
         if status >= 500:
-            log.error("%s %s: %s", request.method, request.url.path, error)
+            log.error("%s", plain(f"{request.method} {request.url.path}: {error}"))
         return problem(status, str(error), request_id=_id(request), channels=channels_of(error))
 
     @api.exception_handler(HTTPException)

@@ -1,6 +1,8 @@
 """The Ray jobs on a real local Ray: shards by Ray Data, training by Ray Train, a search by Ray Tune."""
 
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 import safetensors.torch
 import torch
 
@@ -35,6 +38,7 @@ from cellnet.training.tiles import Variants, make_tiles
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
 from pipelines.evaluate import evaluate
+from pipelines.failures import told
 from pipelines.ingest import ingest
 from pipelines.predict import predict
 from pipelines.promote import promote
@@ -394,6 +398,30 @@ def test_an_import_tells_what_of_its_source_was_not_used(sample_bank: Path, tmp_
     bank, imported = ingest(tmp_path / "in", Places(bank=place_of(tmp_path / "bank")))
     assert [(frame.lineage, frame.count) for frame in bank.frames] == [("A549", 3)]
     assert [(item.what, item.reason) for item in imported.unused] == [("counts.csv line 3: b.png", "no_image")]
+
+
+def test_what_a_worker_cannot_write_is_told_in_a_line(
+    sample_bank: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bank = tmp_path / "bank"
+    bank.mkdir()
+    (bank / "pixels").write_bytes(b"")  # where a folder should be
+    assert main(["bank", "import", str(sample_bank.parent / "images"), str(bank)]) == 2
+    *_, line = (printed := capfd.readouterr()).err.splitlines()
+    assert line.startswith("cellnet: cannot write pixels/") and line.endswith(f"in {bank}: File exists")
+    assert printed.out == "" and "ERROR" not in printed.err and "Traceback" not in printed.err
+
+
+def test_a_worker_that_is_killed_is_told_in_a_line_and_ray_is_silent(
+    ray_started: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(ray.exceptions.WorkerCrashedError) as raised:
+        ray.get(ray.remote(max_retries=0)(die).remote())
+    assert str(told(raised.value)).startswith("a worker process died, most often since the memory")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_source_without_one_good_image_is_an_error(ray_started: None, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from cellnet.prediction.predictor import Predictor
 from cellnet.registry import signing
 from cellnet.registry.exchange import import_version
 from cellnet.registry.registry import Registry
+from pipelines.starting import check_closed
 from serve.app import ServeArgs, build, serve_forever
 from serve.haproxy import free_port
 from tests.factories import LINEAGES, clouds, publish_untrained
@@ -202,6 +204,37 @@ def test_two_processes_answer_and_one_draws_and_the_figures_are_of_all(service: 
         assert len(response.headers.get_list("x-request-id")) == 1, "Ray Serve says one too"
     after = answers_told(service)
     assert len(after) == 2 and sum(after.values()) - sum(before.values()) == 20
+
+
+MESSAGES = (
+    *("serve.ASGIService/HandleRequest", "rpc.CoreWorkerService/PushTask", "rpc.NodeManagerService/GetNodeStats"),
+    *("rpc.ObjectManagerService/Push", "rpc.JobInfoGcsService/AddJob", "rpc.ReporterService/GetTraceback"),
+)
+"""What Ray's processes take, each of them some."""
+
+
+def test_a_strangers_message_is_refused_at_every_port_of_the_cluster(service: httpx.Client) -> None:
+    from psutil import Process  # comes with Ray
+
+    check_closed()
+    refused: set[str] = set()
+    for process in Process().children(recursive=True):
+        listening = [one.laddr for one in process.net_connections("tcp") if one.status == "LISTEN"]
+        for port in {place.port for place in listening if place.ip == "::"}:
+            answers = {stranger_told(port, message) for message in MESSAGES}
+            assert answers == {"UNAUTHENTICATED", "UNIMPLEMENTED"}, (process.cmdline()[:1], port)
+            refused.add(process.cmdline()[0].rpartition("/")[2])
+    assert refused >= {"gcs_server", "raylet", "ray::ServeReplica:cellnet:service", "ray::ServeController"}
+
+
+def stranger_told(port: int, message: str) -> str:
+    """What comes of a message without the cluster's token."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(f"/ray.{message}")(b"", timeout=30)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
 
 
 def answers_told(service: httpx.Client) -> dict[str, float]:

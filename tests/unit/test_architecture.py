@@ -26,6 +26,7 @@ STOREYS = {
     "pipelines": (
         *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "folds", "paper_holdout"),
         *("calibrate", "heads", "publishing", "evaluate", "predict", "ingest", "shards", "runs", "cluster"),
+        *("starting", "failures"),
     ),
 }
 """The rooms of each package from the top floor down: a room calls rooms below it, never above."""

@@ -49,6 +49,15 @@ def test_cluster_and_kubernetes_run_the_ray_that_the_project_is_written_for() ->
     assert read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]["rayVersion"].startswith(f"{wanted}.")
 
 
+def test_whoever_has_no_token_sends_a_cluster_nothing() -> None:
+    assert read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
+    launched = read_yaml("cluster.yaml")
+    for commands in (launched["head_start_ray_commands"], launched["worker_start_ray_commands"]):
+        assert [line.startswith("RAY_AUTH_MODE=token ray start") for line in commands] == [False, True]
+    assert launched["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "ENV RAY_AUTH_MODE=token" in (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
+
+
 def test_kubernetes_starts_haproxy_by_the_program_that_the_image_has() -> None:
     cluster = read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]
     project = (INFRA.parent / "pyproject.toml").read_text(encoding="utf-8")

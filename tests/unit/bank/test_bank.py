@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -534,3 +535,13 @@ def test_what_somebody_leaves_beside_the_tables_is_nobodys(tmp_path: Path, name:
     again.add([frame(2)])
     assert Bank.open(tmp_path / "bank").digest == again.digest
     assert (tmp_path / "bank/tables/000002.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [({"count": 1e308}, "the count 1e+308 is more than one image can hold"), ({"problem": "9" * 10**6}, "9" * 1000)],
+)
+def test_what_a_table_says_beyond_reason_sets_its_image_aside(tmp_path: Path, known: dict[str, Any], said: str) -> None:
+    image = ImageFile.at(write_image(tmp_path / "a.png", 1))
+    made = prepare(LabelledFile(image=image, **known), Bank.create(tmp_path / "bank").store)
+    assert made.set_aside is not None and made.set_aside.startswith(said) and len(made.set_aside) <= 1000

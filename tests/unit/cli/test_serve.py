@@ -13,11 +13,16 @@ from serve.app import ServeArgs
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Any:
+def started() -> list[tuple[ServeArgs, dict[str, Any]]]:
+    """What the service was started with, each time."""
+    return []
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, started: list[tuple[ServeArgs, dict[str, Any]]]) -> Any:
     """`served("--threads", "2")`: the arguments that the service is started with."""
     for name in ("CELLNET_REGISTRY", "CELLNET_TRUSTED_KEYS"):
         monkeypatch.delenv(name, raising=False)
-    started: list[tuple[ServeArgs, dict[str, Any]]] = []
     monkeypatch.setattr(serve.app, "serve_forever", lambda args, **options: started.append((args, options)))
     monkeypatch.setattr("serve.haproxy.use_haproxy", lambda: None)
 
@@ -79,3 +84,15 @@ def test_a_trusted_proxy_is_an_address_or_a_network(served: Any, capsys: pytest.
     assert served("--trusted-proxy", "10.1.2.3/8").trusted_proxies == ("10.0.0.0/8",)
     assert main(["serve", "--trusted-proxy", "proxy.example"]) == 2
     assert "'proxy.example' is no address and no network, like 10.0.0.7 or 10.0.0.0/8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "asked"), [((), ["joined", "closed?"]), (("--no-cluster-token",), ["joined"])])
+def test_a_cluster_without_a_token_is_joined_only_where_that_is_said(
+    served: Any, started: list[Any], monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], asked: list[str]
+) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr("pipelines.cluster.connect", lambda **settings: happened.append("joined"))
+    monkeypatch.setattr("pipelines.starting.check_closed", lambda: happened.append("closed?"))
+    served(*option)
+    started[-1][1]["connect"]()
+    assert happened == asked

@@ -9,7 +9,7 @@ import pytest
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
-from cellnet.bank.prepare import prepare
+from cellnet.bank.prepare import prepare, prepare_all
 from cellnet.errors import DataError
 from cellnet.images.file import encode_png
 from cellnet.readers import Options, read_source
@@ -439,3 +439,39 @@ def test_a_cell_without_a_box_lies_where_its_outline_does(
     tmp_path: Path, cell: dict[str, Any], centre: tuple[float, float]
 ) -> None:
     assert [(file.count, file.centres) for file in read_source(coco(tmp_path, cell))] == [(1, (centre,))]
+
+
+def test_half_characters_in_names_set_no_more_aside_than_their_image(tmp_path: Path) -> None:
+    names = [{"id": 1, "name": "A\ud800"}, {"id": 2, "name": "B"}]
+    box = {"bbox": [10, 20, 4, 6]}
+    images = [{"id": n, "file_name": name} for n, name in enumerate(("a.png", "gone\udfff.png", "x\0.png"), start=1)]
+    frames = frames_of(coco(tmp_path, box, box | {"image_id": 2, "category_id": 2}, categories=names, images=images))
+    assert [(frame.lineage, frame.set_aside) for frame in frames] == [
+        ("A\N{REPLACEMENT CHARACTER}", None),
+        (None, "the file is missing"),
+        (None, "the file is missing"),
+    ]
+    bank = Bank.create(tmp_path / "kept")
+    bank.add([frame for frame in frames if frame.set_aside is None])
+    assert Bank.open(tmp_path / "kept").lineages == ["A\N{REPLACEMENT CHARACTER}"]
+    assert len(prepare_all(read_source(tmp_path / "ann.json"), bank.store)) == 3, "and what is kept of them has a name"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"images": ' + '{"a":' * 100_000,
+        '{"images": [{"id": ' + "9" * 5000 + "}]}",
+    ],
+)
+def test_json_that_is_too_deep_or_too_long_in_a_number_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"a\.json is not readable as JSON \(.*\); export it again"):
+        read_source(tmp_path / "a.json")
+
+
+def test_numbers_that_are_none_place_no_cell(tmp_path: Path) -> None:
+    cells: list[dict[str, Any]] = [{"bbox": [float("nan"), 1, 2, 3]}, {"bbox": [1, 1, float("inf"), 10**400]}]
+    [frame] = frames_of(coco(tmp_path, *cells, image={"width": float("nan"), "height": 10**400}))
+    assert (frame.count, frame.centres, frame.set_aside) == (2, None, None)

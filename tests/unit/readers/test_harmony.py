@@ -1,12 +1,13 @@
 """Harmony exports in miniature, with the namespaces, byte order marks and maps of the real ones."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from cellnet.errors import DataError
-from cellnet.readers import LabelledFile, Options, read_source
+from cellnet.readers import LabelledFile, Options, harmony, read_source
 
 V5 = "http://www.perkinelmer.com/PEHH/HarmonyV5"
 V7 = "43B2A954-E3C3-47E1-B392-6635266B0DD3/HarmonyV7"
@@ -288,3 +289,25 @@ def test_an_option_that_a_source_has_no_use_for_is_refused(tmp_path: Path) -> No
     (tmp_path / "manifest.csv").write_text("image,lineage,count,group\n")
     with pytest.raises(DataError, match="no use for --spread-counts; leave it out"):
         read_source(tmp_path, Options(spread_counts=True))
+
+
+def test_an_index_or_a_table_by_the_gigabyte_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    folder = export(tmp_path)
+    table(folder / "E" / "Objects_Population - Cells.txt", "Row Column Field", "3 3 1")
+    for path in (folder / "E" / "Objects_Population - Cells.txt", folder / "Images" / "Index.idx.xml"):
+        os.truncate(path, harmony.MAX_BYTES + 1)  # a hole, which takes no room
+        with pytest.raises(DataError, match=f"{path.name} is over 1 GB; export the plate in parts"):
+            read_source(folder)
+
+
+def test_an_index_of_countless_elements_and_a_table_of_one_line_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export(tmp_path)
+    monkeypatch.setattr(harmony, "MOST_LINE", 1000)
+    table(folder / "E" / "Objects_Population - Cells.txt", "Row Column Field", "\t" * 1001)
+    with pytest.raises(DataError, match="has a line of over 1,000 characters; export it again"):
+        read_source(folder)
+    monkeypatch.setattr(harmony, "MOST_ELEMENTS", 20)
+    with pytest.raises(DataError, match=r"Index\.idx\.xml has over 20 elements; export the plate in parts"):
+        read_source(folder)

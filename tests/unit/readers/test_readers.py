@@ -1,5 +1,6 @@
 """Manifests and folders: what is understood, and what is said of the rest."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.readers import LabelledFile, Options, read_source
+from cellnet.readers import LabelledFile, Options, read_source, tables
 
 HEADER = "image,lineage,count,group\n"
 
@@ -236,3 +237,11 @@ def test_a_page_that_is_not_there_or_shares_a_count_is_set_aside(source: Path) -
     assert read_source(source, Options(page=3))[0].problem == "holds 2 pages, so there is no page 3"
     (chosen, _, _) = read_source(source, Options(page=2))
     assert (chosen.image.page, chosen.count, chosen.group, chosen.problem) == (2, 12.0, "B7", None)
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "points.csv"])
+def test_a_table_by_the_gigabyte_is_refused_before_it_is_read(source: Path, name: str) -> None:
+    read(source, HEADER + "a.png,A549,1,g\n", "image,x,y\na.png,1,2\n")
+    os.truncate(source / name, tables.MAX_BYTES + 1)  # a hole, which takes no room
+    with pytest.raises(DataError, match=rf"{name} is over 250 MB; split the table"):
+        read_source(source)

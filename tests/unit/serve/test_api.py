@@ -15,6 +15,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from cellnet.errors import ConfigError
 from cellnet.images.file import ImageFile, encode_png
@@ -23,7 +24,7 @@ from cellnet.registry.registry import Registry
 from serve.answering import How, Room
 from serve.haproxy_rules import EDGE
 from serve.http.keys import load_keys
-from serve.http.middleware import access_log, set_up_logs
+from serve.http.middleware import Surroundings, access_log, set_up_logs
 from serve.limits import Limits
 from tests.factories import SIDE, even_png, publish
 from tests.unit.serve.kitchen import Held, Kitchen, client
@@ -263,6 +264,19 @@ def test_a_fault_of_the_service_is_a_500_that_tells_nothing_of_its_inside(kitche
     assert_problem(response, 500)
     assert "secret" not in response.text
     assert service.figure("cellnet_requests_total", route="/v1/predict", status="500") == 1
+
+
+def test_a_path_that_commands_a_terminal_is_harmless_in_the_log(
+    kitchen: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*given: object) -> None:
+        raise RuntimeError("a fault")
+
+    surrounded = Surroundings(fails, limits=Limits(), meters=kitchen().meters)
+    response = TestClient(surrounded).get("/v2/models/a%1b%5b2J%0aCRITICAL%20all%20is%20lost/infer")
+    assert response.status_code == 500
+    [record] = [record for record in caplog.records if "failed (request" in record.message]
+    assert record.message.startswith("GET /v2/models/a?[2J?CRITICAL all is lost/infer failed (request ")
 
 
 @pytest.mark.parametrize(
