@@ -330,7 +330,7 @@ def new_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_a_server_that_checks_and_then_writes_is_refused_by_everybody(
     ministack: PersistentServer, card: Callable[..., Card], new_process: Callable[[], None]
 ) -> None:
-    with FaultyProxy(ministack.address, lambda *_: "gap", slow_s=0.1) as proxy:
+    with FaultyProxy(ministack.address, lambda *_: "gap", slow_s=0.5) as proxy:
         place = Place("s3://lab/gap", proxy.address)
         said = r"of s3://lab/gap checks If-None-Match and then writes: [2-8] of 8 who created one key at once were told"
         for plan in ("gap", "gap", None):  # also by who might have better luck
