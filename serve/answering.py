@@ -28,7 +28,9 @@ Challenge = float | Literal["shadow"]
 SMALL: Final = 2_000_000
 """Pixels of an image that is read at once; larger ones wait for each other, and nobody for them."""
 STUCK: Final = 2
-"""How many times the longest time of a request an image may have waited, in a process that is well."""
+"""How many times the longest time of a request one step of a thread may take, in a process that is well."""
+STUCK_S: Final = 60.0
+"""And that at least, in seconds, however short the time of a request is: the largest images take as long."""
 SHADOWS: Final = 8
 """Images that challengers look at in the shadow at a time; more are not looked at."""
 
@@ -131,10 +133,10 @@ class Answerer:
         return How(champions, room, pixel_um=pixel_um, page=page, channel=channel)
 
     def check(self) -> None:
-        """Raise RuntimeError where what waits is not computed."""
-        waits_s = max(self._small.waits_s(), self._large.waits_s())
-        if waits_s > STUCK * self.limits.seconds:
-            raise RuntimeError(f"an image has waited for {waits_s:.0f} s")
+        """Raise RuntimeError where a thread does not come back from what it reads or computes."""
+        step_s = max(self._small.step_s(), self._large.step_s())
+        if step_s > max(STUCK * self.limits.seconds, STUCK_S):
+            raise RuntimeError(f"an image has been read or computed for {step_s:.0f} s")
 
     async def predict(self, image: ImageFile, how: How) -> list[Prediction]:
         """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""

@@ -1,7 +1,9 @@
 """Which thread and which model an image comes to, and that no image is another's problem."""
 
 import asyncio
+import contextlib
 import io
+import time
 from collections.abc import Callable
 
 import httpx
@@ -163,22 +165,34 @@ def test_a_form_whose_charset_is_none_is_refused(kitchen: Callable) -> None:
     assert said.status_code == 422 and "the form is not readable" in said.json()["detail"]
 
 
-def test_a_process_whose_images_wait_for_ever_is_not_well(kitchen: Callable) -> None:
+@pytest.mark.parametrize("where", ["read", "computed", "large"])
+def test_a_thread_that_does_not_come_back_is_found_though_every_request_left_in_time(
+    kitchen: Callable, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr("serve.answering.STUCK_S", 0.0)
     held = Held()
-    service = kitchen(wait=held, limits=Limits(seconds=0.05))
+    service = kitchen(wait=held if where != "read" else lambda: None, limits=Limits(seconds=0.05))
+    if where == "large":
+        monkeypatch.setattr("serve.answering.SMALL", 0)
+    decode = ImageFile.decode
+    if where == "read":
+        monkeypatch.setattr(ImageFile, "decode", lambda image, **options: held() or decode(image, **options))
     answerer: Answerer = service.answerer
     answerer.check()
-
-    async def ask() -> None:
-        how = answerer.how("1")
-        tasks = [asyncio.create_task(answerer.predict(ImageFile("a.png", even_png()), how))]
-        await asyncio.to_thread(held.inside.acquire)
-        tasks.append(asyncio.create_task(answerer.predict(ImageFile("a.png", even_png()), how)))
-        await asyncio.sleep(0.2)
-        with pytest.raises(RuntimeError, match="an image has waited"):
-            answerer.check()
-        held.go.set()
-        await asyncio.gather(*tasks)
+    answers = asked(service, *[{"content": even_png()}] * 3)
+    assert [one.status_code for one in answers] == [504] * 3
+    time.sleep(0.1)  # twice the time of a request
+    with pytest.raises(RuntimeError, match="an image has been read or computed for"):
         answerer.check()
+    held.go.set()
+    assert eventually(lambda: answerer.check() is None)
 
-    asyncio.run(ask())
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether something comes to hold without raising."""
+    for _ in range(2000):
+        with contextlib.suppress(RuntimeError):
+            if holds():
+                return True
+        time.sleep(0.01)
+    return False
