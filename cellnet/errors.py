@@ -67,12 +67,3 @@ class UntrustedError(RegistryError):
 
 class UnavailableError(RegistryError):
     """An object store does not answer, or asks to be left alone for a while."""
-
-
-def plain(text: str) -> str:
-    """Text of anybody as a terminal may show it: without the characters that command it.
-
-    >>> plain("A549\x1b[2J")
-    'A549?[2J'
-    """
-    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.bank.labels import labelled_frames
-from cellnet.errors import ConfigError, NotBetterError, NotFoundError, plain
+from cellnet.errors import ConfigError, NotBetterError, NotFoundError
 from cellnet.evaluation.comparison import compare
 from cellnet.places import Places
 from cellnet.registry.kept import KeptAnswer
@@ -20,6 +20,7 @@ from cellnet.registry.learned import Learned, learned_of
 from cellnet.registry.records import AliasMove, Evidence, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.tasks import TASKS
+from cellnet.terminal import plain
 from pipelines.evaluate import Kept, evaluate, kept_answers
 
 STAYS: Final = "the alias stays as it is (--force --reason TEXT moves it all the same)"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cellnet.cli.options import BANK, CHANNEL, ENDPOINT_URL, JSON, PAGE, SET, TRAINING, places_of, train_config
 from cellnet.cli.parsing import POSITIVE, Group, Option, command, noun, number
-from cellnet.cli.printing import counted, print_table, say
+from cellnet.cli.printing import counted, print_table, say, tell
 from cellnet.config.bank import BankSettings
 from cellnet.config.loading import load_config
 from cellnet.readers import Options, Unused
@@ -148,12 +148,12 @@ def show(arguments: argparse.Namespace) -> None:
         say(f"page: {write_gallery(arguments.html, bank)}")
     if not arguments.json:
         for frame in bank.set_aside:
-            print(f"set aside {frame.source}: {frame.set_aside}")
+            tell(f"set aside {frame.source}: {frame.set_aside}")
         for copy, original in _near(bank, bank.frames):
-            print(f"nearly the same: {copy} and {original}")
+            tell(f"nearly the same: {copy} and {original}")
         for frame in bank.frames:
             if frame.may_be_misread:
-                print(f"read by an earlier cellnet: {frame.source}")
+                tell(f"read by an earlier cellnet: {frame.source}")
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -161,7 +161,7 @@ def sample(arguments: argparse.Namespace) -> None:
 
     manifest = write_sample(arguments.folder, wells_per_lineage=arguments.wells, seed=arguments.seed)
     say("drawn, not recorded: scores on these images are not scores on cells")
-    print(manifest)
+    tell(str(manifest))
 
 
 def shards(arguments: argparse.Namespace) -> None:
@@ -200,7 +200,7 @@ def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None =
             print(f"and {len(batches) - BATCHES_SHOWN} batches more, which --json tells")
         print()
     frames = counted(len(bank.frames), "frame")
-    print(f"{frames}, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
+    tell(f"{frames}, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
     for note in notes:
         names = [Path(source).name for source in note["sources"]]
         others = f" and {len(names) - UNUSED_SHOWN} more" if len(names) > UNUSED_SHOWN else ""

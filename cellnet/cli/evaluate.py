@@ -22,8 +22,9 @@ from cellnet.cli.options import (
 )
 from cellnet.cli.parsing import Option, command, one_of
 from cellnet.cli.printing import print_table, say
-from cellnet.errors import ConfigError, plain
+from cellnet.errors import ConfigError
 from cellnet.tasks import TASKS
+from cellnet.terminal import plain
 
 if TYPE_CHECKING:
     from cellnet.evaluation.recount import Recounted

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from cellnet.cli.options import CHANNEL, JSON, PAGE, PIXEL_UM, READS_REGISTRY, images_of, named_place, places_of
 from cellnet.cli.parsing import OneOf, Option, command
-from cellnet.cli.printing import counted, say
+from cellnet.cli.printing import counted, say, tell
 from cellnet.cli.progress import Meter
-from cellnet.errors import ConfigError, plain
+from cellnet.errors import ConfigError
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.tables import COLUMNS, csv_line, row_of
+from cellnet.terminal import one_line
 
 if TYPE_CHECKING:
     from pipelines.predict import Job
@@ -120,7 +122,7 @@ def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str
 
 
 def _print_json(prediction: Prediction) -> None:
-    print(prediction.model_dump_json(), flush=True)
+    print(json.dumps(prediction.model_dump(mode="json")), flush=True)
 
 
 def _csv_printer() -> Callable[[Prediction], None]:
@@ -129,14 +131,15 @@ def _csv_printer() -> Callable[[Prediction], None]:
 
     def show(prediction: Prediction) -> None:
         row = row_of(prediction)
-        print(csv_line(row[name] for name in COLUMNS), end="")
+        line = csv_line(row[name] for name in COLUMNS)
+        print(f"{one_line(line.rstrip())}\n" if sys.stdout.isatty() else line, end="")
 
     return show
 
 
 def _print_prediction(prediction: Prediction) -> None:
     error = prediction.error
-    print(plain(f"{prediction.image}: not predicted: {error}" if error else prediction_line(prediction)))
+    tell(f"{prediction.image}: not predicted: {error}" if error else prediction_line(prediction))
 
 
 def prediction_line(prediction: Prediction) -> str:

@@ -3,12 +3,17 @@
 import sys
 from typing import Any
 
-from cellnet.errors import plain
+from cellnet.terminal import one_line, plain
 
 
 def say(line: str) -> None:
     """A line of narration."""
-    print(line, file=sys.stderr, flush=True)
+    print(plain(line), file=sys.stderr, flush=True)
+
+
+def tell(line: str) -> None:
+    """A line of what was asked for."""
+    print(one_line(line))
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -29,7 +34,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else plain(str(value))
+    return f"{value:.3f}" if isinstance(value, float) else one_line(str(value))
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from cellnet.cli import bank, evaluate, predict, registry, serve, settings, train, tune
 from cellnet.cli.parsing import Parser
-from cellnet.errors import CellnetError, plain
+from cellnet.errors import CellnetError
+from cellnet.terminal import PlainFormatter, one_line
 from cellnet.version import code_version
 
 
@@ -20,12 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × shows a ?
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
     except CellnetError as error:
-        print(plain(f"cellnet: {' '.join(str(error).split())}"), file=sys.stderr)
+        print(one_line(f"cellnet: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has had enough

@@ -10,7 +10,8 @@ from cellnet.cli.options import JSON, PUBLISHES, READS_REGISTRY, REF, named_plac
 from cellnet.cli.parsing import POSITIVE, Option, command, noun, number
 from cellnet.cli.printing import counted, print_table, say, scores_line
 from cellnet.cli.tune import print_search
-from cellnet.errors import ConfigError, IntegrityError, plain
+from cellnet.errors import ConfigError, IntegrityError
+from cellnet.terminal import plain
 
 if TYPE_CHECKING:
     from cellnet.registry.registry import Listed

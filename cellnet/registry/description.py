@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from cellnet.errors import plain
 from cellnet.registry.learned import UNMEASURED
 from cellnet.registry.records import Card, ModelVersion, Recount
+from cellnet.terminal import plain
 
 BATCHES: Final = 12
 """That are named; of more their number is told."""

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cellnet.terminal import PlainFormatter
 from serve.http.keys import accepted
 from serve.http.problems import problem
 from serve.limits import Held, Limits, Share, busy
@@ -47,7 +48,7 @@ def set_up_logs(log_requests: bool) -> None:
     Its first output, since Ray Serve may have put a log of its own in the place, which keeps a thousand lines back.
     """
     handler = logging.StreamHandler(sys.__stderr__)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("cellnet", "serve"):
         logging.getLogger(name).addHandler(handler)
         logging.getLogger(name).setLevel(logging.WARNING)

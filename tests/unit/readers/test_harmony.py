@@ -1,6 +1,7 @@
 """Harmony exports in miniature, with the namespaces, byte order marks and maps of the real ones."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -288,3 +289,26 @@ def test_an_option_that_a_source_has_no_use_for_is_refused(tmp_path: Path) -> No
     (tmp_path / "manifest.csv").write_text("image,lineage,count,group\n")
     with pytest.raises(DataError, match="no use for --spread-counts; leave it out"):
         read_source(tmp_path, Options(spread_counts=True))
+
+
+@pytest.mark.parametrize("name", ["Row", "Col", "FieldID", "TimepointID", "PlaneID"])
+@pytest.mark.parametrize("value", ["two", "1.5", "²", "9" * 5000])
+def test_a_number_in_an_index_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, value: str) -> None:
+    folder = export(tmp_path / "P1", **{name: value})
+    with pytest.raises(DataError, match=r"Index.idx.xml gives no numbers of well, field and plane of r03c03f01p01-ch2"):
+        read_source(folder)
+
+
+def test_planes_are_set_aside_whose_links_lead_in_a_circle(tmp_path: Path) -> None:
+    folder = export(tmp_path / "P1", wells=((3, 3),), fields=1)
+    plane = folder / "Images/r03c03f01p01-ch2.tiff"
+    plane.unlink()
+    plane.symlink_to(plane.name)
+    assert [file.problem for file in read_source(folder)] == ["the file is missing"]
+
+
+def test_a_table_of_results_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = export(tmp_path / "P1")
+    os.mkfifo(folder / "PlateResults.txt")
+    with pytest.raises(DataError, match=r"cannot read .*PlateResults.txt: it is a named pipe"):
+        read_source(folder)
