@@ -65,6 +65,10 @@ class Batcher(Generic[Job]):
         began = self._step_began
         return 0.0 if began is None else time.monotonic() - began
 
+    def alive(self) -> None:
+        """Say that the thread goes on, from within what it computes: its next step begins."""
+        self._step_began = time.monotonic()
+
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
         self._step_began = time.monotonic()

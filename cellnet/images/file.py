@@ -23,9 +23,10 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from cellnet.errors import DataError
-from cellnet.images import tiff
+from cellnet.images import parts, tiff
 from cellnet.images.channels import ChannelError, listed, wanted_channel
 from cellnet.images.formats import FIRST_BYTES, NO_IMAGE, name_of_format
+from cellnet.images.parts import PartsError
 from cellnet.images.pixels import MAX_PIXELS, Pixels
 from cellnet.images.tiff import STRIP_ROWS, Plane, Structure, TiffError
 
@@ -296,17 +297,16 @@ class ImageFile:
     def _numbers(self, file: IO[bytes]) -> NDArray[Any]:
         """The numbers of colours of a palette, (H, W), which OpenCV does not tell."""
         try:
-            with PIL.Image.open(file, formats=FORMATS) as opened:
+            with PIL.Image.open(io.BytesIO(self._bytes(file)), formats=FORMATS) as opened:
                 return np.asarray(opened)
+        except DataError:
+            raise
         except Exception as error:  # Pillow raises many kinds on broken files
             raise DataError(f"{self.name}: damaged, its pixels cannot be decoded") from error
 
     def _decode(self, flags: int, file: IO[bytes]) -> NDArray[Any]:
         """By OpenCV, which takes whole files."""
-        file.seek(0)
-        data = file.read()
-        if self.header.kind == "JPEG" and data.count(b"\xff\xda") > tiff.MOST_SCANS:  # each goes over all pixels
-            raise DataError(f"{self.name}: a JPEG of over {tiff.MOST_SCANS} scans; save it anew, without progress")
+        data = self._bytes(file)
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
@@ -314,6 +314,19 @@ class ImageFile:
         if image is None:
             raise DataError(f"{self.name}: damaged, its pixels cannot be decoded")
         return np.asarray(image)
+
+    def _bytes(self, file: IO[bytes]) -> bytes:
+        """What a decoder is given of the file. Raises DataError for what would cost it more than an image may."""
+        if self.header.kind == "PNG":
+            try:
+                return parts.png_pixels(file)
+            except PartsError as error:
+                raise DataError(f"{self.name}: {error}") from error
+        file.seek(0)
+        data = file.read()
+        if self.header.kind == "JPEG" and data.count(b"\xff\xda") > tiff.MOST_SCANS:  # each goes over all pixels
+            raise DataError(f"{self.name}: a JPEG of over {tiff.MOST_SCANS} scans; save it anew, without progress")
+        return data
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -393,21 +406,29 @@ def _read_header(file: IO[bytes], bytes_n: int, name: str) -> Header:
     start = file.read(FIRST_BYTES)
     if named := name_of_format(start, name):
         return Header(bytes_n=bytes_n, fault=named)
-    file.seek(0)
     try:
         if start[:4] in tiff.STARTS:
             return Header(bytes_n=bytes_n, kind="TIFF", structure=tiff.read_structure(file, bytes_n, name))
-        with PIL.Image.open(file, formats=FORMATS) as image:
-            kind = "JPEG" if image.format == "MPO" else str(image.format)  # many phones': two in one, the first is it
+        with PIL.Image.open(_head(file, start), formats=FORMATS) as image:
             structure = Structure(planes=(Plane(size_px=image.size),))
-            return Header(bytes_n=bytes_n, kind=kind, is_palette=image.mode == "P", structure=structure)
-    except TiffError as error:
+            return Header(bytes_n=bytes_n, kind=str(image.format), is_palette=image.mode == "P", structure=structure)
+    except (TiffError, PartsError) as error:
         fault = str(error)
     except PIL.Image.DecompressionBombError:
         fault = f"larger than {MAX_PIXELS // 10**6} megapixels; cut it first"
     except Exception:  # Pillow raises many kinds on broken headers
         fault = NO_IMAGE
     return Header(bytes_n=bytes_n, fault=fault)
+
+
+def _head(file: IO[bytes], start: bytes) -> IO[bytes]:
+    """As much of a file as its size is told by."""
+    if start.startswith(parts.PNG):
+        return io.BytesIO(parts.png_head(file))
+    if start.startswith(parts.JPEG):
+        return io.BytesIO(parts.jpeg_head(file))
+    file.seek(0)
+    return file
 
 
 def _to_16_bits(image_HW: NDArray[Any], name: str) -> NDArray[np.uint16]:

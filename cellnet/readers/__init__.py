@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, overload
 
 from cellnet.errors import DataError
+from cellnet.images import apart
 from cellnet.images.file import ImageFile, Pages, missing
 from cellnet.readers.tables import number_of as number_of
 from cellnet.readers.tables import read_csv as read_csv
@@ -179,7 +180,7 @@ def _of_channel(file: LabelledFile, channel: str) -> LabelledFile:
 def _choose_pages(file: LabelledFile, wanted: Pages) -> list[LabelledFile]:
     """The file's chosen pages, of one group; what cannot be read is set aside when it is."""
     try:
-        pages = file.image.pages(wanted)
+        pages = apart.with_header(file.image).pages(wanted)
     except DataError as error:
         return [replace(file, problem=str(error).removeprefix(f"{file.image.name}: "))]
     if len(pages) > 1 and (file.count is not None or file.mask is not None):

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import io
+import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -12,11 +14,13 @@ import PIL.Image
 import pytest
 
 import cellnet.images.file
-from cellnet.images.file import ImageFile
+from cellnet.images import apart
+from cellnet.images.file import ImageFile, encode_png
 from cellnet.registry.registry import Registry
 from serve.answering import Answerer
+from serve.batching import MOST_TILES
 from serve.limits import Limits
-from tests.factories import SIDE, even_png, publish
+from tests.factories import SIDE, even_png, noise, publish
 from tests.unit.serve.kitchen import Held, Kitchen
 
 
@@ -65,6 +69,7 @@ def test_a_file_of_very_many_pages_is_refused_before_all_are_counted(
     kitchen: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cellnet.images.tiff, "MOST_PAGES", 5)
+    monkeypatch.setattr(apart, "is_plain", lambda image: True)  # read in this process, which was told so
     data = stack(*[(SIDE, SIDE)] * 7)
     for page in ("middle", "all", "2"):
         [said] = asked(kitchen(), {"content": data, "params": {"page": page}})
@@ -196,3 +201,33 @@ def eventually(holds: Callable[[], bool]) -> bool:
                 return True
         time.sleep(0.01)
     return False
+
+
+def test_a_thread_that_computes_a_large_image_for_long_shows_that_it_is_alive(kitchen: Callable) -> None:
+    signs: list[float] = []
+    service = kitchen(wait=lambda: signs.append(service.answerer._small._step_began))
+    asked(service, {"content": even_png(8 * SIDE, 8 * SIDE)})
+    assert len(set(signs)) == 2 * 64 / MOST_TILES, "one for each batch of tiles, of both models"
+
+
+@pytest.mark.parametrize("what", ["pages", "pixels"])
+def test_what_may_be_slow_is_read_by_the_process_that_can_be_ended(
+    kitchen: Callable, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    reader = apart.Process()
+    monkeypatch.setattr(apart, "_process", lambda: reader)
+    rough = noise(1500, 1500)
+    data = stack((SIDE, SIDE), (SIDE, SIDE), (SIDE, SIDE)) if what == "pages" else encode_png(rough)
+    service = kitchen()
+    try:
+        [good] = asked(service, {"content": data, "params": {"page": "middle"} if what == "pages" else {}})
+        assert good.status_code == 200 and reader.pid
+        os.kill(reader.pid, signal.SIGSTOP)  # a decoder that hangs
+        reader._socket.settimeout(0.1)
+        bad, small = asked(service, {"content": data, "params": {"page": "middle"}}, {"content": even_png()})
+        assert (bad.status_code, small.status_code) == (422, 200)
+        assert "takes over 20 s to read" in bad.json()["detail"]
+        [again] = asked(service, {"content": data, "params": {"page": "middle"}})
+        assert again.status_code == 200
+    finally:
+        reader.close()
