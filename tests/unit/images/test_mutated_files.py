@@ -19,9 +19,14 @@ from numpy.typing import NDArray
 
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.prepare import prepare
+from cellnet.images import apart
 from cellnet.images.file import ImageFile
+from cellnet.prediction.lineup import resolve_models
+from cellnet.prediction.sources import list_files
 from cellnet.readers import LabelledFile
 from cellnet.store.folder import FolderStore
+from pipelines.predict import Question, _answers, _read
+from tests.factories import Known, champions
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
@@ -243,6 +248,27 @@ def test_rare_sample_types_are_refused_or_read_from_their_lowest_to_their_highes
         pixels_HW = read_pixels(FolderStore(tmp_path / "bank"), frame) / frame.brightest
         low, high = float(values_HW.min()), float(values_HW.max())
         np.testing.assert_allclose(pixels_HW, (values_HW.astype(float) - low) / (high - low), atol=1e-2)
+
+
+def test_what_takes_too_long_is_set_aside_by_name_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = apart.Process(seconds=0.001)
+    monkeypatch.setattr(apart, "_process", lambda: process)
+    large = encoded(".png", np.eye(3000, dtype=np.uint8))
+    (tmp_path / "slow.png").write_bytes(large)
+    (tmp_path / "good.png").write_bytes(good()["8 bit.png"])
+    files = [LabelledFile(image=ImageFile.at(tmp_path / name)) for name in ("slow.png", "good.png")]
+    slow, other = (prepare(file, FolderStore(tmp_path / "bank")) for file in files)
+    assert slow.set_aside and slow.set_aside.startswith("takes over 0.001 s to read") and other.set_aside is None
+    listed = list_files([tmp_path / name for name in ("good.png", "slow.png")])
+    registry = champions(tmp_path)
+    models = resolve_models(registry, None, None)
+    question = Question(registry=registry, models=models, pixel_um=None, page=None)
+    answers = [next(_answers(models.map(Known), file, _read(file), question)) for file in listed]
+    process.close()
+    assert [said.error is None for said in answers] == [True, False]
+    assert str(answers[1].error).startswith("slow.png: takes over 0.001 s to read")
 
 
 def test_what_is_no_file_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
