@@ -16,6 +16,7 @@ import cv2
 import ray.data
 
 from cellnet.errors import CellnetError
+from cellnet.images import apart
 from cellnet.images.channels import channels_of
 from cellnet.images.file import ImageFile, Pages
 from cellnet.places import Places
@@ -192,7 +193,7 @@ def _answers(
         yield Prediction(image=file.name, error=str(image).removeprefix(f"{file.image.name}: "))
         return
     try:
-        pages = image.pages(question.page)
+        pages = apart.opened(image).pages(question.page)
     except CellnetError as error:
         yield Prediction(image=file.name, error=str(error), channels=channels_of(error))
         return
@@ -200,6 +201,6 @@ def _answers(
         shown = f"{file.name}{page.mark}"
         try:
             pixel_um = question.pixel_um or file.pixel_um or page.pixel_um
-            yield combine(shown, answers(models, page.decode(), pixel_um=pixel_um))
+            yield combine(shown, answers(models, apart.decode(page), pixel_um=pixel_um))
         except CellnetError as error:
             yield Prediction(image=shown, error=str(error))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from cellnet.errors import DataError
+from cellnet.images import apart
 from cellnet.images.channels import channels_of
 from cellnet.images.file import ImageFile, Pages
 from cellnet.images.pixels import Pixels
@@ -25,10 +27,12 @@ from serve.models import Served, Shelf
 Challenge = float | Literal["shadow"]
 """Share of requests that challengers answer; or none, while they see what the champions answer."""
 
-SMALL: Final = 2_000_000
+SMALL: Final = apart.SMALL_PX
 """Pixels of an image that is read at once; larger ones wait for each other, and nobody for them."""
-STUCK: Final = 2
-"""How many times the longest time of a request an image may have waited, in a process that is well."""
+STUCK_S: Final = 60.0
+"""How long one step of a thread may take, to read an image or to compute a batch of tiles, in a process that is well;
+or as long as a request may last, where that is more.
+"""
 SHADOWS: Final = 8
 """Images that challengers look at in the shadow at a time; more are not looked at."""
 
@@ -39,12 +43,16 @@ class Room:
 
     left: int
 
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
     def take(self, images: int) -> bool:
-        """Whether so many are still taken, which then are; only in the one thread that reads."""
-        if images > self.left:
-            return False
-        self.left -= images
-        return True
+        """Whether so many are still taken, which then are."""
+        with self._lock:
+            if images > self.left:
+                return False
+            self.left -= images
+            return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +112,10 @@ class Answerer:
         self.limits = limits
         self.meters = meters
         self._challenge = challenge
-        self._small = Batcher(self._read, self._compute)
-        self._large = Batcher(self._read, self._compute, most_tiles=1)  # one at a time: they fill the memory
+        self._small: Batcher[_Job] = Batcher(self._read, lambda jobs: self._compute(jobs, self._small.alive))
+        self._large: Batcher[_Job] = Batcher(  # one at a time: they fill the memory
+            self._read, lambda jobs: self._compute(jobs, self._large.alive), most_tiles=1
+        )
         self._shadows: set[asyncio.Task[None]] = set()
 
     def how(
@@ -131,16 +141,16 @@ class Answerer:
         return How(champions, room, pixel_um=pixel_um, page=page, channel=channel)
 
     def check(self) -> None:
-        """Raise RuntimeError where what waits is not computed."""
-        waits_s = max(self._small.waits_s(), self._large.waits_s())
-        if waits_s > STUCK * self.limits.seconds:
-            raise RuntimeError(f"an image has waited for {waits_s:.0f} s")
+        """Raise RuntimeError where a thread does not come back from what it reads or computes."""
+        step_s = max(self._small.step_s(), self._large.step_s())
+        if step_s > max(self.limits.seconds, STUCK_S):
+            raise RuntimeError(f"an image has been read or computed for {step_s:.0f} s")
 
     async def predict(self, image: ImageFile, how: How) -> list[Prediction]:
         """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""
         job = _Job(image.name, how, lambda: self._seen(image, how))
         with self._counted():
-            await self._small.do(job)
+            await (self._small if apart.is_plain(image) else self._large).do(job)
             if job.large is None:
                 return [self._told(job)]
             return [await self._page(page, job) for page in job.large.pages]
@@ -178,7 +188,7 @@ class Answerer:
 
     def _seen(self, image: ImageFile, how: How) -> Cuts | _Large:
         """An image by its header; a small one of one page is read at once."""
-        pages = image.pages(how.page, how.channel)
+        pages = apart.opened(image).pages(how.page, how.channel)
         um = how.pixel_um or pages[0].pixel_um
         self._check_size(image.name, pages[0].pixels_n, um, how)
         if not how.room.take(len(pages)):
@@ -186,14 +196,14 @@ class Answerer:
                 f"{image.name}: with its {len(pages)} pages these are more than the {self.limits.images} images that "
                 "are taken in a request; choose: page middle, or a number, or send fewer at a time"
             )
-        if pages[0].page is None and _scaled(image.pixels_n, um, how) <= SMALL:
+        if apart.is_small(pages[0]) and pages[0].page is None and _scaled(pages[0].pixels_n, um, how) <= SMALL:
             return Cuts(pages[0].decode(), um)
         return _Large(pages)
 
     def _decoded(self, page: ImageFile, how: How) -> Cuts:
         """A page, which may be larger than the first."""
         um = how.pixel_um or page.pixel_um
-        image_HW = page.decode(most=int(self.limits.megapixels * 1e6))
+        image_HW = apart.decode(page, most=int(self.limits.megapixels * 1e6))
         self._check_size(page.name, image_HW.size, um, how)
         return Cuts(image_HW, um)
 
@@ -226,15 +236,15 @@ class Answerer:
         job.reading_s = time.perf_counter() - started
         return tiles
 
-    def _compute(self, jobs: Sequence[_Job]) -> None:
+    def _compute(self, jobs: Sequence[_Job], alive: Callable[[], None]) -> None:
         """Let the classifiers see all that were read, and then the counters of the lineages that they named."""
         jobs = [job for job in jobs if job.cuts]
-        self._look(jobs, lambda job: job.how.models.classifier)
-        self._look(jobs, lambda job: job.how.models.counter_for(job.lineage))
+        self._look(jobs, lambda job: job.how.models.classifier, alive)
+        self._look(jobs, lambda job: job.how.models.counter_for(job.lineage), alive)
         for job in jobs:
             job.done = time.perf_counter()
 
-    def _look(self, jobs: Sequence[_Job], choose: Callable[[_Job], Served | None]) -> None:
+    def _look(self, jobs: Sequence[_Job], choose: Callable[[_Job], Served | None], alive: Callable[[], None]) -> None:
         """Let each job's model see it, with all others of the same model."""
         by_model: dict[Served, list[tuple[_Job, Cut]]] = {}
         for job in jobs:
@@ -247,7 +257,8 @@ class Answerer:
                 by_model.setdefault(served, []).append((job, cut))
         for served, seen in by_model.items():
             started = time.perf_counter()
-            outputs = served.model.predict_cuts([cut for _, cut in seen], batch=MOST_TILES)
+            cuts = [cut for _, cut in seen]
+            outputs = served.model.predict_cuts(cuts, batch=MOST_TILES, before_each=alive)
             answers = [served.model.answer_of(output) for output in outputs]
             for (job, _), answer in zip(seen, answers, strict=True):
                 job.answers.append(answer)

@@ -9,9 +9,9 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 Job = TypeVar("Job")
@@ -24,7 +24,6 @@ MOST_TILES: Final = 16
 class _Waiting(Generic[Job]):
     job: Job
     done: "asyncio.Future[None]"
-    since: float = field(default_factory=time.monotonic)
 
 
 class Batcher(Generic[Job]):
@@ -40,6 +39,7 @@ class Batcher(Generic[Job]):
         self._waiting: deque[_Waiting[Job]] = deque()
         self._lock = threading.Lock()
         self._running = False
+        self._step_began: float | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="models")
 
     async def do(self, job: Job) -> None:
@@ -57,10 +57,25 @@ class Batcher(Generic[Job]):
                 self._waiting.remove(one)  # and with it what it holds
             raise
 
-    def waits_s(self) -> float:
-        """For how long the first of those that wait has waited."""
-        with self._lock:
-            return time.monotonic() - self._waiting[0].since if self._waiting else 0.0
+    def step_s(self) -> float:
+        """For how long the thread has been at what it does: reading a job, or computing a batch; 0 where it rests.
+
+        Whether anybody still waits for that does not matter: a request leaves when its time is over, the thread cannot.
+        """
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
+
+    def alive(self) -> None:
+        """Say that the thread goes on, from within what it computes: its next step begins."""
+        self._step_began = time.monotonic()
+
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[None]:
+        self._step_began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._step_began = None
 
     def _run(self) -> None:
         """Do all that waits."""
@@ -73,13 +88,15 @@ class Batcher(Generic[Job]):
         tiles = 0
         while tiles < self._most_tiles and (one := self._next()):
             try:
-                tiles += self._read(one.job)
+                with self._step():
+                    tiles += self._read(one.job)
                 batch.append(one)
             except BaseException as error:  # whatever it is, the thread goes on
                 _wake([one], error)
         fault: BaseException | None = None
         try:
-            self._compute([one.job for one in batch])
+            with self._step():
+                self._compute([one.job for one in batch])
         except BaseException as error:
             fault = error
         _wake(batch, fault)

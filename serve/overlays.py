@@ -4,6 +4,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from cellnet.errors import DataError
+from cellnet.images import apart
 from cellnet.images.file import ImageFile, Pages
 from cellnet.registry.registry import Registry
 
@@ -33,8 +34,8 @@ class Overlays:
     ) -> bytes | DataError:
         """A PNG of an image with what these versions say of it, or what is wrong with the image."""
         try:
-            [image] = image.pages(page, channel)
-            image_HW = image.decode()
+            [image] = apart.opened(image).pages(page, channel)
+            image_HW = apart.decode(image)
             from cellnet.reports.overlays import draw_overlay
 
             return draw_overlay(

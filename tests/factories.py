@@ -6,6 +6,7 @@ Ray.
 
 import hashlib
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -81,6 +82,29 @@ def even(height: int = SIDE, width: int = SIDE, *, grey: int = 60) -> Grey:
 def even_png(height: int = SIDE, width: int = SIDE, *, grey: int = 60) -> bytes:
     """The PNG of `even`."""
     return encode_png(even(height, width, grey=grey))
+
+
+NO_FILES: Final = {
+    "pipe.png": "it is a named pipe",
+    "socket.png": "it is a socket",
+    "device.png": "it is a device",
+    "circle.png": "Too many levels of symbolic links",
+    "gone.png": "No such file",
+}
+"""What may lie among images and is none, and what is said of it."""
+
+
+def no_files(folder: Path) -> None:
+    """Put all of `NO_FILES` into a folder, and a link that leads back to the folder."""
+    os.mkfifo(folder / "pipe.png")
+    here = os.open(folder, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{here}/socket.png")  # whose own path may be too long for a socket
+    os.close(here)
+    (folder / "device.png").symlink_to("/dev/zero")
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "again").symlink_to(folder, target_is_directory=True)
 
 
 # Frames and banks

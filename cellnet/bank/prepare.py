@@ -13,6 +13,7 @@ from cellnet.bank.duplicates import fingerprint
 from cellnet.bank.frames import FEW_GREYS, FORM, Frame, digest_of_pixels
 from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError, encodable
+from cellnet.images import apart
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import cells_of_mask
 from cellnet.images.pixels import Pixels, sharpness_of
@@ -60,8 +61,8 @@ def _prepare(file: LabelledFile, store: Store) -> Frame:
     if file.problem:
         return Frame(frame="", source=source, set_aside=file.problem)
     try:
-        [image] = file.image.in_memory().pages(file.image.page)
-        image_HW = image.decode()
+        [image] = apart.opened(file.image).pages(file.image.page)
+        image_HW = apart.decode(image)
         pixel_um = file.pixel_um or image.pixel_um
         source = f"{file.image.place}{image.mark}"
         _check_plane(file, image)

@@ -5,16 +5,17 @@ are passed over, for frames and masks alike, as ImageJ does, so that points whic
 """
 
 import contextlib
+import errno
 import functools
 import io
 import math
 import os
-import sys
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Final, Literal, Self
+from typing import IO, Any, BinaryIO, Final, Literal, Self
 
 import cv2
 import numpy as np
@@ -22,9 +23,10 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from cellnet.errors import DataError, encodable
-from cellnet.images import tiff
+from cellnet.images import parts, tiff
 from cellnet.images.channels import ChannelError, listed, wanted_channel
 from cellnet.images.formats import FIRST_BYTES, NO_IMAGE, name_of_format
+from cellnet.images.parts import PartsError
 from cellnet.images.pixels import MAX_PIXELS, Pixels
 from cellnet.images.tiff import STRIP_ROWS, Plane, Structure, TiffError
 
@@ -33,6 +35,8 @@ FORMATS: Final = ("PNG", "JPEG", "BMP")
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS_A_BYTE: Final = 1000
 """Of a JPEG; one without any detail has at most 260."""
+MOST_BYTES: Final = 10**9
+"""Of an image file that is held in memory; a larger one is not read."""
 HELD_BYTES: Final = 256 * 10**6
 """Of a TIFF on the disk: a larger one is not held in memory, only the plane that is decoded."""
 SQUARE: Final = 0.02
@@ -124,24 +128,23 @@ class ImageFile:
             )
         return size[0]
 
-    def read(self, most: int = sys.maxsize) -> bytes:
+    def read(self, most: int = MOST_BYTES) -> bytes:
         """Its bytes. Raises DataError for what cannot be read, or is over `most` bytes, which is then not read."""
         if isinstance(self.contents, bytes):
             return self.contents
         if not isinstance(self.contents, Path):
             return self.contents(most)
         try:
-            with self.contents.open("rb") as file:
+            with open_regular(self.contents) as file:
                 if os.fstat(file.fileno()).st_size > most:
                     raise DataError(
                         f"{self.name}: over {most // 10**9} GB, so it was not read; cut it, or save single pages"
                     )
-                return file.read()
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            why = error.strerror if isinstance(error, OSError) else "no file can have such a name"
-            raise DataError(f"{self.name}: cannot be read: {why}") from error
+                return file.read(most)  # and no more of one that grows
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.name}: cannot be read: {_why(error)}") from error
 
-    def in_memory(self, most: int = sys.maxsize) -> Self:
+    def in_memory(self, most: int = MOST_BYTES) -> Self:
         """The same file, its bytes held; its header is read again only of a file that changed. Raises as `read`.
 
         A large TIFF on the disk stays there: of a stack of gigabytes one plane is read.
@@ -204,12 +207,12 @@ class ImageFile:
             return
         assert isinstance(image.contents, Path)
         try:
-            with image.contents.open("rb") as file:
+            with open_regular(image.contents) as file:
                 if image.known and image.known.bytes_n != os.fstat(file.fileno()).st_size:
                     image = replace(image, known=None)
                 yield image, file
         except OSError as error:
-            raise DataError(f"{self.name}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{self.name}: cannot be read: {_why(error)}") from error
 
     def _read_header(self) -> Header:
         if isinstance(self.contents, bytes):
@@ -217,10 +220,10 @@ class ImageFile:
         if not isinstance(self.contents, Path):
             return self.in_memory().header
         try:
-            with self.contents.open("rb") as file:
+            with open_regular(self.contents) as file:
                 return _read_header(file, os.fstat(file.fileno()).st_size, self.name)
-        except OSError as error:
-            return Header(bytes_n=-1, fault=f"cannot be read: {error.strerror}")
+        except (OSError, ValueError) as error:
+            return Header(bytes_n=-1, fault=f"cannot be read: {_why(error)}")
 
     def _choose(self, wanted: Pages | None, channel: str | None) -> list[int | None]:
         """Numbers of pages, from 1; [None] of a single one, and of what is no image."""
@@ -294,17 +297,16 @@ class ImageFile:
     def _numbers(self, file: IO[bytes]) -> NDArray[Any]:
         """The numbers of colours of a palette, (H, W), which OpenCV does not tell."""
         try:
-            with PIL.Image.open(file, formats=FORMATS) as opened:
+            with PIL.Image.open(io.BytesIO(self._bytes(file)), formats=FORMATS) as opened:
                 return np.asarray(opened)
+        except DataError:
+            raise
         except Exception as error:  # Pillow raises many kinds on broken files
             raise DataError(f"{self.name}: damaged, its pixels cannot be decoded") from error
 
     def _decode(self, flags: int, file: IO[bytes]) -> NDArray[Any]:
         """By OpenCV, which takes whole files."""
-        file.seek(0)
-        data = file.read()
-        if self.header.kind == "JPEG" and data.count(b"\xff\xda") > tiff.MOST_SCANS:  # each goes over all pixels
-            raise DataError(f"{self.name}: a JPEG of over {tiff.MOST_SCANS} scans; save it anew, without progress")
+        data = self._bytes(file)
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
@@ -312,6 +314,63 @@ class ImageFile:
         if image is None:
             raise DataError(f"{self.name}: damaged, its pixels cannot be decoded")
         return np.asarray(image)
+
+    def _bytes(self, file: IO[bytes]) -> bytes:
+        """What a decoder is given of the file. Raises DataError for what would cost it more than an image may."""
+        if self.header.kind == "PNG":
+            try:
+                return parts.png_pixels(file)
+            except PartsError as error:
+                raise DataError(f"{self.name}: {error}") from error
+        file.seek(0)
+        data = file.read()
+        if self.header.kind == "JPEG" and data.count(b"\xff\xda") > tiff.MOST_SCANS:  # each goes over all pixels
+            raise DataError(f"{self.name}: a JPEG of over {tiff.MOST_SCANS} scans; save it anew, without progress")
+        return data
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A file on the disk, to be read. Raises OSError for what is none, which is not opened: a pipe would be waited for.
+
+    `strerror` then says what it is.
+    """
+    _check_regular(os.stat(path).st_mode, path)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode, path)  # another may lie there since
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Why a file cannot be opened; ValueError is of names that none can have."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _check_regular(mode: int, path: str | Path) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}, no file", str(path))
+
+
+def missing(path: str | Path) -> str:
+    """Why a path is neither a file nor a folder, as a sentence without its subject."""
+    try:
+        return f"is {kind_of_file(os.stat(path).st_mode)}, no file"
+    except OSError as error:
+        return "is a link that leads in a circle" if error.errno == errno.ELOOP else "does not exist"
+    except ValueError:
+        return "does not exist"
+
+
+def kind_of_file(mode: int) -> str:
+    """What lies at a place, in words, by its mode."""
+    kinds = (
+        (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+    )  # fmt: skip
+    return next((words for is_kind, words in kinds if is_kind(mode)), "something else")
 
 
 def _translated(name: str, read: Callable[..., NDArray[Any]], *arguments: Any, **options: Any) -> NDArray[Any]:
@@ -326,9 +385,9 @@ def _is_large_tiff(path: Path) -> bool:
     try:
         if path.stat().st_size <= HELD_BYTES:
             return False
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(4) in tiff.STARTS
-    except OSError:
+    except (OSError, ValueError):
         return False  # said when it is read
 
 
@@ -347,21 +406,29 @@ def _read_header(file: IO[bytes], bytes_n: int, name: str) -> Header:
     start = file.read(FIRST_BYTES)
     if named := name_of_format(start, name):
         return Header(bytes_n=bytes_n, fault=named)
-    file.seek(0)
     try:
         if start[:4] in tiff.STARTS:
             return Header(bytes_n=bytes_n, kind="TIFF", structure=tiff.read_structure(file, bytes_n, name))
-        with PIL.Image.open(file, formats=FORMATS) as image:
-            kind = "JPEG" if image.format == "MPO" else str(image.format)  # many phones': two in one, the first is it
+        with PIL.Image.open(_head(file, start), formats=FORMATS) as image:
             structure = Structure(planes=(Plane(size_px=image.size),))
-            return Header(bytes_n=bytes_n, kind=kind, is_palette=image.mode == "P", structure=structure)
-    except TiffError as error:
+            return Header(bytes_n=bytes_n, kind=str(image.format), is_palette=image.mode == "P", structure=structure)
+    except (TiffError, PartsError) as error:
         fault = str(error)
     except PIL.Image.DecompressionBombError:
         fault = f"larger than {MAX_PIXELS // 10**6} megapixels; cut it first"
     except Exception:  # Pillow raises many kinds on broken headers
         fault = NO_IMAGE
     return Header(bytes_n=bytes_n, fault=fault)
+
+
+def _head(file: IO[bytes], start: bytes) -> IO[bytes]:
+    """As much of a file as its size is told by."""
+    if start.startswith(parts.PNG):
+        return io.BytesIO(parts.png_head(file))
+    if start.startswith(parts.JPEG):
+        return io.BytesIO(parts.jpeg_head(file))
+    file.seek(0)
+    return file
 
 
 def _to_16_bits(image_HW: NDArray[Any], name: str) -> NDArray[np.uint16]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.errors import DataError
+from cellnet.images import apart
 from cellnet.images.file import ImageFile
 
 FEW_CLASSES: Final = 5
@@ -45,7 +46,7 @@ def cells_of_mask(mask: ImageFile, *, size: tuple[int, int]) -> Cells:
     Raises DataError, naming the mask, for what is unreadable, not of the frame's size (H, W), or no mask of instances.
     """
     try:
-        return _cells_of(mask.decode_values(), size)
+        return _cells_of(apart.decode_values(mask), size)
     except _NotInstancesError as error:
         raise DataError(f"{mask.name}: {error}") from error
 

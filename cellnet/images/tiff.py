@@ -43,8 +43,14 @@ MOST_CHANNELS: Final = 1000
 """By their names and places."""
 MOST_PARTS: Final = 100_000
 """Strips or tiles that a plane is decoded from: of 32 pixels a side in the largest images."""
+MOST_PART_BYTES: Final = 10**9
+"""Of a strip or tile as it is stored; sparse files are of any size."""
 LARGE_TILE_PX: Final = 2**24
 """Of tiles that are larger than their image."""
+PLAIN_ENTRIES: Final = 100
+PLAIN_PARTS: Final = 2000
+PLAIN_COMPRESSIONS: Final = {0, 1, 5, 8, 32773, 32946, 50000}
+"""Entries, strips and compressions of files that are read within milliseconds."""
 MOST_SCANS: Final = 100
 """Of a progressive JPEG; encoders make about ten."""
 STRIP_ROWS: Final = 256
@@ -137,6 +143,32 @@ def read_plane(file: IO[bytes], bytes_n: int, plane: Plane, *, most: int = MAX_P
 def read_values(file: IO[bytes], bytes_n: int, plane: Plane) -> NDArray[Any]:
     """The values of a plane as they are stored, (H, W) or (H, W, samples): of a mask. Raises as `read_plane`."""
     return _values(file, bytes_n, plane, MAX_PIXELS)[1]
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether a file has one directory and few strips, of a form that is read fast: as far as its first bytes tell."""
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        if data[2:4] in (b"+\0", b"\0+"):
+            return False  # BigTIFF, which is for large files
+        [first] = struct.unpack_from(order + "I", data, 4)
+        [entries_n] = struct.unpack_from(order + "H", data, first)
+        if entries_n > PLAIN_ENTRIES:
+            return False
+        end = first + 2 + 12 * entries_n
+        entries = {entry[0]: entry[1:] for entry in struct.Struct(order + "HHI4s").iter_unpack(data[first + 2 : end])}
+        [after] = struct.unpack_from(order + "I", data, end)
+    except struct.error:
+        return True  # which is said at once
+    compression = struct.unpack_from(order + "H", entries.get(259, (3, 1, bytes(4)))[2])[0]
+    parts_n = max(entries.get(tag, (4, 0, b""))[1] for tag in (273, 279, 324, 325))
+    described_n = max(entries.get(tag, (4, 0, b""))[1] for tag in entries) if entries else 0
+    return (
+        not after
+        and not entries.keys() & (_DIRECTORIES | _LISTS)
+        and compression in PLAIN_COMPRESSIONS
+        and max(parts_n, described_n // 64) <= PLAIN_PARTS
+    )
 
 
 def check_raw(file: IO[bytes], bytes_n: int) -> None:
@@ -592,7 +624,7 @@ class _Decoder:
         for index in range(first, first + self._parts_n):
             offset, length = page.dataoffsets[index], self._length(index, index - first)
             left_n -= length
-            if left_n < 0 or offset + length > self._bytes_n:
+            if left_n < 0 or offset + length > self._bytes_n or length > MOST_PART_BYTES:
                 raise TiffError("damaged, its pixels cannot be decoded")
             if not length:
                 continue  # left out, as sparse files may: there is nothing

@@ -5,7 +5,7 @@ The same whatever runs the network: `predictor` (torch) or `engines` (its ONNX e
 
 import abc
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,12 +139,20 @@ class FrameModel(abc.ABC):
         return outputs
 
     def predict_cuts(
-        self, cuts: Sequence[Cut], *, with_features: bool = False, batch: int = BATCH
+        self,
+        cuts: Sequence[Cut],
+        *,
+        with_features: bool = False,
+        batch: int = BATCH,
+        before_each: Callable[[], None] = lambda: None,
     ) -> list[FrameOutputs]:
         """The same of several frames, whose tiles the network sees together, `batch` at a time."""
         tiles = [tile for cut in cuts for tile in cut.tiles]
         wanted = with_features or self.familiarity is not None
-        seen = [self.look(tiles[start : start + batch], with_features=wanted) for start in range(0, len(tiles), batch)]
+        seen = []
+        for start in range(0, len(tiles), batch):
+            before_each()
+            seen.append(self.look(tiles[start : start + batch], with_features=wanted))
         tile_outputs = np.concatenate([outputs for outputs, _ in seen])
         features = [features_NC for _, features_NC in seen if features_NC is not None]
         features_NC = np.concatenate(features) if features else None

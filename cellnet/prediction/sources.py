@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.channels import is_transmitted
-from cellnet.images.file import SUFFIXES, ImageFile, Pages
+from cellnet.images.file import SUFFIXES, ImageFile, Pages, missing
 from cellnet.images.wells import ImageName, Well, is_part_of_plate, read_names, thumbnails, well_at
 from cellnet.readers import harmony, is_file, number_of, read_csv
 from cellnet.readers.matching import Match, Names, images_below
@@ -27,8 +27,6 @@ from cellnet.store.place import S3, Place, PlaceLike, place_of
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES: Final = 10**9
-"""Of an image file; a larger one is not read."""
 MANIFEST: Final = "manifest.csv"
 GIVE: Final = "give images, folders of them, a Harmony export, a manifest.csv or s3://bucket/prefix"
 
@@ -79,7 +77,7 @@ class ListedFile:
         """The file in memory. Raises DataError for one that cannot be read or is too large, which is then not read."""
         if self.problem:
             raise DataError(self.problem)
-        return self.image.in_memory(MOST_BYTES)
+        return self.image.in_memory()
 
 
 def list_files(
@@ -248,7 +246,7 @@ def _list(place: Place, channel: str | None) -> Iterator[ListedFile]:
     elif os.path.isdir(given):
         yield from _of_folder(Path(given), channel)
     elif not os.path.isfile(given):
-        raise DataError(f"{given} does not exist; {GIVE}")
+        raise DataError(f"{given} {missing(given)}; {GIVE}")
     elif harmony.accepts(Path(given)):
         yield from _of_export(Path(given), channel)
     elif given.lower().endswith(".csv"):
@@ -271,8 +269,8 @@ def _of_folder(folder: Path, channel: str | None) -> Iterator[ListedFile]:
     for entry in entries:
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
             yield from _of_folder(folder / entry.name, channel)
-        elif _is_image(entry.name) and entry.is_file():
-            yield _file(str(folder / entry.name), entry.stat())
+        elif _is_image(entry.name) and not os.path.isdir(entry.path):
+            yield _file(str(folder / entry.name))
 
 
 def _of_export(export: Path, channel: str | None) -> Iterator[ListedFile]:
@@ -312,11 +310,11 @@ def _meant(folder: Path, written: set[str]) -> dict[str, Match]:
     return {name: match for name, match in matches.items() if match.images and not is_file(folder / name)}
 
 
-def _file(path: str, status: os.stat_result | None = None) -> ListedFile:
+def _file(path: str) -> ListedFile:
     place, name = os.path.abspath(path), os.path.basename(path)
     size, modified = 0, ""
     try:
-        status = status or os.stat(place)
+        status = os.stat(place)
         size, modified = status.st_size, str(status.st_mtime_ns)
     except (OSError, ValueError):
         pass  # said when it is read

@@ -5,6 +5,7 @@ concern it. It looks at tables and names, not at pixels: decoding happens later,
 at a time.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Literal, overload
 
 from cellnet.errors import DataError
-from cellnet.images.file import ImageFile, Pages
+from cellnet.images import apart
+from cellnet.images.file import ImageFile, Pages, missing
 from cellnet.readers.tables import number_of as number_of
 from cellnet.readers.tables import read_csv as read_csv
 
@@ -120,6 +122,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, leads into a folder; also where links lead in a circle, or nowhere."""
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except ValueError:  # no path can be so
+        return False
+
+
 def matched(pattern: str | None, name: str, what: str) -> str | None:
     """The first group of a pattern in a file name, or all that it matches."""
     if pattern is None:
@@ -143,8 +153,8 @@ def read_source(source: Path, options: Options | None = None) -> Source:
     """
     from cellnet.readers import coco, folder, foreign, harmony, manifest, masks, points
 
-    if not source.exists():
-        raise DataError(f"{source} does not exist; give {KNOWN}")
+    if not (is_file(source) or source.is_dir()):
+        raise DataError(f"{source} {missing(source)}; give {KNOWN}")
     options = options or Options()
     given = {option.name for option in fields(Options) if getattr(options, option.name) != option.default}
     for reader in (foreign, manifest, coco, harmony, masks, folder):
@@ -170,7 +180,7 @@ def _of_channel(file: LabelledFile, channel: str) -> LabelledFile:
 def _choose_pages(file: LabelledFile, wanted: Pages) -> list[LabelledFile]:
     """The file's chosen pages, of one group; what cannot be read is set aside when it is."""
     try:
-        pages = file.image.pages(wanted)
+        pages = apart.with_header(file.image).pages(wanted)
     except DataError as error:
         return [replace(file, problem=str(error).removeprefix(f"{file.image.name}: "))]
     if len(pages) > 1 and (file.count is not None or file.mask is not None):

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, matched
+from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, is_inside, matched
 from cellnet.readers.foreign import ROBOFLOW
 from cellnet.readers.forms import name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, Match, Names, images_below
@@ -339,7 +339,7 @@ class _Files:
         match = self._matches[written]
         if not match.images:
             path = self._source.parent / written
-            if is_file(path) and path.resolve().is_relative_to(self._root.resolve()):
+            if is_file(path) and is_inside(path, self._root):
                 return path, None  # no suffix of images, but it is there
             return self._source.parent / (_last(written) or "?"), "the file is missing"
         path = self._root / match.images[0]

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from cellnet.images.file import open_regular
+
 FIRST_BYTES: Final = 8192
 """Of a file, that its form is told by."""
 
@@ -50,7 +52,7 @@ def name_of_labels(path: Path) -> str | None:
 def first_bytes(path: Path) -> bytes:
     """How a file begins; nothing of one that cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(FIRST_BYTES)
     except (OSError, ValueError):
         return b""

@@ -11,6 +11,7 @@ V6 on what is true of a channel is said once, in a map. Of a stack of planes the
 plate's well, a batch a plate and its measurement.
 """
 
+import io
 import itertools
 import logging
 import math
@@ -23,9 +24,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cellnet.errors import DataError
-from cellnet.images.file import ImageFile
+from cellnet.images.file import ImageFile, open_regular
 from cellnet.images.wells import named_well
-from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, number_of, read_csv
+from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, is_inside, number_of, read_csv
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def _chosen(source: Path, channel: str | None) -> tuple[Path, _Plate, dict[Field
     if index is None:
         raise DataError(f"{source} holds no {' or '.join(INDEXES)}; give the folder of a Harmony export")
     plate, planes = _read_index(index)
-    return index, plate, _middle_planes(_of_channel(planes, channel, index))
+    return index, plate, _middle_planes(_of_channel(planes, channel, index), index)
 
 
 def _find_index(source: Path) -> Path | None:
@@ -182,19 +183,30 @@ def _of_channel(planes: list[dict[str, str]], wanted: str | None, index: Path) -
     return [plane for plane in planes if plane.get("ChannelName", "") == wanted]
 
 
-def _middle_planes(planes: list[dict[str, str]]) -> dict[Field, dict[str, str]]:
+def _middle_planes(planes: list[dict[str, str]], index: Path) -> dict[Field, dict[str, str]]:
     """The middle plane of every field and time point."""
-    stacks: dict[Field, list[dict[str, str]]] = defaultdict(list)
+    stacks: dict[Field, list[tuple[int, dict[str, str]]]] = defaultdict(list)
     for plane in planes:
         try:
-            row, column, field = int(plane["Row"]), int(plane["Col"]), int(plane["FieldID"])
-            stacks[row, column, field, int(plane.get("TimepointID") or 0)].append(plane)
+            row, column, field = _whole(plane["Row"]), _whole(plane["Col"]), _whole(plane["FieldID"])
+            number = _whole(plane.get("PlaneID") or "0")
+            stacks[row, column, field, _whole(plane.get("TimepointID") or "0")].append((number, plane))
         except (KeyError, ValueError) as error:
-            raise DataError(f"the index gives no well and field of {plane.get('URL', 'an image')}") from error
+            which = plane.get("URL", "an image")
+            raise DataError(f"{index} gives no numbers of well, field and plane of {which}; export it again") from error
     return {
-        field: sorted(stack, key=lambda plane: int(plane.get("PlaneID") or 0))[len(stack) // 2]
-        for field, stack in stacks.items()
+        field: sorted(stack, key=lambda numbered: numbered[0])[len(stack) // 2][1] for field, stack in stacks.items()
     }
+
+
+def _whole(text: str) -> int:
+    """A number of a well, field, plane or time point. Raises ValueError for what is none, or no instrument's."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 def _label(
@@ -208,7 +220,7 @@ def _label(
     path = folder / facts["URL"]
     known = counts.get(field)
     problem = None
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not is_inside(path, folder):
         problem = "its path leads out of the export's folder"
     elif facts.get("State", "Ok") != "Ok":
         problem = f"Harmony marks it as {facts['State']!r}"
@@ -254,7 +266,9 @@ def _layers(path: Path) -> Iterator[tuple[str, dict[Well, str]]]:
         if element.tag == "Layer":
             wells = [_texts(child) for child in element if child.tag == "Well"]
             try:
-                named = {(int(well["Row"]), int(well["Col"])): well["Value"] for well in wells if well.get("Value")}
+                named = {
+                    (_whole(well["Row"]), _whole(well["Col"])): well["Value"] for well in wells if well.get("Value")
+                }
             except (KeyError, ValueError) as error:
                 raise DataError(f"{path} gives no row and column of a well; export the layout again") from error
             yield _texts(element).get("Name", ""), named
@@ -327,7 +341,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
     """The cells of every line that is not empty, one line at a time: a plate may have millions of objects."""
     try:
         _check_size(path)
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="replace") as file:
             for line in iter(lambda: file.readline(MOST_LINE + 1), ""):
                 if len(line) > MOST_LINE:
                     raise DataError(f"{path} has a line of over {MOST_LINE:,} characters; export it again")
@@ -356,7 +370,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _time(row: dict[str, str]) -> int:
-    return int(row.get("Timepoint") or 0)
+    return _whole(row.get("Timepoint") or "0")
 
 
 def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path | None) -> dict[Field, _Counts]:
@@ -370,7 +384,7 @@ def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path |
     try:
         for row in _rows(path):
             x, y = number_of(row.get("X", "")), number_of(row.get("Y", ""))
-            field = (int(row["Row"]), int(row["Column"]), int(row["Field"]), _time(row))
+            field = (_whole(row["Row"]), _whole(row["Column"]), _whole(row["Field"]), _time(row))
             of_field[field].append(None if x is None or y is None else (x, y))
             planes.add(row.get("Plane"))
     except (KeyError, ValueError) as error:
@@ -413,8 +427,8 @@ def _all_analysed(results: Path, fields: Iterable[Field]) -> set[Field]:
     whole: set[Field] = set()
     for row in _rows(results):
         try:
-            well = here[int(row["Row"]), int(row["Column"]), _time(row)]
-            whole |= well if int(row["Number of Analyzed Fields"]) == len(well) else set()
+            well = here[_whole(row["Row"]), _whole(row["Column"]), _time(row)]
+            whole |= well if _whole(row["Number of Analyzed Fields"]) == len(well) else set()
         except (KeyError, ValueError):  # such a table says nothing of its fields
             continue
     return whole
@@ -447,7 +461,7 @@ def _of_wells(path: Path, fields: Iterable[Field], population: str | None) -> di
         if not _fits(path, fields, times=times, planes=planes):
             return {}
         for row in rows:
-            number, place = number_of(row[column]), (int(row["Row"]), int(row["Column"]), _time(row))
+            number, place = number_of(row[column]), (_whole(row["Row"]), _whole(row["Column"]), _time(row))
             well = here.get(place) or {(*place[:2], 0, place[2])}
             if number is not None:
                 shared |= {field: _Counts(count=number / len(well)) for field in well}

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import roifile
 
 from cellnet.errors import DataError
+from cellnet.images.file import open_regular
 
 MAX_BYTES: Final = 64 * 10**6
 """Of a file of marks, and of all ROIs of a set."""
@@ -104,7 +105,7 @@ def _all_rois(archive: zipfile.ZipFile) -> bool:
 def read_bytes(path: Path) -> bytes:
     """All of a file. Raises DataError for one that is too large to be marks, which is then not read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error

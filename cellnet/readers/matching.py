@@ -144,7 +144,7 @@ def images_below(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[str]:
 def images_in(folder: Path) -> list[str]:
     """The names of the image files in a folder itself, in order, without hidden ones."""
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+        names = sorted(name for name in os.listdir(folder) if not os.path.isdir(folder / name))
     except OSError:
         return []
     return [name for name in names if posixpath.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
+from cellnet.images.file import open_regular
 from cellnet.readers import LabelledFile, Options, Source, Unused, number_of, read_csv
 from cellnet.readers.imagej import MAX_BYTES, ROOT, Mark, Marks, is_roi_set, read_cell_counter, read_rois
 from cellnet.readers.matching import Names, is_hidden
@@ -172,7 +173,7 @@ def _read(path: Path) -> Iterator[_Found]:
 
 def _start(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(HEADER_BYTES)
     except OSError:
         return b""

@@ -6,6 +6,7 @@ decimals and of thousands, and words for what is not known.
 
 import csv
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
+from cellnet.images.file import open_regular
 
 MAX_BYTES: Final = 250 * 10**6
 """Of a table, whose rows take some ten times that in memory."""
@@ -81,11 +83,12 @@ def not_a_count(text: str) -> str:
 def _text(path: Path) -> str:
     """The text of a file in the encodings that programs write tables in."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; split the table")
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; split the table")
+            data = file.read(MAX_BYTES)
     except OSError as error:
-        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
+        raise DataError(f"cannot read {path} as a CSV table: {error.strerror}") from error
     if data[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
         raise DataError(f"{path} is a workbook of Excel, not a CSV table; save it as CSV UTF-8")
     zeros = [data[start:1000:2].count(0) for start in (0, 1)]

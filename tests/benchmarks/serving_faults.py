@@ -9,21 +9,27 @@
             forms: answers by status, memory of the replicas at the beginning and at the end
     slow    4,200 connections without a request, from three addresses of this machine, then 300 uploads that stall, from
             one: how long four clients of another address and /healthz wait for an answer, beside how long undisturbed
+    bombs   images that are made to cost time, while 8 clients ask: what each is answered, and the slowest other answer
+    hung    a decoder that hangs (its process is stopped) under the same load: the same, and whether the next large
+            image is read
 
 Writes OUT/serving_faults.md.
 """
 
 import contextlib
 import http.client
+import io
 import multiprocessing
 import os
 import select
 import signal
 import socket
 import statistics
+import struct
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +41,7 @@ import cv2
 import httpx
 import hypothesis
 import numpy as np
+import PIL.Image
 import schemathesis
 
 from cellnet.prediction.predictor import Predictor
@@ -57,6 +64,8 @@ class Said(NamedTuple):
     """Its status, or what became of the connection; empty: 200."""
     model: str = ""
     count: float = 0
+    took: float = 0
+    """Seconds."""
 
 
 class Load:
@@ -82,6 +91,7 @@ class Load:
         address, image = self._ask
         with httpx.Client(base_url=address, timeout=30) as client:
             while not self._finished.is_set():
+                asked = time.monotonic()
                 try:
                     response = client.post("/v1/predict", content=image)
                 except httpx.HTTPError as error:
@@ -92,7 +102,7 @@ class Load:
                     said = Said(time.monotonic(), "", one["models"]["regressor"], one["count"])
                 else:
                     said = Said(time.monotonic(), str(response.status_code))
-                self.said.append(said)
+                self.said.append(said._replace(took=said.at - asked))
 
     def wait_for(self, model: str) -> float:
         """When the last answer of another version was, once 40 in a row are of this one."""
@@ -160,14 +170,17 @@ def replicas_answering(address: str) -> int:
 
 def replicas() -> list[int]:
     """Process ids."""
+    return [pid for pid, command in commands() if command.startswith(REPLICA)]
+
+
+def commands() -> list[tuple[int, str]]:
+    """Process ids and command lines, in order."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            command = (folder / "cmdline").read_text()
+            found.append((int(folder.name), (folder / "cmdline").read_text()))
         except OSError:
             continue
-        if command.startswith(REPLICA):
-            found.append(int(folder.name))
     return sorted(found)
 
 
@@ -327,6 +340,92 @@ def resident_of_haproxy() -> float:
     return max(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def tiff_of_directories(number: int = 400, entries: int = 65_535) -> bytes:
+    """A TIFF of 795 kB whose directories lie upon each other."""
+    size = 2 + 12 * entries + 4
+    data = bytearray(8 + size + 12 * number)
+    data[:8] = struct.pack("<2sHI", b"II", 42, 8)
+    for place in range(8, len(data) - 12, 12):
+        data[place : place + 12] = struct.pack("<HHHHI", entries, 256, 3, 1, place + 12)
+    return bytes(data)
+
+
+def jpeg_of_scans(number: int = 100_000) -> bytes:
+    """A progressive JPEG of 1.2 MB, nearly all of it scans without data."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(drawn(1)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    scan = struct.pack(">BBHBBBBBB", 0xFF, 0xDA, 8, 1, 1, 0, 1, 5, 0)
+    return data[:-2] + scan * number + data[-2:]
+
+
+def png_of_texts(number: int = 900) -> bytes:
+    """A PNG of 7 MB whose texts unpack to 7 GB."""
+    text = b"zTXta\0\0" + zlib.compress(bytes(7_900_000), 9)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    data = cv2.imencode(".png", drawn(1))[1].tobytes()
+    return data[:-12] + chunk * number + data[-12:]
+
+
+def undisturbed(address: str, image: bytes) -> float:
+    """Seconds that the slowest of 100 answers takes."""
+    with Load(address, image) as load:
+        time.sleep(10)
+    return float(np.quantile([one.took for one in load.said], 0.99))
+
+
+def told(load: Load, p99: float, what: str) -> str:
+    """The slowest answer of those who only asked meanwhile. Raises SystemExit where they paid for the others."""
+    slowest = max(one.took for one in load.said)
+    failed = Counter(one.failure for one in load.said if one.failure)
+    line = (
+        f"{what}; of {len(load.said):,} other requests {failed.total()} failed, the slowest took {slowest:.2f} s "
+        f"(undisturbed 1 in 100 over {p99:.2f} s)"
+    )
+    if failed or slowest > 2 * p99 + 1:
+        raise SystemExit(f"others paid for it: {line}")
+    return line
+
+
+def bombs(address: str, image: bytes) -> str:
+    """Images that are made to cost time."""
+    made = {
+        "TIFF of 400 directories, twice": tiff_of_directories(),
+        "JPEG of 100,000 scans": jpeg_of_scans(),
+        "PNG of 7 GB of texts": png_of_texts(),
+    }
+    p99, answers = undisturbed(address, image), []
+    with Load(address, image) as load, httpx.Client(base_url=address, timeout=120) as client:
+        for name, data in made.items():
+            asked = time.monotonic()
+            statuses = {client.post("/v1/predict", content=data).status_code for _ in range(10)}
+            answers.append(f"{name}: {statuses}, {(time.monotonic() - asked) / 10:.2f} s each")
+    return told(load, p99, "; ".join(answers))
+
+
+def hung(address: str, image: bytes) -> str:
+    """A decoder that hangs, of both replicas."""
+    large = cv2.imencode(".png", np.resize(drawn(1), (1500, 1500)))[1].tobytes()
+    p99, said = undisturbed(address, image), []
+    with Load(address, image) as load, httpx.Client(base_url=address, timeout=120) as client:
+        deadline = time.monotonic() + 120
+        while len(stopped := processes("cellnet.images.apart")) < 2 and time.monotonic() < deadline:
+            client.post("/v1/predict", content=large)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        while set(stopped) & set(processes("cellnet.images.apart")) and time.monotonic() < deadline:
+            asked = time.monotonic()
+            response = client.post("/v1/predict", content=large)
+            said.append(f"{response.status_code} after {time.monotonic() - asked:.1f} s")
+        after = {client.post("/v1/predict", content=large).status_code for _ in range(6)}
+    return told(load, p99, f"Decoders of both replicas hang: large images {', '.join(said)}; then {after}")
+
+
+def processes(name: str) -> list[int]:
+    """Process ids of those whose command holds a name."""
+    return [pid for pid, command in commands() if name in command]
+
+
 def resident() -> float:
     """Megabytes of the replicas."""
     pages = sum(int((Path("/proc") / str(pid) / "statm").read_text().split()[1]) for pid in replicas())
@@ -335,10 +434,10 @@ def resident() -> float:
 
 def main() -> None:
     if len(sys.argv) < 2:
-        raise SystemExit("python tests/benchmarks/serving_faults.py OUT [moves|death|fuzz|slow]...")
+        raise SystemExit("python tests/benchmarks/serving_faults.py OUT [moves|death|fuzz|slow|bombs|hung]...")
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[2:] or ["moves", "death", "fuzz", "slow"]
+    wanted = sys.argv[2:] or ["moves", "death", "fuzz", "slow", "bombs", "hung"]
     place = out / "faults-registry"
     registry = Registry.open(str(place)) if place.exists() else make_registry(place)
     if "regressor" in registry.names() and len(list(registry.versions("regressor"))) < 2:
@@ -358,6 +457,12 @@ def main() -> None:
             print(lines[-1], flush=True)
         if "slow" in wanted:
             lines.append(slow(address, image))
+            print(lines[-1], flush=True)
+        if "bombs" in wanted:
+            lines.append(bombs(address, image))
+            print(lines[-1], flush=True)
+        if "hung" in wanted:
+            lines.append(hung(address, image))
             print(lines[-1], flush=True)
     (out / "serving_faults.md").write_text("\n\n".join(lines) + "\n")
 

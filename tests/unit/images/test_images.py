@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import httpx
@@ -21,7 +22,7 @@ import cellnet.reports.overlays
 from cellnet.bank.bank import Bank
 from cellnet.bank.prepare import prepare_all
 from cellnet.errors import DataError
-from cellnet.images import tiff
+from cellnet.images import apart, tiff
 from cellnet.images.file import ImageFile, Pages
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.lineup import resolve_models
@@ -63,6 +64,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count("headers", tiff, "read_structure")
     count("decoded", cv2, "imdecode")
     count("decoded", tiff, "read_plane")
+    here = Mock(header=lambda image: image.header, decode=lambda image, most: image.decode(most=most))
+    monkeypatch.setattr(apart, "_process", lambda: here)  # whose reads can be counted
     return counts
 
 

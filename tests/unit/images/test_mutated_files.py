@@ -3,7 +3,9 @@
 import io
 import itertools
 import json
+import os
 import resource
+import socket
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,9 +19,14 @@ from numpy.typing import NDArray
 
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.prepare import prepare
+from cellnet.images import apart
 from cellnet.images.file import ImageFile
+from cellnet.prediction.lineup import resolve_models
+from cellnet.prediction.sources import list_files
 from cellnet.readers import LabelledFile
 from cellnet.store.folder import FolderStore
+from pipelines.predict import Question, _answers, _read
+from tests.factories import Known, champions
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
@@ -243,17 +250,64 @@ def test_rare_sample_types_are_refused_or_read_from_their_lowest_to_their_highes
         np.testing.assert_allclose(pixels_HW, (values_HW.astype(float) - low) / (high - low), atol=1e-2)
 
 
-def test_what_is_no_file_is_set_aside(tmp_path: Path) -> None:
+def test_what_takes_too_long_is_set_aside_by_name_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = apart.Process(seconds=0.001)
+    monkeypatch.setattr(apart, "_process", lambda: process)
+    large = encoded(".png", np.eye(3000, dtype=np.uint8))
+    (tmp_path / "slow.png").write_bytes(large)
+    (tmp_path / "good.png").write_bytes(good()["8 bit.png"])
+    files = [LabelledFile(image=ImageFile.at(tmp_path / name)) for name in ("slow.png", "good.png")]
+    slow, other = (prepare(file, FolderStore(tmp_path / "bank")) for file in files)
+    assert slow.set_aside and slow.set_aside.startswith("takes over 0.001 s to read") and other.set_aside is None
+    listed = list_files([tmp_path / name for name in ("good.png", "slow.png")])
+    registry = champions(tmp_path)
+    models = resolve_models(registry, None, None)
+    question = Question(registry=registry, models=models, pixel_um=None, page=None)
+    answers = [next(_answers(models.map(Known), file, _read(file), question)) for file in listed]
+    process.close()
+    assert [said.error is None for said in answers] == [True, False]
+    assert str(answers[1].error).startswith("slow.png: takes over 0.001 s to read")
+
+
+def test_what_is_no_file_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FolderStore(tmp_path / "bank")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "broken.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    files = [ImageFile.at(tmp_path / f"{name}.png") for name in ("folder", "broken", "loop")]
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as bound:
+        monkeypatch.chdir(tmp_path)  # since the path of a socket must be short
+        bound.bind("socket.png")
+    names = ("folder", "broken", "loop", "device", "pipe", "socket")
+    files = [ImageFile.at(tmp_path / f"{name}.png") for name in names]
     frames = [prepare(LabelledFile(image=image), store) for image in files]
     for frame in frames:
         check(frame, store)
     assert [frame.set_aside for frame in frames] == [
-        "cannot be read: Is a directory",
+        "cannot be read: it is a folder, no file",
         "cannot be read: No such file or directory",
         "cannot be read: Too many levels of symbolic links",
+        "cannot be read: it is a device, no file",
+        "cannot be read: it is a named pipe, no file",
+        "cannot be read: it is a socket, no file",
     ]
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"", "over 1 GB, so it was not read; cut it, or save single pages"),
+        (b"\x89PNG\r\n\x1a\n", "over 1 GB, so it was not read; cut it, or save single pages"),
+        (b"II*\0\x08\0\0\0", "a damaged TIFF, without an image; export it again"),
+    ],
+    ids=["zeros", "png", "tiff"],
+)
+def test_a_sparse_file_of_40_gb_is_set_aside_and_not_read(tmp_path: Path, start: bytes, said: str) -> None:
+    path = tmp_path / "sparse.tif"
+    path.write_bytes(start)
+    os.truncate(path, 40 * 10**9)
+    frame = prepare(LabelledFile(image=ImageFile.at(path)), FolderStore(tmp_path / "bank"))
+    assert frame.set_aside == said

@@ -419,7 +419,7 @@ def test_of_a_stack_on_the_disk_one_plane_is_read(tmp_path: Path, monkeypatch: p
             read.append(len(data))
             return data
 
-    monkeypatch.setattr(Path, "open", lambda self, mode: Counted(io.FileIO(self, "rb")))
+    monkeypatch.setattr(image_file, "open_regular", lambda path: Counted(io.FileIO(path, "rb")))
     [page] = ImageFile.at(path).in_memory().pages(None)
     read.clear()
     np.testing.assert_array_equal(page.decode(), frames[20])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import cellnet.prediction.sources
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.wells import Well
 from cellnet.prediction.sources import ListedFile, list_files, notes_on_wells, plate_names
+from tests.factories import NO_FILES, no_files
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -258,11 +258,36 @@ def test_a_file_that_changed_and_another_pixel_size_have_another_stamp(tmp_path:
     assert before.stamp == again.stamp and len({before.stamp, after.stamp, measured.stamp}) == 3
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [source] = list_files([touch(tmp_path / "in", "a.png")])
-    monkeypatch.setattr(cellnet.prediction.sources, "MOST_BYTES", 4)
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "a.png")
+    with (folder / "a.png").open("r+b") as file:
+        file.truncate(40 * 10**9)  # of which nothing is on the disk
+    [source] = list_files([folder])
     with pytest.raises(DataError, match="so it was not read"):
         source.read()
+
+
+def test_what_is_no_file_among_the_images_is_named_and_never_waited_for(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "good.png")
+    no_files(folder)
+    said = {}
+    for source in list_files([folder]):
+        try:
+            said[source.image.name] = source.read().header.fault
+        except DataError as error:
+            said[source.image.name] = str(error)
+    assert said.pop("good.png") != ""
+    assert said.keys() == NO_FILES.keys()
+    assert all(NO_FILES[name] in text for name, text in said.items()), said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("pipe.png", "is a named pipe"), ("circle.png", "is a link that leads in a circle")]
+)
+def test_what_is_no_file_is_said_of_a_path_too(tmp_path: Path, name: str, words: str) -> None:
+    no_files(tmp_path)
+    with pytest.raises(DataError, match=f"{name} {words}"):
+        list_files([tmp_path / name])
 
 
 @pytest.mark.parametrize(

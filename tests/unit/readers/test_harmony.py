@@ -311,3 +311,26 @@ def test_an_index_of_countless_elements_and_a_table_of_one_line_are_refused(
     monkeypatch.setattr(harmony, "MOST_ELEMENTS", 20)
     with pytest.raises(DataError, match=r"Index\.idx\.xml has over 20 elements; export the plate in parts"):
         read_source(folder)
+
+
+@pytest.mark.parametrize("name", ["Row", "Col", "FieldID", "TimepointID", "PlaneID"])
+@pytest.mark.parametrize("value", ["two", "1.5", "²", "9" * 5000])
+def test_a_number_in_an_index_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, value: str) -> None:
+    folder = export(tmp_path / "P1", **{name: value})
+    with pytest.raises(DataError, match=r"Index.idx.xml gives no numbers of well, field and plane of r03c03f01p01-ch2"):
+        read_source(folder)
+
+
+def test_planes_are_set_aside_whose_links_lead_in_a_circle(tmp_path: Path) -> None:
+    folder = export(tmp_path / "P1", wells=((3, 3),), fields=1)
+    plane = folder / "Images/r03c03f01p01-ch2.tiff"
+    plane.unlink()
+    plane.symlink_to(plane.name)
+    assert [file.problem for file in read_source(folder)] == ["the file is missing"]
+
+
+def test_a_table_of_results_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = export(tmp_path / "P1")
+    os.mkfifo(folder / "PlateResults.txt")
+    with pytest.raises(DataError, match=r"cannot read .*PlateResults.txt: it is a named pipe"):
+        read_source(folder)

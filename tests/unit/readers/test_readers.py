@@ -7,9 +7,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from cellnet.bank.prepare import prepare
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.readers import LabelledFile, Options, read_source, tables
+from cellnet.readers import LabelledFile, Options, read_csv, read_source, tables
+from cellnet.store.folder import FolderStore
+from tests.factories import NO_FILES, even_png, no_files
 
 HEADER = "image,lineage,count,group\n"
 
@@ -245,3 +248,60 @@ def test_a_table_by_the_gigabyte_is_refused_before_it_is_read(source: Path, name
     os.truncate(source / name, tables.MAX_BYTES + 1)  # a hole, which takes no room
     with pytest.raises(DataError, match=rf"{name} is over 250 MB; split the table"):
         read_source(source)
+
+
+def test_what_is_no_file_among_the_images_is_set_aside_and_the_rest_is_read(tmp_path: Path) -> None:
+    lineage = tmp_path / "in/A549"
+    lineage.mkdir(parents=True)
+    (lineage / "good.png").write_bytes(even_png())
+    no_files(lineage)
+    found = read_source(tmp_path / "in")
+    frames = [prepare(file, FolderStore(tmp_path / "bank")) for file in found]
+    said = {Path(frame.source).name: frame.set_aside for frame in frames}
+    said |= {Path(item.what).name: item.why for item in found.unused}
+    links = {"circle.png", "gone.png", "again"}
+    assert said.pop("good.png") is None
+    assert said.keys() == NO_FILES.keys() | {"again"}
+    assert all(NO_FILES[name] in said[name] for name in NO_FILES.keys() - links), said
+    assert [said[name] for name in sorted(links)] == ["the same folder as another one", *["it leads to no file"] * 2]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".txt", ".json", ".xml", ".roi", ".zip", ".gif", ".npy"])
+@pytest.mark.parametrize("folder", ["in", "in/A549"])
+def test_a_pipe_that_is_called_like_a_table_or_like_labels_is_never_waited_for(
+    tmp_path: Path, suffix: str, folder: str
+) -> None:
+    (tmp_path / "in/A549").mkdir(parents=True)
+    (tmp_path / "in/A549/good.png").write_bytes(even_png())
+    os.mkfifo(tmp_path / folder / f"good{suffix}")
+    os.mkfifo(tmp_path / folder / f"PlateResults{suffix}")
+    assert [file.image.name for file in read_source(tmp_path / "in")] == ["good.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("pipe.png", "is a named pipe"), ("circle.png", "is a link that leads in a circle")]
+)
+def test_a_source_that_is_no_file_is_named_and_never_waited_for(tmp_path: Path, name: str, words: str) -> None:
+    no_files(tmp_path)
+    with pytest.raises(DataError, match=f"{name} {words}"):
+        read_source(tmp_path / name)
+
+
+def test_a_table_that_is_a_pipe_is_not_waited_for(source: Path) -> None:
+    os.mkfifo(source / "pipe.csv")
+    with pytest.raises(DataError, match=r"cannot read .*pipe.csv as a CSV table: it is a named pipe"):
+        read_csv(source / "pipe.csv", ("image",))
+
+
+def test_a_file_of_40_gb_of_which_nothing_is_on_the_disk_is_set_aside(tmp_path: Path) -> None:
+    for name, start in (
+        ("a.png", even_png()),
+        ("b.jpg", b"\xff\xd8\xff"),
+        ("c.tif", b"II*\0\x08\0\0\0"),
+        ("d.bmp", b"BM"),
+    ):
+        with (tmp_path / name).open("wb") as file:
+            file.write(start)
+            file.truncate(40 * 10**9)
+        frame = prepare(LabelledFile(image=ImageFile.at(tmp_path / name)), FolderStore(tmp_path / "bank"))
+        assert frame.set_aside

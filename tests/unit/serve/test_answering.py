@@ -1,7 +1,11 @@
 """Which thread and which model an image comes to, and that no image is another's problem."""
 
 import asyncio
+import contextlib
 import io
+import os
+import signal
+import time
 from collections.abc import Callable
 
 import httpx
@@ -10,11 +14,13 @@ import PIL.Image
 import pytest
 
 import cellnet.images.file
-from cellnet.images.file import ImageFile
+from cellnet.images import apart
+from cellnet.images.file import ImageFile, encode_png
 from cellnet.registry.registry import Registry
 from serve.answering import Answerer
+from serve.batching import MOST_TILES
 from serve.limits import Limits
-from tests.factories import SIDE, even_png, publish
+from tests.factories import SIDE, even_png, noise, publish
 from tests.unit.serve.kitchen import Held, Kitchen
 
 
@@ -63,6 +69,7 @@ def test_a_file_of_very_many_pages_is_refused_before_all_are_counted(
     kitchen: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cellnet.images.tiff, "MOST_PAGES", 5)
+    monkeypatch.setattr(apart, "is_plain", lambda image: True)  # read in this process, which was told so
     data = stack(*[(SIDE, SIDE)] * 7)
     for page in ("middle", "all", "2"):
         [said] = asked(kitchen(), {"content": data, "params": {"page": page}})
@@ -163,22 +170,64 @@ def test_a_form_whose_charset_is_none_is_refused(kitchen: Callable) -> None:
     assert said.status_code == 422 and "the form is not readable" in said.json()["detail"]
 
 
-def test_a_process_whose_images_wait_for_ever_is_not_well(kitchen: Callable) -> None:
+@pytest.mark.parametrize("where", ["read", "computed", "large"])
+def test_a_thread_that_does_not_come_back_is_found_though_every_request_left_in_time(
+    kitchen: Callable, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr("serve.answering.STUCK_S", 0.0)
     held = Held()
-    service = kitchen(wait=held, limits=Limits(seconds=0.05))
+    service = kitchen(wait=held if where != "read" else lambda: None, limits=Limits(seconds=0.05))
+    if where == "large":
+        monkeypatch.setattr("serve.answering.SMALL", 0)
+    decode = ImageFile.decode
+    if where == "read":
+        monkeypatch.setattr(ImageFile, "decode", lambda image, **options: held() or decode(image, **options))
     answerer: Answerer = service.answerer
     answerer.check()
-
-    async def ask() -> None:
-        how = answerer.how("1")
-        tasks = [asyncio.create_task(answerer.predict(ImageFile("a.png", even_png()), how))]
-        await asyncio.to_thread(held.inside.acquire)
-        tasks.append(asyncio.create_task(answerer.predict(ImageFile("a.png", even_png()), how)))
-        await asyncio.sleep(0.2)
-        with pytest.raises(RuntimeError, match="an image has waited"):
-            answerer.check()
-        held.go.set()
-        await asyncio.gather(*tasks)
+    answers = asked(service, *[{"content": even_png()}] * 3)
+    assert [one.status_code for one in answers] == [504] * 3
+    time.sleep(0.1)  # twice the time of a request
+    with pytest.raises(RuntimeError, match="an image has been read or computed for"):
         answerer.check()
+    held.go.set()
+    assert eventually(lambda: answerer.check() is None)
 
-    asyncio.run(ask())
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether something comes to hold without raising."""
+    for _ in range(2000):
+        with contextlib.suppress(RuntimeError):
+            if holds():
+                return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_thread_that_computes_a_large_image_for_long_shows_that_it_is_alive(kitchen: Callable) -> None:
+    signs: list[float] = []
+    service = kitchen(wait=lambda: signs.append(service.answerer._small._step_began))
+    asked(service, {"content": even_png(8 * SIDE, 8 * SIDE)})
+    assert len(set(signs)) == 2 * 64 / MOST_TILES, "one for each batch of tiles, of both models"
+
+
+@pytest.mark.parametrize("what", ["pages", "pixels"])
+def test_what_may_be_slow_is_read_by_the_process_that_can_be_ended(
+    kitchen: Callable, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    reader = apart.Process()
+    monkeypatch.setattr(apart, "_process", lambda: reader)
+    rough = noise(1500, 1500)
+    data = stack((SIDE, SIDE), (SIDE, SIDE), (SIDE, SIDE)) if what == "pages" else encode_png(rough)
+    service = kitchen()
+    try:
+        [good] = asked(service, {"content": data, "params": {"page": "middle"} if what == "pages" else {}})
+        assert good.status_code == 200 and reader.pid
+        os.kill(reader.pid, signal.SIGSTOP)  # a decoder that hangs
+        reader._socket.settimeout(0.1)
+        bad, small = asked(service, {"content": data, "params": {"page": "middle"}}, {"content": even_png()})
+        assert (bad.status_code, small.status_code) == (422, 200)
+        assert "takes over 20 s to read" in bad.json()["detail"]
+        [again] = asked(service, {"content": data, "params": {"page": "middle"}})
+        assert again.status_code == 200
+    finally:
+        reader.close()

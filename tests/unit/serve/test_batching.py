@@ -103,13 +103,28 @@ def test_those_who_went_away_are_not_computed_and_hold_nothing() -> None:
         del gone, left
         gc.collect()
         assert held() is None
-        assert bench.batcher.waits_s() > 0
         bench.held.go.set()
         await asyncio.gather(first, stayed)
 
     asyncio.run(leave())
     assert bench.batches == [[1], [2]]
-    assert bench.batcher.waits_s() == 0
+
+
+def test_how_long_a_step_takes_is_known_though_nobody_waits_for_it() -> None:
+    bench = Bench()
+    assert bench.batcher.step_s() == 0
+
+    async def leave() -> None:
+        gone = asyncio.create_task(bench.batcher.do(Job(1)))
+        await asyncio.to_thread(bench.held.inside.acquire)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert bench.batcher.step_s() > 0
+        bench.held.go.set()
+        await bench.batcher.do(Job(2))
+
+    asyncio.run(leave())
+    assert bench.batcher.step_s() == 0
 
 
 def test_it_goes_on_after_the_event_loop_of_one_who_waited_has_ended() -> None:

@@ -1,0 +1,156 @@
+"""The process that reads what may be slow: the same pixels and errors, and an end to what takes too long."""
+
+import dataclasses
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+
+from cellnet.errors import DataError
+from cellnet.images import apart
+from cellnet.images.file import ImageFile, encode_png
+from tests.factories import noise
+
+NOISE = noise(60, 80)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[apart.Process]:
+    process = apart.Process()
+    yield process
+    process.close()
+
+
+@pytest.fixture(autouse=True)
+def _one(process: apart.Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "_process", lambda: process)
+
+
+def stack(pages: int) -> bytes:
+    file = io.BytesIO()
+    first, *others = [PIL.Image.fromarray(NOISE.astype(np.uint16) + page) for page in range(pages)]
+    first.save(file, "TIFF", save_all=True, append_images=others)
+    return file.getvalue()
+
+
+def tif(image: NDArray[np.generic], compression: int = 1) -> bytes:
+    return cv2.imencode(".tif", image, [cv2.IMWRITE_TIFF_COMPRESSION, compression])[1].tobytes()
+
+
+def test_pixels_headers_and_errors_are_those_of_this_process(process: apart.Process) -> None:
+    for data in (stack(3), encode_png(NOISE), tif(NOISE.astype(np.float32)), b"", b"no image", stack(1)[:300]):
+        image = ImageFile("a.tif", data)
+        assert process.header(image) == image.header
+        try:
+            expected = image.decode()
+        except DataError as error:
+            with pytest.raises(DataError) as caught:
+                process.decode(image)
+            assert str(caught.value) == str(error)
+        else:
+            said = process.decode(image)
+            assert said.dtype == expected.dtype and (said == expected).all()
+    labels = np.arange(4800, dtype=np.int32).reshape(60, 80)
+    assert (process.decode_values(ImageFile("m.tif", tif(labels))) == labels).all()
+
+
+def test_a_header_that_was_read_is_not_read_again(process: apart.Process) -> None:
+    image = ImageFile("a.tif", stack(3))
+    told = dataclasses.replace(image, known=dataclasses.replace(image.header, fault="told so"))
+    with pytest.raises(DataError, match="told so"):
+        process.decode(told)
+
+
+def test_a_file_of_the_disk_is_read_there(process: apart.Process, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("über") / "a\udcff.tif"
+    path.write_bytes(stack(3))
+    assert (process.decode(ImageFile("a.tif", path, 2)) == NOISE.astype(np.uint16) + 1).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "small"),
+    [
+        (encode_png(NOISE), True),
+        (tif(NOISE), True),
+        (tif(NOISE, 5), True),
+        (tif(NOISE, 8), True),
+        (stack(2), False),
+        (encode_png(np.eye(1500, dtype=np.uint8)), False),
+        (tif(noise(1500, 1500)), False),
+        (tif(np.zeros((2001, 8), np.uint8), 7), False),
+    ],
+    ids=["png", "tiff", "lzw", "deflate", "pages", "pixels", "pixels of a tiff", "jpeg in a tiff"],
+)
+def test_what_is_read_where_it_is_asked_for(data: bytes, small: bool) -> None:
+    assert apart.is_small(ImageFile("x", data)) == small
+
+
+def test_a_file_of_hostile_directories_is_not_even_opened_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(ImageFile, "_read_header", lambda image: seen.append(image))
+    opened = apart.opened(ImageFile("x", stack(2)))
+    assert len(opened.header.structure.planes) == 2 and not seen
+
+
+@pytest.mark.parametrize("how", ["hangs", "computes", "dies"])
+def test_a_decoder_that_overruns_or_dies_is_ended_and_the_next_image_is_read(how: str) -> None:
+    process = apart.Process()
+    image = ImageFile("slow.png", encode_png(np.eye(5000, dtype=np.uint8)))
+    try:
+        first = ImageFile("a", encode_png(NOISE))
+        process.decode(first)
+        before = process.pid
+        assert before and process._socket
+        if how == "hangs":
+            os.kill(before, signal.SIGSTOP)
+            process._socket.settimeout(0.1)
+        elif how == "computes":
+            process.seconds = 0.001
+        else:
+            os.kill(before, signal.SIGSEGV)
+        with pytest.raises(DataError) as caught:
+            process.decode(image)
+        said = {
+            "hangs": "takes over 20 s to read; save it as PNG",
+            "computes": "takes over 0.001 s to read; save it as PNG",
+            "dies": "damaged, its decoder ended over it",
+        }
+        assert str(caught.value).startswith(f"slow.png: {said[how]}")
+        process.seconds = apart.READ_S
+        assert (process.decode(first) == NOISE).all() and process.pid != before
+    finally:
+        process.close()
+
+
+def test_the_process_knows_no_secrets_and_ends_with_whoever_started_it(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("child") / "pid"
+    program = (
+        "import pathlib, numpy as np; from cellnet.images import apart; from cellnet.images.file import *\n"
+        "p = apart.Process(); p.decode(ImageFile('a', encode_png(np.eye(9, dtype=np.uint8))))\n"
+        "told = pathlib.Path(f'/proc/{p.pid}/environ').read_bytes()\n"
+        "assert b'SECRET' not in told, told\n"
+        f"pathlib.Path({str(path)!r}).write_text(str(p.pid))"
+    )
+    environment = os.environ | {"AWS_SECRET_ACCESS_KEY": "x", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    pid = int(path.read_text())
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        with open(f"/proc/{pid}/stat") as stat:
+            if stat.read().split()[2] == "Z":
+                return
+        signal.sigtimedwait([], 0.05)
+    pytest.fail("it goes on")

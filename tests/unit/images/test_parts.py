@@ -1,0 +1,112 @@
+"""What costs decoders time, and no pixel depends on, is left out; too much of it is refused before one runs."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from cellnet.errors import DataError
+from cellnet.images import parts
+from cellnet.images.file import ImageFile, encode_png
+from cellnet.images.parts import PartsError, jpeg_head, png_head, png_pixels
+from tests.factories import clouds, noise
+
+NOISE = noise(60, 80)
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+TEXT = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1000)))
+FRAME = chunk(b"fcTL", bytes(26)) + chunk(b"fdAT", bytes(9))
+
+
+def png(before: bytes = b"", after: bytes = b"") -> bytes:
+    """NOISE, with other chunks before and after its pixels."""
+    data = encode_png(NOISE)
+    start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+    return data[:start] + before + data[start:end] + after + data[end:]
+
+
+def jpeg(before: bytes = b"") -> bytes:
+    """An image of clouds, with other segments before all."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(clouds(60, 80)).save(file, "JPEG")
+    return file.getvalue()[:2] + before + file.getvalue()[2:]
+
+
+def segment(marker: int, data: bytes = b"") -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(DataError) as caught:
+        ImageFile("x", data).decode()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [TEXT, FRAME, chunk(b"acTL", bytes(8)), chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0")])
+def test_texts_notes_and_other_frames_reach_no_decoder_and_change_no_pixel(extra: bytes) -> None:
+    data = png(extra * 50, extra * 50)
+    assert (ImageFile("x", data).decode() == NOISE).all()
+    assert png_pixels(io.BytesIO(data)) == encode_png(NOISE)
+    assert png_head(io.BytesIO(data)) == encode_png(NOISE)[: encode_png(NOISE).index(b"IDAT") + 4]
+
+
+def test_the_transparent_colour_and_the_palette_stay() -> None:
+    file = io.BytesIO()
+    PIL.Image.fromarray(NOISE).convert("P").save(file, "PNG", transparency=3, dpi=(72, 72))
+    slim = png_pixels(file)
+    assert b"tRNS" in slim and b"PLTE" in slim and b"pHYs" not in slim
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(chunk(b"PLTE", bytes(3)) * 20),
+        png(chunk(b"teXt") * parts.MOST_CHUNKS),
+        png(b"", chunk(b"IDAT") * parts.MOST_CHUNKS),
+        png(chunk(b"PLTE", bytes(parts.MOST_BESIDE_PIXELS + 1))),
+    ],
+    ids=["palettes", "texts", "parts of pixels", "a palette of 64 kB"],
+)
+def test_a_png_of_too_many_chunks_is_refused(data: bytes) -> None:
+    assert refusal(data) == "x: a PNG with more chunks than an image needs; save it anew"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        segment(0xE1, b"Exif\0\0" + bytes(60_000)),
+        segment(0xFE),
+        segment(0xE2, b"ICC_PROFILE\0\1\1"),
+        b"\xff\xd0",
+        b"\xff",
+    ],
+    ids=["exif", "comment", "profile", "restart", "fill"],
+)
+def test_a_jpeg_is_measured_without_its_notes_and_refused_with_too_many(extra: bytes) -> None:
+    few = jpeg(extra * 20)
+    assert ImageFile("x", few).header.structure.planes[0].size_px == (80, 60)
+    assert jpeg_head(io.BytesIO(few)) == jpeg_head(io.BytesIO(jpeg()))
+    assert np.array_equal(ImageFile("x", few).decode(), ImageFile("x", jpeg()).decode())
+    with pytest.raises(PartsError, match="a JPEG with more segments than an image needs"):
+        jpeg_head(io.BytesIO(jpeg((extra if len(extra) < 99 else segment(0xE1)) * parts.MOST_SEGMENTS)))
+
+
+def test_a_jpeg_of_more_scans_than_encoders_make_is_refused() -> None:
+    file = io.BytesIO()
+    PIL.Image.fromarray(clouds(60, 80)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    assert "a JPEG of over 100 scans" in refusal(data[:last] + data[last:-2] * 101 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("kept", [9, 20, 45, 60])
+def test_a_file_that_ends_anywhere_gives_what_is_there(kept: int) -> None:
+    assert encode_png(NOISE).startswith(png_pixels(io.BytesIO(encode_png(NOISE)[:kept])))
+    assert ImageFile("x", jpeg()[:kept]).header.fault
