@@ -31,6 +31,7 @@ import threading
 import time
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -174,14 +175,21 @@ def replicas() -> list[int]:
 
 
 def commands() -> list[tuple[int, str]]:
-    """Process ids and command lines, in order."""
+    """Process ids and command lines of what this program started, in order: others may serve on the same machine."""
+    parents: dict[int, int] = {}
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             found.append((int(folder.name), (folder / "cmdline").read_text()))
         except OSError:
             continue
-    return sorted(found)
+    return sorted((pid, command) for pid, command in found if os.getpid() in _above(pid, parents))
+
+
+def _above(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid := parents.get(pid, 0):
+        yield pid
 
 
 def fuzz(address: str) -> str:

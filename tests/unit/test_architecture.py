@@ -17,7 +17,6 @@ STOREYS = {
     "cellnet": (
         *("__main__", "cli", "reports", "evaluation", "prediction", "places", "registry", "training", "certainty"),
         *("networks", "bank", "readers", "images", "store", "untrusted", "config", "tasks", "sample", "errors"),
-        "terminal",
         "version",
     ),
     "serve": (

@@ -118,7 +118,8 @@ def test_names_from_outside_cannot_become_part_of_the_page(
     scores = json.loads(html) | {"lineage": "<i>A549", "left_out": [f"{HOSTILE}: too small"]}
     hostile = replace(evaluation, scores=scores, sources=[f"{name}{HOSTILE}" for name in evaluation.sources])
     if with_pictures:
-        hostile = pictured(hostile, card(classes=("<i>A549",)))
+        task = scores["task"]
+        hostile = pictured(hostile, card(task, classes=("<i>A549",) if task == "classify" else ()))
     page = write_report(tmp_path, hostile).read_text(encoding="utf-8")
     assert_harmless(page, "the <i>A549 frames of the", f"{HOSTILE}: too small", HOSTILE.rpartition("/")[2])
 
