@@ -18,6 +18,8 @@ MOST_BESIDE_PIXELS: Final = 2**16
 """Bytes of such a chunk; a palette has 768."""
 MOST_SEGMENTS: Final = 4000
 """Before the pixels of a JPEG: a colour profile takes up to 255, a picture in a picture some hundred."""
+MOST_TABLES: Final = 2**20
+"""Bytes of those that are no notes: tables, and the header of the frame; encoders write some kB."""
 
 
 class PartsError(Exception):
@@ -61,7 +63,7 @@ def _png(file: IO[bytes], *, whole: bool) -> bytes:
 def jpeg_head(file: IO[bytes]) -> bytes:
     """A JPEG up to its pixels, without the notes of programs and cameras. Raises PartsError for too many segments."""
     file.seek(len(JPEG))
-    kept = [JPEG]
+    kept, tables_left = [JPEG], MOST_TABLES
     for _ in range(MOST_SEGMENTS):
         head = file.read(2)
         if len(head) < 2 or head[0] != 0xFF:
@@ -69,6 +71,8 @@ def jpeg_head(file: IO[bytes]) -> bytes:
         marker = head[1]
         if marker == 0xFF:  # what fills up
             file.seek(-1, 1)
+        elif marker == 0x00:  # no marker, but what stands for a byte of pixels
+            continue
         elif marker != 0x01 and not 0xD0 <= marker <= 0xD8:  # those have no length
             size = file.read(2)
             length = int.from_bytes(size) - 2
@@ -78,6 +82,9 @@ def jpeg_head(file: IO[bytes]) -> bytes:
                 file.seek(length, 1)
             else:
                 kept += [head, size, file.read(length)]
+                tables_left -= length
+                if tables_left < 0:
+                    break
             if marker == 0xDA:
                 return b"".join(kept)
     raise PartsError("a JPEG with more segments than an image needs; save it anew")

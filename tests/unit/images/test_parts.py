@@ -85,9 +85,10 @@ def test_a_png_of_too_many_chunks_is_refused(data: bytes) -> None:
         segment(0xFE),
         segment(0xE2, b"ICC_PROFILE\0\1\1"),
         b"\xff\xd0",
+        b"\xff\0",
         b"\xff",
     ],
-    ids=["exif", "comment", "profile", "restart", "fill"],
+    ids=["exif", "comment", "profile", "restart", "byte of pixels", "fill"],
 )
 def test_a_jpeg_is_measured_without_its_notes_and_refused_with_too_many(extra: bytes) -> None:
     few = jpeg(extra * 20)
@@ -96,6 +97,12 @@ def test_a_jpeg_is_measured_without_its_notes_and_refused_with_too_many(extra: b
     assert np.array_equal(ImageFile("x", few).decode(), ImageFile("x", jpeg()).decode())
     with pytest.raises(PartsError, match="a JPEG with more segments than an image needs"):
         jpeg_head(io.BytesIO(jpeg((extra if len(extra) < 99 else segment(0xE1)) * parts.MOST_SEGMENTS)))
+
+
+def test_a_jpeg_of_more_tables_than_any_encoder_writes_is_refused_before_they_are_looked_at() -> None:
+    tables = segment(0xDB, (b"\0" + bytes([1] * 64)) * 1008)
+    assert ImageFile("x", jpeg(tables * 15)).decode().shape == (60, 80)
+    assert refusal(jpeg(tables * 17)) == "x: a JPEG with more segments than an image needs; save it anew"
 
 
 def test_a_jpeg_of_more_scans_than_encoders_make_is_refused() -> None:

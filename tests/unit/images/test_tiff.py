@@ -23,6 +23,7 @@ from cellnet.errors import DataError
 from cellnet.images import file as image_file
 from cellnet.images.channels import ChannelError
 from cellnet.images.file import ImageFile
+from cellnet.images.ome import read_ome
 from tests.factories import ROOT, SHARED, clouds
 
 Values = NDArray[Any]
@@ -970,6 +971,21 @@ def memory_kb() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_description_of_more_blocks_of_planes_than_a_file_needs_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYCZT" Type="uint8" SizeX="80" SizeY="60" SizeC="1" SizeZ="1" SizeT="1">'
+        f"{'<TiffData/>' * 2}</Pixels></Image></OME>"
+    )
+    assert len(read_ome(text, 1)[0]) == 1
+    monkeypatch.setattr("cellnet.images.ome.MOST_BLOCKS", 0)
+    with pytest.raises(ValueError, match="tells of over 0 blocks of planes"):
+        read_ome(text, 1)
+    assert image(said(text)).decode().shape == SIDE, "the page is read as it lies"
 
 
 def test_a_thousand_directories_are_a_thousand_pages() -> None:
