@@ -35,6 +35,10 @@ MOST_DIRECTORIES: Final = 4 * MOST_PAGES
 MOST_ENTRIES: Final = 4096
 """Of a directory, as tifffile has it; instruments write some hundred at most."""
 MOST_ENTRIES_IN_ALL: Final = 400_000
+MOST_HELD: Final = 2**28
+"""Bytes that all entries hold, though a sparse file is larger."""
+MOST_HELD_BY_ONE: Final = 2**26
+"""And that one of numbers holds, which become Python's and five times as large."""
 MOST_KINDS: Final = 300
 """Of pages that differ in size or form; each is compared with each."""
 MOST_PLANES: Final = 50_000
@@ -190,7 +194,8 @@ def check_raw(file: IO[bytes], bytes_n: int) -> None:
         struct.calcsize(offset_form),
         struct.Struct(order + entry_form),
     )
-    left = {"directories": MOST_DIRECTORIES, "entries": MOST_ENTRIES_IN_ALL, "bytes": 2 * bytes_n + 2**20}
+    most_bytes = 2 * min(bytes_n, MOST_HELD) + 2**20
+    left = {"directories": MOST_DIRECTORIES, "entries": MOST_ENTRIES_IN_ALL, "bytes": most_bytes}
     kinds: set[bytes] = set()
 
     def take(what: str, number: int) -> None:
@@ -235,6 +240,8 @@ def check_raw(file: IO[bytes], bytes_n: int) -> None:
             else:
                 take("bytes", size if kind in (1, 2, 7) else max(size, 8 * number))  # numbers become Python's
                 [place_at] = struct.unpack(order + offset_form, value)
+                if size > MOST_HELD_BY_ONE and kind not in (1, 2, 7):
+                    raise TiffError(f"a TIFF with {size / 1e6:.0f} MB of numbers in an entry; export it again")
                 if tag == 270 and size > MOST_TEXT:
                     raise TiffError(f"a TIFF whose description is {size / 2**20:.0f} MB; export it again")
                 place = at(place_at, size) if tag in _DIRECTORIES or tag in _FORM else b""

@@ -973,6 +973,31 @@ def memory_kb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ((273, 4, 3 * 10**7, 4096), "120 MB of numbers in an entry"),
+        ((279, 16, 3 * 10**9, 4096), "more bytes than an image needs"),
+        ((50839, 1, 8 * 10**9, 4096), "more bytes than an image needs"),
+        ((279, 16, 1, 30 * 10**9), "its pixels cannot be decoded"),
+    ],
+)
+def test_a_file_of_40_gb_of_which_nothing_is_on_the_disk_costs_no_more_than_others(
+    tmp_path: Path, tag: tuple[int, int, int, int], said: str
+) -> None:
+    tags = {256: 80, 257: 60, 258: 8, 259: 8, 262: 1, 277: 1, 278: 60, 273: 4096, 279: 4800}
+    rows = {number: (number, 4, 1, value) for number, value in tags.items()} | {tag[0]: tag}
+    directory = b"".join(struct.pack("<HHQQ", *row) for _, row in sorted(rows.items()))
+    path = tmp_path / "sparse.tif"
+    with path.open("wb") as file:
+        file.write(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, len(rows)) + directory + bytes(8))
+        file.truncate(40 * 10**9)
+    before = memory_kb()
+    with pytest.raises(DataError, match=said):
+        ImageFile.at(path).in_memory().decode()
+    assert memory_kb() - before < 200_000
+
+
 def test_a_description_of_more_blocks_of_planes_than_a_file_needs_is_not_followed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
