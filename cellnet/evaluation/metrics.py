@@ -304,9 +304,12 @@ def hides(scores: Scores) -> bool:
     """Whether some of the scores of an evaluation, or intervals, are of too few to be shown."""
     task, main = scores["task"], TASKS[scores["task"]].main
     of = [scores[unit] for unit in units(scores)]
-    rows = [shown(task, one, [name for name in FEWEST if name in one]) for one in of]
+    names = [name for name in TASKS[task].figures if name in of[0]]
+    rows = [shown(task, one, names) for one in of]
     rows += [shown(task, lineage) for one in of for lineage in one.get("per_lineage", {}).values()]
-    return any(span(one[f"{main}_interval"]) is None for one in of) or any(None in row.values() for row in rows)
+    return any(span(one[f"{main}_interval"]) is None for one in of) or any(
+        row[name] is None for row in rows for name in FEWEST.keys() & row.keys()
+    )
 
 
 def units(scores: Scores) -> list[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cellnet.evaluation.metrics import (
     classification,
     counting,
     counting_per_lineage,
+    hides,
     score,
 )
 from cellnet.training.steering import steering
@@ -128,3 +130,20 @@ def test_a_classifier_reports_its_calibration_error_before_and_after() -> None:
     )
     scores = score("classify", rows, ["a", "b"])
     assert (scores["ece"], scores["ece_uncalibrated"]) == (0, 0.25)
+
+
+def test_what_is_of_too_few_is_hidden_of_both_tasks() -> None:
+    many = Rows(truth=np.arange(12.0), output=np.arange(12.0) + 1.5, lineages=["A"] * 12, groups=list("abcdef") * 2)
+    for rows, hidden in ((many, True), (many.only(np.arange(12) < 5), True)):
+        scores = score("count", rows, ())
+        assert hides({"task": "count", "tile": scores, "frame": scores}) is hidden, "one error alone has no interval"
+    output = many.output + np.arange(12) % 3
+    scores = score("count", replace(many, output=output), ())
+    assert not hides({"task": "count", "tile": scores, "frame": scores})
+    label_N = np.arange(12) % 2
+    probability_NK = np.eye(2)[np.where(np.arange(12) == 3, 0, label_N)] * 0.8 + 0.1
+    named = Rows(truth=label_N, output=probability_NK, lineages=["AB"[n] for n in label_N], groups=list("abcdef") * 2)
+    scores = score("classify", named, ["A", "B"])
+    assert not hides({"task": "classify", "tile": scores, "frame": scores})
+    few = score("classify", named.only(np.arange(12) < 6), ["A", "B"])
+    assert hides({"task": "classify", "tile": few, "frame": few}), "three frames of a lineage"
