@@ -223,7 +223,8 @@ def test_a_strangers_message_is_refused_at_every_port_of_the_cluster(service: ht
         for port in {place.port for place in listening if place.ip == "::"}:
             answers = {stranger_told(port, message) for message in MESSAGES}
             assert answers == {"UNAUTHENTICATED", "UNIMPLEMENTED"}, (process.cmdline()[:1], port)
-            refused.add(process.cmdline()[0].rpartition("/")[2])
+            name = process.cmdline()[0].rpartition("/")[2]
+            refused.add(name.partition(".")[0])  # an actor that works is called by its method too
     assert refused >= {"gcs_server", "raylet", "ray::ServeReplica:cellnet:service", "ray::ServeController"}
 
 
