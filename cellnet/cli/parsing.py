@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol
 
-from cellnet.config.settings import NEAR
+from cellnet.config.settings import NEAR, called
 from cellnet.errors import ConfigError
 
 IN_OUR_WORDS: Final[tuple[tuple[str, Callable[..., str]], ...]] = (
@@ -70,8 +70,7 @@ def setting_like(name: str) -> str | None:
     """The setting of this very name, with its section."""
     from cellnet.cli.settings import settings_by_command
 
-    keys = {one.key for settings in settings_by_command().values() for one in settings}
-    return next((key for key in sorted(keys) if name in (key, key.rpartition(".")[2])), None)
+    return called(name, sorted({one.key for settings in settings_by_command().values() for one in settings}))
 
 
 class Addable(Protocol):

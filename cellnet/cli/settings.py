@@ -1,7 +1,6 @@
 """`cellnet settings`: what `--set` and a file of settings take."""
 
 import argparse
-import json
 import shutil
 import textwrap
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from typing import Any
 
 from cellnet.cli.options import JSON
 from cellnet.cli.parsing import Option, command
+from cellnet.cli.printing import print_json
 from cellnet.config.bank import BankSettings
 from cellnet.config.settings import Setting, settings_of
 from cellnet.config.train import TrainConfig
@@ -46,7 +46,7 @@ def settings(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"no setting has the word {arguments.word!r}; see all with: cellnet settings")
     if arguments.json:
         rows = [{"command": of_command, **asdict(one)} for of_command, of in found.items() for one in of]
-        print(json.dumps(rows, indent=1))
+        print_json(rows, indent=1)
         return
     width = min(shutil.get_terminal_size((100, 24)).columns, 100)
     print("\n\n".join(_section(of_command, of, width) for of_command, of in found.items() if of))

@@ -34,8 +34,6 @@ class Frozen(BaseModel):
 class Configuration(Frozen):
     """What can be set: the text below a field is its meaning, which `cellnet settings` shows."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
 
 class Stored(Frozen):
     """A value that is stored as a record of its own."""

@@ -1,7 +1,10 @@
 """What can be set, as the configurations themselves say it: key, default, values and meaning."""
 
+import ast
 import difflib
 import inspect
+import itertools
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -30,6 +33,7 @@ class Setting:
 
 def settings_of(kind: type[BaseModel], *, above: str = "", skip: tuple[str, ...] = ()) -> Iterator[Setting]:
     """All settings of a configuration and of its sections, but those whose keys are skipped."""
+    meanings = _meanings(kind)
     for name, field in kind.model_fields.items():
         key = f"{above}{name}"
         if key in skip:
@@ -38,12 +42,7 @@ def settings_of(kind: type[BaseModel], *, above: str = "", skip: tuple[str, ...]
             yield from settings_of(field.annotation, above=f"{key}.", skip=skip)
         else:
             default = field.get_default(call_default_factory=True)
-            yield Setting(
-                key,
-                default,
-                _wanted(field.annotation, field.metadata),
-                " ".join((field.description or "").replace("`", "").split()),
-            )
+            yield Setting(key, default, _wanted(field.annotation, field.metadata), meanings.get(name, ""))
 
 
 def like(key: str, keys: list[str]) -> str | None:
@@ -52,11 +51,39 @@ def like(key: str, keys: list[str]) -> str | None:
     >>> like("epoch", ["epochs", "model.width"]), like("width", ["epochs", "model.width"]), like("x", ["epochs"])
     ('epochs', 'model.width', None)
     """
-    lasts = {one.rpartition(".")[2]: one for one in reversed(keys)}
-    if key in lasts:
-        return lasts[key]
-    near = difflib.get_close_matches(key, [*keys, *lasts], n=1, cutoff=NEAR)
-    return lasts.get(near[0], near[0]) if near else None
+    by_last = _by_last(keys)
+    if key in by_last:
+        return by_last[key]
+    near = difflib.get_close_matches(key, [*keys, *by_last], n=1, cutoff=NEAR)
+    return by_last.get(near[0], near[0]) if near else None
+
+
+def called(name: str, keys: list[str]) -> str | None:
+    """The key of this very name, with its section, if it has one.
+
+    >>> called("width", ["epochs", "model.width"]), called("epoch", ["epochs", "model.width"])
+    ('model.width', None)
+    """
+    return name if name in keys else _by_last(keys).get(name)
+
+
+def _by_last(keys: list[str]) -> dict[str, str]:
+    """The keys by their last parts; of several the first."""
+    return {one.rpartition(".")[2]: one for one in reversed(keys)}
+
+
+def _meanings(kind: type[BaseModel]) -> dict[str, str]:
+    """The texts below the fields of a class, in one line each.
+
+    Pydantic finds them too, but for every class when it is made, which all commands and workers would wait for.
+    """
+    [node] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    texts = {}
+    for field, below in itertools.pairwise(node.body) if isinstance(node, ast.ClassDef) else ():
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.replace("`", "").split())
+    return texts
 
 
 def _wanted(annotation: Any, metadata: Any = ()) -> str:
