@@ -10,13 +10,14 @@ STAMP := .venv/.installed
 setup: $(STAMP)
 setup-dev: $(STAMP)-dev
 
-# uv unpacks on all CPUs, in a fifth of pip's time; it is told of the indexes that pip is set up for, and asks all of
-# them for every name as pip does (unsafe-best-match). Which there are is the machine's choice: none is named here, and
-# where pip knows one alone nobody else can answer for a name.
+# uv unpacks on all CPUs, in a fifth of pip's time; it is told of the indexes that pip is set up for. Which there are is
+# the machine's choice: none is named here. constraints.txt has one version of every name, so no index answers for a name
+# by a higher one, and of the indexes that have that version the first does. All are asked, as pip asks them: where the
+# first has older files alone, nothing could be installed otherwise (UV_INDEX_STRATEGY=first-index refuses that).
 told = $$($(BIN)/pip config list | sed -n "s/^[^=]*[.]$(1)='\(.*\)'$$/\1/p" | sed 's/\\n/ /g' | head -1)
 uv = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$(call told,index-url)}" \
 	UV_INDEX="$${UV_INDEX:-$(call told,extra-index-url)}" UV_FIND_LINKS="$${UV_FIND_LINKS:-$(call told,find-links)}" \
-	UV_INDEX_STRATEGY=unsafe-best-match $(BIN)/uv
+	UV_INDEX_STRATEGY="$${UV_INDEX_STRATEGY:-unsafe-best-match}" $(BIN)/uv
 define install
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
@@ -88,6 +89,26 @@ def test_the_image_installs_as_make_does_and_does_not_run_as_root() -> None:
     assert lines.index("USER cellnet") < lines.index("RUN make setup")
     ignored = (INFRA / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
+
+
+def test_every_package_that_a_set_up_installs_has_one_version_whatever_its_indexes_hold() -> None:
+    pinned = {}
+    for line in (INFRA.parent / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        name, version = re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s=*]+)", line).groups()
+        pinned[canonicalize_name(name)] = version
+    wanted, seen = [("cellnet", "dev")], set()
+    while wanted:
+        name, extra = wanted.pop()
+        for told in importlib.metadata.requires(name) or []:
+            requirement = Requirement(told)
+            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            of = canonicalize_name(requirement.name)
+            assert of in pinned or of == "cellnet", f"{name} wants {of}, which constraints.txt does not name"
+            new = {(of, extra) for extra in (requirement.extras or {""})} - seen
+            seen |= new
+            wanted += new
+    assert len(seen) > 150
 
 
 def test_the_image_is_told_the_commit_after_what_takes_long_to_build() -> None:
