@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellnet.bank.duplicates import BITS, NEAR_BITS, fingerprint, near_pairs
+from cellnet.bank.duplicates import BITS, NEAR_BITS, SMALL, fingerprint, near_pairs
 from cellnet.sample import draw_frame, draw_well
 
 Grey = NDArray[np.uint8]
@@ -61,3 +61,25 @@ def test_an_eighth_of_the_bits_may_differ_and_no_more() -> None:
 
     assert near_pairs([zero.hex(), with_bits(NEAR_BITS)]) == [(0, 1)]
     assert near_pairs([zero.hex(), with_bits(NEAR_BITS + 1)]) == []
+
+
+@pytest.mark.parametrize("n", [SMALL - 1, SMALL, 1500])
+@pytest.mark.parametrize("ones", [0.5, 0.04], ids=["unlike", "alike"])
+def test_the_same_pairs_are_found_as_by_comparing_all_with_all(n: int, ones: float) -> None:
+    random = np.random.default_rng(n)
+    bits_NB = random.random((n if ones == 0.5 else n // 3, BITS)) < ones
+    n = len(bits_NB)
+    for _ in range(n // 3):  # copies of others, some of them just too far away
+        one, other = random.integers(0, n, 2)
+        bits_NB[other] = bits_NB[one]
+        flipped = random.choice(BITS, random.integers(NEAR_BITS - 3, NEAR_BITS + 4), replace=False)
+        bits_NB[other, flipped] ^= True
+    prints = [np.packbits(bits_B).tobytes().hex() for bits_B in bits_NB]
+    prints[7] = ""
+    signs_NB = np.where(bits_NB, 1.0, -1.0)
+    apart_NN = (BITS - signs_NB @ signs_NB.T) / 2
+    apart_NN[7] = apart_NN[:, 7] = BITS
+    all_pairs = [(i, j) for j in range(n) for i in range(j) if apart_NN[i, j] <= NEAR_BITS]
+    assert len(all_pairs) > n // 20
+    assert near_pairs(prints) == all_pairs
+    assert near_pairs(prints, start=n - 40) == [(i, j) for i, j in all_pairs if j >= n - 40]
