@@ -7,6 +7,7 @@ it is known, and banks that do not know it keep the digest that they had; likewi
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Final
 
 from cellnet.bank.frames import Frame
@@ -25,15 +26,9 @@ HEARSAY: Final = frozenset({"source", "fingerprint", "twin", "greys", "form", "s
 
 def digest_of(settings: BankSettings, frames: Iterable[Frame]) -> str:
     """sha256 over the settings and every frame's pixels, labels and split, in no order of the bank's."""
-    lines = [
-        json.dumps(
-            {
-                name: value
-                for name, value in vars(frame).items()
-                if name in FIRST or (name not in HEARSAY and value is not None)
-            },
-            sort_keys=True,
-        )
-        for frame in sorted(frames, key=lambda frame: frame.frame)
-    ]
-    return hashlib.sha256("\n".join([settings.model_dump_json(), *lines]).encode()).hexdigest()
+    digest = hashlib.sha256(settings.model_dump_json().encode())
+    for frame in sorted(frames, key=lambda frame: frame.frame):
+        told = {field.name: getattr(frame, field.name) for field in fields(frame) if field.name not in HEARSAY}
+        known = {name: value for name, value in told.items() if value is not None or name in FIRST}
+        digest.update(b"\n" + json.dumps(known, sort_keys=True).encode())
+    return digest.hexdigest()

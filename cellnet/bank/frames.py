@@ -22,7 +22,7 @@ FEW_GREYS: Final = 32
 """An image of fewer grey values was exported from a small part of the camera's range."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """One field of view: what the bank knows of it. Its pixels are fetched by `Bank.pixels`."""
 

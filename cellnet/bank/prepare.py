@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -50,7 +50,8 @@ def _stamp(image: ImageFile) -> list[Any]:
 def prepare(file: LabelledFile, store: Store) -> Frame:
     """Decode one image and store its pixels; what cannot be read comes back set aside, with the reason."""
     frame = _prepare(file, store)
-    texts: dict[str, Any] = {name: encodable(value) for name, value in vars(frame).items() if isinstance(value, str)}
+    told = {field.name: getattr(frame, field.name) for field in fields(Frame)}
+    texts: dict[str, Any] = {name: encodable(value) for name, value in told.items() if isinstance(value, str)}
     if frame.set_aside:
         texts["set_aside"] = texts["set_aside"][:LONGEST]
     return replace(frame, **texts)

@@ -5,8 +5,9 @@ its frames.
 """
 
 import io
-from dataclasses import asdict, dataclass
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,9 +57,10 @@ class Table:
     """Columns of a later cellnet in which something stands."""
 
 
-def to_parquet(rows: list[Frame]) -> bytes:
+def to_parquet(rows: Sequence[Frame]) -> bytes:
     buffer = io.BytesIO()
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA.with_metadata({"format": str(FORMAT)}))
+    columns = [pa.array((getattr(row, field.name) for row in rows), field.type, size=len(rows)) for field in SCHEMA]
+    table = pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata({"format": str(FORMAT)}))
     pq.write_table(table, buffer, write_page_checksum=True)
     return buffer.getvalue()
 
@@ -72,7 +74,7 @@ def from_parquet(data: bytes, key: str) -> Table:
             known = [name for name in table.column_names if name in SCHEMA.names]
             unknown = (name for name in table.column_names if name not in SCHEMA.names)
             return Table(
-                [Frame(**row) for row in table.select(known).to_pylist()],
+                _frames(table.select(known)),
                 tuple(name for name in unknown if table[name].null_count < len(table)),
             )
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:
@@ -80,3 +82,17 @@ def from_parquet(data: bytes, key: str) -> Table:
     raise DataError(
         f"the bank's {key} was written by a later cellnet (format {number}, this one reads {FORMAT}); update cellnet"
     )
+
+
+def _frames(table: pa.Table) -> list[Frame]:
+    columns = zip(*map(_values, table.columns), strict=True) if table.column_names else [()] * len(table)
+    return [Frame(**dict(zip(table.column_names, values, strict=True))) for values in columns]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """What stands in a column; a text that stands in many rows is held once."""
+    if not pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    coded = column.combine_chunks().dictionary_encode()
+    texts = coded.dictionary.to_pylist()
+    return [None if place is None else texts[place] for place in coded.indices.to_pylist()]
