@@ -3,10 +3,11 @@
     bank.json              the settings, fixed when the bank is made
     pixels/SHA256.png      grey pixels as recorded, addressed by their content
     prepared/KEY.parquet   what some images came to when they were read, for an import that is run again
-    tables/000003.parquet  the table of frames; the newest is the bank, created only if absent
+    parts/SHA256.parquet   rows of the table of frames
+    log/000003.json        which parts are the bank; the newest counts, created only if absent (cellnet/bank/parts.py)
 
-An import writes pixels first and commits with one new table, so it is seen whole or not at all, and of two
-imports at once the later one adds to the earlier one's table. One that was interrupted goes on where it stopped.
+An import writes pixels first and commits with one new entry of the log, so it is seen whole or not at all, and of two
+imports at once the later one adds to what the earlier one made. One that was interrupted goes on where it stopped.
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,14 @@ from typing import Final, Self
 from cellnet.bank.digest import digest_of
 from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame, read_pixels
+from cellnet.bank.parts import NOTHING, State, read_state, write_state
 from cellnet.bank.splits import assign_splits
-from cellnet.bank.table import Table, from_parquet, to_parquet
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
 from cellnet.config.loading import read_record, record_bytes
-from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError, RegistryError
+from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
 from cellnet.images.pixels import Pixels
 from cellnet.readers import Unused
-from cellnet.store.log import LAST, Log
 from cellnet.store.objects import Store
 from cellnet.store.place import PlaceLike, open_store
 
@@ -52,14 +52,12 @@ class Imported:
 class Bank:
     """An open bank; `frames` is the state when it was opened or last imported into."""
 
-    def __init__(self, store: Store, settings: BankSettings, frames: list[Frame], number: int) -> None:
+    def __init__(self, store: Store, settings: BankSettings, state: State = NOTHING) -> None:
         self.store = store
         self.settings = settings
-        self._log = Log(store, "tables", ending="parquet")
-        self._table = Table(frames)
-        self._number = number
-        self._digest: str | None = None
         self._is_new = True
+        self._digest: str | None = None
+        self._adopt(state)
 
     @classmethod
     def open(cls, place: PlaceLike) -> Self:
@@ -75,20 +73,20 @@ class Bank:
 
         Raises ConfigError if `settings` differ from those of the bank that is there.
         """
-        bank = cls(open_store(place), settings or BankSettings(), [], 0)
+        bank = cls(open_store(place), settings or BankSettings())
         bank._adopt_settings(wanted=settings)
-        bank._reload()
+        bank._adopt(read_state(bank.store))
         return bank
 
     @property
     def frames(self) -> list[Frame]:
         """The frames in use."""
-        return [frame for frame in self._table.frames if frame.set_aside is None]
+        return [frame for frame in self._rows if frame.set_aside is None]
 
     @property
     def set_aside(self) -> list[Frame]:
         """The images that could not be used, with their reasons."""
-        return [frame for frame in self._table.frames if frame.set_aside is not None]
+        return [frame for frame in self._rows if frame.set_aside is not None]
 
     @property
     def lineages(self) -> list[str]:
@@ -111,36 +109,24 @@ class Bank:
         return read_pixels(self.store, frame)
 
     def add(self, prepared: Sequence[Frame], *, replacing: bool = False) -> Imported:
-        """Commit prepared frames: the duplicates dropped, new groups given a split, one new table written.
+        """Commit prepared frames: the duplicates dropped, new groups given a split, one entry added to the log.
 
         Where `replacing`, what comes out otherwise than an earlier cellnet read it takes the place of that. Raises
         ConfigError for a bank that holds what this cellnet does not know and would lose.
         """
         if self._is_new and not self.store.create(SETTINGS_KEY, record_bytes(self.settings)):
             self._adopt_settings(wanted=self.settings)  # somebody else's bank, made in the meantime
-            self._reload()
+            self._adopt(read_state(self.store))
         self._is_new = False
         for _ in range(20):
-            frames, imported = _merge(self._table.frames, prepared, self.settings, replacing)
-            if frames == self._table.frames:
+            rows, imported = _merge(self._rows, prepared, self.settings, replacing)
+            state = write_state(self.store, self._state, rows)
+            if state is self._state:
                 return imported
-            if self._table.unknown:
-                columns = ", ".join(self._table.unknown)
-                raise ConfigError(
-                    f"the bank {self.store.uri} holds {columns}, which this cellnet does not know and would lose; "
-                    "update cellnet to import into it"
-                )
-            number = self._number + 1
-            data = to_parquet(frames)
-            if number > LAST:
-                raise RegistryError(
-                    f"the bank {self.store.uri} has {LAST:,} tables, and no number is left: import into a new bank, or "
-                    f"remove {self._log.key(LAST)} if somebody left it there"
-                )
-            if self._log.append(number, data):
-                self._adopt(data, number)
+            if state is not None:
+                self._adopt(state)
                 return imported
-            self._reload()
+            self._adopt(read_state(self.store))
         raise ConflictError(f"the bank {self.store.uri} is being changed all the time; import again later")
 
     def _adopt_settings(self, *, wanted: BankSettings | None) -> None:
@@ -159,13 +145,8 @@ class Bank:
             )
         self.settings, self._digest, self._is_new = settings, None, False
 
-    def _reload(self) -> None:
-        if number := self._log.newest():
-            self._adopt(self._log.read(number), number)
-
-    def _adopt(self, data: bytes, number: int) -> None:
-        """Be as the table of that number says."""
-        self._table, self._number, self._digest = from_parquet(data, self._log.key(number)), number, None
+    def _adopt(self, state: State) -> None:
+        self._state, self._rows, self._digest = state, state.rows, None
 
 
 def _merge(
@@ -260,7 +241,11 @@ def _with_splits(frames: list[Frame], before_n: int, settings: BankSettings) -> 
     """
     pairs = near_pairs([frame.fingerprint for frame in frames], start=before_n)
     splits = assign_splits(frames, settings, near=[(frames[i].group, frames[j].group) for i, j in pairs])
-    kept = {i: replace(frame, split=splits[frame.group]) for i, frame in enumerate(frames)}
+    sides = [splits[frame.group] for frame in frames]
+    kept = {
+        i: frame if frame.split == side else replace(frame, split=side)
+        for i, (frame, side) in enumerate(zip(frames, sides, strict=True))
+    }
     crossing = []
     for earlier, later in pairs:
         if earlier not in kept or later not in kept:

@@ -1,4 +1,4 @@
-"""The frames of a bank as a table in a Parquet file.
+"""Frames of a bank as a table in a Parquet file.
 
 The file's metadata say its `format`; a column that is not known here is left alone, one that it lacks is not known of
 its frames.
@@ -46,6 +46,8 @@ SCHEMA = pa.schema(
 
 FORMAT: Final = 1
 """Of the tables that are written; those of before there were formats are of the first."""
+MOVED: Final = 2
+"""Of the last table of a bank that goes on in a log of parts: cellnets that know none are told to be updated."""
 
 
 @dataclass(frozen=True)
@@ -55,32 +57,35 @@ class Table:
     frames: list[Frame]
     unknown: tuple[str, ...] = ()
     """Columns of a later cellnet in which something stands."""
+    format: int = FORMAT
 
 
-def to_parquet(rows: Sequence[Frame]) -> bytes:
+def to_parquet(rows: Sequence[Frame], *, format: int = FORMAT) -> bytes:
+    """Rows as the bytes of a file."""
     buffer = io.BytesIO()
     columns = [pa.array((getattr(row, field.name) for row in rows), field.type, size=len(rows)) for field in SCHEMA]
-    table = pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata({"format": str(FORMAT)}))
+    table = pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata({"format": str(format)}))
     pq.write_table(table, buffer, write_page_checksum=True)
     return buffer.getvalue()
 
 
-def from_parquet(data: bytes, key: str) -> Table:
-    """What `to_parquet` made, now or long ago. Raises DataError, also for a table that a later cellnet wrote."""
+def from_parquet(data: bytes, key: str, *, most: int = FORMAT) -> Table:
+    """What `to_parquet` made, now or long ago. Raises DataError, also for a table of a format over `most`."""
     try:
         table = read_parquet(data)
         number = int((table.schema.metadata or {}).get(b"format", 1))
-        if number <= FORMAT:
+        if number <= most:
             known = [name for name in table.column_names if name in SCHEMA.names]
             unknown = (name for name in table.column_names if name not in SCHEMA.names)
             return Table(
                 _frames(table.select(known)),
                 tuple(name for name in unknown if table[name].null_count < len(table)),
+                number,
             )
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise DataError(f"the bank's {key} is damaged; restore it from a copy") from error
     raise DataError(
-        f"the bank's {key} was written by a later cellnet (format {number}, this one reads {FORMAT}); update cellnet"
+        f"the bank's {key} was written by a later cellnet (format {number}, this one reads {most}); update cellnet"
     )
 
 

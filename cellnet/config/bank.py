@@ -1,6 +1,6 @@
 """What is fixed when a bank is made."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -45,7 +45,12 @@ class Intensity(Configuration):
 
 
 class BankSettings(Configuration, Stored):
-    """What is fixed when a bank is made: `bank.json`. A setting that comes later is left out of it while it is None."""
+    """What is fixed when a bank is made: `bank.json`. A setting that comes later is left out of it while it is None.
+
+    Format 2: the bank's frames lie in parts, which cellnets of before would take for none.
+    """
+
+    FORMAT: ClassVar[int] = 2
 
     intensity: Intensity = Intensity()
     holdout_share: float = Field(default=0.1, gt=0, lt=1)

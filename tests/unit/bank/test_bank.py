@@ -1,5 +1,6 @@
 """The image bank: what is kept, what is set aside, who goes to which side of the split."""
 
+import hashlib
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 import cellnet.bank.bank
 from cellnet.bank.bank import Bank, Imported
 from cellnet.bank.frames import FORM, Frame, digest_of_pixels
+from cellnet.bank.parts import State
 from cellnet.bank.prepare import prepare, prepare_all
 from cellnet.bank.warnings import warnings_of
 from cellnet.config.bank import BankSettings, Intensity
@@ -111,8 +113,8 @@ def test_a_batch_and_an_age_that_were_not_known_are_filled_in_by_a_later_import(
     bank.add([frame(1, time_h=0.0)])
     assert [(kept.batch, kept.time_h) for kept in Bank.open(tmp_path / "bank").frames] == [("P1", 0.0), ("P2", 3.0)]
     assert splits_of(bank) == splits and bank.digest != digest
-    tables = list(bank.store.keys("tables/"))
-    assert bank.add([frame(1, batch="P1"), frame(2)]).known == 2 and list(bank.store.keys("tables/")) == tables
+    entries = list(bank.store.keys("log/"))
+    assert bank.add([frame(1, batch="P1"), frame(2)]).known == 2 and list(bank.store.keys("log/")) == entries
 
 
 @pytest.mark.parametrize("other", [{"batch": "P2"}, {"time_h": 4.0}])
@@ -159,10 +161,10 @@ def test_importing_the_same_again_changes_nothing(bank: Bank) -> None:
         Frame(frame="", source="worse.png", set_aside="blank"),
     ]
     bank.add(source)
-    tables, digest = list(bank.store.keys("tables/")), bank.digest
+    entries, digest = list(bank.store.keys("log/")), bank.digest
     again = bank.add(source)
     assert (again.added, again.known) == (0, 2)
-    assert (list(bank.store.keys("tables/")), bank.digest) == (tables, digest)
+    assert (list(bank.store.keys("log/")), bank.digest) == (entries, digest)
 
 
 def near(number: int, like: str, group: str) -> Frame:
@@ -195,9 +197,9 @@ def test_a_near_duplicate_that_would_leak_is_set_aside_once(bank: Bank) -> None:
         f"nearly the same as 0.png of the {sides['well 0']} split, while its group well 1 is in {sides['well 1']}; "
         "leave it out, as it would leak"
     )
-    tables = list(bank.store.keys("tables/"))
+    entries = list(bank.store.keys("log/"))
     assert bank.add(crossing).added == 0
-    assert list(bank.store.keys("tables/")) == tables and splits_of(bank) == sides
+    assert list(bank.store.keys("log/")) == entries and splits_of(bank) == sides
 
 
 def test_what_was_read_before_an_interruption_is_not_read_again(bank: Bank, tmp_path: Path) -> None:
@@ -331,15 +333,15 @@ def test_opening_no_bank_says_how_to_make_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-20], lambda data: data[:60] + b"\xff" * 99])
 def test_a_damaged_table_is_named(bank: Bank, tmp_path: Path, damage: object) -> None:
     bank.add([frame(1)])
-    path = tmp_path / "bank/tables/000001.parquet"
+    [path] = (tmp_path / "bank/parts").iterdir()
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"tables/000001.parquet is damaged"):
+    with pytest.raises(DataError, match=rf"parts/{path.name} is damaged"):
         Bank.open(tmp_path / "bank")
 
 
 def test_a_label_that_rotted_on_disk_is_noticed(bank: Bank, tmp_path: Path) -> None:
     bank.add([frame(1, "A549")])
-    path = tmp_path / "bank/tables/000001.parquet"
+    [path] = (tmp_path / "bank/parts").iterdir()
     data = path.read_bytes()
     path.write_bytes(data.replace(b"A549", b"B549", 1))
     with pytest.raises(DataError, match="damaged"):
@@ -413,23 +415,26 @@ def test_settings_of_a_later_cellnet_are_read_or_refused_politely(bank: Bank, tm
     bank.add([frame(1)])
     path = tmp_path / "bank/bank.json"
     stored = json.loads(path.read_text())
-    assert stored.pop("format") == 1
+    assert stored.pop("format") == 2
     path.write_text(json.dumps(stored | {"plates": "96", "intensity": stored["intensity"] | {"gamma": 1}}))
     assert Bank.open(tmp_path / "bank").digest == bank.digest
-    path.write_text('{"format": 2}')
-    with pytest.raises(DataError, match=r"bank\.json was written by a later cellnet \(format 2, this one reads 1\)"):
+    path.write_text('{"format": 3}')
+    with pytest.raises(DataError, match=r"bank\.json was written by a later cellnet \(format 3, this one reads 2\)"):
         Bank.open(tmp_path / "bank")
 
 
 def test_nothing_is_imported_into_a_bank_that_holds_what_would_be_lost(bank: Bank, tmp_path: Path) -> None:
     bank.add([frame(1)])
-    path = tmp_path / "bank/tables/000001.parquet"
+    [path] = (tmp_path / "bank/parts").iterdir()
     pq.write_table(pq.read_table(path).append_column("passage", pa.array([2.5])), path)
+    log = tmp_path / "bank/log/000001.json"
+    log.write_text(log.read_text().replace(path.stem, hashlib.sha256(path.read_bytes()).hexdigest()))
+    path.rename(path.with_stem(hashlib.sha256(path.read_bytes()).hexdigest()))
     later = Bank.open(tmp_path / "bank")
     assert later.frames == bank.frames and later.digest == bank.digest
     with pytest.raises(ConfigError, match=r"holds passage, which this cellnet does not know and would lose; update"):
         later.add([frame(2)])
-    assert later.add([frame(1)]).known == 1 and list(bank.store.keys("tables/")) == ["tables/000001.parquet"]
+    assert later.add([frame(1)]).known == 1 and list(bank.store.keys("log/")) == ["log/000001.json"]
 
 
 def test_images_of_few_grey_values_are_told_and_nothing_else_changes(bank: Bank, tmp_path: Path) -> None:
@@ -445,7 +450,7 @@ def test_images_of_few_grey_values_are_told_and_nothing_else_changes(bank: Bank,
         "many": None,
     }
     assert any(line.startswith("2 of 3 frames have 3 to 16 grey values only") for line in warnings_of(bank.frames))
-    unknown = Bank(bank.store, bank.settings, [replace(frame, greys=None) for frame in bank.frames], 1)
+    unknown = Bank(bank.store, bank.settings, State(before=[replace(frame, greys=None) for frame in bank.frames]))
     assert unknown.digest == bank.digest
 
 
@@ -525,16 +530,16 @@ def test_a_file_that_was_exported_anew_is_another_frame(bank: Bank, tmp_path: Pa
     assert (take(bank, tmp_path / "a.tif").added, len(bank.frames)) == (1, 2)
 
 
-@pytest.mark.parametrize("name", ["999999.parquet", "Thumbs.db", "notes.parquet", "1000000.parquet"])
-def test_what_somebody_leaves_beside_the_tables_is_nobodys(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["999999.json", "Thumbs.db", "notes.json", "1000000.json"])
+def test_what_somebody_leaves_beside_the_log_is_nobodys(tmp_path: Path, name: str) -> None:
     bank = Bank.create(tmp_path / "bank")
     bank.add([frame(1)])
-    (tmp_path / "bank/tables" / name).write_bytes(b"of another program")
+    (tmp_path / "bank/log" / name).write_bytes(b"of another program")
     again = Bank.open(tmp_path / "bank")
     assert again.digest == bank.digest
     again.add([frame(2)])
     assert Bank.open(tmp_path / "bank").digest == again.digest
-    assert (tmp_path / "bank/tables/000002.parquet").exists()
+    assert (tmp_path / "bank/log/000002.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import pipelines.train
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
+from cellnet.bank.parts import State
 from cellnet.config.train import ModelSpec, TrainConfig
 from cellnet.errors import ConfigError
 from cellnet.places import Places
@@ -88,7 +89,7 @@ def test_a_person_is_told_why_there_are_folds_and_how_there_are_none(bank: Bank)
     few = make_plan(bank, TrainConfig(task="count", folds=5))
     told = pipelines.train._about_folds(few, bank, asked=True)
     assert told.startswith("5 folds score by all labelled frames, the holdout's too") and "--set folds=0" in told
-    small = Bank(bank.store, bank.settings, bank.frames[:20], 1)
+    small = Bank(bank.store, bank.settings, State(before=bank.frames[:20]))
     by_itself = make_plan(small, TrainConfig(task="count", holdout="keep"))
     told = pipelines.train._about_folds(by_itself, small, asked=False)
     assert told.startswith("fewer than 20 groups of A549: 5 folds score by all labelled frames but the holdout's")

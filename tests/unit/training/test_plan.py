@@ -9,6 +9,7 @@ import pytest
 import cellnet.training.plan
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
+from cellnet.bank.parts import State
 from cellnet.config.bank import BankSettings, Intensity
 from cellnet.config.choices import PAPER_SHARES
 from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, TrainConfig
@@ -41,7 +42,7 @@ def bank(tmp_path: Path) -> Callable[..., Bank]:
                 [(a, b) for a in ("A549", "THP1") for b in ("train", "test", "holdout")] * each, start=1
             )
         ]
-        return Bank(open_store(tmp_path), BankSettings(), [*frames, *more], 1)
+        return Bank(open_store(tmp_path), BankSettings(), State(before=[*frames, *more]))
 
     return make
 
@@ -353,7 +354,7 @@ def test_a_lineage_with_one_group_or_one_frame_trains_too(bank: Callable[..., Ba
 
 def test_where_nothing_can_be_held_back_the_bank_is_trained_by_its_splits(tmp_path: Path) -> None:
     frames = [frame(n, lineage, split="train") for n, lineage in enumerate(("A549", "THP1"))]
-    two = Bank(open_store(tmp_path), BankSettings(), frames, 1)
+    two = Bank(open_store(tmp_path), BankSettings(), State(before=frames))
     assert make_plan(two, TrainConfig(task="classify")).folds is None
     with pytest.raises(
         DataError, match="can be held back: it has one of each lineage; import more, or leave folds out"
@@ -372,7 +373,7 @@ def test_what_leaves_nothing_to_learn_from_is_refused_with_the_next_step(
             DataError, match=r"no frame of 3T3 in .* is left to learn from; train by folds, .*holdout=auto"
         ):
             make_plan(bank(2, held), config)
-    alone = Bank(open_store(tmp_path), BankSettings(), [held], 1)
+    alone = Bank(open_store(tmp_path), BankSettings(), State(before=[held]))
     with pytest.raises(DataError, match=r"none of the counted frames of .* is in its train split; train by folds"):
         make_plan(alone, TrainConfig(task="count"))
 

@@ -1,0 +1,190 @@
+"""The table of a bank as it lies there: immutable parts, and a log whose entries say which of them are the bank.
+
+    parts/SHA256.parquet   rows, addressed by what the file holds
+    log/000003.json        an import: its parts in order, when it was and by whom; the newest is the bank
+    tables/000003.parquet  of banks of before there were parts: the whole table, anew with each import
+
+An import writes new rows as one part more, and those parts anew in which something changed. Small parts are joined with
+what comes after them, so that there are few, and each row is written a few times, whatever the number of imports.
+"""
+
+import contextlib
+import getpass
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from pydantic import Field
+
+from cellnet.bank.frames import Frame
+from cellnet.bank.table import MOVED, from_parquet, to_parquet
+from cellnet.config.loading import Frozen, Stored, read_record, record_bytes
+from cellnet.errors import ConfigError, DataError, IntegrityError, NotFoundError, RegistryError
+from cellnet.store.log import LAST, Log
+from cellnet.store.objects import Store
+
+GROWTH: Final = 2
+"""A part has more than so many times the rows of the next one; else they are one."""
+ENTRY_BYTES: Final = 2**20
+"""Of an entry, which is read whole."""
+
+
+class Part(Frozen):
+    """Rows that lie together."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the file."""
+    rows: int = Field(ge=0)
+
+    @property
+    def key(self) -> str:
+        """Where it lies."""
+        return f"parts/{self.sha256}.parquet"
+
+
+class Entry(Stored):
+    """What a bank came to be, and how."""
+
+    what: Literal["import"] = "import"
+    at: datetime
+    by: str = ""
+    """The user's name on the machine that did it, where it has one."""
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class State:
+    """The rows of a bank at one time, and where they lie."""
+
+    entry: int = 0
+    """The number in the log; 0 where there is none."""
+    parts: Sequence[tuple[Part, list[Frame]]] = ()
+    table: int = 0
+    """The number of the table of before."""
+    before: list[Frame] = field(default_factory=list)
+    """Its rows, which lie in no part until something is imported."""
+    closed: bool = False
+    """Whether cellnets of before can tell that the bank goes on in its log."""
+    unknown: tuple[str, ...] = ()
+    """Columns of a later cellnet in which something stands."""
+
+    @property
+    def rows(self) -> list[Frame]:
+        """All of them, those that are set aside too."""
+        return [*self.before, *(row for _, rows in self.parts for row in rows)]
+
+
+NOTHING: Final = State()
+
+
+def read_state(store: Store) -> State:
+    """What a bank is. Raises DataError for one that is damaged, or that a later cellnet wrote."""
+    if number := _log(store).newest():
+        entry = _read_entry(store, number)
+        tables = [(part, from_parquet(_read_part(store, part, number), part.key)) for part in entry.parts]
+        unknown = dict.fromkeys(column for _, table in tables for column in table.unknown)
+        return State(number, [(part, table.frames) for part, table in tables], unknown=tuple(unknown))
+    if number := _tables(store).newest():
+        table = from_parquet(_tables(store).read(number), _tables(store).key(number), most=MOVED)
+        return State(table=number, before=table.frames, closed=table.format == MOVED, unknown=table.unknown)
+    return NOTHING
+
+
+def write_state(store: Store, state: State, rows: Sequence[Frame]) -> State | None:
+    """Let a bank that is in this state have these rows, and say in which it is then; None: it is no longer in this one.
+
+    The state itself where it has them already. Raises ConfigError for a bank that holds what this cellnet does not know
+    and would lose.
+    """
+    pieces = list(_joined(_arranged(state, rows)))
+    if [part for part, _ in pieces] == [part for part, _ in state.parts] and not state.before:
+        return state
+    if state.before and [row for _, piece in pieces for row in piece] == state.before:
+        return state
+    if state.unknown:
+        raise ConfigError(
+            f"the bank {store.uri} holds {', '.join(state.unknown)}, which this cellnet does not know and would lose; "
+            "update cellnet to import into it"
+        )
+    log = _log(store)
+    if state.entry == LAST:
+        raise RegistryError(
+            f"the bank {store.uri} has {LAST:,} imports, and no number is left: import into a new bank, or "
+            f"remove {log.key(LAST)} if somebody left it there"
+        )
+    parts = [(part, piece) if part else _write_part(store, piece) for part, piece in pieces]
+    if state.table and not state.closed:
+        closing = to_parquet(state.before, format=MOVED)
+        if not _tables(store).append(state.table + 1, closing):
+            return None
+    entry = Entry(at=datetime.now(UTC), by=_user(), parts=[part for part, _ in parts])
+    return State(state.entry + 1, parts) if log.append(state.entry + 1, record_bytes(entry)) else None
+
+
+def _log(store: Store) -> Log:
+    return Log(store, "log", limit=ENTRY_BYTES)
+
+
+def _tables(store: Store) -> Log:
+    return Log(store, "tables", ending="parquet")
+
+
+def _read_entry(store: Store, number: int) -> Entry:
+    try:
+        return read_record(Entry, _log(store).read(number), f"the bank's {_log(store).key(number)}")
+    except IntegrityError as error:
+        raise DataError(f"{error}; restore it from a copy") from error
+
+
+def _read_part(store: Store, part: Part, number: int) -> bytes:
+    try:
+        data = store.get(part.key)
+    except NotFoundError as error:
+        raise DataError(
+            f"the bank's {part.key} is gone, which its {_log(store).key(number)} names; restore it from a copy"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise DataError(f"the bank's {part.key} is damaged; restore it from a copy")
+    return data
+
+
+def _write_part(store: Store, rows: list[Frame]) -> tuple[Part, list[Frame]]:
+    """A new part, and its rows as they are read from it."""
+    data = to_parquet(rows)
+    part = Part(sha256=hashlib.sha256(data).hexdigest(), rows=len(rows))
+    store.create(part.key, data)
+    return part, from_parquet(data, part.key).frames
+
+
+def _arranged(state: State, rows: Iterable[Frame]) -> Iterator[tuple[Part | None, list[Frame]]]:
+    """Rows as they lie in the parts that there are, and then what is new; without its part where one changed."""
+    left = {_name(row): row for row in rows}
+    for part, before in [*([(None, state.before)] if state.before else []), *state.parts]:
+        piece = [left.pop(_name(row)) for row in before if _name(row) in left]
+        yield part if piece == before else None, piece
+    yield None, list(left.values())
+
+
+def _joined(pieces: Iterable[tuple[Part | None, list[Frame]]]) -> Iterator[tuple[Part | None, list[Frame]]]:
+    """The pieces, small ones joined to those before them, none empty."""
+    kept: list[tuple[Part | None, list[Frame]]] = []
+    for part, rows in pieces:
+        if not rows:
+            continue
+        while kept and len(kept[-1][1]) <= GROWTH * len(rows):
+            part, rows = None, [*kept.pop()[1], *rows]
+        kept.append((part, rows))
+    yield from kept
+
+
+def _name(row: Frame) -> tuple[str, str]:
+    """What a row is known by: a frame by its pixels, an image that is set aside by where it lies."""
+    return (row.frame, "") if row.set_aside is None else ("", row.source)
+
+
+def _user() -> str:
+    with contextlib.suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return ""
