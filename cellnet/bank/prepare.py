@@ -110,10 +110,10 @@ def _check_centres(file: LabelledFile, size: tuple[int, ...]) -> None:
     centres = file.centres or ()
     outside = sum(not (0 <= x <= width and 0 <= y <= height) for x, y in centres)
     if outside:
-        raise DataError(
-            f"{outside} of its {len(centres)} centres lie outside its {width}×{height} pixels; give x and "
-            "y in pixels from the upper left corner, or no centres"
-        )
+        said = f"{outside} of its {len(centres)} centres lie outside its {width}×{height} pixels"
+        if all(0 <= y <= width and 0 <= x <= height for x, y in centres):
+            raise DataError(f"{said}, and none with x and y exchanged; exchange the columns x and y of the table")
+        raise DataError(f"{said}; give x and y in pixels from the upper left corner, or no centres")
 
 
 def _check_plane(file: LabelledFile, image: ImageFile) -> None:

@@ -5,18 +5,32 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from cellnet.bank.folds import ENOUGH_GROUPS, FOLDS, few_groups
 from cellnet.bank.frames import Frame
 from cellnet.bank.outliers import unlike_the_rest
+
+NAMED: Final = 8
+"""Lineages that are named one by one."""
+
+
+def outlook_of(frames: Sequence[Frame]) -> str:
+    """How a training on these frames will score, and what more groups would change; empty where there is a plenty."""
+    few = few_groups(frames)
+    if not few:
+        return ""
+    numbers = sorted(few.values())
+    span = f"{numbers[0]}" if numbers[0] == numbers[-1] else f"{numbers[0]} to {numbers[-1]}"
+    named = ", ".join(few) if len(few) <= NAMED else f"{len(few)} lineages"
+    each = " each" if len(few) > 1 else ""
+    return (
+        f"{named}: {span} group{'s' * (numbers[-1] > 1)}{each}, so a training scores by {FOLDS} folds over all "
+        f"labelled frames and holds none out; from {ENOUGH_GROUPS} groups{each} on it keeps a test split and a holdout"
+    )
 
 
 def warnings_of(frames: Sequence[Frame]) -> list[str]:
     """What will hurt a training on these frames, a sentence each."""
-    warnings = []
-    groups: dict[str, set[str]] = defaultdict(set)
-    for frame in frames:
-        groups[frame.lineage or "(not known)"].add(frame.group)
-    if alone := sorted(lineage for lineage, names in groups.items() if len(names) == 1):
-        warnings.append(f"{', '.join(alone)}: one group only, so it is not measured on other wells")
+    warnings = list(_of_groups(frames))
     for lineage, cells in _cells_by_split(frames).items():
         if cells["test"] > cells["train"]:
             warnings.append(
@@ -37,9 +51,11 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
             "is named"
         )
     warnings += _of_batches(frames)
-    counted = sum(frame.count is not None for frame in frames)
-    if 0 < counted < len(frames):
-        warnings.append(f"{len(frames) - counted} of {len(frames)} frames have no count; a counter leaves them out")
+    counts = [frame.count for frame in frames if frame.count is not None]
+    if 0 < len(counts) < len(frames):
+        warnings.append(f"{len(frames) - len(counts)} of {len(frames)} frames have no count; a counter leaves them out")
+    if len(counts) > 1 and not any(counts):
+        warnings.append("every count is 0, so there is nothing to learn for a counter; look at the column count")
     by_name = {frame.frame: frame for frame in frames}
     if copies := [frame for frame in frames if frame.twin]:
         of_them = sum(
@@ -66,6 +82,23 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
             names = "every lineage" if len(apart) == len(lineages) else ", ".join(apart)
             warnings.append(f"{names}: {what} that no other lineage has; a classifier may learn that, not the cells")
     return warnings
+
+
+def _of_groups(frames: Sequence[Frame]) -> Iterator[str]:
+    """Groups that say nothing, and lineages of few, with what more of them would bring."""
+    if len(frames) > 1 and all(frame.group == frame.frame[:16] for frame in frames):
+        yield (
+            "no frame has a group, so each is one of its own, and frames of one well stand on both sides of a split: "
+            "scores are then too good; say the well, the dish or the day in the column group and import into a new bank"
+        )
+    elif len(frames) > 1 and len({frame.group for frame in frames}) == 1:
+        yield f"every frame is of one group, {frames[0].group}, so no score says how it goes on another"
+        return
+    groups: dict[str, set[str]] = defaultdict(set)
+    for frame in frames:
+        groups[frame.lineage or "(not known)"].add(frame.group)
+    if alone := sorted(lineage for lineage, names in groups.items() if len(names) == 1):
+        yield f"{', '.join(alone)}: one group only, so it is not measured on other wells"
 
 
 def _cells_by_split(frames: Sequence[Frame]) -> dict[str, Counter[str]]:

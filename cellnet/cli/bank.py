@@ -7,12 +7,24 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cellnet.cli.options import BANK, CHANNEL, ENDPOINT_URL, JSON, PAGE, SET, TRAINING, places_of, train_config
+from cellnet.cli.options import (
+    BANK,
+    CHANNEL,
+    ENDPOINT_URL,
+    JSON,
+    LEFT_OUT,
+    PAGE,
+    SET,
+    STRICT,
+    TRAINING,
+    places_of,
+    train_config,
+)
 from cellnet.cli.parsing import POSITIVE, Group, Option, command, noun, number
 from cellnet.cli.printing import counted, print_json, print_table, say, tell
 from cellnet.config.bank import BankSettings
 from cellnet.config.loading import load_config
-from cellnet.readers import Options, Unused
+from cellnet.readers import NO_IMAGE, Options, Unused
 
 if TYPE_CHECKING:
     from cellnet.bank.bank import Bank
@@ -23,6 +35,8 @@ SHOWN: Final = 10
 UNUSED_SHOWN: Final = 3
 """Things of a kind that an import had no use for, named one by one."""
 BATCHES_SHOWN: Final = 30
+HEADINGS: Final = {"no_label": "without a label", "not_an_image": "skipped, not an image"}
+"""Over what was not used, by the reason."""
 
 
 def add_to(commands: Any) -> None:
@@ -58,6 +72,7 @@ def add_to(commands: Any) -> None:
             Option("--layer", metavar="NAME", help="layer of the plate layout that names the lineage"),
             Option("--spread-counts", action="store_true", help="share a well's count out over its fields"),
         ),
+        STRICT.but(help=f"exit {LEFT_OUT} where an image was set aside or a file of SOURCE was not used"),
         JSON,
         ENDPOINT_URL,
         help="import a manifest.csv, a folder of LINEAGE/*.png, COCO or Harmony",
@@ -86,7 +101,7 @@ def add_to(commands: Any) -> None:
     command(verbs, "shards", shards, BANK, *TRAINING, ENDPOINT_URL, help="make the training tiles ahead of a training")
 
 
-def import_(arguments: argparse.Namespace) -> None:
+def import_(arguments: argparse.Namespace) -> int:
     from cellnet.places import absolute
     from pipelines.ingest import ingest
 
@@ -110,18 +125,29 @@ def import_(arguments: argparse.Namespace) -> None:
     if imported.sized:
         say(f"{counted(imported.sized, 'frame')} known already with a pixel size that an earlier cellnet did not see")
     say(f"{added} added, {known} known already, {aside} set aside")
+    if centres := sum(len(frame.centres or ()) for frame in bank.frames):
+        say(f"{centres:,} centres, all inside their frames; cellnet bank show --html draws them")
     unused = {"unused": [asdict(item) for item in imported.unused], "unused_by_reason": by_reason(imported.unused)}
     _print_bank(bank, as_json=arguments.json, more=unused)
+    read = imported.added + known
+    if aside > read:
+        say(f"more images were set aside than taken ({aside} and {read}): exit {LEFT_OUT}")
+    missed = aside or any(item.reason != "hidden" for item in imported.unused)
+    return LEFT_OUT if aside > read or (arguments.strict and missed) else 0
 
 
 def unused_lines(unused: Sequence[Unused]) -> Iterator[str]:
     """What an import did not use, a line a reason, the first of each named."""
     for reason, many in by_reason(unused).items():
         items = [item for item in unused if item.reason == reason]
-        named = "; ".join(f"{item.what}: {item.why}" for item in items[:UNUSED_SHOWN])
+        named = "; ".join(map(_told, items[:UNUSED_SHOWN]))
         more = f"; and {len(items) - UNUSED_SHOWN} more, which --json tells" if len(items) > UNUSED_SHOWN else ""
-        what = "without a label" if reason == "no_label" else f"not used ({reason})"
-        yield f"{what}: {many}, {named}{more}"
+        yield f"{HEADINGS.get(reason, f'not used ({reason})')}: {many}, {named}{more}"
+
+
+def _told(item: Unused) -> str:
+    """What was not used, and why where the heading does not say it."""
+    return item.what if item.why == NO_IMAGE else f"{item.what}: {item.why}"
 
 
 def by_reason(unused: Sequence[Unused]) -> dict[str, int]:
@@ -177,18 +203,20 @@ def shards(arguments: argparse.Namespace) -> None:
 
 def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     """A bank's tables and warnings; as JSON with `more` of an import."""
-    from cellnet.bank.warnings import warnings_of
+    from cellnet.bank.warnings import outlook_of, warnings_of
 
     parts: dict[tuple[str, str], list[Frame]] = {}
     for frame in bank.frames:
         parts.setdefault((frame.lineage or "(not known)", str(frame.split)), []).append(frame)
     rows = [{"lineage": lineage, "split": split, **_facts(parts[lineage, split])} for lineage, split in sorted(parts)]
     warnings, batches, notes = warnings_of(bank.frames), _batches(bank.frames), _notes(bank.frames)
+    outlook = outlook_of(bank.frames)
     if as_json:
         facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}
         set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
         misread = [frame.source for frame in bank.frames if frame.may_be_misread]
         lists = {"set_aside": set_aside, "near": _near(bank, bank.frames), "earlier": misread, "notes": notes}
+        lists |= {"outlook": outlook}
         print_json(facts | lists | dict(more or {}))
         return
     print_table(rows)
@@ -204,6 +232,8 @@ def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None =
         names = [Path(source).name for source in note["sources"]]
         others = f" and {len(names) - UNUSED_SHOWN} more" if len(names) > UNUSED_SHOWN else ""
         say(f"of {counted(len(names), 'mask')} {note['note']}: {', '.join(names[:UNUSED_SHOWN])}{others}")
+    if outlook:
+        say(f"note: {outlook}")
     for warning in warnings:
         say(f"warning: {warning}")
 

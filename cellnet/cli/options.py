@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 BANK: Final = Option("bank", metavar="BANK")
 REF: Final = Option("ref", metavar="REF")
 JSON: Final = Option("--json", action="store_true")
+LEFT_OUT: Final = 3
+"""The exit status of a command that did what it should, but not with all that was given."""
+STRICT: Final = Option("--strict", action="store_true")
 PAGE: Final = Option(
     "--page",
     type=PAGES,

@@ -49,8 +49,8 @@ class Parser(argparse.ArgumentParser):
         known = list(self._option_string_actions)
         if match := re.fullmatch(r"unrecognized arguments: (--([^=\s]+))(?:[= ]([^-]\S*))?.*", theirs, re.DOTALL):
             option, name, value = match.groups()
-            if "--set" in known and (key := setting_like(name.replace("-", "_"))):
-                return f"write --set {key}={value or 'VALUE'}; "
+            if "--set" in known and (meant := _setting_meant(self.prog, name.replace("-", "_"), value or "VALUE")):
+                return meant
             near = difflib.get_close_matches(option, known, n=1, cutoff=NEAR)
         elif match := re.fullmatch(r"[A-Z]+ takes (.*), not '(.*)'", said):
             near = difflib.get_close_matches(match[2], re.split(", | or ", match[1]), n=1, cutoff=NEAR)
@@ -66,11 +66,19 @@ class Parser(argparse.ArgumentParser):
         return arguments, unknown
 
 
-def setting_like(name: str) -> str | None:
-    """The setting of this very name, with its section."""
+def _setting_meant(program: str, name: str, value: str) -> str:
+    """How to write the setting of this very name, to this command or, where it takes none so called, to another."""
     from cellnet.cli.settings import settings_by_command
 
-    return called(name, sorted({one.key for settings in settings_by_command().values() for one in settings}))
+    taken = {f"cellnet {command}": [one.key for one in settings] for command, settings in settings_by_command().items()}
+    taken["cellnet bank shards"] = taken["cellnet train"]
+    taken["cellnet tune"] += [f"train.{key}" for key in taken["cellnet train"]]
+    if key := called(name, sorted(taken.get(program, ()))):
+        return f"write --set {key}={value}; "
+    for command, keys in taken.items():
+        if key := called(name, sorted(keys)):
+            return f"{key} is a setting of {command}; "
+    return ""
 
 
 class Addable(Protocol):
@@ -129,7 +137,7 @@ def noun(commands: Any, name: str, *, help: str) -> Any:
 def command(
     commands: Any,
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     *options: Addable,
     help: str,
     description: str | None = None,

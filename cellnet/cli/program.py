@@ -20,7 +20,10 @@ LONGEST: Final = 2000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    """Run one command and give its exit status.
+
+    0; 2 for what the user can put right; 3 for what was done, but not with all that was given; 130 for Ctrl-C.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × shows a ?
@@ -29,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         arguments = parser().parse_args(argv)
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, `head` say, has had enough
         return 0
@@ -45,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         say(f"cellnet: {' '.join(str(known).split())[:LONGEST]}")
         return 2
-    return 0
 
 
 def _told(error: Exception) -> CellnetError | None:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal, overload
+from typing import Final, Literal, overload
 
 from cellnet.errors import DataError
 from cellnet.images import apart
-from cellnet.images.file import ImageFile, Pages, missing
+from cellnet.images.file import SUFFIXES, ImageFile, Pages, missing
 from cellnet.readers.tables import number_of as number_of
 from cellnet.readers.tables import read_csv as read_csv
 
@@ -62,6 +62,9 @@ Reason = Literal[
     "link",
 ]
 """Why something of a source was not used: words that programs can count on."""
+
+
+NO_IMAGE: Final = f"no {', '.join(sorted(SUFFIXES))} file"
 
 
 @dataclass(frozen=True)

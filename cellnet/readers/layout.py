@@ -18,7 +18,7 @@ from cellnet.errors import DataError
 from cellnet.images.file import SUFFIXES
 from cellnet.images.formats import name_of_format
 from cellnet.images.wells import thumbnails
-from cellnet.readers import Unused
+from cellnet.readers import NO_IMAGE, Unused
 from cellnet.readers.forms import first_bytes, name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, MOST_FILES, is_hidden, without_suffix
 from cellnet.readers.tables import NOT_KNOWN
@@ -180,7 +180,7 @@ def _add_other(source: Path, path: str, found: Layout) -> None:
     elif suffix == ".csv":
         found.unused.append(Unused(path, "not_an_image", "a table; counts.csv is read beside the folders, not in them"))
     else:
-        found.unused.append(Unused(path, "not_an_image", f"no {', '.join(sorted(SUFFIXES))} file"))
+        found.unused.append(Unused(path, "not_an_image", NO_IMAGE))
 
 
 def _beside_masks(path: str) -> str | None:

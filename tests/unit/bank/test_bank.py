@@ -373,9 +373,9 @@ def test_a_class_that_goes_along_with_a_format_or_a_plate_is_warned_of() -> None
 
 def test_a_lineage_of_one_group_and_missing_counts_are_warned_of() -> None:
     frames = [replace(frame(n, "A549"), group="w1", source="a.png", count=count) for n, count in ((1, 3.0), (2, None))]
-    one, missing = warnings_of(frames)
-    assert one.startswith("A549: one group only")
-    assert missing.startswith("1 of 2 frames have no count")
+    one, missing = warnings_of([*frames, replace(frame(3, "THP1"), group="w2", source="a.png", count=1.0)])
+    assert one.startswith("A549, THP1: one group only")
+    assert missing.startswith("1 of 3 frames have no count")
 
 
 def test_what_is_of_one_batch_only_is_warned_of() -> None:

@@ -7,9 +7,10 @@ import pytest
 
 import pipelines.ingest
 from cellnet.bank.bank import Bank, Imported
+from cellnet.bank.frames import Frame
 from cellnet.cli import main
 from cellnet.cli.bank import BATCHES_SHOWN, by_reason, unused_lines
-from cellnet.readers import Unused
+from cellnet.readers import NO_IMAGE, Unused
 from tests.factories import frame
 
 
@@ -80,6 +81,49 @@ def test_an_import_tells_what_it_did_not_use_by_its_reason() -> None:
         "is no image 3.png; points.csv line 4: 4.png: there is no image 4.png; and 2 more, which --json tells",
         "without a label: 1, b.png: it has no mask, so its count is not known",
     ]
+
+
+def test_files_that_are_no_images_are_skipped_by_name() -> None:
+    unused = [Unused("A549/notes.pdf", "not_an_image", NO_IMAGE), Unused("b.csv", "not_an_image", "a table")]
+    assert list(unused_lines(unused)) == ["skipped, not an image: 2, A549/notes.pdf; b.csv: a table"]
+
+
+HIDDEN = Unused("Thumbs.db", "hidden", "a file of a system or a program")
+REFUSED = Frame(frame="", source="c.png", set_aside="blank")
+
+
+@pytest.mark.parametrize(
+    ("added", "aside", "unused", "options", "status"),
+    [
+        (2, 0, [], ["--strict"], 0),
+        (2, 0, [HIDDEN], ["--strict"], 0),
+        (2, 0, [Unused("a.pdf", "not_an_image", NO_IMAGE)], ["--strict"], 3),
+        (2, 0, [Unused("a.pdf", "not_an_image", NO_IMAGE)], [], 0),
+        (2, 1, [], ["--strict"], 3),
+        (2, 2, [], [], 0),
+        (2, 3, [], [], 3),
+    ],
+)
+def test_the_exit_status_tells_of_what_was_left_out_where_it_is_asked_for_or_most_of_all(
+    bank: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    added: int,
+    aside: int,
+    unused: list[Unused],
+    options: list[str],
+    status: int,
+) -> None:
+    imported = Imported(added=added, known=0, set_aside=[REFUSED] * aside, near=[], unused=unused)
+    monkeypatch.setattr(pipelines.ingest, "ingest", lambda *given, **options: (Bank.open(bank), imported))
+    assert main(["bank", "import", str(bank), str(bank), *options]) == status
+    said = "more images were set aside than taken (3 and 2): exit 3"
+    assert (said in capsys.readouterr().err) == (aside == 3)
+
+
+def test_how_a_training_of_few_groups_will_score_is_told(bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "note: 3T3, A549, THP1: 2 groups each" in shown(capsys, bank)[1]
+    assert json.loads(shown(capsys, bank, "--json")[0])["outlook"].startswith("3T3")
 
 
 def test_what_an_import_did_not_use_is_printed_and_in_its_json(

@@ -129,9 +129,15 @@ def test_arguments_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]
         ("train bank --task count --epochs 6", "there is no option --epochs; write --set epochs=6; see cellnet train "
                                               "--help"),
         ("tune bank --task count --learning-rate=1e-3 --json", "there is no option --learning-rate=1e-3; write --set "
-                                                               "learning_rate=1e-3; see cellnet tune --help"),
+                                                               "train.learning_rate=1e-3; see cellnet tune --help"),
         ("train bank --task count --width --json", "there is no option --width; write --set model.width=VALUE; see "
                                                    "cellnet train --help"),
+        ("bank shards bank --task count --epochs=6", "there is no option --epochs=6; write --set epochs=6; see cellnet "
+                                                     "bank shards --help"),
+        ("tune bank --task count --epochs 6", "there is no option --epochs; write --set train.epochs=6; see cellnet "
+                                              "tune --help"),
+        ("bank import a b --epochs 3", "there is no option --epochs; epochs is a setting of cellnet train; see cellnet "
+                                       "bank import --help"),
         ("predict a.png --regstry b", "there is no option --regstry; did you mean --registry? see cellnet predict "
                                         "--help"),
         ("--colour train bank --task count", "there is no option --colour; see cellnet --help"),

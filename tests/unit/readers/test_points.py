@@ -365,3 +365,12 @@ def test_marks_outside_of_the_image_set_it_aside(folder: Path) -> None:
     points_roi((10, 20), (80, 61)).tofile(folder / "A549" / "a.roi")
     frame = prepare(read_source(folder)[0], Bank.create(folder.parent / "bank").store)
     assert "1 of its 2 centres lie outside its 80×60 pixels" in (frame.set_aside or "")
+
+
+def test_x_and_y_that_were_exchanged_are_suspected(folder: Path) -> None:
+    points_roi((10, 20), (40, 79)).tofile(folder / "A549" / "a.roi")
+    frame = prepare(read_source(folder)[0], Bank.create(folder.parent / "bank").store)
+    assert frame.set_aside == (
+        "1 of its 2 centres lie outside its 80×60 pixels, and none with x and y exchanged; exchange the columns x and "
+        "y of the table"
+    )
