@@ -21,6 +21,8 @@ from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store
 
 MOST_CELLS: Final = 10**9
+OUTSIDE: Final = "centres lie outside"
+"""In the reason why an image with such is set aside."""
 LONGEST: Final = 1000
 """Characters of the reason why an image is set aside, which may quote what its tables say."""
 
@@ -110,7 +112,7 @@ def _check_centres(file: LabelledFile, size: tuple[int, ...]) -> None:
     centres = file.centres or ()
     outside = sum(not (0 <= x <= width and 0 <= y <= height) for x, y in centres)
     if outside:
-        said = f"{outside} of its {len(centres)} centres lie outside its {width}×{height} pixels"
+        said = f"{outside} of its {len(centres)} {OUTSIDE} its {width}×{height} pixels"
         if all(0 <= y <= width and 0 <= x <= height for x, y in centres):
             raise DataError(f"{said}, and none with x and y exchanged; exchange the columns x and y of the table")
         raise DataError(f"{said}; give x and y in pixels from the upper left corner, or no centres")

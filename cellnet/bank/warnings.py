@@ -22,6 +22,8 @@ def outlook_of(frames: Sequence[Frame]) -> str:
     span = f"{numbers[0]}" if numbers[0] == numbers[-1] else f"{numbers[0]} to {numbers[-1]}"
     named = ", ".join(few) if len(few) <= NAMED else f"{len(few)} lineages"
     each = " each" if len(few) > 1 else ""
+    if all(number == 1 for number in Counter(frame.lineage for frame in frames).values()):
+        return f"{named}: one frame{each}, so a training learns from all and nothing can be scored; add more wells"
     return (
         f"{named}: {span} group{'s' * (numbers[-1] > 1)}{each}, so a training scores by {FOLDS} folds over all "
         f"labelled frames and holds none out; from {ENOUGH_GROUPS} groups{each} on it keeps a test split and a holdout"

@@ -102,6 +102,7 @@ def add_to(commands: Any) -> None:
 
 
 def import_(arguments: argparse.Namespace) -> int:
+    from cellnet.bank.prepare import OUTSIDE
     from cellnet.places import absolute
     from pipelines.ingest import ingest
 
@@ -125,8 +126,11 @@ def import_(arguments: argparse.Namespace) -> int:
     if imported.sized:
         say(f"{counted(imported.sized, 'frame')} known already with a pixel size that an earlier cellnet did not see")
     say(f"{added} added, {known} known already, {aside} set aside")
-    if centres := sum(len(frame.centres or ()) for frame in bank.frames):
-        say(f"{centres:,} centres, all inside their frames; cellnet bank show --html draws them")
+    outside = sum(OUTSIDE in (frame.set_aside or "") for frame in imported.set_aside)
+    centres = sum(len(frame.centres or ()) for frame in bank.frames)
+    if outside or centres:
+        refused = f"; {counted(outside, 'image')} set aside since centres lie outside" if outside else ", none outside"
+        say(f"{centres:,} centres in frames of the bank{refused}")
     unused = {"unused": [asdict(item) for item in imported.unused], "unused_by_reason": by_reason(imported.unused)}
     _print_bank(bank, as_json=arguments.json, more=unused)
     read = imported.added + known

@@ -41,7 +41,10 @@ def test_of_few_groups_it_is_said_how_a_training_scores_and_how_many_would_chang
         "A549, THP1: 2 to 3 groups each, so a training scores by 5 folds over all labelled frames and holds none out; "
         "from 20 groups each on it keeps a test split and a holdout"
     )
-    assert outlook_of(frames("A549")).startswith("A549: 1 group, so a training scores by 5 folds")
+    assert outlook_of(frames("A549", "A549", group="w")).startswith("A549: 1 group, so a training scores by 5 folds")
+    assert outlook_of(frames("A549", "THP1")) == (
+        "A549, THP1: one frame each, so a training learns from all and nothing can be scored; add more wells"
+    )
     many = frames(*["A549"] * ENOUGH_GROUPS)
     assert outlook_of(many) == "" and outlook_of(many[1:]).startswith(f"A549: {ENOUGH_GROUPS - 1} groups, so")
-    assert outlook_of(frames(*(f"L{n}" for n in range(9)))).startswith("9 lineages: 1 group each, so")
+    assert outlook_of(frames(*(f"L{n}" for n in range(9)), *"LL")).startswith("10 lineages: 1 to 2 groups each, so")

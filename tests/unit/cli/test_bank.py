@@ -121,6 +121,21 @@ def test_the_exit_status_tells_of_what_was_left_out_where_it_is_asked_for_or_mos
     assert (said in capsys.readouterr().err) == (aside == 3)
 
 
+@pytest.mark.parametrize(
+    ("outside", "said"), [(0, ", none outside"), (1, "; 1 image set aside since centres lie outside")]
+)
+def test_an_import_says_how_many_centres_there_are_and_whether_any_lie_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], outside: int, said: str
+) -> None:
+    bank = Bank.create(tmp_path / "bank")
+    bank.add([frame(1, centres=[[1.0, 2.0]] * 3), frame(2)])
+    refused = Frame(frame="", source="c.png", set_aside="2 of its 9 centres lie outside its 8×6 pixels; give x")
+    imported = Imported(added=2, known=0, set_aside=[refused] * outside, near=[])
+    monkeypatch.setattr(pipelines.ingest, "ingest", lambda *given, **options: (bank, imported))
+    assert main(["bank", "import", "a", "b"]) == 0
+    assert f"3 centres in frames of the bank{said}\n" in capsys.readouterr().err
+
+
 def test_how_a_training_of_few_groups_will_score_is_told(bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "note: 3T3, A549, THP1: 2 groups each" in shown(capsys, bank)[1]
     assert json.loads(shown(capsys, bank, "--json")[0])["outlook"].startswith("3T3")
