@@ -9,6 +9,7 @@
         ├── NotBetterError   an alias stays, since the challenger did not beat it
         ├── IntegrityError   stored bytes are not what their sha256 promises
         │   └── LaterError   a later cellnet wrote them
+        ├── DeniedError      a store keeps one thing from these credentials
         ├── UntrustedError   a version is not signed by a key that is trusted
         └── UnavailableError a store does not answer, for now                      (HTTP 503)
 
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "DataError",
+    "DeniedError",
     "IntegrityError",
     "LaterError",
     "NotBetterError",
@@ -69,6 +71,10 @@ class IntegrityError(RegistryError):
 
 class LaterError(IntegrityError):
     """A later cellnet wrote what is stored, in a form that this one does not know."""
+
+
+class DeniedError(RegistryError):
+    """A store keeps an object, or a prefix, from who asks; others may be had."""
 
 
 class UntrustedError(RegistryError):

@@ -28,6 +28,11 @@ class Places:
     signing_key: str | None = None
     """A file with the private key that signs what is published."""
 
+    @property
+    def named(self) -> tuple[Place, ...]:
+        """Those that the job uses."""
+        return tuple(place for place in (self.bank, self.registry, self.runs) if place)
+
     def open_bank(self) -> Bank:
         """The bank. Raises NotFoundError where there is none."""
         return Bank.open(self.bank)

@@ -31,7 +31,7 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
             f"{version.ref} learned from the test split of {places.bank}, and is calibrated by its folds' answers; "
             "calibrate it on a bank of other frames"
         )
-    cluster.connect()
+    cluster.connect(*places.named)
     made_from = version.card.model_copy(update={"parent": version.ref, "recount": None})
     weights, learned = registry.read(version, WEIGHTS), learned_of(registry, version)
     card, files = finished(version.name, bank, made_from, weights, learned=learned, say=say)

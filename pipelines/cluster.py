@@ -10,15 +10,17 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
 from ray._private import ray_logging
 from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cellnet import version
 from cellnet.errors import ConfigError
 from cellnet.store.arrow import filesystem
+from cellnet.store.place import Place
 from pipelines import starting
 
 if TYPE_CHECKING:
@@ -37,20 +39,84 @@ BLOCKS_PER_CPU: Final = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
 
 
-def connect(*, show_logs: bool = False) -> None:
+NODES_S: Final = 60.0
+"""How long nodes may take to tell what they have; one that does not is left to the job."""
+
+
+def connect(*used: Place, show_logs: bool = False) -> None:
     """Join the running Ray cluster (RAY_ADDRESS, a Ray job's, or the one started here), else start a local one.
 
     A local one has no dashboard, which takes seconds to start and a tenth of a small machine: `ray start --head` has.
     `show_logs`: what workers print appears here. Raises ConfigError when there is no cluster at RAY_ADDRESS, or none
-    that this machine and user may join or start.
+    that this machine and user may join or start; and for a node of several that has another cellnet than this, or no
+    credentials where one of the places `used` is on S3: each node reads with its own, and none are sent to it.
     """
-    if ray.is_initialized():
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # A busy machine takes longer than Ray's 60.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+        starting.start_or_join(log_to_driver=show_logs)
+        quiet()
+    _check_nodes(next((place for place in used if place.is_on_s3), None))
+
+
+class OfNode(NamedTuple):
+    """What a node has."""
+
+    cellnet: str | None
+    """The version of cellnet; None where there is none."""
+    credentials: bool
+    """For S3; yes where nobody asked."""
+
+
+@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
+def _look_around(*, on_s3: bool) -> OfNode:
+    """What the node has on which this runs; it may have no cellnet."""
+    try:
+        from cellnet.store.s3 import has_credentials
+        from cellnet.version import number
+
+        return OfNode(number(), not on_s3 or has_credentials())
+    except ImportError:
+        return OfNode(None, True)
+
+
+def _check_nodes(on_s3: Place | None) -> None:
+    """Raise ConfigError for a node that cannot do its part; a cluster of one is not asked."""
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
+    if len(nodes) < 2:
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # a busy machine takes longer than Ray's 60
-    starting.start_or_join(log_to_driver=show_logs)
-    quiet()
+    asked = {
+        _look_around.options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False)).remote(
+            on_s3=on_s3 is not None
+        ): node["NodeManagerAddress"]
+        for name, node in nodes.items()
+    }
+    faults = []
+    for one in ray.wait(list(asked), num_returns=len(asked), timeout=NODES_S)[0]:
+        with contextlib.suppress(ray.exceptions.RayError):  # it is gone meanwhile, which the job lives with
+            faults.append(node_fault(asked[one], ray.get(one), on_s3))
+    if found := [fault for fault in faults if fault]:
+        raise ConfigError(f"{found[0]}{f' (and so are {len(found) - 1} nodes more)' if len(found) > 1 else ''}")
+
+
+def node_fault(address: str, has: OfNode, on_s3: Place | None) -> str | None:
+    """Why a node cannot do its part of a job, and what to do there; None of one that can.
+
+    >>> node_fault("10.0.0.7", OfNode(version.number(), False), Place("s3://lab/bank"))[:55]
+    'the node 10.0.0.7 has no S3 credentials for s3://lab/ba'
+    """
+    ours = version.number()
+    if has.cellnet != ours:
+        theirs = f"cellnet {has.cellnet}" if has.cellnet else "no cellnet"
+        return f"the node {address} has {theirs}, and this is {ours}; install {ours} there, and start its Ray anew"
+    if not has.credentials:
+        return (
+            f"the node {address} has no S3 credentials for {on_s3}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+            "there before ray start, or give it a role"
+        )
+    return None
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def evaluate(
         )
         left_out = list[LeftOut]()
     else:
-        cluster.connect()
+        cluster.connect(*places.named)
         scored, left_out = score_frames(predictor, frames, bank.store)
     if not scored:
         raise DataError(f"no frame of {places.bank} can be used; the first of {len(frames)}, {left_out[0].line}")

@@ -8,7 +8,6 @@ A Ray job, like `cellnet bank import`:
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import ray.data
@@ -21,6 +20,8 @@ from cellnet.errors import DataError
 from cellnet.places import Places
 from cellnet.readers import Options, read_source
 from cellnet.store.objects import Store
+from cellnet.store.paths import path_at
+from cellnet.store.place import PlaceLike, place_of
 from pipelines import cluster
 
 CHUNK: Final = 16
@@ -30,7 +31,7 @@ SAY_S: Final = 10.0
 
 
 def ingest(
-    source: Path,
+    source: PlaceLike,
     places: Places,
     *,
     settings: BankSettings | None = None,
@@ -40,13 +41,13 @@ def ingest(
 ) -> tuple[Bank, Imported]:
     """The bank with the source's frames in it, what came of each image, and what of the source was not used.
 
-    A bad image is set aside. What was read before an interruption is not read again. Where `replacing`, images that an
-    earlier cellnet read otherwise take the place of those. Raises DataError when no image at all could be used; then no
-    bank is made.
+    Names and tables of the source are read here, its images where Ray has its workers. A bad image is set aside. What
+    was read before an interruption is not read again. Where `replacing`, images that an earlier cellnet read otherwise
+    take the place of those. Raises DataError when no image at all could be used; then no bank is made.
     """
-    files = read_source(source, options)
+    files = read_source(path_at(source), options)
     bank = places.new_bank(settings)
-    cluster.connect()
+    cluster.connect(places.bank, place_of(source))
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     prepared = ray.data.from_items(
         [{"files": chunk} for chunk in chunks], override_num_blocks=cluster.blocks(len(chunks))

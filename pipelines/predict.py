@@ -27,7 +27,7 @@ from cellnet.prediction.sources import ListedFile, list_files, notes_on_wells
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.reports.results import Results, Said, drawn_in
-from cellnet.store.place import PlaceLike
+from cellnet.store.place import Place, PlaceLike, place_of
 from pipelines import cluster
 
 CHUNK_IMAGES: Final = 128
@@ -67,6 +67,8 @@ class Job:
 
     files: list[ListedFile]
     question: Question
+    places: tuple[Place, ...]
+    """That the images and models are read from."""
     results: Results | None
     kept: dict[str, list[int]]
     """The images that were done before, with what `results` knows them by."""
@@ -102,7 +104,7 @@ class Job:
         """What the models say of each image, in order."""
         if not files:
             return
-        cluster.connect()
+        cluster.connect(*self.places)
         chunks = list(_chunks(files))
         rows = ray.data.from_items([{"files": chunk} for chunk in chunks], override_num_blocks=len(chunks)).map(
             _answer_chunk, fn_kwargs={"question": self.question}
@@ -144,7 +146,8 @@ def prepare(
     kept = results.done(files) if results else {}
     pair = strangers(models.classifier, models.regressor)
     notes = [*notes_on_wells(files, well_pattern), *([pair] if pair else [])]
-    return Job(files=files, question=question, results=results, kept=kept, notes=notes)
+    used = (*places.named, *map(place_of, given))
+    return Job(files=files, question=question, places=used, results=results, kept=kept, notes=notes)
 
 
 def predict(given: Sequence[PlaceLike], places: Places, **options: Any) -> Iterator[Prediction]:

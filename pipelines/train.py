@@ -97,7 +97,7 @@ def train(
     plan = make_plan(bank, with_fixed_start(registry, config))
     check_workers(workers, plan, batch_size=config.batch_size)
     start = find_start(registry, plan.config)
-    cluster.connect()
+    cluster.connect(*places.named)
     use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
     if plan.folds:
         say(_about_folds(plan, bank, asked=config.folds != "auto"))

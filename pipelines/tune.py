@@ -65,7 +65,7 @@ def tune(
     check_workers(workers, plan, batch_size=smallest_batch(config))
     config = config.model_copy(update={"train": plan.config})
     starts = starts_of(registry, plan, config.space)
-    cluster.connect()
+    cluster.connect(*places.named)
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
     run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)

@@ -77,7 +77,7 @@ def publish_sweep(given: PlaceLike, places: Places, *, alias: str, say: Say = la
     if bank.digest != recipe["bank_digest"]:
         say("note: the bank has changed since the search; scores are taken on it as it is now")
     plan = make_plan(bank, config.train)
-    cluster.connect()
+    cluster.connect(*on_bank.named)
     starts = starts_of(places.open_registry(), plan, config.space)
     sweep = Sweep(run=run, config=config, plan=plan, shards=make_shards(bank, plan), starts=starts)
     return conclude(sweep, on_bank, bank, alias=alias, model=recipe["model"], say=say)

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final
 
@@ -18,13 +17,21 @@ from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import cells_of_mask
 from cellnet.images.pixels import Pixels, sharpness_of
 from cellnet.readers import LabelledFile
-from cellnet.store.objects import Store
+from cellnet.store.objects import Store, together
+from cellnet.store.paths import BucketPath
 
 MOST_CELLS: Final = 10**9
 OUTSIDE: Final = "centres lie outside"
 """In the reason why an image with such is set aside."""
 LONGEST: Final = 1000
 """Characters of the reason why an image is set aside, which may quote what its tables say."""
+READERS: Final = 8
+"""Images that are read from a bucket side by side, since one far away answers slowly."""
+AHEAD_BYTES: Final = 128 * 2**20
+"""Bytes of images that are read side by side, if there are several of them."""
+
+Held = tuple[ImageFile, ImageFile | None]
+"""An image and its mask, if it has one, in memory."""
 
 
 def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
@@ -34,24 +41,55 @@ def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
     try:
         return from_parquet(store.get(key), key).frames
     except NotFoundError:
-        frames = [prepare(file, store) for file in files]
-        if any(frame.set_aside is None for frame in frames):
+        frames, all_read = [], True
+        for file, held in zip(files, _hold_all(files), strict=True):
+            frames.append(prepare(file, store, held))
+            all_read &= not isinstance(held, DataError)  # it may be there, or be allowed, the next time
+        if all_read and any(frame.set_aside is None for frame in frames):
             store.create(key, to_parquet(frames))
         return frames
 
 
 def _stamp(image: ImageFile) -> list[Any]:
-    """What changes when an image does: its place, page and channel, its size and the time of its last change."""
+    """What changes when an image does: its place, page and channel, its size and its last change, or its ETag."""
+    return [image.place, image.page, image.channel, *(image.stamp or ())]
+
+
+def _hold_all(files: Sequence[LabelledFile]) -> Iterator[Held | DataError]:
+    """Each image and its mask in memory, or why they cannot be read; those of a bucket are asked for side by side.
+
+    All of them are in a bucket, or none.
+    """
+    group: list[LabelledFile] = []
+    size = 0
+    for file in files:
+        if not isinstance(file.image.contents, BucketPath):
+            yield _hold(file)
+            continue
+        bytes_n = sum(image.stamp[0] for image in (file.image, file.mask) if image and image.stamp)
+        if group and size + bytes_n > AHEAD_BYTES:
+            yield from together(_hold, group, threads=READERS)
+            group, size = [], 0
+        group.append(file)
+        size += bytes_n
+    yield from together(_hold, group, threads=READERS)
+
+
+def _hold(file: LabelledFile) -> Held | DataError:
+    if file.problem:
+        return file.image, file.mask
     try:
-        status = os.stat(image.place)
-    except (OSError, ValueError):  # ValueError: a name that no file can have
-        return [image.place, image.page, image.channel]
-    return [image.place, image.page, image.channel, status.st_size, status.st_mtime_ns]
+        return file.image.in_memory(), file.mask and file.mask.in_memory()
+    except DataError as error:
+        return error
 
 
-def prepare(file: LabelledFile, store: Store) -> Frame:
-    """Decode one image and store its pixels; what cannot be read comes back set aside, with the reason."""
-    frame = _prepare(file, store)
+def prepare(file: LabelledFile, store: Store, held: Held | DataError | None = None) -> Frame:
+    """Decode one image and store its pixels; what cannot be read comes back set aside, with the reason.
+
+    `held` is what was read of it already.
+    """
+    frame = _prepare(file, store, held or _hold(file))
     told = {field.name: getattr(frame, field.name) for field in fields(Frame)}
     texts: dict[str, Any] = {name: encodable(value) for name, value in told.items() if isinstance(value, str)}
     if frame.set_aside:
@@ -59,19 +97,22 @@ def prepare(file: LabelledFile, store: Store) -> Frame:
     return replace(frame, **texts)
 
 
-def _prepare(file: LabelledFile, store: Store) -> Frame:
+def _prepare(file: LabelledFile, store: Store, held: Held | DataError) -> Frame:
     source = f"{file.image.place}{file.image.mark}"
     if file.problem:
         return Frame(frame="", source=source, set_aside=file.problem)
     try:
-        [image] = apart.opened(file.image).pages(file.image.page)
+        if isinstance(held, DataError):
+            raise held
+        [image] = apart.opened(held[0]).pages(file.image.page)
         image_HW = apart.decode(image)
         pixel_um = file.pixel_um or image.pixel_um
         source = f"{file.image.place}{image.mark}"
         _check_plane(file, image)
         if file.count is not None and file.count > MOST_CELLS:
             raise DataError(f"the count {file.count:g} is more than one image can hold; write the number of its cells")
-        file, note = _with_cells(_in_scale(file, *image_HW.shape), (image_HW.shape[0], image_HW.shape[1]))
+        file = replace(_in_scale(file, *image_HW.shape), mask=held[1])
+        file, note = _with_cells(file, (image_HW.shape[0], image_HW.shape[1]))
         _check_centres(file, image_HW.shape)
     except DataError as error:
         return Frame(frame="", source=source, set_aside=str(error).removeprefix(f"{file.image.name}: "))

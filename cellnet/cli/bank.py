@@ -3,7 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ from cellnet.cli.options import (
     SET,
     STRICT,
     TRAINING,
+    named_place,
     places_of,
     train_config,
 )
@@ -45,7 +46,7 @@ def add_to(commands: Any) -> None:
         verbs,
         "import",
         import_,
-        Option("source", type=Path, metavar="SOURCE"),
+        Option("source", metavar="SOURCE", help="a file or folder, or s3://bucket/prefix"),
         BANK,
         PAGE,
         CHANNEL,
@@ -68,7 +69,7 @@ def add_to(commands: Any) -> None:
         ),
         Group(
             "a Harmony export",
-            Option("--lineages", type=Path, metavar="CSV", help="well,lineage for every well, like C03,A549"),
+            Option("--lineages", metavar="CSV", help="well,lineage for every well, like C03,A549"),
             Option("--layer", metavar="NAME", help="layer of the plate layout that names the lineage"),
             Option("--spread-counts", action="store_true", help="share a well's count out over its fields"),
         ),
@@ -103,12 +104,14 @@ def add_to(commands: Any) -> None:
 
 def import_(arguments: argparse.Namespace) -> int:
     from cellnet.bank.prepare import OUTSIDE
-    from cellnet.places import absolute
+    from cellnet.store.paths import path_at
     from pipelines.ingest import ingest
 
     settings = load_config(BankSettings, file=None, sets=arguments.set) if arguments.set else None
     options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
-    source = Path(absolute(str(arguments.source)))
+    if arguments.lineages is not None:
+        options = replace(options, lineages=path_at(named_place(arguments.lineages, arguments)))
+    source = named_place(arguments.source, arguments)
     bank, imported = ingest(
         source, places_of(arguments), settings=settings, options=options, replacing=arguments.replace, say=say
     )
@@ -199,9 +202,10 @@ def shards(arguments: argparse.Namespace) -> None:
     from pipelines.shards import make_shards
 
     config = train_config(arguments)
-    bank = places_of(arguments).open_bank()
+    places = places_of(arguments)
+    bank = places.open_bank()
     plan = make_plan(bank, config)
-    cluster.connect()
+    cluster.connect(*places.named)
     tell(make_shards(bank, plan).describe(plan))
 
 

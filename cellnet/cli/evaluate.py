@@ -103,12 +103,12 @@ def calibrate(arguments: argparse.Namespace) -> None:
 def _recount(arguments: argparse.Namespace) -> None:
     """Fit a counter to a plate, and show what it was worth."""
     from cellnet.evaluation.recount import recount
-    from cellnet.places import absolute
+    from cellnet.store.paths import path_at
 
     done = recount(
         arguments.ref,
         images_of(arguments.given, arguments),
-        Path(absolute(arguments.known)),
+        path_at(named_place(arguments.known, arguments)),
         places_of(arguments).open_registry(),
         pixel_um=arguments.pixel_um,
         page=arguments.page,

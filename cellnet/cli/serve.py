@@ -58,7 +58,7 @@ def serve(arguments: argparse.Namespace) -> None:
         given["api_keys"] = absolute(given["api_keys"])
 
     def connect() -> None:
-        cluster.connect(show_logs=True)
+        cluster.connect(places.registry, show_logs=True)
         if not arguments.no_cluster_token:
             starting.check_closed()
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +25,7 @@ from cellnet.readers.matching import Names
 from cellnet.registry.learned import Learned, frames_to_bytes, learned_of
 from cellnet.registry.records import ANSWERS, LEARNED, NEW_ANSWERS, ONNX, CountedFrame, ModelVersion, Recount
 from cellnet.registry.registry import Registry
+from cellnet.store.paths import AnyPath
 from cellnet.store.place import PlaceLike, place_of
 from cellnet.untrusted import WEIGHTS
 
@@ -78,7 +78,7 @@ class Recounted:
 def recount(
     ref: str,
     given: Sequence[PlaceLike],
-    table: Path,
+    table: AnyPath,
     registry: Registry,
     *,
     pixel_um: float | None = None,
@@ -123,7 +123,7 @@ def recount(
 
 
 def counted_files(
-    files: Sequence[ListedFile], table: Path, *, explicit: set[str]
+    files: Sequence[ListedFile], table: AnyPath, *, explicit: set[str]
 ) -> tuple[list[tuple[ListedFile, float]], list[str]]:
     """The files that a table counts, with their counts, and the rows of it that mean none, as they are written.
 
@@ -231,7 +231,7 @@ def _read(
     return see(before, one.decode(), image=f"{file.image.name}{one.mark}", truth=truth, pixel_um=known_um)
 
 
-def _check(frames: Sequence[SeenFrame], table: Path) -> None:
+def _check(frames: Sequence[SeenFrame], table: AnyPath) -> None:
     """Raise DataError for frames of which nothing can be learnt."""
     names: dict[str, str] = {}
     for one in frames:
@@ -276,7 +276,7 @@ def _row(frame: SeenFrame, before: ToldFrame, after: ToldFrame) -> dict[str, Any
     }
 
 
-def _doubts(frame: SeenFrame, told: ToldFrame, table: Path) -> list[str]:
+def _doubts(frame: SeenFrame, told: ToldFrame, table: AnyPath) -> list[str]:
     """A line where a frame's count is far from what the others make of it."""
     low, high = told.interval or (-np.inf, np.inf)
     if abs(told.truth - told.count) <= DOUBTED * (high - told.count):

@@ -30,6 +30,7 @@ from cellnet.errors import DataError
 from cellnet.images import tiff
 from cellnet.images.file import Header, ImageFile
 from cellnet.images.pixels import MAX_PIXELS, Pixels
+from cellnet.store.paths import BucketPath
 
 READ_S: Final = 20.0
 """How long an image may be read; 100 megapixels of colour take five seconds."""
@@ -49,9 +50,11 @@ def opened(image: ImageFile) -> ImageFile:
 
 
 def with_header(image: ImageFile) -> ImageFile:
-    """The image, its header known, and nothing more of it read. Raises as `opened`."""
+    """The image, its header known; nothing more of a file on the disk is read. Raises as `opened`."""
     if not image.known and not is_plain(image):
-        object.__setattr__(image, "known", _process().header(image))  # the file is what it was, and only known now
+        held = image.in_memory() if isinstance(image.contents, BucketPath) else image
+        known = held.header if is_plain(held) else _process().header(held)
+        object.__setattr__(image, "known", known)  # the file is what it was, and only known now
     return image
 
 

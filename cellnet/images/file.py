@@ -29,6 +29,7 @@ from cellnet.images.formats import FIRST_BYTES, NO_IMAGE, name_of_format
 from cellnet.images.parts import PartsError
 from cellnet.images.pixels import MAX_PIXELS, Pixels
 from cellnet.images.tiff import STRIP_ROWS, Plane, Structure, TiffError
+from cellnet.store.paths import AnyPath, BucketPath
 
 FORMATS: Final = ("PNG", "JPEG", "BMP")
 """Read by OpenCV; TIFF is read by cellnet/images/tiff.py."""
@@ -71,8 +72,8 @@ class ImageFile:
 
     name: str
     """As messages name it."""
-    contents: bytes | Path | Callable[[int], bytes] = field(repr=False)
-    """Its bytes, where on the disk they are, or what fetches at most so many of them from elsewhere."""
+    contents: bytes | AnyPath = field(repr=False)
+    """Its bytes, or where they lie: on the disk, or in a bucket."""
     page: int | None = None
     """From 1; None stands for the only one, or for the middle of a stack."""
     channel: str | None = None
@@ -81,14 +82,31 @@ class ImageFile:
     """The header, where it was read before; also in another process."""
 
     @classmethod
-    def at(cls, path: Path) -> Self:
-        """A file on the disk, that is not opened yet."""
+    def at(cls, path: AnyPath) -> Self:
+        """A file that is not opened yet."""
         return cls(encodable(path.name), path)
 
     @property
+    def path(self) -> AnyPath:
+        """Where it lies; not known of bytes."""
+        assert not isinstance(self.contents, bytes), f"{self.name} is in memory"
+        return self.contents
+
+    @property
     def place(self) -> str:
-        """Where it lies on the disk; of what lies elsewhere, its name."""
-        return str(self.contents) if isinstance(self.contents, Path) else self.name
+        """Where it lies, as a text; of bytes, its name."""
+        return self.name if isinstance(self.contents, bytes) else str(self.contents)
+
+    @property
+    def stamp(self) -> tuple[int, str | int] | None:
+        """Its size, and when it was changed last, or its ETag; None of bytes, and of what is not there."""
+        if isinstance(self.contents, bytes):
+            return None
+        try:
+            status = self.contents.stat()
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            return None
+        return status.st_size, getattr(status, "etag", "") or status.st_mtime_ns
 
     @property
     def mark(self) -> str:
@@ -97,7 +115,7 @@ class ImageFile:
 
     @property
     def header(self) -> Header:
-        """Read at first use; of a file on the disk without the rest of it."""
+        """Read at first use, without the rest of the file."""
         header = self.known or self._read_header()
         object.__setattr__(self, "known", header)  # the file is what it was, and only known now
         return header
@@ -132,14 +150,12 @@ class ImageFile:
         """Its bytes. Raises DataError for what cannot be read, or is over `most` bytes, which is then not read."""
         if isinstance(self.contents, bytes):
             return self.contents
-        if not isinstance(self.contents, Path):
-            return self.contents(most)
         try:
+            if isinstance(self.contents, BucketPath):
+                self._check_size(self.contents.stat().st_size, most)
+                return self.contents.read_bytes(most)
             with open_regular(self.contents) as file:
-                if os.fstat(file.fileno()).st_size > most:
-                    raise DataError(
-                        f"{self.name}: over {most // 10**9} GB, so it was not read; cut it, or save single pages"
-                    )
+                self._check_size(os.fstat(file.fileno()).st_size, most)
                 return file.read(most)  # and no more of one that grows
         except (OSError, ValueError) as error:
             raise DataError(f"{self.name}: cannot be read: {_why(error)}") from error
@@ -214,14 +230,18 @@ class ImageFile:
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read: {_why(error)}") from error
 
+    def _check_size(self, bytes_n: int, most: int) -> None:
+        if bytes_n > most:
+            raise DataError(f"{self.name}: over {most // 10**9} GB, so it was not read; cut it, or save single pages")
+
     def _read_header(self) -> Header:
         if isinstance(self.contents, bytes):
             return _read_header(io.BytesIO(self.contents), len(self.contents), self.name)
-        if not isinstance(self.contents, Path):
-            return self.in_memory().header
         try:
             with open_regular(self.contents) as file:
-                return _read_header(file, os.fstat(file.fileno()).st_size, self.name)
+                bytes_n = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                return _read_header(file, bytes_n, self.name)
         except (OSError, ValueError) as error:
             return Header(bytes_n=-1, fault=f"cannot be read: {_why(error)}")
 
@@ -329,11 +349,14 @@ class ImageFile:
         return data
 
 
-def open_regular(path: str | Path) -> BinaryIO:
-    """A file on the disk, to be read. Raises OSError for what is none, which is not opened: a pipe would be waited for.
+def open_regular(path: str | AnyPath) -> BinaryIO:
+    """A file, to be read. Raises OSError for what is none, which is not opened: a pipe would be waited for.
 
     `strerror` then says what it is.
     """
+    if isinstance(path, BucketPath):
+        return path.open()
+    assert isinstance(path, str | Path)
     _check_regular(os.stat(path).st_mode, path)
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
     try:
@@ -354,8 +377,11 @@ def _check_regular(mode: int, path: str | Path) -> None:
         raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}, no file", str(path))
 
 
-def missing(path: str | Path) -> str:
+def missing(path: str | AnyPath) -> str:
     """Why a path is neither a file nor a folder, as a sentence without its subject."""
+    if isinstance(path, BucketPath):
+        return "is no object, and there is none below it"
+    assert isinstance(path, str | Path)
     try:
         return f"is {kind_of_file(os.stat(path).st_mode)}, no file"
     except OSError as error:

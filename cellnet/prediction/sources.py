@@ -6,7 +6,6 @@ files the names say what is of one site (`cellnet.images.wells`): thumbnails are
 middle plane.
 """
 
-import functools
 import logging
 import os
 import re
@@ -22,8 +21,8 @@ from cellnet.images.file import SUFFIXES, ImageFile, Pages, missing
 from cellnet.images.wells import ImageName, Well, is_part_of_plate, read_names, thumbnails, well_at
 from cellnet.readers import harmony, is_file, number_of, read_csv
 from cellnet.readers.matching import Match, Names, images_below
-from cellnet.store.objects import Store
-from cellnet.store.place import S3, Place, PlaceLike, place_of
+from cellnet.store.paths import AnyPath, path_at
+from cellnet.store.place import S3, PlaceLike
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ def list_files(
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
-        for file in _list(place_of(argument), channel):
+        for file in _list(path_at(argument), channel, str(argument)):
             if file.place not in but:
                 by_place.setdefault(file.place, file)
     if not by_place:
@@ -235,27 +234,21 @@ def _of_planes(names: dict[str, ImageName], page: Pages | None) -> dict[str, Ima
     return {place: name for place, name in names.items() if place not in left_out}
 
 
-def _list(place: Place, channel: str | None) -> Iterator[ListedFile]:
+def _list(path: AnyPath, channel: str | None, given: str) -> Iterator[ListedFile]:
     """The images of one argument."""
-    given = place.uri
-    if place.is_on_s3:
-        files = list(_of_s3(place))
-        if not files:
-            raise DataError(f"{given} is no image, and there is none below it; {GIVE}")
-        yield from files
-    elif os.path.isdir(given):
-        yield from _of_folder(Path(given), channel)
-    elif not os.path.isfile(given):
-        raise DataError(f"{given} {missing(given)}; {GIVE}")
-    elif harmony.accepts(Path(given)):
-        yield from _of_export(Path(given), channel)
-    elif given.lower().endswith(".csv"):
-        yield from _of_manifest(Path(given))
+    if path.is_dir():
+        yield from _of_folder(path, channel)
+    elif not is_file(path):
+        raise DataError(f"{given} {missing(path)}; {GIVE}")
+    elif harmony.accepts(path):
+        yield from _of_export(path, channel)
+    elif path.suffix.lower() == ".csv":
+        yield from _of_manifest(path)
     else:
-        yield _file(str(Path(given)))
+        yield _file(path)
 
 
-def _of_folder(folder: Path, channel: str | None) -> Iterator[ListedFile]:
+def _of_folder(folder: AnyPath, channel: str | None) -> Iterator[ListedFile]:
     if (folder / MANIFEST).is_file():
         yield from _of_manifest(folder / MANIFEST)
         return
@@ -263,28 +256,29 @@ def _of_folder(folder: Path, channel: str | None) -> Iterator[ListedFile]:
         yield from _of_export(folder, channel)
         return
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        paths = sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"cannot look into {folder}: {error.strerror}") from error
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-            yield from _of_folder(folder / entry.name, channel)
-        elif _is_image(entry.name) and not os.path.isdir(entry.path):
-            yield _file(str(folder / entry.name))
+    for path in paths:
+        if path.is_dir():
+            if not path.is_symlink() and not path.name.startswith("."):
+                yield from _of_folder(path, channel)
+        elif _is_image(path.name):
+            yield _file(path)
 
 
-def _of_export(export: Path, channel: str | None) -> Iterator[ListedFile]:
+def _of_export(export: AnyPath, channel: str | None) -> Iterator[ListedFile]:
     for plane in harmony.read_images(export, channel):
         plate, _, well = (plane.group or "").rpartition("/")
         row, column = (int(part) for part in re.findall(r"\d+", well))
-        folder = shown(f"{Path(plane.image.place).parent.absolute()}/{plate}")
+        listed = _file(plane.image.path)
         yield replace(
-            _file(plane.image.place), folder=folder, well=well_at(row, column), exported=True,
+            listed, folder=f"{listed.folder}/{shown(plate)}", well=well_at(row, column), exported=True,
             pixel_um=plane.pixel_um, problem=plane.problem,
         )  # fmt: skip
 
 
-def _of_manifest(manifest: Path) -> Iterator[ListedFile]:
+def _of_manifest(manifest: AnyPath) -> Iterator[ListedFile]:
     rows = read_csv(manifest, ("image",), numbers=("pixel_um",))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
@@ -299,10 +293,10 @@ def _of_manifest(manifest: Path) -> Iterator[ListedFile]:
             problem = match.why_not(row["image"])
         elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
             problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
-        yield replace(_file(str(manifest.parent / path)), pixel_um=pixel_um, problem=problem, listed=True)
+        yield replace(_file(manifest.parent / path), pixel_um=pixel_um, problem=problem, listed=True)
 
 
-def _meant(folder: Path, written: set[str]) -> dict[str, Match]:
+def _meant(folder: AnyPath, written: set[str]) -> dict[str, Match]:
     """The images that names which are no paths may mean, as in an import."""
     if all(is_file(folder / name) for name in written):
         return {}
@@ -310,50 +304,14 @@ def _meant(folder: Path, written: set[str]) -> dict[str, Match]:
     return {name: match for name, match in matches.items() if match.images and not is_file(folder / name)}
 
 
-def _file(path: str) -> ListedFile:
-    place, name = os.path.abspath(path), os.path.basename(path)
-    size, modified = 0, ""
-    try:
-        status = os.stat(place)
-        size, modified = status.st_size, str(status.st_mtime_ns)
-    except (OSError, ValueError):
-        pass  # said when it is read
+def _file(path: AnyPath) -> ListedFile:
+    place = os.path.abspath(path) if isinstance(path, Path) else str(path)
+    image = ImageFile(shown(path.name), Path(place) if isinstance(path, Path) else path)
+    size, modified = image.stamp or (0, "")
     return ListedFile(
-        image=ImageFile(shown(name), Path(place)), place=place, name=shown(path), folder=shown(os.path.dirname(place)),
-        size=size, modified=modified,
+        image=image, place=place, name=shown(str(path)), folder=shown(os.path.dirname(place).removeprefix(S3)),
+        size=size, modified=str(modified),
     )  # fmt: skip
-
-
-def _of_s3(given: Place) -> Iterator[ListedFile]:
-    """The image of that key, or all below it."""
-    bucket, _, key = given.uri.removeprefix(S3).partition("/")
-    whole = given.elsewhere(f"{S3}{bucket}")
-    store = _bucket(whole)
-    single = _is_image(os.path.basename(key))
-    for entry in store.entries(key if single or not key else key.rstrip("/") + "/"):
-        folder, _, name = entry.key.rpartition("/")
-        if name in harmony.INDEXES:
-            logger.warning(
-                "%s/%s is a Harmony export's: of one on S3 all channels are taken, and no pixel size is known; "
-                "copy it to a folder", store.uri, entry.key,
-            )  # fmt: skip
-        if entry.key == key if single else _is_image(name):
-            place = f"{store.uri}/{entry.key}"
-            yield ListedFile(
-                image=ImageFile(shown(name), functools.partial(_fetch, whole, entry.key)), place=place,
-                name=shown(place), folder=shown(f"{bucket}/{folder}"), size=entry.size,
-                modified=f"{entry.modified:f}",
-            )  # fmt: skip
-
-
-def _fetch(bucket: Place, key: str, most: int) -> bytes:
-    return _bucket(bucket).get(key, limit=most)
-
-
-@functools.lru_cache(maxsize=8)
-def _bucket(bucket: Place) -> Store:
-    """A bucket, whose client is made once in a process."""
-    return bucket.open()
 
 
 def _is_image(name: str) -> bool:

@@ -5,11 +5,10 @@ concern it. It looks at tables and names, not at pixels: decoding happens later,
 at a time.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from functools import partial
 from typing import Final, Literal, overload
 
 from cellnet.errors import DataError
@@ -17,6 +16,11 @@ from cellnet.images import apart
 from cellnet.images.file import SUFFIXES, ImageFile, Pages, missing
 from cellnet.readers.tables import number_of as number_of
 from cellnet.readers.tables import read_csv as read_csv
+from cellnet.store.objects import together
+from cellnet.store.paths import AnyPath, real, refused_below
+
+PAGES_READ: Final = 4
+"""Files whose pages are looked at side by side; those of a bucket are read whole for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ Reason = Literal[
     "hidden",
     "thumbnail",
     "link",
+    "no_path",
 ]
 """Why something of a source was not used: words that programs can count on."""
 
@@ -104,7 +109,7 @@ class Options:
 
     channel: str | None = None
     """What to take of files of several channels; every reader's, like `page`."""
-    lineages: Path | None = None
+    lineages: AnyPath | None = None
     """A CSV with the columns well,lineage."""
     layer: str | None = None
     population: str | None = None
@@ -117,7 +122,7 @@ class Options:
     """What to take of files of several pages."""
 
 
-def is_file(path: Path) -> bool:
+def is_file(path: AnyPath) -> bool:
     """Whether a file is there; no for a name that no file can have, or a folder that may not be entered."""
     try:
         return path.is_file()
@@ -125,10 +130,10 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def is_inside(path: Path, folder: Path) -> bool:
+def is_inside(path: AnyPath, folder: AnyPath) -> bool:
     """Whether a path, its links followed, leads into a folder; also where links lead in a circle, or nowhere."""
     try:
-        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+        return real(path).is_relative_to(real(folder))
     except ValueError:  # no path can be so
         return False
 
@@ -149,8 +154,8 @@ def matched(pattern: str | None, name: str, what: str) -> str | None:
 KNOWN = "a manifest.csv, a folder of LINEAGE/*.png, images/ and masks/, a COCO .json or a Harmony export"
 
 
-def read_source(source: Path, options: Options | None = None) -> Source:
-    """Every image of a source, and what of it was not used.
+def read_source(source: AnyPath, options: Options | None = None) -> Source:
+    """Every image of a source, and what of it was not used; `cellnet.store.paths.path_at` gives one in a bucket.
 
     Raises DataError when no reader knows it, or it has no use for an option.
     """
@@ -170,9 +175,11 @@ def read_source(source: Path, options: Options | None = None) -> Source:
                 found = points.with_points(found, source, options)
             if options.channel and reader is not harmony:  # whose index tells channels apart
                 found = replace(found, files=[_of_channel(file, options.channel) for file in found])
+            found.unused.extend(Unused(key, "no_path", why) for key, why in refused_below(source))
             if options.page is None:
                 return found
-            return replace(found, files=[page for file in found for page in _choose_pages(file, options.page)])
+            pages = together(partial(_choose_pages, wanted=options.page), found, threads=PAGES_READ)
+            return replace(found, files=[page for chosen in pages for page in chosen])
     raise DataError(f"{source} is none of these: {KNOWN}")
 
 

@@ -18,17 +18,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
 from cellnet.errors import DataError
-from cellnet.images.file import ImageFile
+from cellnet.images.file import ImageFile, open_regular
 from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, is_inside, matched
 from cellnet.readers.foreign import ROBOFLOW
 from cellnet.readers.forms import name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, Match, Names, images_below
 from cellnet.readers.outlines import middle_of_polygons, middle_of_runs
+from cellnet.store.paths import AnyPath
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ _ELSEWHERE: Final = re.compile(r"\.\.[/\\]|[/\\]|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0
 Item = dict[str, Any]
 
 
-def accepts(source: Path) -> bool:
+def accepts(source: AnyPath) -> bool:
     """Whether the source is a JSON file, or a folder as Roboflow exports it."""
     return (source.is_file() and source.suffix.lower() == ".json") or (source / ROBOFLOW).is_file()
 
 
-def read(source: Path, options: Options) -> Source:
+def read(source: AnyPath, options: Options) -> Source:
     """Every image that is listed. Raises DataError for what is not COCO, or a pattern that is not one."""
     source = source / ROBOFLOW if source.is_dir() else source
     document = _load(source)
@@ -82,11 +82,13 @@ def read(source: Path, options: Options) -> Source:
     return Source(labelled, unused + files.unlisted())
 
 
-def _load(source: Path) -> Item:
+def _load(source: AnyPath) -> Item:
     if source.stat().st_size > MAX_BYTES:
         raise DataError(f"{source} is over {MAX_BYTES // 10**9} GB; split it by image")
     try:
-        document = json.loads(source.read_text(encoding="utf-8-sig"), object_hook=_without_outline)
+        with open_regular(source) as file:
+            text = file.read(MAX_BYTES).decode("utf-8-sig")
+        document = json.loads(text, object_hook=_without_outline)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{source} is not readable as JSON ({error}); export it again") from error
     if not isinstance(document, dict) or not {"images", "annotations"} <= set(document):
@@ -107,7 +109,7 @@ def _id(number: object) -> str:
     return str(int(number) if isinstance(number, float) and number.is_integer() else number)
 
 
-def _items(document: Item, key: str, source: Path) -> list[Item]:
+def _items(document: Item, key: str, source: AnyPath) -> list[Item]:
     """The entries of a part, which is a list, or a dict by id."""
     part = document.get(key) or []
     items = list(part.values()) if isinstance(part, dict) else part
@@ -135,7 +137,7 @@ def _is_crowd(cell: Item) -> bool:
     return str(cell.get("iscrowd") or 0).lower() not in ("0", "0.0", "false", "none", "null", "no")
 
 
-def _strays(source: Path, cells: list[Item], of_image: dict[str, list[Item]]) -> list[Unused]:
+def _strays(source: AnyPath, cells: list[Item], of_image: dict[str, list[Item]]) -> list[Unused]:
     """The cells of images that are not listed. Raises DataError where they are all of them."""
     strays = Counter(_id(cell.get("image_id")) for cell in cells if _id(cell.get("image_id")) not in of_image)
     if cells and sum(strays.values()) == len(cells):
@@ -146,7 +148,7 @@ def _strays(source: Path, cells: list[Item], of_image: dict[str, list[Item]]) ->
     ]
 
 
-def _crowds(source: Path, images: list[Item], annotations: list[Item]) -> list[Unused]:
+def _crowds(source: AnyPath, images: list[Item], annotations: list[Item]) -> list[Unused]:
     """The annotations that stand for a number of cells that nobody counted."""
     names = {_id(image.get("id")): _name(image) for image in images}
     crowds = Counter(names.get(_id(each.get("image_id"))) for each in annotations if _is_crowd(each))
@@ -184,7 +186,7 @@ class _Categories:
     are_lineages: bool
 
     @classmethod
-    def of(cls, items: list[Item], annotations: list[Item], options: Options, source: Path) -> "_Categories":
+    def of(cls, items: list[Item], annotations: list[Item], options: Options, source: AnyPath) -> "_Categories":
         used = {_id(each.get("category_id")) for each in annotations}
         parents = {
             str(item["supercategory"]) for item in items if item.get("supercategory") not in (None, item.get("name"))
@@ -219,7 +221,7 @@ class _Categories:
         return kinds[0] if kinds else None
 
 
-def _are_corners(source: Path, images: list[Item], of_image: dict[str, list[Item]]) -> bool:
+def _are_corners(source: AnyPath, images: list[Item], of_image: dict[str, list[Item]]) -> bool:
     """Whether boxes are [x1, y1, x2, y2], told by all of them: read as sizes, some would leave their image.
 
     Raises DataError for boxes that are shares of the image, since it is not said of which of their points.
@@ -321,7 +323,7 @@ def _point(cell: Item) -> tuple[float, float] | None:
 class _Files:
     """The files that an annotation file may mean, found by what it writes of them."""
 
-    def __init__(self, source: Path, written: Iterable[str]) -> None:
+    def __init__(self, source: AnyPath, written: Iterable[str]) -> None:
         self._source = source
         self._root = source.parent.parent if source.parent.name.lower() in ANNOTATIONS else source.parent
         self._split = _split_of(re.split(r"[^a-z0-9]+", source.stem.lower()))
@@ -334,7 +336,7 @@ class _Files:
         self._matches = {name: self._of_split(name, match) for name, match in matches.items()}
         self._writers = Counter(match.one for match in self._matches.values())
 
-    def find(self, written: str) -> tuple[Path, str | None]:
+    def find(self, written: str) -> tuple[AnyPath, str | None]:
         """Where an image lies, and why it cannot be taken: there is none of its name, or there are several."""
         match = self._matches[written]
         if not match.images:

@@ -5,24 +5,23 @@ A `counts.csv` in it (image,count; the image as LINEAGE/NAME, or NAME where one 
 are read through: train/LINEAGE/*.png.
 """
 
-from pathlib import Path
-
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
 from cellnet.readers import LabelledFile, Options, Source, Unused, number_of, read_csv
 from cellnet.readers.labels import Given, Points, give_rows, one_row, read_points
 from cellnet.readers.layout import Layout, Place, lineage_of, look, nested, splits_of, useless_tables
 from cellnet.readers.tables import find_table, not_a_count
+from cellnet.store.paths import AnyPath
 
 TAKES: frozenset[str] = frozenset()
 
 
-def accepts(source: Path) -> bool:
+def accepts(source: AnyPath) -> bool:
     """Whether the source is a folder."""
     return source.is_dir()
 
 
-def read(source: Path, options: Options) -> Source:
+def read(source: AnyPath, options: Options) -> Source:
     """Every image file, its lineage the name of its folder. Raises DataError when there is none."""
     found = look(source)
     images = [image for image in found.images if len(image.lineages) == 1]
@@ -47,7 +46,12 @@ def read(source: Path, options: Options) -> Source:
 
 
 def _label(
-    source: Path, image: Place, counts: Given | None, table: Path | None, points: Points | None, unused: list[Unused]
+    source: AnyPath,
+    image: Place,
+    counts: Given | None,
+    table: AnyPath | None,
+    points: Points | None,
+    unused: list[Unused],
 ) -> LabelledFile:
     """An image with what the tables say of it; what they do not say, and say twice, is added to `unused`."""
     said, problem = "", None
@@ -84,7 +88,7 @@ def _loose(image: Place) -> Unused:
     return Unused(image.path, "no_label", "it lies in no folder of a lineage")
 
 
-def _why_none(source: Path, found: Layout) -> str:
+def _why_none(source: AnyPath, found: Layout) -> str:
     """Why no image of a folder has a lineage, and what to do."""
     wanted = "put each lineage's images in a folder of its name, LINEAGE/*.png"
     splits = splits_of(found.images)

@@ -7,7 +7,6 @@ microscopes, and marks of ImageJ, which are read beside their images.
 import re
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
@@ -18,6 +17,7 @@ from cellnet.readers.forms import first_bytes, name_of_labels
 from cellnet.readers.imagej import ROOT
 from cellnet.readers.layout import IMAGES, SPLITS
 from cellnet.readers.tables import find_table
+from cellnet.store.paths import AnyPath
 
 TAKES: Final[frozenset[str]] = frozenset()
 MOST_FILES: Final = 200
@@ -30,7 +30,7 @@ _BINARY: Final = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
 """First bytes of tables that were given the suffix of text."""
 
 
-def accepts(source: Path) -> bool:
+def accepts(source: AnyPath) -> bool:
     """Whether the source is a file of such labels, or a folder of images and of such labels."""
     try:
         return _found(source) is not None
@@ -38,14 +38,14 @@ def accepts(source: Path) -> bool:
         return False
 
 
-def read(source: Path, options: Options) -> Source:
+def read(source: AnyPath, options: Options) -> Source:
     """Nothing: raises DataError, which says what the labels are."""
     path, named = _found(source) or (source, "labels that are not read here")
     where = source if path == source else f"{source} ({path.relative_to(source)})"
     raise DataError(f"{where}: {named}")
 
 
-def _found(source: Path) -> tuple[Path, str] | None:
+def _found(source: AnyPath) -> tuple[AnyPath, str] | None:
     """The first file of such labels, and what it is."""
     if source.is_file() or source.suffix.lower() in (".zarr", ".n5"):
         named = name_of_labels(source) or _named_file(source)
@@ -61,14 +61,14 @@ def _found(source: Path) -> tuple[Path, str] | None:
     return None
 
 
-def _has_lineages(folder: Path) -> bool:
+def _has_lineages(folder: AnyPath) -> bool:
     """Whether images lie in folders that are called like neither images, labels nor splits."""
     names = IMAGES | _LABEL_FOLDERS | SPLITS
     inner = (path for path in folder.iterdir() if path.is_dir() and path.name.lower() not in names)
     return any(path.suffix.lower() in SUFFIXES for each in inner for path in each.iterdir())
 
 
-def _name_of_coco(path: Path) -> str | None:
+def _name_of_coco(path: AnyPath) -> str | None:
     """What is said of a file of COCO where its folder was given."""
     text = first_bytes(path).decode(errors="replace") if path.suffix.lower() == ".json" else ""
     if re.search(r"\"(images|annotations)\"\s*:\s*[\[{]", text) and re.search(r"\"(file_name|image_id|info)\"", text):
@@ -76,7 +76,7 @@ def _name_of_coco(path: Path) -> str | None:
     return None
 
 
-def _named_file(source: Path) -> str | None:
+def _named_file(source: AnyPath) -> str | None:
     """What a file is that is neither an image nor a table."""
     start = first_bytes(source)
     if source.suffix.lower() == ".xml" and ROOT.encode() in start:
@@ -87,7 +87,7 @@ def _named_file(source: Path) -> str | None:
     return None if named is None or named.startswith(NO_IMAGE) else named
 
 
-def _labels_of(folder: Path) -> Iterator[Path]:
+def _labels_of(folder: AnyPath) -> Iterator[AnyPath]:
     """Files beside images, and those of folders of labels; lineages' own folders are none."""
     paths = sorted(folder.iterdir())
     files = [path for path in paths if path.suffix.lower() in forms.SUFFIXES and path.is_file()]

@@ -1,10 +1,10 @@
 """Forms of labels that nobody reads here, known by how a file begins: VIA, labelme, YOLO, Pascal VOC and others."""
 
 import re
-from pathlib import Path
 from typing import Final
 
 from cellnet.images.file import open_regular
+from cellnet.store.paths import AnyPath
 
 FIRST_BYTES: Final = 8192
 """Of a file, that its form is told by."""
@@ -33,7 +33,7 @@ SUFFIXES: Final = frozenset({".npy", *(suffix for form in _FORMS for suffix in f
 """Of files that may be such labels."""
 
 
-def name_of_labels(path: Path) -> str | None:
+def name_of_labels(path: AnyPath) -> str | None:
     """What the labels of a file are that is not read here, and what to do; None of others.
 
     It looks at the name and at the first `FIRST_BYTES`.
@@ -49,7 +49,7 @@ def name_of_labels(path: Path) -> str | None:
     return None
 
 
-def first_bytes(path: Path) -> bytes:
+def first_bytes(path: AnyPath) -> bytes:
     """How a file begins; nothing of one that cannot be read."""
     try:
         with open_regular(path) as file:

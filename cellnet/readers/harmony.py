@@ -20,19 +20,20 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, open_regular
 from cellnet.images.wells import named_well
 from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, is_inside, number_of, read_csv
+from cellnet.store.paths import AnyPath, walk
 
 logger = logging.getLogger(__name__)
 
 TAKES: Final = frozenset({"channel", "lineages", "layer", "population", "spread_counts"})
 INDEXES: Final = ("Index.idx.xml", "Index.xml")
 WELLS: Final = "PlateResults.txt"
+_RESULTS: Final = re.compile(r"Objects_Population - .*\.txt|PlateResults\.txt")
 TRANSMITTED: Final = ("Brightfield", "Phase")
 """Channel types of transmitted light; `Phase` is Harmony's Digital Phase Contrast."""
 MAX_BYTES: Final = 10**9
@@ -63,12 +64,12 @@ class _Counts:
     centres: tuple[tuple[float, float], ...] | None = None
 
 
-def accepts(source: Path) -> bool:
+def accepts(source: AnyPath) -> bool:
     """Whether the source is a Harmony index, or a folder that holds one, itself or in `Images`."""
     return _find_index(source) is not None
 
 
-def read(source: Path, options: Options) -> Source:
+def read(source: AnyPath, options: Options) -> Source:
     """An image a field, of the one transmitted-light channel or the one that is named.
 
     Raises DataError for an unreadable index or table, or when a channel, layer or population must be named.
@@ -99,13 +100,13 @@ def _named(well: Well) -> str:
     return f"r{well[0]:02d}c{well[1]:02d}"
 
 
-def read_images(source: Path, channel: str | None) -> list[LabelledFile]:
+def read_images(source: AnyPath, channel: str | None) -> list[LabelledFile]:
     """The same images, of which nothing is known but where they are: layouts and tables of results are not read."""
     index, plate, chosen = _chosen(source, channel)
     return [_label(index.parent, plate, field, facts, {}, {}) for field, facts in sorted(chosen.items())]
 
 
-def _chosen(source: Path, channel: str | None) -> tuple[Path, _Plate, dict[Field, dict[str, str]]]:
+def _chosen(source: AnyPath, channel: str | None) -> tuple[AnyPath, _Plate, dict[Field, dict[str, str]]]:
     """The index, its plate, and the plane to take of every field."""
     index = _find_index(source)
     if index is None:
@@ -114,27 +115,28 @@ def _chosen(source: Path, channel: str | None) -> tuple[Path, _Plate, dict[Field
     return index, plate, _middle_planes(_of_channel(planes, channel, index), index)
 
 
-def _find_index(source: Path) -> Path | None:
+def _find_index(source: AnyPath) -> AnyPath | None:
     if source.is_file():
         return source if source.name.endswith(INDEXES) else None
     folders = [source, source / "Images", source / "images"]
     return next((folder / name for folder in folders for name in INDEXES if (folder / name).is_file()), None)
 
 
-def _elements(path: Path) -> Iterator[ET.Element]:
+def _elements(path: AnyPath) -> Iterator[ET.Element]:
     """Every element of an XML file when it is complete, named without its namespace."""
-    _check_size(path)
     try:
-        for number, (_, element) in enumerate(ET.iterparse(path)):
-            if number > MOST_ELEMENTS:
-                raise DataError(f"{path} has over {MOST_ELEMENTS:,} elements; export the plate in parts")
-            element.tag = element.tag.rpartition("}")[2]
-            yield element
+        _check_size(path)
+        with open_regular(path) as file:
+            for number, (_, element) in enumerate(ET.iterparse(file)):
+                if number > MOST_ELEMENTS:
+                    raise DataError(f"{path} has over {MOST_ELEMENTS:,} elements; export the plate in parts")
+                element.tag = element.tag.rpartition("}")[2]
+                yield element
     except (ET.ParseError, OSError) as error:
         raise DataError(f"{path} is not readable as XML ({error}); export it again") from error
 
 
-def _check_size(path: Path) -> None:
+def _check_size(path: AnyPath) -> None:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path} is over {MAX_BYTES // 10**9} GB; export the plate in parts")
 
@@ -143,7 +145,7 @@ def _texts(element: ET.Element) -> dict[str, str]:
     return {child.tag: (child.text or "").strip() for child in element}
 
 
-def _read_index(path: Path) -> tuple[_Plate, list[dict[str, str]]]:
+def _read_index(path: AnyPath) -> tuple[_Plate, list[dict[str, str]]]:
     """The plate, and the facts of every plane, those of its channel's map among them."""
     plate: dict[str, str] = {}
     channels: dict[str, dict[str, str]] = defaultdict(dict)
@@ -162,13 +164,13 @@ def _read_index(path: Path) -> tuple[_Plate, list[dict[str, str]]]:
     return _plate(plate, path), [channels[plane.get("ChannelID", "")] | plane for plane in planes]
 
 
-def _plate(facts: dict[str, str], index: Path) -> _Plate:
+def _plate(facts: dict[str, str], index: AnyPath) -> _Plate:
     measured = facts.get("MeasurementStartTime", "")[:16].replace("T", " ") or facts.get("MeasurementID", "")
     batch = " ".join(filter(None, [facts.get("Name") or facts.get("PlateID"), measured]))
     return _Plate(facts.get("Name") or index.parent.name, batch or None)
 
 
-def _of_channel(planes: list[dict[str, str]], wanted: str | None, index: Path) -> list[dict[str, str]]:
+def _of_channel(planes: list[dict[str, str]], wanted: str | None, index: AnyPath) -> list[dict[str, str]]:
     """The planes of a named channel, or of the only one of transmitted light."""
     types = {plane.get("ChannelName", ""): plane.get("ChannelType", "") for plane in planes}
     transmitted = [name for name, kind in types.items() if kind in TRANSMITTED]
@@ -183,7 +185,7 @@ def _of_channel(planes: list[dict[str, str]], wanted: str | None, index: Path) -
     return [plane for plane in planes if plane.get("ChannelName", "") == wanted]
 
 
-def _middle_planes(planes: list[dict[str, str]], index: Path) -> dict[Field, dict[str, str]]:
+def _middle_planes(planes: list[dict[str, str]], index: AnyPath) -> dict[Field, dict[str, str]]:
     """The middle plane of every field and time point."""
     stacks: dict[Field, list[tuple[int, dict[str, str]]]] = defaultdict(list)
     for plane in planes:
@@ -210,7 +212,7 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 def _label(
-    folder: Path,
+    folder: AnyPath,
     plate: _Plate,
     field: Field,
     facts: dict[str, str],
@@ -246,11 +248,12 @@ def _micrometres(metres: str) -> float | None:
     return size if 0 < size < 1e3 else None
 
 
-def _lineages(root: Path, options: Options) -> dict[Well, str]:
+def _lineages(root: AnyPath, options: Options) -> dict[Well, str]:
     """The lineage of every well that a CSV or the plate layout names."""
     if options.lineages is not None:
         return _lineages_of_csv(options.lineages)
-    layouts = sorted(path for path in root.glob("*/*.xml") if path.parent.name.lower() == "assaylayout")
+    folders = [folder for folder in root.iterdir() if folder.name.lower() == "assaylayout" and folder.is_dir()]
+    layouts = sorted(path for folder in folders for path in folder.iterdir() if path.suffix == ".xml")
     layers = {name: wells for layout in layouts for name, wells in _layers(layout)}
     if options.layer is not None and options.layer not in layers:
         raise DataError(f"the plate layout has no layer {options.layer!r}; it has {', '.join(map(repr, layers))}")
@@ -261,7 +264,7 @@ def _lineages(root: Path, options: Options) -> dict[Well, str]:
     return layers[name] if name is not None else {}
 
 
-def _layers(path: Path) -> Iterator[tuple[str, dict[Well, str]]]:
+def _layers(path: AnyPath) -> Iterator[tuple[str, dict[Well, str]]]:
     for element in _elements(path):
         if element.tag == "Layer":
             wells = [_texts(child) for child in element if child.tag == "Well"]
@@ -274,7 +277,7 @@ def _layers(path: Path) -> Iterator[tuple[str, dict[Well, str]]]:
             yield _texts(element).get("Name", ""), named
 
 
-def _lineages_of_csv(path: Path) -> dict[Well, str]:
+def _lineages_of_csv(path: AnyPath) -> dict[Well, str]:
     lineages: dict[Well, str] = {}
     for row in read_csv(path, ("well", "lineage")):
         if row["lineage"] and lineages.setdefault(_well(row["well"], path), row["lineage"]) != row["lineage"]:
@@ -283,7 +286,7 @@ def _lineages_of_csv(path: Path) -> dict[Well, str]:
     return lineages
 
 
-def _well(name: str, path: Path) -> Well:
+def _well(name: str, path: AnyPath) -> Well:
     """(3, 4) of C04, C4 or r03c04."""
     well = named_well(name)
     if well is None:
@@ -291,11 +294,11 @@ def _well(name: str, path: Path) -> Well:
     return well
 
 
-def _counts(root: Path, plate: str, fields: dict[Field, dict[str, str]], options: Options) -> dict[Field, _Counts]:
+def _counts(root: AnyPath, plate: str, fields: dict[Field, dict[str, str]], options: Options) -> dict[Field, _Counts]:
     """What is known of the cells of every field: from tables of objects, or from a table of wells if asked."""
     tables = _tables(root, plate)
     results = [path for path in tables if path.name == WELLS]
-    of_population: dict[str, list[Path]] = defaultdict(list)
+    of_population: dict[str, list[AnyPath]] = defaultdict(list)
     for path in tables.keys() - set(results):
         of_population[path.stem.partition(" - ")[2]].append(path)
     if of_population:
@@ -312,10 +315,11 @@ def _counts(root: Path, plate: str, fields: dict[Field, dict[str, str]], options
     return {}
 
 
-def _tables(root: Path, plate: str) -> dict[Path, tuple[str, ...]]:
+def _tables(root: AnyPath, plate: str) -> dict[AnyPath, tuple[str, ...]]:
     """The plate's tables of results, and the evaluation that each is of; one warning for all that are left out."""
     tables, left_out = {}, []
-    for path in sorted([*root.rglob("Objects_Population - *.txt"), *root.rglob(WELLS)]):
+    found = (folder / name for folder, _, names in walk(root) for name in names if _RESULTS.fullmatch(name))
+    for path in sorted(found):
         about = _about(path)
         if about is None:
             left_out.append(f"{path} holds no [Data] table")
@@ -328,7 +332,7 @@ def _tables(root: Path, plate: str) -> dict[Path, tuple[str, ...]]:
     return tables
 
 
-def _choose(names: list[str], wanted: str | None, where: Path) -> str:
+def _choose(names: list[str], wanted: str | None, where: AnyPath) -> str:
     if wanted is None and len(names) == 1:
         return names[0]
     if wanted not in names:
@@ -337,7 +341,7 @@ def _choose(names: list[str], wanted: str | None, where: Path) -> str:
     return wanted
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
+def _lines(path: AnyPath) -> Iterator[list[str]]:
     """The cells of every line that is not empty, one line at a time: a plate may have millions of objects."""
     try:
         _check_size(path)
@@ -351,7 +355,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _about(path: Path) -> dict[str, str] | None:
+def _about(path: AnyPath) -> dict[str, str] | None:
     """What a table says of itself above `[Data]`; None where there is no such line."""
     about: dict[str, str] = {}
     for name, *values in _lines(path):
@@ -362,7 +366,7 @@ def _about(path: Path) -> dict[str, str] | None:
     return None
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _rows(path: AnyPath) -> Iterator[dict[str, str]]:
     """The rows below `[Data]`, each by the names in the first of them."""
     below = itertools.dropwhile(lambda cells: cells[0] != "[Data]", _lines(path))
     columns = next(itertools.islice(below, 1, None), [])
@@ -373,7 +377,7 @@ def _time(row: dict[str, str]) -> int:
     return _whole(row.get("Timepoint") or "0")
 
 
-def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path | None) -> dict[Field, _Counts]:
+def _of_objects(path: AnyPath, fields: dict[Field, dict[str, str]], results: AnyPath | None) -> dict[Field, _Counts]:
     """One row an object; X and Y are its centre in pixels from the upper left corner.
 
     A field without a row has no cell where the table of wells, `results`, says that all fields of the well were
@@ -412,7 +416,7 @@ def _of_objects(path: Path, fields: dict[Field, dict[str, str]], results: Path |
     }
 
 
-def _fits(path: Path, fields: Iterable[Field], *, times: set[int], planes: set[str | None]) -> bool:
+def _fits(path: AnyPath, fields: Iterable[Field], *, times: set[int], planes: set[str | None]) -> bool:
     """Whether a table counts each image once: it has no other time points, and no stack plane by plane."""
     if missing := times - {field[3] for field in fields}:
         logger.warning("%s is not used: no image has its time point %d; of another measurement?", path, min(missing))
@@ -421,7 +425,7 @@ def _fits(path: Path, fields: Iterable[Field], *, times: set[int], planes: set[s
     return not missing and len(planes) <= 1
 
 
-def _all_analysed(results: Path, fields: Iterable[Field]) -> set[Field]:
+def _all_analysed(results: AnyPath, fields: Iterable[Field]) -> set[Field]:
     """The fields of the wells that were analysed whole, at a time point."""
     here = _by_well(fields)
     whole: set[Field] = set()
@@ -448,7 +452,7 @@ def _inside(facts: dict[str, str], centre: tuple[float, float]) -> bool:
     return all(0 <= place <= size for place, size in zip(centre, sizes, strict=True))
 
 
-def _of_wells(path: Path, fields: Iterable[Field], population: str | None) -> dict[Field, _Counts]:
+def _of_wells(path: AnyPath, fields: Iterable[Field], population: str | None) -> dict[Field, _Counts]:
     """A well's objects shared out evenly over its fields."""
     rows = list(_rows(path))
     ending = " - Number of Objects"

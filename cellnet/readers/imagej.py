@@ -10,7 +10,6 @@ import re
 import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 from xml.etree import ElementTree
 
@@ -18,6 +17,7 @@ import roifile
 
 from cellnet.errors import DataError
 from cellnet.images.file import open_regular
+from cellnet.store.paths import AnyPath
 
 MAX_BYTES: Final = 64 * 10**6
 """Of a file of marks, and of all ROIs of a set."""
@@ -48,7 +48,7 @@ class Marks:
     """The name of the image, where the file says one."""
 
 
-def read_cell_counter(path: Path) -> Marks:
+def read_cell_counter(path: AnyPath) -> Marks:
     """The markers of an XML of Cell Counter. Raises DataError for another file."""
     text = read_bytes(path).decode("utf-8-sig", errors="replace")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -67,7 +67,7 @@ def read_cell_counter(path: Path) -> Marks:
     return Marks(dict(of_kind), image.removeprefix("Counter Window - ") or None)
 
 
-def _marker(path: Path, marker: ElementTree.Element) -> Mark:
+def _marker(path: AnyPath, marker: ElementTree.Element) -> Mark:
     x, y, plane = (marker.findtext(f"Marker{axis}") or "" for axis in "XYZ")
     try:
         return Mark(float(x), float(y), int(plane) if plane.strip() else None)
@@ -75,7 +75,7 @@ def _marker(path: Path, marker: ElementTree.Element) -> Mark:
         raise DataError(f"{path}: a marker at {x!r}, {y!r}, {plane!r}; save the markers again") from error
 
 
-def read_rois(path: Path) -> Marks:
+def read_rois(path: AnyPath) -> Marks:
     """The cells of a ROI, or of a set of them. Raises DataError for another file, or a ROI that can be no cell."""
     data = read_bytes(path)
     rois = _unpacked(path, data) if path.suffix.lower() == ".zip" else {path.name: data}
@@ -86,12 +86,12 @@ def read_rois(path: Path) -> Marks:
     return Marks(dict(of_kind) or {"": []})
 
 
-def is_roi_set(path: Path) -> bool:
+def is_roi_set(path: AnyPath) -> bool:
     """Whether a ZIP archive holds ROIs and nothing else."""
     try:
         if path.stat().st_size > MAX_BYTES:
             return False
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             return _all_rois(archive)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
@@ -102,7 +102,7 @@ def _all_rois(archive: zipfile.ZipFile) -> bool:
     return bool(names) and all(name.lower().endswith(".roi") for name in names)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: AnyPath) -> bytes:
     """All of a file. Raises DataError for one that is too large to be marks, which is then not read."""
     try:
         with open_regular(path) as file:
@@ -114,7 +114,7 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def _unpacked(path: Path, data: bytes) -> dict[str, bytes]:
+def _unpacked(path: AnyPath, data: bytes) -> dict[str, bytes]:
     """The ROIs of an archive by their names. No more is unpacked than the archive says, and that is bounded."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

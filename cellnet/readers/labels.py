@@ -6,12 +6,12 @@ A row that names no image, or that two images could be meant by, is never given 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cellnet.errors import DataError
 from cellnet.readers import Reason, Unused, number_of, read_csv
 from cellnet.readers.matching import Names
 from cellnet.readers.tables import Row
+from cellnet.store.paths import AnyPath
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Given:
     unused: list[Unused] = field(default_factory=list)
 
 
-def give_rows(rows: Sequence[Row], images: Iterable[str], table: Path, *, what: str = "row") -> Given:
+def give_rows(rows: Sequence[Row], images: Iterable[str], table: AnyPath, *, what: str = "row") -> Given:
     """Rows by the image that their cell `image` means. Raises DataError where not one of them means any."""
     of_name: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -45,11 +45,11 @@ def give_rows(rows: Sequence[Row], images: Iterable[str], table: Path, *, what: 
     return given
 
 
-def _unused(rows: Sequence[Row], name: str, table: Path, why: str, reason: Reason) -> Unused:
+def _unused(rows: Sequence[Row], name: str, table: AnyPath, why: str, reason: Reason) -> Unused:
     return Unused(f"{table.name} line {rows[0].line}: {name}", reason, why, len(rows))
 
 
-def one_row(rows: Sequence[Row], table: Path) -> tuple[Row, str | None, list[Unused]]:
+def one_row(rows: Sequence[Row], table: AnyPath) -> tuple[Row, str | None, list[Unused]]:
     """What several rows of one image say together, what they contradict each other in, and those that said nothing new.
 
     Rows that say the same are one; where one is silent the other speaks.
@@ -83,7 +83,7 @@ class Points:
         return self.centres.get(image, () if count == 0 else None)
 
 
-def read_points(table: Path, images: Iterable[str]) -> Points:
+def read_points(table: AnyPath, images: Iterable[str]) -> Points:
     """The points of every image (image,x,y, one row a cell, in pixels), each once.
 
     Raises DataError for what is no point, and where no point is of an image here.
@@ -101,7 +101,7 @@ def read_points(table: Path, images: Iterable[str]) -> Points:
     return Points(centres, given.doubts, unused)
 
 
-def _point(row: Row, table: Path) -> Point:
+def _point(row: Row, table: AnyPath) -> Point:
     x, y = number_of(row["x"]), number_of(row["y"])
     if x is None or y is None:
         raise DataError(f"{table} line {row.line}: x and y are pixels, not {row['x']!r} and {row['y']!r}")

@@ -5,13 +5,11 @@ through, and what is left of a path is the folder of the lineage. What is hidden
 """
 
 import functools
-import os
 import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
@@ -22,6 +20,8 @@ from cellnet.readers import NO_IMAGE, Unused
 from cellnet.readers.forms import first_bytes, name_of_labels
 from cellnet.readers.matching import IMAGE_SUFFIXES, MOST_FILES, is_hidden, without_suffix
 from cellnet.readers.tables import NOT_KNOWN
+from cellnet.store.objects import together
+from cellnet.store.paths import AnyPath, real, walk
 
 IMAGES: Final = frozenset({"image", "images", "img", "imgs", "jpegimages", "pngimages", "tiffimages"})
 IMAGES_BESIDE_MASKS: Final = frozenset(
@@ -77,13 +77,19 @@ class Layout:
     unused: list[Unused] = field(default_factory=list)
 
 
-def look(source: Path) -> Layout:
-    """What lies in a folder and below it. Raises DataError for more files than anybody puts into one source."""
+def look(source: AnyPath, *, at_others: bool = True) -> Layout:
+    """What lies in a folder and below it. Raises DataError for more files than anybody puts into one source.
+
+    Files that are no images are told by how they begin, unless nobody asks for them (`at_others`).
+    """
     found = Layout()
     files = sorted(_walk(source, found.unused))
     images = [path for path in files if posixpath.splitext(path)[1].lower() in SUFFIXES]
-    for path in sorted(set(files) - set(images)):
-        _add_other(source, path, found)
+    if at_others:
+        no_images = sorted(set(files) - set(images))
+        found.tables.extend(filter(_is_table, no_images))
+        left = [path for path in no_images if not _is_table(path)]
+        found.unused.extend(together(functools.partial(_other, source), left))
     beside_masks = {head for path in images if (head := _beside_masks(path)) is not None}
     named = []
     small = thumbnails(images)
@@ -136,19 +142,18 @@ def splits_of(places: Sequence[Place]) -> list[Unused]:
     return [Unused(", ".join(f"{name}/" for name in names), "split", why, len(names))]
 
 
-def _walk(source: Path, unused: list[Unused]) -> Iterator[str]:
+def _walk(source: AnyPath, unused: list[Unused]) -> Iterator[str]:
     """The paths of all files, with `/`; what is hidden, and links that lead nowhere or in circles, are noted."""
     seen = 0
-    entered: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(source, followlinks=True):
-        relative = os.path.relpath(root, source).replace(os.sep, "/")
+    entered: set[AnyPath] = set()
+    for root, folders, names in walk(source, follow_links=True):
+        relative = root.relative_to(source).as_posix()
         inside = "" if relative == "." else f"{relative}/"
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in entered:
+        if (folder := real(root)) in entered:
             unused.append(Unused(inside, "link", "the same folder as another one"))
             folders.clear()
             continue
-        entered.add((status.st_dev, status.st_ino))
+        entered.add(folder)
         for name in filter(is_hidden, folders):
             unused.append(Unused(f"{inside}{name}/", "hidden", "a folder of a system or a program"))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
@@ -158,29 +163,30 @@ def _walk(source: Path, unused: list[Unused]) -> Iterator[str]:
         for name in names:
             if is_hidden(name):
                 unused.append(Unused(f"{inside}{name}", "hidden", "a file of a system or a program"))
-            elif not os.path.exists(os.path.join(root, name)):
+            elif not (root / name).exists():
                 unused.append(Unused(f"{inside}{name}", "link", "it leads to no file"))
             else:
                 yield f"{inside}{name}"
 
 
-def _add_other(source: Path, path: str, found: Layout) -> None:
-    """Note a file that is no image which is read here; tables of the source itself are left to its reader."""
+def _is_table(path: str) -> bool:
+    """Whether it is a table of the source itself, which is left to its reader."""
+    return "/" not in path and posixpath.splitext(path)[1].lower() in (".csv", ".tsv")
+
+
+def _other(source: AnyPath, path: str) -> Unused:
+    """A file that is no image which is read here, and what it is."""
     suffix = posixpath.splitext(path)[1].lower()
-    if "/" not in path and suffix in (".csv", ".tsv"):
-        found.tables.append(path)
-    elif suffix in (".xlsx", ".xls", ".ods"):
-        found.unused.append(Unused(path, "other_format", "a workbook; save its table as CSV UTF-8"))
-    elif named := name_of_labels(source / path):
-        found.unused.append(Unused(path, "other_format", named))
-    elif suffix in IMAGE_SUFFIXES:
+    if suffix in (".xlsx", ".xls", ".ods"):
+        return Unused(path, "other_format", "a workbook; save its table as CSV UTF-8")
+    if named := name_of_labels(source / path):
+        return Unused(path, "other_format", named)
+    if suffix in IMAGE_SUFFIXES:
         named = name_of_format(first_bytes(source / path), path)
-        why = named or "not read here; export it as OME-TIFF, a mask as TIFF or PNG"
-        found.unused.append(Unused(path, "other_format", why))
-    elif suffix == ".csv":
-        found.unused.append(Unused(path, "not_an_image", "a table; counts.csv is read beside the folders, not in them"))
-    else:
-        found.unused.append(Unused(path, "not_an_image", NO_IMAGE))
+        return Unused(path, "other_format", named or "not read here; export it as OME-TIFF, a mask as TIFF or PNG")
+    if suffix == ".csv":
+        return Unused(path, "not_an_image", "a table; counts.csv is read beside the folders, not in them")
+    return Unused(path, "not_an_image", NO_IMAGE)
 
 
 def _beside_masks(path: str) -> str | None:

@@ -7,7 +7,6 @@ where letter case, slash, folder or suffix are written otherwise, if one alone c
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
@@ -15,17 +14,18 @@ from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, numb
 from cellnet.readers.labels import Points, one_row, read_points
 from cellnet.readers.matching import Names, images_below, images_in
 from cellnet.readers.tables import Row, find_table, not_a_count
+from cellnet.store.paths import AnyPath
 
 TAKES: frozenset[str] = frozenset()
 COLUMNS = ("image", "lineage", "count", "group")
 
 
-def accepts(source: Path) -> bool:
+def accepts(source: AnyPath) -> bool:
     """Whether the source is a CSV file, or a folder with a manifest.csv."""
     return source.suffix.lower() in (".csv", ".tsv") or find_table(source, "manifest.csv") is not None
 
 
-def read(source: Path, options: Options) -> Source:
+def read(source: AnyPath, options: Options) -> Source:
     """An image a row. Raises DataError for a missing column, no rows, or a file that is not CSV."""
     manifest = find_table(source, "manifest.csv") or source
     rows = read_csv(manifest, COLUMNS, numbers=("count", "time_h", "pixel_um"))
@@ -47,7 +47,7 @@ def read(source: Path, options: Options) -> Source:
     return Source(files, unused)
 
 
-def _find_images(manifest: Path, rows: Sequence[Row]) -> dict[str, tuple[list[Row], str | None]]:
+def _find_images(manifest: AnyPath, rows: Sequence[Row]) -> dict[str, tuple[list[Row], str | None]]:
     """The rows of every image, by its path relative to the manifest, and why one is not there."""
     folder = manifest.parent
     here = {name: _relative(name) for name in {row["image"] for row in rows} if name and is_file(folder / name)}
@@ -75,7 +75,7 @@ def _relative(name: str) -> str:
     return os.path.normpath(name).replace(os.sep, "/")
 
 
-def _unnamed(manifest: Path, images: dict[str, tuple[list[Row], str | None]]) -> Iterator[Unused]:
+def _unnamed(manifest: AnyPath, images: dict[str, tuple[list[Row], str | None]]) -> Iterator[Unused]:
     """Images that lie beside those of the manifest, and of which it says nothing."""
     for folder in sorted({os.path.dirname(image) for image, (_, missing) in images.items() if not missing}):
         for name in images_in(manifest.parent / folder):
@@ -91,7 +91,7 @@ def _without_points(files: Sequence[LabelledFile]) -> Iterator[Unused]:
             yield Unused(file.image.name, "no_label", why)
 
 
-def _label(manifest: Path, row: Row, image: str, points: Points | None, problem: str | None) -> LabelledFile:
+def _label(manifest: AnyPath, row: Row, image: str, points: Points | None, problem: str | None) -> LabelledFile:
     count = number_of(row["count"])
     centres = points.of(image, count) if points else None
     if centres is not None and not row["count"]:

@@ -9,24 +9,25 @@ A mask has 0 where there is no cell and a number of its own for every cell. Mask
 the count is how many numbers there are, a centre a number's mean (`cellnet.images.masks`).
 """
 
+import posixpath
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
 from cellnet.readers import LabelledFile, Options, Source, Unused, matched
 from cellnet.readers.layout import Place, lineage_of, look, nested, pair, splits_of, useless_tables
+from cellnet.store.paths import AnyPath
 
 TAKES: Final = frozenset({"lineage_pattern", "group_pattern"})
 
 
-def accepts(source: Path) -> bool:
+def accepts(source: AnyPath) -> bool:
     """Whether the source is a folder with masks, by the names of its folders or files."""
-    return source.is_dir() and bool(look(source).masks)
+    return source.is_dir() and bool(look(source, at_others=False).masks)
 
 
-def read(source: Path, options: Options) -> Source:
+def read(source: AnyPath, options: Options) -> Source:
     """Every image with its mask. Raises DataError where no mask is an image's, and for two images of one name."""
     found = look(source)
     _check_names(source, found.images)
@@ -47,7 +48,7 @@ def read(source: Path, options: Options) -> Source:
     return Source(files, unused)
 
 
-def _label(source: Path, image: Place, masks: Sequence[Place], options: Options) -> LabelledFile:
+def _label(source: AnyPath, image: Place, masks: Sequence[Place], options: Options) -> LabelledFile:
     path = source / image.path
     problem = f"it has several masks, {' and '.join(mask.path for mask in masks)}; keep one" if len(masks) > 1 else None
     return LabelledFile(
@@ -59,9 +60,10 @@ def _label(source: Path, image: Place, masks: Sequence[Place], options: Options)
     )
 
 
-def _check_names(source: Path, images: Sequence[Place]) -> None:
+def _check_names(source: AnyPath, images: Sequence[Place]) -> None:
     """Raise DataError for two images that one mask could be of."""
     first: dict[tuple[tuple[str, ...], str], Place] = {}
     for image in images:
         if (other := first.setdefault((image.folder, image.stem), image)) is not image:
-            raise DataError(f"{source / other.path} and {Path(image.path).name} have one name; keep one of them")
+            name = posixpath.basename(image.path)
+            raise DataError(f"{source / other.path} and {name} have one name; keep one of them")

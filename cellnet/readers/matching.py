@@ -5,7 +5,6 @@ case, without a suffix, without the folder, or with folders of another machine. 
 else the one that is left when more and more is forgiven. What two images could be meant by is no match, and is told.
 """
 
-import os
 import posixpath
 import re
 import unicodedata
@@ -13,10 +12,10 @@ import urllib.parse
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from cellnet.images.file import SUFFIXES
+from cellnet.store.paths import AnyPath, walk
 
 MOST_FILES: Final = 1_000_000
 """That are looked through below a folder; what lies behind them is found by its very path alone."""
@@ -132,7 +131,7 @@ class Names:
 _Index = defaultdict[str, list[str]]
 
 
-def images_below(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[str]:
+def images_below(folder: AnyPath, suffixes: Iterable[str] = SUFFIXES) -> list[str]:
     """The image files in a folder and below it, as paths relative to it with `/`, in order; hidden ones are left out.
 
     Links to folders are not followed; of a huge folder only `MOST_FILES` files are looked through.
@@ -141,10 +140,10 @@ def images_below(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[str]:
     return sorted(path for path in _walk(folder) if posixpath.splitext(path)[1].lower() in taken)
 
 
-def images_in(folder: Path) -> list[str]:
+def images_in(folder: AnyPath) -> list[str]:
     """The names of the image files in a folder itself, in order, without hidden ones."""
     try:
-        names = sorted(name for name in os.listdir(folder) if not os.path.isdir(folder / name))
+        names = sorted(path.name for path in folder.iterdir() if not path.is_dir())
     except OSError:
         return []
     return [name for name in names if posixpath.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)]
@@ -155,11 +154,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "~$")) or name.casefold() in _HIDDEN_FOLDERS | _HIDDEN_FILES
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk(folder: AnyPath) -> Iterator[str]:
     seen = 0
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        inside = Path(root).relative_to(folder).as_posix()
+        inside = root.relative_to(folder).as_posix()
         for name in names:
             seen += 1
             if seen > MOST_FILES:

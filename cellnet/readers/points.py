@@ -16,7 +16,6 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
@@ -24,6 +23,8 @@ from cellnet.images.file import open_regular
 from cellnet.readers import LabelledFile, Options, Source, Unused, number_of, read_csv
 from cellnet.readers.imagej import MAX_BYTES, ROOT, Mark, Marks, is_roi_set, read_cell_counter, read_rois
 from cellnet.readers.matching import Names, is_hidden
+from cellnet.store.objects import together
+from cellnet.store.paths import AnyPath
 
 TAKES: Final = frozenset({"population"})
 ALL: Final = "all"
@@ -57,7 +58,7 @@ _PLANE: Final = ("slice", "position")
 class _Found:
     """What a file marks in one image."""
 
-    path: Path
+    path: AnyPath
     marks: Marks
     unit: str = "px"
     """Of x and y; `image` where ImageJ wrote them, which takes the image's own where it knows one."""
@@ -66,29 +67,26 @@ class _Found:
 class _Images:
     """Images of a folder, or of a source, by the names that somebody may write for them."""
 
-    def __init__(self, paths: Iterable[Path], folder: Path) -> None:
+    def __init__(self, paths: Iterable[AnyPath], folder: AnyPath) -> None:
         self._paths = {_below(path, folder): path for path in paths}
         self._names = Names(self._paths)
 
-    def find(self, written: str) -> list[Path]:
+    def find(self, written: str) -> list[AnyPath]:
         return [self._paths[image] for image in self._names.find(written).images]
 
 
-def with_points(source: Source, of: Path, options: Options) -> Source:
+def with_points(source: Source, of: AnyPath, options: Options) -> Source:
     """The images, with count and centres those in which cells are marked, and the marks of no image.
 
     Raises DataError for a population where no marks have types.
     """
-    found: dict[Path, list[_Found | DataError]] = defaultdict(list)
+    found: dict[AnyPath, list[_Found | DataError]] = defaultdict(list)
     unused: list[Unused] = []
     root = of if of.is_dir() else of.parent
     read: set[str] = set()
-    for path, groups in _candidates(source.files, of, root):
+    candidates = list(_candidates(source.files, of, root))
+    for (path, groups), parts in zip(candidates, together(_parts, [path for path, _ in candidates]), strict=True):
         bearing = _find(path.stem, groups) or _find(_AFFIXES.sub("", path.stem), groups)
-        try:
-            parts: list[_Found | DataError] = list(_read(path))
-        except DataError as error:
-            parts = [error]
         for part in parts:
             read.add(_below(path, root))
             named = _find(part.marks.image, groups) if isinstance(part, _Found) and part.marks.image else []
@@ -99,19 +97,19 @@ def with_points(source: Source, of: Path, options: Options) -> Source:
                 unused.append(_unused(_below(path, root), part, sorted({image.name for image in (*named, *bearing)})))
     if options.population and not any(_has_types(part) for parts in found.values() for part in parts):
         raise DataError(f"{of} has no use for --population, since no cells are marked by type; leave it out")
-    files = [_label(file, found.get(Path(file.image.place), []), options.population) for file in source.files]
+    files = [_label(file, found.get(file.image.path, []), options.population) for file in source.files]
     counted = {name for path in found for name in (_below(path, root), path.name)}
-    counted -= {file.image.name for file in source.files if Path(file.image.place) not in found}
+    counted -= {file.image.name for file in source.files if file.image.path not in found}
     before = [each for each in source.unused if each.what not in (counted if each.reason == "no_label" else read)]
     return Source(files, before + unused)
 
 
-def _below(path: Path, root: Path) -> str:
+def _below(path: AnyPath, root: AnyPath) -> str:
     """A path as the readers tell it."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
-def _find(name: str, groups: Sequence[_Images]) -> list[Path]:
+def _find(name: str, groups: Sequence[_Images]) -> list[AnyPath]:
     """The images of a name: of several groups those of the first that has any."""
     return next((paths for images in groups if (paths := images.find(name))), [])
 
@@ -132,10 +130,10 @@ def _has_types(part: _Found | DataError) -> bool:
     return isinstance(part, _Found) and len(part.marks.of_kind) > 1
 
 
-def _candidates(files: Sequence[LabelledFile], of: Path, root: Path) -> Iterator[tuple[Path, list[_Images]]]:
+def _candidates(files: Sequence[LabelledFile], of: AnyPath, root: AnyPath) -> Iterator[tuple[AnyPath, list[_Images]]]:
     """Files that may have marks, each with the images that it may be of: those of its folder before all others."""
-    images = {Path(file.image.place) for file in files}
-    beside: dict[Path, set[Path]] = defaultdict(set)
+    images = {file.image.path for file in files}
+    beside: dict[AnyPath, set[AnyPath]] = defaultdict(set)
     for path in images:
         beside[path.parent].add(path)
     every = _Images(images, root)
@@ -160,7 +158,15 @@ def _unused(where: str, part: _Found | DataError, names: list[str]) -> Unused:
     return Unused(where, "no_image", why, number)
 
 
-def _read(path: Path) -> Iterator[_Found]:
+def _parts(path: AnyPath) -> list[_Found | DataError]:
+    """The marks of a file, or why they cannot be read."""
+    try:
+        return list(_read(path))
+    except DataError as error:
+        return [error]
+
+
+def _read(path: AnyPath) -> Iterator[_Found]:
     """The marks of a file, of each image that it is of; none of a file that has none."""
     suffix = path.suffix.lower()
     if suffix == ".roi" or (suffix == ".zip" and is_roi_set(path)):
@@ -171,7 +177,7 @@ def _read(path: Path) -> Iterator[_Found]:
         yield from _read_table(path, of_imagej={"X", "Y"} <= set(header))
 
 
-def _start(path: Path) -> bytes:
+def _start(path: AnyPath) -> bytes:
     try:
         with open_regular(path) as file:
             return file.read(HEADER_BYTES)
@@ -179,7 +185,7 @@ def _start(path: Path) -> bytes:
         return b""
 
 
-def _header(path: Path) -> list[str]:
+def _header(path: AnyPath) -> list[str]:
     """The names of a table's columns, as they are written."""
     data = _start(path)
     text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
@@ -198,7 +204,7 @@ def _column(name: str) -> str:
     return name.lower().replace("\ufffd", "µ").replace("μ", "µ")
 
 
-def _read_table(path: Path, *, of_imagej: bool) -> Iterator[_Found]:
+def _read_table(path: AnyPath, *, of_imagej: bool) -> Iterator[_Found]:
     """The points of a table, of each image that its column names; ImageJ writes X and Y large."""
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; save a table an image")

@@ -10,11 +10,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from cellnet.errors import DataError
 from cellnet.images.file import open_regular
+from cellnet.store.paths import AnyPath
 
 MAX_BYTES: Final = 250 * 10**6
 """Of a table, whose rows take some ten times that in memory."""
@@ -37,7 +37,7 @@ class Row(dict[str, str]):
         self.line = line
 
 
-def read_csv(path: Path, columns: Sequence[str], *, numbers: Sequence[str] = ()) -> list[Row]:
+def read_csv(path: AnyPath, columns: Sequence[str], *, numbers: Sequence[str] = ()) -> list[Row]:
     """The rows of a table, by names of columns in lower case; of `Pixel um` and the like, as cellnet writes them.
 
     Cells have no blanks around them, and are empty where a word says that something is not known. Empty rows and
@@ -80,12 +80,13 @@ def not_a_count(text: str) -> str:
     return f"the count {text!r} is not a number of cells"
 
 
-def _text(path: Path) -> str:
+def _text(path: AnyPath) -> str:
     """The text of a file in the encodings that programs write tables in."""
     try:
         with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            if file.seek(0, os.SEEK_END) > MAX_BYTES:
                 raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; split the table")
+            file.seek(0)
             data = file.read(MAX_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path} as a CSV table: {error.strerror}") from error
@@ -157,7 +158,7 @@ COLUMNS: Final = {
 _OWN: Final = {_squeezed(name): name for name in COLUMNS}
 
 
-def _check_header(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+def _check_header(path: AnyPath, names: Sequence[str], columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in names]:
         held = f"it has {', '.join(filter(None, names))[:100]} and" if any(names) else "it"
         meant = {
@@ -181,7 +182,7 @@ def _says_something(cells: Sequence[str]) -> bool:
     return bool(first or any(others))
 
 
-def _row(path: Path, names: Sequence[str], cells: Sequence[str], line: int) -> Row:
+def _row(path: AnyPath, names: Sequence[str], cells: Sequence[str], line: int) -> Row:
     if any(map(_plain, cells[len(names) :])):
         raise DataError(
             f"{path} line {line} has {len(cells)} cells, its header {len(names)}; put quotes around what holds the "
@@ -250,7 +251,7 @@ _DECIMALS: Final = re.compile(r"[+-]?[0-9]*([.,])[0-9]+")
 _BOTH: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:([.,])[0-9]{3})+(?!\1)([.,])[0-9]+")
 
 
-def find_table(folder: Path, name: str) -> Path | None:
+def find_table(folder: AnyPath, name: str) -> AnyPath | None:
     """A table in a folder, by its name in any letter case; None where there is none."""
     if (folder / name).is_file():
         return folder / name

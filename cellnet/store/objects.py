@@ -24,6 +24,8 @@ class Entry(NamedTuple):
     size: int
     modified: float
     """Seconds since 1970, by the store's clock."""
+    etag: str = ""
+    """Another one where the contents are; empty where the store tells none."""
 
 
 class Store(Protocol):
@@ -76,11 +78,11 @@ def check_size(size: int, limit: int, what: str) -> None:
         raise IntegrityError(f"{what} has {size} bytes, and at most {limit} are expected; it was not read")
 
 
-def together(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def together(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = THREADS) -> Iterator[Result]:
     """`map` with several at a time, in order; what is asked ahead is bounded."""
-    pool, rest = ThreadPoolExecutor(THREADS), iter(items)
+    pool, rest = ThreadPoolExecutor(threads), iter(items)
     try:
-        while batch := list(itertools.islice(rest, 16 * THREADS)):
+        while batch := list(itertools.islice(rest, 16 * threads)):
             yield from pool.map(function, batch)
     finally:
         pool.shutdown(cancel_futures=True)  # of a store that is down, nothing more is asked

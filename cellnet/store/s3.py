@@ -17,7 +17,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from cellnet.errors import ConfigError, NotFoundError, RegistryError, UnavailableError
+from cellnet.errors import (
+    ConfigError,
+    DeniedError,
+    IntegrityError,
+    NotFoundError,
+    RegistryError,
+    UnavailableError,
+)
 from cellnet.store.objects import MOST_BYTES, THREADS, Entry, Store, check_size
 from cellnet.store.verdict import PROBE_KEY, check_server
 
@@ -30,6 +37,20 @@ READ_S: Final = 20
 MISSING: Final = ("NoSuchKey", "404")
 TAKEN: Final = ("PreconditionFailed", "412")
 CONTENDED: Final = ("ConditionalRequestConflict", "OperationAborted", "409")
+DENIED: Final = {
+    "AccessDenied": "these credentials lack {right} there, or its key",
+    "403": "these credentials lack {right} there",
+    "AllAccessDisabled": "nobody may read it",
+    "InvalidObjectState": "it is archived; restore it first",
+}
+"""What is said of one object or prefix, and not of all: the codes, and the next step."""
+RIGHTS: Final = {
+    "read": "s3:GetObject",
+    "list": "s3:ListBucket",
+    "write": "s3:PutObject",
+    "create": "s3:PutObject",
+    "remove": "s3:DeleteObject",
+}
 
 
 class S3Store(Store):
@@ -51,9 +72,22 @@ class S3Store(Store):
         return {**self.__dict__, "_client": None}  # clients do not travel between processes
 
     def get(self, key: str, *, limit: int = MOST_BYTES) -> bytes:
+        return self._get(key, limit=limit)
+
+    def get_span(self, key: str, start: int, stop: int, *, etag: str = "") -> bytes:
+        """The bytes of a key from `start` to before `stop`, at least one.
+
+        Raises as `get`, and IntegrityError where the object has another ETag than the one that is given.
+        """
+        return self._get(key, limit=stop - start, etag=etag, Range=f"bytes={start}-{stop - 1}")
+
+    def _get(self, key: str, *, limit: int, etag: str = "", **more: str) -> bytes:
         for attempt in range(1, ATTEMPTS + 1):
             with self._translated(f"read {key}"):
-                answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
+                answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key), **more)
+                # Not by If-Match: radosgw refuses an ETag as boto3 writes it.
+                if etag and etag != _bare(answer.get("ETag", "")):
+                    raise IntegrityError(f"{key} in {self.uri} was changed meanwhile; read it again")
                 check_size(answer.get("ContentLength", 0), limit, f"{key} in {self.uri}")
                 try:
                     data: bytes = answer["Body"].read() if "ContentLength" in answer else answer["Body"].read(limit + 1)
@@ -89,7 +123,7 @@ class S3Store(Store):
                 key = item["Key"][cut:]
                 # Keys that end in a slash are other programs' folder marks.
                 if not key.startswith(PROBE_KEY) and not item["Key"].endswith("/"):
-                    yield Entry(key, item["Size"], item["LastModified"].timestamp())
+                    yield Entry(key, item["Size"], item["LastModified"].timestamp(), _bare(item.get("ETag", "")))
 
     def folders(self, prefix: str) -> list[str]:
         prefixes = [
@@ -248,6 +282,9 @@ class S3Store(Store):
             return NotFoundError(f"{self.uri}: there is no bucket {self.bucket!r}; make it first")
         words = f"{code} {error.response['Error'].get('Message') or ''}".strip()
         said = f"cannot {action} in {self.uri}: {words}"
+        if code in DENIED or code.startswith("KMS."):
+            step = DENIED.get(code, "its key of encryption cannot be used")
+            return DeniedError(f"{said}; {step.format(right=RIGHTS.get(action.split()[0], 'the right'))}")
         if status in (400, 501) and self.encryption and not code.startswith("KMS.") and self._cannot_encrypt():
             way_out = f"unset CELLNET_S3_SSE ({':'.join(self.encryption.values())}), or use another S3 server"
             return RegistryError(f"{said}; no encryption here: {way_out}")
@@ -258,11 +295,27 @@ class S3Store(Store):
         return RegistryError(said)
 
 
+def _bare(etag: str) -> str:
+    """An ETag without its quotes."""
+    return etag.strip('"')
+
+
 def _broken() -> tuple[type[Exception], ...]:
     """The errors of a connection."""
     from botocore.exceptions import ConnectionError, HTTPClientError, IncompleteReadError
 
     return ConnectionError, HTTPClientError, IncompleteReadError
+
+
+def has_credentials() -> bool:
+    """Whether boto3 finds credentials on this machine; whether they are good for anything is not asked."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return boto3.Session().get_credentials() is not None
+    except BotoCoreError:
+        return False
 
 
 def region_of(session: Any) -> str:
