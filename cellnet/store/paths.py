@@ -71,7 +71,8 @@ class Status(NamedTuple):
 class BucketPath:
     """An object of a bucket, or a folder of some, as `pathlib` has it; it prints as s3://bucket/key.
 
-    `..` is understood as in a path, and leads to nothing that was not listed. Pickled it knows itself alone.
+    `..` is left out where a path is made, since a bucket knows no links, and leads to nothing that was not listed.
+    Pickled it knows itself alone.
     """
 
     def __init__(self, tree: "Tree", path: PurePosixPath) -> None:
@@ -97,7 +98,7 @@ class BucketPath:
         return self._identity < other._identity
 
     def __truediv__(self, name: str) -> "BucketPath":
-        return self._at(self._path / name)
+        return self._at(PurePosixPath(posixpath.normpath(self._path / name)))
 
     @property
     def name(self) -> str:
@@ -123,10 +124,6 @@ class BucketPath:
 
     def absolute(self) -> "BucketPath":
         return self
-
-    def resolve(self) -> "BucketPath":
-        """Without `..`."""
-        return self._at(PurePosixPath(self._key))
 
     def as_posix(self) -> str:
         return str(self)
@@ -192,11 +189,9 @@ class BucketPath:
         """The keys of the listing that are no paths, each with the reason."""
         return self._tree.refused
 
-    @functools.cached_property
+    @property
     def _key(self) -> str:
-        """Without `..`; of what lies outside of the bucket, no key that a listing has."""
-        key = posixpath.normpath(str(self._path))
-        return "" if key == "." else key
+        return str(self._path) if self._path.parts else ""
 
     @property
     def _identity(self) -> tuple[str, str, PurePosixPath]:
@@ -359,7 +354,7 @@ def walk(folder: AnyPath, *, follow_links: bool = False) -> Iterator[tuple[AnyPa
 
 def real(path: AnyPath) -> AnyPath:
     """Where a path leads, its links followed; also where they lead in a circle, or nowhere."""
-    return path.resolve() if isinstance(path, BucketPath) else Path(os.path.realpath(cast(Path, path)))
+    return path if isinstance(path, BucketPath) else Path(os.path.realpath(cast(Path, path)))
 
 
 def refused_below(path: AnyPath) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import cellnet.reports.results
 import pipelines.predict
+from cellnet.bank.bank import Bank
 from cellnet.cli import main
 from cellnet.errors import ConfigError, IntegrityError
 from cellnet.places import Places
@@ -175,7 +176,33 @@ def test_a_prefix_of_a_bucket_is_predicted_and_its_results_can_be_kept_in_one(
     assert main(["predict", "s3://lab/plates/P1/B02.png", *place[1:], "--out", "s3://lab/results"]) == 0
     assert "1 of 1 images were predicted before" in capsys.readouterr().err
     assert main(["predict", "s3://lab/nothing", *place[1:]]) == 2
-    assert "s3://lab/nothing is no image, and there is none below it" in capsys.readouterr().err
+    assert "s3://lab/nothing is no object, and there is none below it" in capsys.readouterr().err
+
+
+def test_a_prefix_of_a_bucket_is_imported_by_workers_that_read_it_themselves(
+    registry: Registry, moto: str, credentials: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = boto3.client("s3", endpoint_url=moto, region_name="us-east-1")
+    folder = draw(tmp_path / "in" / "A549", *(f"{number}.png" for number in range(20)))
+    (folder / "bad.png").write_bytes(b"no image")
+    for path in folder.iterdir():
+        client.upload_file(str(path), "lab", f"imported/A549/{path.name}")
+    counts = "".join(f"{number}.png,{number}\n" for number in range(20))
+    client.put_object(Bucket="lab", Key="imported/counts.csv", Body=f"image,count\n{counts}".encode())
+    client.put_object(Bucket="lab", Key="tables/known.csv", Body=f"image,count\n{counts}".encode())
+    command = ["bank", "import", "s3://lab/imported/", str(tmp_path / "bank"), "--endpoint-url", moto]
+    for said in ("20 frames added, 0 known already, 1 set aside", "0 frames added, 20 known already, 1 set aside"):
+        assert main(command) == 0
+        printed = capsys.readouterr().err
+        assert said in printed and "set aside s3://lab/imported/A549/bad.png: " in printed
+    bank = Bank.open(tmp_path / "bank")
+    assert {frame.source: frame.count for frame in bank.frames} == {
+        f"s3://lab/imported/A549/{number}.png": float(number) for number in range(20)
+    }
+    frames = [f"s3://lab/imported/A549/{number}.png" for number in (3, 5, 9)]
+    known = ["--known", "s3://lab/tables/known.csv", "--registry", registry.store.uri, "--endpoint-url", moto]
+    assert main(["calibrate", "regressor@1", *frames, *known]) == 0
+    assert "s3://lab/tables/known.csv has 17 rows with a count of no given frame" in capsys.readouterr().err
 
 
 def test_a_harmony_export_is_predicted_at_its_pixel_size(registry: Registry, places: Places, tmp_path: Path) -> None:

@@ -190,18 +190,6 @@ def test_no_pixel_is_decoded_of_a_page_that_is_too_large(monkeypatch: pytest.Mon
         second.decode(most=1000)
 
 
-def test_a_file_from_elsewhere_is_fetched_at_most_to_its_limit() -> None:
-    asked = []
-
-    def fetch(most: int) -> bytes:
-        asked.append(most)
-        return even_png()
-
-    image = ImageFile("a.png", fetch).in_memory(10_000)
-    assert image.decode().shape == (SIDE, SIDE) and image.pixel_um is None
-    assert asked == [10_000], "and once"
-
-
 def test_an_image_that_cannot_be_read_is_told_as_it_was_before(tmp_path: Path) -> None:
     registry = champions(tmp_path)
     models = resolve_models(registry, None, None)
