@@ -98,7 +98,7 @@ def _check_nodes(on_s3: Place | None) -> None:
         with contextlib.suppress(ray.exceptions.RayError):  # it is gone meanwhile, which the job lives with
             faults.append(node_fault(asked[one], ray.get(one), on_s3))
     if found := [fault for fault in faults if fault]:
-        raise ConfigError(f"{found[0]}{f' (and so are {len(found) - 1} nodes more)' if len(found) > 1 else ''}")
+        raise ConfigError(found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
 
 
 def node_fault(address: str, has: OfNode, on_s3: Place | None) -> str | None:

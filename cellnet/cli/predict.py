@@ -51,8 +51,8 @@ def add_to(commands: Any) -> None:
         *READS_REGISTRY,
         help="name and count what images show",
         description=(
-            "Name and count what images show. IMAGES are image files, folders of them, Harmony exports, a "
-            "manifest.csv (image,pixel_um) or s3://bucket/prefix. Results come on stdout, and with --out are kept in "
+            "Name and count what images show. IMAGES are image files, folders of them, Harmony exports or a "
+            "manifest.csv (image,pixel_um), here or as s3://bucket/prefix. Results come on stdout, and with --out are kept in "
             "a folder too."
         ),
     )

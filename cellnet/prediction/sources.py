@@ -1,4 +1,4 @@
-"""What there is to predict: image files, folders of them, Harmony exports, manifests, and s3://bucket/prefix.
+"""What there is to predict: image files, folders of them, Harmony exports and manifests, here or as s3://bucket/prefix.
 
 A folder is taken with all folders below it. Where one of them is a Harmony export, the planes are taken that
 `cellnet bank import` would take; where it holds a manifest.csv (image,pixel_um), the images that this lists. Of other

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from cellnet.untrusted import WEIGHTS
 from pipelines.ingest import ingest
 from pipelines.runs import SNAPSHOT
 from tests.factories import quick_config
+
+from .conftest import KEYS
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 """A second cluster beside the tests' own."""
@@ -54,6 +57,8 @@ class Jobs(NamedTuple):
     """What came of a first job, whose bank was no place."""
     other: subprocess.Popen[bytes]
     """The machine without the head."""
+    joining: dict[str, str]
+    """The environment of a command that joins the cluster."""
 
 
 def answers(port: int) -> bool:
@@ -64,7 +69,7 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def jobs(own_cluster: Callable[..., Any]) -> Jobs:
-    cluster = own_cluster(**QUICK)
+    cluster = own_cluster(**QUICK, AWS_EC2_METADATA_DISABLED="true")
     ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
     head = cluster.start("--head", "--num-cpus=1", *(f"--{name}={port}" for name, port in ports.items()))
@@ -86,7 +91,7 @@ def jobs(own_cluster: Callable[..., Any]) -> Jobs:
         assert head.poll() is None, f"ray start --head ended{said}"
         assert time.monotonic() < deadline, f"no job runs{said}"
         time.sleep(1)
-    return Jobs(submit, tried, other)
+    return Jobs(submit, tried, other, cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"})
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +127,21 @@ def trained(jobs: Jobs, places: Places, descendants: Callable[[int, str], list[i
     loser.join()
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_a_node_reads_s3_by_its_own_credentials_and_one_without_is_named(
+    jobs: Jobs, places: Places, moto: str, credentials: None
+) -> None:
+    """Nobody sends it those of the command; and this comes first, since a machine is lost later."""
+    manifest = Path(places.bank.uri).parent / "images/manifest.csv"
+    command = [sys.executable, "-m", "pipelines", "ingest", str(manifest), "s3://lab/jobs", "--endpoint-url", moto]
+    done = subprocess.run(
+        command, cwd=ROOT, env=jobs.joining | KEYS, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(
+        r"the node [\d.]+ has no S3 credentials for s3://lab/jobs; set AWS_ACCESS_KEY_ID .* \(and 1 more\)", done.stderr
+    ), done.stderr
 
 
 def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(trained: str, places: Places) -> None:

@@ -91,7 +91,7 @@ def test_a_cluster_without_a_token_is_joined_only_where_that_is_said(
     served: Any, started: list[Any], monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], asked: list[str]
 ) -> None:
     happened: list[str] = []
-    monkeypatch.setattr("pipelines.cluster.connect", lambda **settings: happened.append("joined"))
+    monkeypatch.setattr("pipelines.cluster.connect", lambda *used, **settings: happened.append("joined"))
     monkeypatch.setattr("pipelines.starting.check_closed", lambda: happened.append("closed?"))
     served(*option)
     started[-1][1]["connect"]()

@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from cellnet import version
+from cellnet.store.place import Place
 from pipelines import cluster
+from pipelines.cluster import OfNode, node_fault
 
 
 def exits() -> None:
@@ -33,3 +36,17 @@ def test_what_ends_a_job_that_nobody_stopped_is_left_as_it_is() -> None:
             then()
     with cluster.stopped_by_ctrl_c():
         pass
+
+
+def test_a_node_that_cannot_do_its_part_is_named_with_what_to_do_there() -> None:
+    here, bank = version.number(), Place("s3://lab/bank")
+    assert node_fault("10.0.0.7", OfNode(here, True), bank) is None
+    assert node_fault("10.0.0.7", OfNode("0.1.9", True), None) == (
+        f"the node 10.0.0.7 has cellnet 0.1.9, and this is {here}; install {here} there, and start its Ray anew"
+    )
+    assert str(node_fault("10.0.0.7", OfNode(None, True), None)).startswith(
+        "the node 10.0.0.7 has no cellnet, and this"
+    )
+    assert str(node_fault("10.0.0.7", OfNode(here, False), bank)).startswith(
+        "the node 10.0.0.7 has no S3 credentials for s3://lab/bank; set AWS_ACCESS_KEY_ID"
+    )
