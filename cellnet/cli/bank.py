@@ -77,7 +77,8 @@ def add_to(commands: Any) -> None:
         JSON,
         ENDPOINT_URL,
         help="import a manifest.csv, a folder of LINEAGE/*.png, COCO or Harmony",
-        description="SOURCE, and the CSV of --lineages, are paths or s3://bucket/key. Cells that were marked in ImageJ or Fiji beside an image of a folder or a manifest (a.roi, "
+        description="SOURCE, and the CSV of --lineages, are paths or s3://bucket/key. "
+        "Cells that were marked in ImageJ or Fiji beside an image of a folder or a manifest (a.roi, "
         "a_RoiSet.zip, CellCounter_a.xml, a_Results.csv beside a.tif) give its count and their centres.",
     )
     command(

@@ -59,7 +59,8 @@ def add_calibrate_to(commands: Any) -> None:
         Option(
             "--known",
             metavar="TABLE",
-            help="a CSV (image,count), here or in s3://: fit a counter to the plate of three to five FRAMES, which it counts",
+            help="a CSV (image,count), a path or s3://bucket/key: fit a counter to the plate of three to five FRAMES, "
+            "which it counts",
         ),
         PIXEL_UM.but(help="micrometres a pixel of FRAMES"),
         PAGE,

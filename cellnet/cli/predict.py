@@ -52,8 +52,8 @@ def add_to(commands: Any) -> None:
         help="name and count what images show",
         description=(
             "Name and count what images show. IMAGES are image files, folders of them, Harmony exports or a "
-            "manifest.csv (image,pixel_um), here or as s3://bucket/prefix. Results come on stdout, and with --out are kept in "
-            "a folder too."
+            "manifest.csv (image,pixel_um), here or as s3://bucket/prefix. Results come on stdout, and with --out "
+            "are kept in a folder too."
         ),
     )
 
