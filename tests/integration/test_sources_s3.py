@@ -24,7 +24,7 @@ from cellnet.readers import LabelledFile, Options, Source, read_source
 from cellnet.store import paths
 from cellnet.store.paths import AnyPath, path_at
 from cellnet.store.place import Place, PlaceLike
-from tests.factories import clouds
+from tests.factories import SHARED, clouds
 
 pytestmark = pytest.mark.usefixtures("credentials")
 
@@ -252,6 +252,16 @@ def test_a_source_in_a_bucket_is_what_it_is_in_a_folder(kind: str, bucket: Bucke
     assert all(frame.source.startswith(f"{root}/") for frame in bank.frames)
     assert bucket.lists() == lists
     assert {key for key, times in bucket.reads().items() if times > 1} <= {MEASURED.format(f"equal/{kind}")}
+
+
+@pytest.mark.skipif(not (SHARED / "data/harmony/v1").is_dir(), reason="no images of others here")
+def test_a_plate_of_an_opera_in_a_bucket_is_what_it_is_in_a_folder(bucket: Bucket, tmp_path: Path) -> None:
+    folder = SHARED / "data/harmony/v1"
+    bucket.upload(folder, "opera")
+    here, _ = imported(read_source(folder), tmp_path / "here")
+    bank, _ = imported(read_source(bucket.at("opera")), tmp_path / "there")
+    assert bank.frames and bank.digest == here.digest
+    assert (bucket.lists(), len(bucket.reads())) == (1, 2), "the index and the image"
 
 
 @pytest.mark.parametrize("kind", ["manifest", "harmony"])
