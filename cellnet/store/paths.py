@@ -13,6 +13,7 @@ import itertools
 import os
 import posixpath
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, Self, cast
@@ -390,10 +391,20 @@ def _steps(key: str) -> Iterator[tuple[str, str]]:
         yield key, name
 
 
-@functools.lru_cache(maxsize=8)
 def _store(bucket: Place) -> S3Store:
-    """A bucket, whose client is made once in a process."""
-    return S3Store(bucket.uri, endpoint_url=bucket.endpoint_url)
+    """A bucket, whose client is made once in a process, whichever of its threads asks first."""
+    with _MAKING:
+        return _made(bucket)
+
+
+_MAKING: Final = threading.Lock()
+
+
+@functools.lru_cache(maxsize=8)
+def _made(bucket: Place) -> S3Store:
+    store = S3Store(bucket.uri, endpoint_url=bucket.endpoint_url)
+    _ = store.client
+    return store
 
 
 @functools.lru_cache(maxsize=HEADS)

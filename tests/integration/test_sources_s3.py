@@ -78,10 +78,10 @@ class _Raw(io.BytesIO):
 @pytest.fixture
 def bucket(moto: str, credentials: None) -> Iterator[Bucket]:
     """With the credentials of the test."""
-    for cache in (paths._store, paths._head):
+    for cache in (paths._made, paths._head):
         cache.cache_clear()
     yield Bucket(moto)
-    for cache in (paths._store, paths._head):
+    for cache in (paths._made, paths._head):
         cache.cache_clear()
 
 
@@ -394,7 +394,7 @@ def test_hostile_keys_are_told_and_their_objects_are_not_read(bucket: Bucket, tm
 
 
 def test_a_source_without_credentials_says_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths._store.cache_clear()
+    paths._made.cache_clear()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(ConfigError, match="no S3 credentials found"):

@@ -3,7 +3,9 @@
 import io
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -204,3 +206,20 @@ def test_a_whole_read_is_one_request(bucket: Callable[..., Listed]) -> None:
     listed.asked.clear()
     assert path.open().read(10 * len(data)) == data
     assert listed.asked == [f"get large.json 0 {len(data)}"]
+
+
+def test_threads_that_ask_at_once_share_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Slow(paths.S3Store):
+        @property
+        def client(self) -> object:
+            made.append(threading.current_thread())
+            return object()
+
+    monkeypatch.setattr(paths, "S3Store", Slow)
+    paths._made.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(paths._store, [Place("s3://shared")] * 64))
+    assert len(made) == len(set(map(id, stores))) == 1
+    paths._made.cache_clear()
