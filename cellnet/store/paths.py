@@ -14,7 +14,7 @@ import os
 import posixpath
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, Self, cast
 
@@ -161,7 +161,7 @@ class BucketPath:
         if names is None:
             return
         folders = [name for name in names if (self / name).is_dir()]
-        yield self, folders, sorted(set(names) - set(folders))
+        yield self, folders, [name for name in names if (self / name).is_file()]
         for name in folders:
             yield from (self / name).walk()
 
@@ -242,11 +242,10 @@ class Tree:
         self._look_for(key)
         return self._files.get(key)
 
-    def folder(self, key: str) -> list[str] | None:
-        """The names in a folder, in order; None where there is no object below it."""
+    def folder(self, key: str) -> Collection[str] | None:
+        """The names in a folder, each once; None where there is no object below it."""
         self._look_for(key)
-        names = self._folders.get(key)
-        return None if names is None else sorted(names)
+        return self._folders.get(key)
 
     def _look_for(self, key: str) -> None:
         if self._unlisted is None:
