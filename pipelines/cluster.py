@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
@@ -58,7 +60,18 @@ def connect(*used: Place, show_logs: bool = False) -> None:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
         starting.start_or_join(log_to_driver=show_logs)
         quiet()
-    _check_nodes(next((place for place in used if place.is_on_s3), None))
+    _check_nodes(used)
+
+
+def is_own() -> bool:
+    """Whether this process started the cluster that it is in: then all of it is this machine."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.is_head())
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """For what only this machine can do."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 class OfNode(NamedTuple):
@@ -68,35 +81,59 @@ class OfNode(NamedTuple):
     """The version of cellnet; None where there is none."""
     credentials: bool
     """For S3; yes where nobody asked."""
+    unseen: tuple[str, ...] = ()
+    """Folders that it does not see."""
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
-def _look_around(*, on_s3: bool) -> OfNode:
+def _look_around(*, on_s3: bool, marks: dict[str, str]) -> OfNode:
     """What the node has on which this runs; it may have no cellnet."""
+    unseen = tuple(folder for folder, mark in marks.items() if not os.path.exists(os.path.join(folder, mark)))
     try:
         from cellnet.store.s3 import has_credentials
         from cellnet.version import number
 
-        return OfNode(number(), not on_s3 or has_credentials())
+        return OfNode(number(), not on_s3 or has_credentials(), unseen)
     except ImportError:
-        return OfNode(None, True)
+        return OfNode(None, True, unseen)
 
 
-def _check_nodes(on_s3: Place | None) -> None:
+@contextlib.contextmanager
+def _marked(places: Sequence[Place]) -> Iterator[dict[str, str]]:
+    """The folders among some places, each with the name of something in it, by which others know whether they see it.
+
+    That is a file that is there for as long as this lasts; of a folder where none can be written, what it holds.
+    """
+    marks = {}
+    with contextlib.ExitStack() as stack:
+        for path in {Path(place.uri).absolute() for place in places if not place.is_on_s3}:
+            folder = next(above for above in (path, *path.parents) if above.is_dir())  # a new one will lie in it
+            with contextlib.suppress(OSError):
+                mark = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".cellnet-seen-")).name
+                marks[str(folder)] = os.path.basename(mark)
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                marks[str(folder)] = max(os.listdir(folder))
+        yield marks
+
+
+def _check_nodes(used: Sequence[Place]) -> None:
     """Raise ConfigError for a node that cannot do its part; a cluster of one is not asked."""
+    on_s3 = next((place for place in used if place.is_on_s3), None)
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
     if len(nodes) < 2:
         return
-    asked = {
-        _look_around.options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False)).remote(
-            on_s3=on_s3 is not None
-        ): node["NodeManagerAddress"]
-        for name, node in nodes.items()
-    }
     faults = []
-    for one in ray.wait(list(asked), num_returns=len(asked), timeout=NODES_S)[0]:
-        with contextlib.suppress(ray.exceptions.RayError):  # it is gone meanwhile, which the job lives with
-            faults.append(node_fault(asked[one], ray.get(one), on_s3))
+    with _marked(used) as marks:
+        asked = {
+            _look_around.options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False)).remote(
+                on_s3=on_s3 is not None, marks=marks
+            ): node["NodeManagerAddress"]
+            for name, node in nodes.items()
+        }
+        for one in ray.wait(list(asked), num_returns=len(asked), timeout=NODES_S)[0]:
+            with contextlib.suppress(ray.exceptions.RayError):  # it is gone meanwhile, which the job lives with
+                faults.append(node_fault(asked[one], ray.get(one), on_s3))
     if found := [fault for fault in faults if fault]:
         raise ConfigError(found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
 
@@ -115,6 +152,11 @@ def node_fault(address: str, has: OfNode, on_s3: Place | None) -> str | None:
         return (
             f"the node {address} has no S3 credentials for {on_s3}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
             "there before ray start, or give it a role"
+        )
+    if has.unseen:
+        return (
+            f"the node {address} does not see the folder {has.unseen[0]}; give one that every node shares, or "
+            "s3://bucket/prefix"
         )
     return None
 
@@ -309,8 +351,7 @@ def progress(say: Callable[[str], None]) -> Iterator[ray.actor.ActorHandle]:
 
     It is on the driver's node, since other nodes may go while the driver stays.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    lines = _Lines.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    lines = _Lines.options(scheduling_strategy=on_this_node()).remote()  # type: ignore[attr-defined]
     finished = threading.Event()
 
     def watch() -> None:

@@ -6,26 +6,28 @@ A Ray job, like `cellnet bank import`:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
-
-import ray.data
+from functools import partial
+from typing import Final
 
 from cellnet.bank.bank import Bank, Imported
 from cellnet.bank.frames import Frame
-from cellnet.bank.prepare import prepare_all
+from cellnet.bank.prepare import prepare_all, send_all
 from cellnet.config.bank import BankSettings
 from cellnet.errors import DataError
+from cellnet.images.file import ImageFile
 from cellnet.places import Places
-from cellnet.readers import Options, read_source
-from cellnet.store.objects import Store
+from cellnet.readers import LabelledFile, Options, read_source
 from cellnet.store.paths import path_at
 from cellnet.store.place import PlaceLike, place_of
 from pipelines import cluster
+from pipelines.sending import spread
 
 CHUNK: Final = 16
 """Images that are read together: what an interruption loses at most, of each worker."""
+SENT_BYTES: Final = 64 * 2**20
+"""Bytes of images that are sent together, if there are several of them."""
 SAY_S: Final = 10.0
 """How often progress is told, in seconds."""
 
@@ -41,21 +43,27 @@ def ingest(
 ) -> tuple[Bank, Imported]:
     """The bank with the source's frames in it, what came of each image, and what of the source was not used.
 
-    Names and tables of the source are read here, its images where Ray has its workers. A bad image is set aside. What
-    was read before an interruption is not read again. Where `replacing`, images that an earlier cellnet read otherwise
-    take the place of those. Raises DataError when no image at all could be used; then no bank is made.
+    Names and tables of the source are read here, its images where Ray has its workers; those who do not see them get
+    them from here. A bad image is set aside. What was read before an interruption is not read again. Where
+    `replacing`, images that an earlier cellnet read otherwise take the place of those. Raises DataError when no image
+    at all could be used; then no bank is made.
     """
     files = read_source(path_at(source), options)
     bank = places.new_bank(settings)
-    cluster.connect(places.bank, place_of(source))
-    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    prepared = ray.data.from_items(
-        [{"files": chunk} for chunk in chunks], override_num_blocks=cluster.blocks(len(chunks))
-    ).map(_prepare_chunk, fn_kwargs={"store": bank.store})
+    cluster.connect(places.bank, *([place_of(source)] if place_of(source).is_on_s3 else []))
+    chunks = list(_chunks(files))
+    prepared = spread(
+        chunks,
+        _images_of,
+        partial(send_all, store=bank.store),
+        prepare_all,
+        blocks=cluster.blocks(len(chunks)),
+        store=bank.store,
+    )
     rows: list[Frame] = []
     said_s = time.monotonic()
-    for done in prepared.iter_rows():
-        rows += done["frames"]
+    for frames in prepared:
+        rows += frames
         if time.monotonic() - said_s > SAY_S:
             say(f"{len(rows):,} of {len(files):,} images read")
             said_s = time.monotonic()
@@ -66,5 +74,20 @@ def ingest(
     return bank, replace(bank.add(rows, replacing=replacing), unused=files.unused)
 
 
-def _prepare_chunk(row: dict[str, Any], store: Store) -> dict[str, Any]:
-    return {"frames": prepare_all(row["files"], store)}
+def _chunks(files: Sequence[LabelledFile]) -> Iterator[list[LabelledFile]]:
+    """The files in order; in a cluster, to whose machines they may have to be sent, not many bytes together."""
+    chunk: list[LabelledFile] = []
+    size = 0
+    for file in files:
+        bytes_n = 0 if cluster.is_own() else sum(image.stamp[0] for image in _images_of(file) if image.stamp)
+        if chunk and (len(chunk) == CHUNK or size + bytes_n > SENT_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(file)
+        size += bytes_n
+    if chunk:
+        yield chunk
+
+
+def _images_of(file: LabelledFile) -> list[ImageFile]:
+    return [image for image in (file.image, file.mask) if image]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import cv2
-import ray.data
 
 from cellnet.errors import CellnetError
 from cellnet.images import apart
@@ -29,6 +28,7 @@ from cellnet.registry.registry import Registry
 from cellnet.reports.results import Results, Said, drawn_in
 from cellnet.store.place import Place, PlaceLike, place_of
 from pipelines import cluster
+from pipelines.sending import spread
 
 CHUNK_IMAGES: Final = 128
 """Images that a task takes at most: between two tasks a CPU waits a little for Ray Data."""
@@ -106,11 +106,10 @@ class Job:
             return
         cluster.connect(*self.places)
         chunks = list(_chunks(files))
-        rows = ray.data.from_items([{"files": chunk} for chunk in chunks], override_num_blocks=len(chunks)).map(
-            _answer_chunk, fn_kwargs={"question": self.question}
+        answers_of: Iterator[list[Said] | CellnetError] = spread(
+            chunks, _images_of, _send_all, _answer_all, blocks=len(chunks), question=self.question
         )
-        for row in rows.iter_rows():
-            said: list[Said] | CellnetError = row["said"]
+        for said in answers_of:
             if isinstance(said, CellnetError):
                 raise said
             if self.results:
@@ -146,7 +145,7 @@ def prepare(
     kept = results.done(files) if results else {}
     pair = strangers(models.classifier, models.regressor)
     notes = [*notes_on_wells(files, well_pattern), *([pair] if pair else [])]
-    used = (*places.named, *map(place_of, given))
+    used = (*places.named, *(place for place in map(place_of, given) if place.is_on_s3))
     return Job(files=files, question=question, places=used, results=results, kept=kept, notes=notes)
 
 
@@ -167,18 +166,35 @@ def _chunks(files: list[ListedFile]) -> Iterator[list[ListedFile]]:
     yield chunk
 
 
-def _answer_chunk(row: dict[str, Any], question: Question) -> dict[str, Any]:
+def _images_of(file: ListedFile) -> list[ImageFile]:
+    return [file.image]
+
+
+def _send_all(files: Sequence[ListedFile]) -> list[ImageFile | CellnetError]:
+    """The images, for a machine that does not see them."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return [_sent(image) for image in pool.map(_read, files)]
+
+
+def _sent(image: ImageFile | CellnetError) -> ImageFile | CellnetError:
+    if isinstance(image, CellnetError) or isinstance(image.contents, bytes):
+        return image
+    return image.too_large_to_send()
+
+
+def _answer_all(
+    files: list[ListedFile], held: list[ImageFile | CellnetError] | None, question: Question
+) -> list[Said] | CellnetError:
     """What the models say of each of some images; of models that cannot be loaded, why."""
     cv2.setNumThreads(1)  # Ray runs a worker on every core already
     try:
         models = question.models.map(lambda version: cluster.load_once(question.registry, version))
     except CellnetError as error:
-        return {"said": error}
-    files: list[ListedFile] = row["files"]
+        return error
     with ThreadPoolExecutor(READERS) as pool:
-        images = pool.map(_read, files)
+        images = iter(held) if held is not None else pool.map(_read, files)
         said = [list(_answers(models, *pair, question)) for pair in zip(files, images, strict=True)]
-    return {"said": list(zip(files, said, strict=True))}
+    return list(zip(files, said, strict=True))
 
 
 def _read(file: ListedFile) -> ImageFile | CellnetError:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -34,20 +34,53 @@ Held = tuple[ImageFile, ImageFile | None]
 """An image and its mask, if it has one, in memory."""
 
 
-def prepare_all(files: Sequence[LabelledFile], store: Store) -> list[Frame]:
-    """Each image as `prepare` gives it, or as it was given when an earlier import read the same unchanged files."""
-    recipe = json.dumps([FORM, SCHEMA.names, [vars(file) for file in files]], default=_stamp)
-    key = f"prepared/{hashlib.sha256(recipe.encode()).hexdigest()}.parquet"
+class Sent(NamedTuple):
+    """Files that were read on another machine, since this one does not see them."""
+
+    key: str
+    """Under which the bank keeps what they come to."""
+    held: list[Held | DataError]
+    """Nothing where it is kept already."""
+
+
+def prepare_all(files: Sequence[LabelledFile], sent: Sent | None, store: Store) -> list[Frame]:
+    """Each image as `prepare` gives it, or as it was given when an earlier import read the same unchanged files.
+
+    `sent`: what was read of them elsewhere, if they are not here.
+    """
+    key = sent.key if sent else _key_of(files)
     try:
         return from_parquet(store.get(key), key).frames
     except NotFoundError:
         frames, all_read = [], True
-        for file, held in zip(files, _hold_all(files), strict=True):
+        for file, held in zip(files, sent.held if sent else _hold_all(files), strict=True):
             frames.append(prepare(file, store, held))
             all_read &= not isinstance(held, DataError)  # it may be there, or be allowed, the next time
         if all_read and any(frame.set_aside is None for frame in frames):
             store.create(key, to_parquet(frames))
         return frames
+
+
+def send_all(files: Sequence[LabelledFile], store: Store) -> Sent:
+    """The files for `prepare_all` on a machine that does not see them; unread where it is known what they come to."""
+    key = _key_of(files)
+    try:
+        store.get(key)
+        return Sent(key, [])
+    except NotFoundError:
+        return Sent(key, [_sent(held) for held in _hold_all(files)])
+
+
+def _sent(held: Held | DataError) -> Held | DataError:
+    for image in () if isinstance(held, DataError) else held:
+        if image and not isinstance(image.contents, bytes):
+            return image.too_large_to_send()
+    return held
+
+
+def _key_of(files: Sequence[LabelledFile]) -> str:
+    recipe = json.dumps([FORM, SCHEMA.names, [vars(file) for file in files]], default=_stamp)
+    return f"prepared/{hashlib.sha256(recipe.encode()).hexdigest()}.parquet"
 
 
 def _stamp(image: ImageFile) -> list[Any]:

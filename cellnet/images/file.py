@@ -171,6 +171,13 @@ class ImageFile:
         known = self.known if self.known and self.known.bytes_n == len(data) else None
         return replace(self, contents=data, known=known)
 
+    def too_large_to_send(self) -> DataError:
+        """What is said of a file that stays on its disk, where a machine is to read it that has not that disk."""
+        return DataError(
+            f"{self.name}: over {HELD_BYTES // 10**6:,} MB, and not every machine of the cluster sees it; put it into "
+            "a folder that all share, or into a bucket"
+        )
+
     def pages(self, wanted: Pages | None, channel: str | None = None) -> list[Self]:
         """The pages to read: by default the middle of a stack, or all, or one by its number; else the only one.
 

@@ -34,10 +34,16 @@ class OwnCluster:
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._files: list[str] = []
 
-    def start(self, *options: str) -> subprocess.Popen[bytes]:
-        """One node more, with files of its own, as if it were another machine: they share no working directories."""
+    def start(self, *options: str, without: Path | None = None) -> subprocess.Popen[bytes]:
+        """One node more, with files of its own, as if it were another machine: they share no working directories.
+
+        Nor a folder that it is to be without, which takes root.
+        """
         self._files.append(tempfile.mkdtemp(prefix="ray"))  # a short path, for the names of sockets
         command = ["ray", "start", "--block", "--temp-dir", self._files[-1], *options]
+        if without:
+            hide = 'mount -t tmpfs none "$0" && exec "$@"'
+            command = ["unshare", "--mount", "--propagation=private", "sh", "-c", hide, str(without), *command]
         with self.log.open("ab") as log:
             self.nodes.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
         return self.nodes[-1]
@@ -72,6 +78,14 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     yield make
     for cluster in made:
         cluster.stop()
+
+
+def can_hide_folders() -> bool:
+    """Whether a process here may see other folders than the rest, as another machine does."""
+    hide = ["unshare", "--mount", "--propagation=private", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(hide, capture_output=True, check=False).returncode == 0
+    )
 
 
 def _descendants(ancestor: int, word: str) -> list[int]:

@@ -27,7 +27,7 @@ from pipelines.ingest import ingest
 from pipelines.runs import SNAPSHOT
 from tests.factories import quick_config
 
-from .conftest import KEYS
+from .conftest import KEYS, can_hide_folders
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 """A second cluster beside the tests' own."""
@@ -59,6 +59,8 @@ class Jobs(NamedTuple):
     """The machine without the head."""
     joining: dict[str, str]
     """The environment of a command that joins the cluster."""
+    unseen: Path | None
+    """A folder that the machine without the head does not see, where one can be hidden from it."""
 
 
 def answers(port: int) -> bool:
@@ -68,7 +70,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def jobs(own_cluster: Callable[..., Any]) -> Jobs:
+def jobs(own_cluster: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     cluster = own_cluster(**QUICK, AWS_EC2_METADATA_DISABLED="true")
     ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
@@ -84,14 +86,16 @@ def jobs(own_cluster: Callable[..., Any]) -> Jobs:
     deadline = time.monotonic() + 180
     while not answers(ports["dashboard-port"]) and head.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
-    other = cluster.start("--num-cpus=1", f"--address=127.0.0.1:{ports['port']}")
+    unseen = tmp_path_factory.mktemp("unseen") if can_hide_folders() else None
+    other = cluster.start("--num-cpus=1", f"--address=127.0.0.1:{ports['port']}", without=unseen)
     # The dashboard and its agent come up one by one, and asking the agent takes a process of Ray's.
     while "cellnet: " not in (tried := submit("train", "bank", "--task", "count")).stdout:
         said = f"\n{tried.stdout}{tried.stderr}\n{cluster.log.read_text()}"
         assert head.poll() is None, f"ray start --head ended{said}"
         assert time.monotonic() < deadline, f"no job runs{said}"
         time.sleep(1)
-    return Jobs(submit, tried, other, cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"})
+    joining = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}
+    return Jobs(submit, tried, other, joining, unseen)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +146,28 @@ def test_a_node_reads_s3_by_its_own_credentials_and_one_without_is_named(
     assert re.search(
         r"the node [\d.]+ has no S3 credentials for s3://lab/jobs; set AWS_ACCESS_KEY_ID .* \(and 1 more\)", done.stderr
     ), done.stderr
+
+
+def test_a_folder_that_one_machine_alone_sees_is_read_there_and_no_place_for_results(
+    jobs: Jobs, places: Places, tmp_path: Path
+) -> None:
+    if jobs.unseen is None:
+        pytest.skip("hiding a folder from a process takes root and unshare")
+    manifest = write_sample(jobs.unseen / "images", wells_per_lineage=20, lineages=("THP1",), size_px=120)
+
+    def run(*arguments: str) -> Ended:
+        command = [sys.executable, "-m", "cellnet", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=jobs.joining, capture_output=True, text=True, timeout=300)
+
+    done = run("bank", "import", str(manifest), str(tmp_path / "bank"))
+    assert done.returncode == 0 and "40 frames added, 0 known already, 0 set aside" in done.stderr, done.stderr
+    assert len(list((tmp_path / "bank/prepared").iterdir())) == 3
+    again = run("bank", "import", str(manifest), str(tmp_path / "bank"))
+    assert "0 frames added, 40 known already, 0 set aside" in again.stderr, again.stderr
+    refused = run("bank", "import", str(manifest), str(jobs.unseen / "bank"))
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert f"does not see the folder {jobs.unseen}; give one that every node shares, or s3://" in refused.stderr
+    assert not (jobs.unseen / "bank").exists() and sorted(os.listdir(jobs.unseen)) == ["images"]
 
 
 def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(trained: str, places: Places) -> None:

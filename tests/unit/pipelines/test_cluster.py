@@ -50,3 +50,7 @@ def test_a_node_that_cannot_do_its_part_is_named_with_what_to_do_there() -> None
     assert str(node_fault("10.0.0.7", OfNode(here, False), bank)).startswith(
         "the node 10.0.0.7 has no S3 credentials for s3://lab/bank; set AWS_ACCESS_KEY_ID"
     )
+    assert node_fault("10.0.0.7", OfNode(here, True, ("/home/ana/bank",)), None) == (
+        "the node 10.0.0.7 does not see the folder /home/ana/bank; give one that every node shares, or "
+        "s3://bucket/prefix"
+    )
