@@ -25,7 +25,7 @@ from cellnet.prediction.model import FrameModel
 from cellnet.prediction.sources import ListedFile, list_files, notes_on_wells
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
-from cellnet.reports.results import Results, Said, drawn_in
+from cellnet.reports.results import Results, Said, drawn_in, is_below
 from cellnet.store.place import Place, PlaceLike, place_of
 from pipelines import cluster
 from pipelines.sending import spread
@@ -74,6 +74,8 @@ class Job:
     """The images that were done before, with what `results` knows them by."""
     notes: list[str] = field(default_factory=list)
     """What the names of the images leave open."""
+    skipped: list[str] = field(default_factory=list)
+    """Files in the folders that are no images."""
     done: int = 0
     """Those that were not, and that `run` has come to."""
     written: list[str] = field(default_factory=list)
@@ -137,7 +139,10 @@ def prepare(
     ConfigError where `out` holds predictions under other settings.
     """
     drawn = drawn_in(out) if out else ()
-    files = list_files(given, channel=channel, page=page, well_pattern=well_pattern, but=drawn)
+    skipped: list[str] = []
+    files = list_files(given, channel=channel, page=page, well_pattern=well_pattern, but=drawn, skipped=skipped)
+    if out:
+        skipped = [name for name in skipped if not is_below(name, out)]
     registry = places.open_registry()
     models = resolve_models(registry, classifier, regressor)
     question = Question(registry=registry, models=models, pixel_um=pixel_um, page=page, channel=channel)
@@ -146,7 +151,7 @@ def prepare(
     pair = strangers(models.classifier, models.regressor)
     notes = [*notes_on_wells(files, well_pattern), *([pair] if pair else [])]
     used = (*places.named, *(place for place in map(place_of, given) if place.is_on_s3))
-    return Job(files=files, question=question, places=used, results=results, kept=kept, notes=notes)
+    return Job(files=files, question=question, places=used, results=results, kept=kept, notes=notes, skipped=skipped)
 
 
 def predict(given: Sequence[PlaceLike], places: Places, **options: Any) -> Iterator[Prediction]:

@@ -6,9 +6,20 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from cellnet.cli.options import CHANNEL, JSON, PAGE, PIXEL_UM, READS_REGISTRY, images_of, named_place, places_of
+from cellnet.cli.options import (
+    CHANNEL,
+    JSON,
+    LEFT_OUT,
+    PAGE,
+    PIXEL_UM,
+    READS_REGISTRY,
+    STRICT,
+    images_of,
+    named_place,
+    places_of,
+)
 from cellnet.cli.parsing import OneOf, Option, command
 from cellnet.cli.printing import counted, print_csv, print_json, say, tell
 from cellnet.cli.progress import Meter
@@ -18,6 +29,9 @@ from cellnet.prediction.tables import COLUMNS, csv_line, row_of
 
 if TYPE_CHECKING:
     from pipelines.predict import Job
+
+SKIPPED_SHOWN: Final = 3
+"""Files that were skipped, named one by one."""
 
 
 def add_to(commands: Any) -> None:
@@ -48,6 +62,7 @@ def add_to(commands: Any) -> None:
             Option("--csv", action="store_true", help="CSV on stdout"),
             JSON.but(help="a JSON object a line on stdout"),
         ),
+        STRICT.but(help=f"exit {LEFT_OUT} where an image was not predicted or a file was skipped"),
         *READS_REGISTRY,
         help="name and count what images show",
         description=(
@@ -58,7 +73,7 @@ def add_to(commands: Any) -> None:
     )
 
 
-def predict(arguments: argparse.Namespace) -> None:
+def predict(arguments: argparse.Namespace) -> int:
     from pipelines.predict import prepare
 
     if arguments.overwrite and not arguments.out:
@@ -77,6 +92,9 @@ def predict(arguments: argparse.Namespace) -> None:
     )
     for note in job.notes:
         say(f"note: {note}")
+    if job.skipped:
+        more = f" and {len(job.skipped) - SKIPPED_SHOWN} more" if len(job.skipped) > SKIPPED_SHOWN else ""
+        say(f"skipped, not an image: {len(job.skipped):,}, {'; '.join(job.skipped[:SKIPPED_SHOWN])}{more}")
     if job.kept:
         say(f"{len(job.kept):,} of {len(job.files):,} images were predicted before, and are in {arguments.out}")
     tally = _print_predictions(job, arguments)
@@ -94,6 +112,7 @@ def predict(arguments: argparse.Namespace) -> None:
         say(f"written: {place}")
     if not tally["good"]:
         raise ConfigError("no image could be predicted; the reasons are above")
+    return LEFT_OUT if arguments.strict and (tally["bad"] or job.skipped) else 0
 
 
 def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str]:

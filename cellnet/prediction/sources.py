@@ -20,7 +20,7 @@ from cellnet.images.channels import is_transmitted
 from cellnet.images.file import SUFFIXES, ImageFile, Pages, missing
 from cellnet.images.wells import ImageName, Well, is_part_of_plate, read_names, thumbnails, well_at
 from cellnet.readers import harmony, is_file, number_of, read_csv
-from cellnet.readers.matching import Match, Names, images_below
+from cellnet.readers.matching import Match, Names, images_below, is_hidden
 from cellnet.store.paths import AnyPath, path_at
 from cellnet.store.place import S3, PlaceLike
 
@@ -86,8 +86,11 @@ def list_files(
     page: Pages | None = None,
     well_pattern: str | None = None,
     but: Container[str] = (),
+    skipped: list[str] | None = None,
 ) -> list[ListedFile]:
     """Every image of what is given, each once, in order, but those at the places `but`.
+
+    Files of folders that are no images are added to `skipped`, by their names.
 
     Of what the names say to be planes of one site, `page` is taken, or the middle one; wells are read from names, or
     by a regular expression. Raises DataError for what is not there, for no image at all, and where a Harmony export has
@@ -96,7 +99,7 @@ def list_files(
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
-        for file in _list(path_at(argument), channel, str(argument)):
+        for file in _list(path_at(argument), channel, str(argument), [] if skipped is None else skipped):
             if file.place not in but:
                 by_place.setdefault(file.place, file)
     if not by_place:
@@ -234,10 +237,10 @@ def _of_planes(names: dict[str, ImageName], page: Pages | None) -> dict[str, Ima
     return {place: name for place, name in names.items() if place not in left_out}
 
 
-def _list(path: AnyPath, channel: str | None, given: str) -> Iterator[ListedFile]:
+def _list(path: AnyPath, channel: str | None, given: str, skipped: list[str]) -> Iterator[ListedFile]:
     """The images of one argument."""
     if path.is_dir():
-        yield from _of_folder(path, channel)
+        yield from _of_folder(path, channel, skipped)
     elif not is_file(path):
         raise DataError(f"{given} {missing(path)}; {GIVE}")
     elif harmony.accepts(path):
@@ -248,7 +251,7 @@ def _list(path: AnyPath, channel: str | None, given: str) -> Iterator[ListedFile
         yield _file(path)
 
 
-def _of_folder(folder: AnyPath, channel: str | None) -> Iterator[ListedFile]:
+def _of_folder(folder: AnyPath, channel: str | None, skipped: list[str]) -> Iterator[ListedFile]:
     if (folder / MANIFEST).is_file():
         yield from _of_manifest(folder / MANIFEST)
         return
@@ -260,11 +263,15 @@ def _of_folder(folder: AnyPath, channel: str | None) -> Iterator[ListedFile]:
     except OSError as error:
         raise DataError(f"cannot look into {folder}: {error.strerror}") from error
     for path in paths:
+        if is_hidden(path.name):
+            continue
         if path.is_dir():
-            if not path.is_symlink() and not path.name.startswith("."):
-                yield from _of_folder(path, channel)
-        elif _is_image(path.name):
+            if not path.is_symlink():
+                yield from _of_folder(path, channel, skipped)
+        elif path.suffix.lower() in SUFFIXES:
             yield _file(path)
+        else:
+            skipped.append(shown(str(path)))
 
 
 def _of_export(export: AnyPath, channel: str | None) -> Iterator[ListedFile]:
@@ -312,11 +319,6 @@ def _file(path: AnyPath) -> ListedFile:
         image=image, place=place, name=shown(str(path)), folder=shown(os.path.dirname(place).removeprefix(S3)),
         size=size, modified=str(modified),
     )  # fmt: skip
-
-
-def _is_image(name: str) -> bool:
-    """By its suffix; hidden files are what other programs leave, like ._a.png."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
 
 
 def shown(path: str) -> str:

@@ -17,6 +17,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
@@ -157,6 +158,14 @@ def drawn_in(given: PlaceLike) -> set[str]:
     _, pictures = _settings_of(place.open())
     folder = place if place.is_on_s3 else place.elsewhere(os.path.abspath(place.uri))
     return {folder.below(name).uri for name in pictures}
+
+
+def is_below(name: str, given: PlaceLike) -> bool:
+    """Whether a file lies in a folder or s3://bucket/prefix, or below it."""
+    place = place_of(given)
+    if place.is_on_s3:
+        return name.startswith(place.uri.rstrip("/") + "/")
+    return Path(os.path.abspath(name)).is_relative_to(os.path.abspath(place.uri))
 
 
 def _is_ours(key: str) -> bool:

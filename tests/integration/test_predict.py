@@ -72,11 +72,14 @@ def test_a_plate_with_a_bad_image_gives_rows_tables_and_a_picture(
 ) -> None:
     plate = draw(tmp_path / "P7", *(f"{well}_{field}.png" for well in WELLS for field in (1, 2)))
     (plate / "C02_3.png").write_bytes(b"no image")
-    out = tmp_path / "out"
-    assert main(["predict", str(plate), "--registry", registry.store.uri, "--csv", "--out", str(out)]) == 0
+    (plate / "protocol.pdf").write_bytes(b"%PDF")
+    out = plate / "out"
+    command = ["predict", str(plate), "--registry", registry.store.uri, "--csv", "--out", str(out)]
+    assert main(command) == 0
     printed = capsys.readouterr()
+    assert f"skipped, not an image: 1, {plate}/protocol.pdf\n" in printed.err
     rows = rows_of(printed.out)
-    assert [Path(row["image"]).name for row in rows] == sorted(path.name for path in plate.iterdir())
+    assert [Path(row["image"]).name for row in rows] == sorted(path.name for path in plate.glob("*.png"))
     assert "C02_3.png: not a readable" in rows[-1]["error"] and rows[-1]["count"] == ""
     for row in rows[:-1]:
         lineage, count = expected(registry, cv2.imread(row["image"], cv2.IMREAD_GRAYSCALE))
@@ -94,6 +97,11 @@ def test_a_plate_with_a_bad_image_gives_rows_tables_and_a_picture(
     assert (image_HW3[..., 0] - image_HW3[..., 2] > 60).sum() > 3000, "its wells are blue"
     assert "6 images predicted, 1 not\n" in printed.err
     assert printed.err.splitlines()[-1] == f"written: {out}/plate.png"
+    (plate / "C02_3.png").unlink()
+    assert main([*command, "--strict"]) == 3, "and its own results are no files that were skipped"
+    assert f"skipped, not an image: 1, {plate}/protocol.pdf\n" in capsys.readouterr().err
+    (plate / "protocol.pdf").unlink()
+    assert main([*command, "--strict"]) == 0
 
 
 def test_a_job_that_was_stopped_goes_on_with_the_rest(

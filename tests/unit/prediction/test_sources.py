@@ -41,7 +41,10 @@ def names(sources: list[ListedFile]) -> list[str]:
 
 def test_a_folder_is_taken_with_those_below_it_and_each_image_once(tmp_path: Path) -> None:
     folder = touch(tmp_path / "in", "b.png", "a/B3.TIF", "a/notes.txt", ".hidden/c.png", "._b.png", "c_G7_1.jpg")
-    found = list_files([str(folder), folder / "b.png"])
+    touch(folder, "__MACOSX/b.png", "@eaDir/b.png/SYNOPHOTO_THUMB_M.jpg", "Thumbs.db")
+    skipped: list[str] = []
+    found = list_files([str(folder), folder / "b.png"], skipped=skipped)
+    assert skipped == [str(folder / "a/notes.txt")], "what systems and programs keep for themselves is no news"
     assert names(found) == ["B3.TIF", "b.png", "c_G7_1.jpg"]
     assert [source.name for source in found] == [str(folder / name) for name in ("a/B3.TIF", "b.png", "c_G7_1.jpg")]
     assert [source.well for source in found] == [Well(2, 3), None, Well(7, 7)]
