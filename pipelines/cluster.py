@@ -86,16 +86,22 @@ class OfNode(NamedTuple):
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
-def _look_around(*, on_s3: bool, marks: dict[str, str]) -> OfNode:
-    """What the node has on which this runs; it may have no cellnet."""
+def _look_around(*, on_s3: bool, marks: dict[str, str]) -> tuple[str | None, bool, tuple[str, ...]]:
+    """What `OfNode` has of the node on which this runs; nothing is used of its cellnet, which may be older, or none."""
     unseen = tuple(folder for folder, mark in marks.items() if not os.path.exists(os.path.join(folder, mark)))
     try:
-        from cellnet.store.s3 import has_credentials
         from cellnet.version import number
-
-        return OfNode(number(), not on_s3 or has_credentials(), unseen)
     except ImportError:
-        return OfNode(None, True, unseen)
+        return None, True, unseen
+    if not on_s3:
+        return number(), True, unseen
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return number(), boto3.Session().get_credentials() is not None, unseen
+    except BotoCoreError:  # of a profile that is not there, a role that cannot be had
+        return number(), False, unseen
 
 
 @contextlib.contextmanager
@@ -133,7 +139,7 @@ def _check_nodes(used: Sequence[Place]) -> None:
         }
         for one in ray.wait(list(asked), num_returns=len(asked), timeout=NODES_S)[0]:
             with contextlib.suppress(ray.exceptions.RayError):  # it is gone meanwhile, which the job lives with
-                faults.append(node_fault(asked[one], ray.get(one), on_s3))
+                faults.append(node_fault(asked[one], OfNode(*ray.get(one)), on_s3))
     if found := [fault for fault in faults if fault]:
         raise ConfigError(found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
 

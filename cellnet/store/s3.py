@@ -307,17 +307,6 @@ def _broken() -> tuple[type[Exception], ...]:
     return ConnectionError, HTTPClientError, IncompleteReadError
 
 
-def has_credentials() -> bool:
-    """Whether boto3 finds credentials on this machine; whether they are good for anything is not asked."""
-    import boto3
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        return boto3.Session().get_credentials() is not None
-    except BotoCoreError:
-        return False
-
-
 def region_of(session: Any) -> str:
     """The region of a boto3 session: AWS_REGION, else what boto3's chain says, else the one that other servers take."""
     return str(os.environ.get("AWS_REGION") or session.region_name or "us-east-1")

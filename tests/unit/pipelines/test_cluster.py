@@ -1,9 +1,12 @@
 """What every Ray job shares, without a Ray."""
 
+import pickle
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
+from ray import cloudpickle
 
 from cellnet import version
 from cellnet.store.place import Place
@@ -54,3 +57,17 @@ def test_a_node_that_cannot_do_its_part_is_named_with_what_to_do_there() -> None
         "the node 10.0.0.7 does not see the folder /home/ana/bank; give one that every node shares, or "
         "s3://bucket/prefix"
     )
+
+
+def test_what_a_node_is_asked_needs_no_cellnet_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = cloudpickle.dumps(cluster._look_around._function)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("cellnet", "pipelines")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert pickle.loads(sent)(on_s3=True, marks={}) == (None, True, ())
+
+
+def test_a_node_tells_its_version_and_whether_it_has_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boto3.Session.get_credentials", lambda session: None)
+    assert cluster._look_around._function(on_s3=True, marks={}) == (version.number(), False, ())
+    monkeypatch.setattr("boto3.Session.get_credentials", lambda session: object())
+    assert OfNode(*cluster._look_around._function(on_s3=True, marks={})) == OfNode(version.number(), True)

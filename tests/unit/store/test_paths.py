@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -215,6 +216,7 @@ def test_threads_that_ask_at_once_share_a_client(monkeypatch: pytest.MonkeyPatch
         @property
         def client(self) -> object:
             made.append(threading.current_thread())
+            time.sleep(0.05)  # as long as it takes, in which others ask
             return object()
 
     monkeypatch.setattr(paths, "S3Store", Slow)
