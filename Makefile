@@ -2,6 +2,8 @@
 #   make demo   set-up, then the main job on the built-in sample; serves at the end (DEMO_EXIT=1: stops instead)
 #   make test   set-up, then every test that needs no GPU and no outside service
 PYTHON ?= python3.11
+# Compiled modules are kept, also where the environment says otherwise: each process of Ray's would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 STAMP := .venv/.installed
 

@@ -39,8 +39,10 @@ NO_NEWS: Final = re.compile(
 """What Ray says of its own affairs, on stdout, where cellnet's users expect data."""
 BLOCKS_PER_CPU: Final = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
-
-
+START_S: Final = "300"
+"""How long the workers of a training may wait for room: a busy machine takes longer than Ray's 60 s."""
+ELASTIC_S: Final = "10"
+"""Likewise of an elastic training, which asks again for as many as there is room for."""
 NODES_S: Final = 60.0
 """How long nodes may take to tell what they have; one that does not is left to the job."""
 
@@ -56,8 +58,6 @@ def connect(*used: Place, show_logs: bool = False) -> None:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # A busy machine takes longer than Ray's 60.
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
         starting.start_or_join(log_to_driver=show_logs)
         quiet()
     _check_nodes(used)
@@ -177,15 +177,34 @@ def own_address() -> Iterator[None]:
     from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
     ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
-    before = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    with _variable("RAY_ADDRESS", ray.get_runtime_context().gcs_address):
+        yield
+
+
+@contextlib.contextmanager
+def patient(*, elastic: bool) -> Iterator[None]:
+    """While it lasts, a training that starts waits so long for room for its workers, if nobody has set how long.
+
+    Of an elastic one Ray 2.60 knows up to 20 s late that a machine is gone. Until then it waits for room there, and
+    takes fewer workers when it asks again.
+    """
+    name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    with _variable(name, os.environ.get(name) or (ELASTIC_S if elastic else START_S)):
+        yield
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """While it lasts, the environment has this variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ["RAY_ADDRESS"]
+            del os.environ[name]
         else:
-            os.environ["RAY_ADDRESS"] = before
+            os.environ[name] = before
 
 
 def quiet() -> None:

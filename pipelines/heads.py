@@ -152,7 +152,7 @@ def _learn_here(parts: Sequence[Part], tiles: Features, hold: float, plan: Plan)
 
 def _learn_apart(parts: Sequence[Part], tiles: Features, plan: Plan) -> Iterator[tuple[Part, LastLayers]]:
     """Likewise by a task each, in the order in which they end."""
-    shared, threads = ray.put(tiles), max(1, int(cluster.cpus() / len(parts)))
+    shared, threads = ray.put(tiles), plan.config.threads or max(1, int(cluster.cpus() / len(parts)))
     learn = ray.remote(_learn_part).remote
     tasks = {learn(shared, part.tiles_N, _learning(plan), threads): part for part in parts}
     while tasks:

@@ -20,6 +20,9 @@ import ray.data
 import ray.train
 import ray.train.torch
 import torch
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.callback import RayTrainCallback
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.folds import ENOUGH_GROUPS, few_groups
@@ -255,22 +258,40 @@ def run_training(
     return replace(read_checkpoint(result.best_checkpoints[-1][0]), history=history)
 
 
+class LeanTrainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
+    """Ray Train's, without processes of its own that have nothing to do here.
+
+    One deals out datasets that the trainer is given, and it is given none. Another frees what workers have reserved
+    where their controller died and the job goes on; most jobs end with it, and Ray frees it then.
+    """
+
+    outlived = False
+    """Whether the job may go on after the controller."""
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        vain = (DatasetsCallback,) if self.outlived else (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, vain)]
+
+
 def run_workers(
     worker: Callable[[dict[str, Any]], Any],
     loop: dict[str, Any],
     scaling: ray.train.ScalingConfig,
     *,
     run: Run,
+    outlived: bool = False,
     **settings: Any,
 ) -> ray.train.Result:
     """What comes of Ray Train's workers, each of which gets `loop` by `given_to`; they are started again if they die.
 
-    `settings` are further ones of Ray Train's RunConfig. Raises cellnet's own error where one ended the workers.
+    `outlived` says that the job may go on after their controller; `settings` are further ones of Ray Train's RunConfig.
+    Raises cellnet's own error where one ended the workers.
     """
     files, root = filesystem(run.runs)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    with cluster.own_address():
-        trainer = ray.train.torch.TorchTrainer(
+    elastic = not isinstance(scaling.num_workers, int)
+    with cluster.own_address(), cluster.patient(elastic=elastic):
+        trainer = LeanTrainer(
             worker,
             train_loop_config={"loop": ray.put(loop)},  # a reference: Ray Train's controller would import all of it
             scaling_config=scaling,
@@ -282,6 +303,7 @@ def run_workers(
                 **settings,
             ),
         )
+        trainer.outlived = outlived
         try:
             with cluster.stopped_by_ctrl_c():
                 return trainer.fit()

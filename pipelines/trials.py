@@ -99,7 +99,8 @@ class _Shared(ray.tune.Trainable):  # type: ignore[misc]
             resources_per_worker={"CPU": min(WORKER_CPUS, cluster.cpus_per_worker(sweep.workers)), **gpus},
         )
         try:
-            run_workers(_shared_worker, loop, scaling, run=Run(sweep.run.runs, f"{sweep.run.name}/ray/{name}"))
+            run = Run(sweep.run.runs, f"{sweep.run.name}/ray/{name}")
+            run_workers(_shared_worker, loop, scaling, run=run, outlived=True)
         except Exception as error:  # told by `step`, in the thread that Ray Tune looks at
             self._error = error
         ray.get(self._judge.end.remote())

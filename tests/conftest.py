@@ -1,5 +1,6 @@
 """What every test may have, and the order in which files are run."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,11 @@ TOGETHER = ("test_pipelines.py", "test_versions.py", "test_train.py", "test_fold
 """Files that share trained models, and so a process."""
 FIRST = (*TOGETHER, "test_tune.py")
 """Files of minutes: begun first, so that no process is left with them at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The processes that tests start keep what they compile, or each would compile torch anew, for six seconds."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import cv2
 import numpy as np
@@ -28,6 +28,9 @@ from cellnet.registry.registry import Registry
 from cellnet.tasks import TASKS, Task
 from cellnet.training.tiles import Batch
 from cellnet.untrusted import WEIGHTS
+
+if TYPE_CHECKING:
+    from cellnet.prediction.predictor import Predictor
 
 Drawn = tuple[NDArray[np.uint8], NDArray[np.float32]]
 Grey = NDArray[np.uint8]
@@ -228,6 +231,25 @@ def publish_untrained(
     version = registry.publish(TASKS[task].model, files, made)
     registry.promote(version.ref, "champion")
     return version.ref
+
+
+def exports_kept() -> "Callable[[Predictor], bytes]":
+    """`to_onnx`, which takes seconds, but the same network is exported once: an export is the same each time."""
+    from cellnet.networks.weights import weights_to_bytes
+    from cellnet.prediction.export import to_onnx
+
+    made: dict[str, bytes] = {}
+
+    def kept(predictor: "Predictor") -> bytes:
+        card, told = predictor.card, predictor.calibration
+        about = (card.config.model, card.classes, card.preprocess, told.temperature, told.scale, told.offset)
+        weights = weights_to_bytes(predictor.network.state_dict())
+        key = hashlib.sha256(weights + repr(about).encode()).hexdigest()
+        if key not in made:
+            made[key] = to_onnx(predictor)
+        return made[key]
+
+    return kept
 
 
 # Evaluations

@@ -295,7 +295,8 @@ def _normed_conv(
 def _start_at(out: nn.Module, value: float) -> None:
     """Let a layer give about one value whatever its input: a unit that starts well above 0 does not start dead."""
     assert isinstance(out, nn.Linear | nn.Conv2d) and out.bias is not None
-    nn.init.normal_(out.weight, std=0.01)
+    if not out.weight.is_meta:  # there torch would import its compiler to draw nothing, for over a second
+        nn.init.normal_(out.weight, std=0.01)
     nn.init.constant_(out.bias, value)
 
 

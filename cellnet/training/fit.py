@@ -24,6 +24,7 @@ from cellnet.networks.views import forward
 from cellnet.tasks import Task
 from cellnet.training.batches import Target, to_tensors, vary
 from cellnet.training.losses import Criterion
+from cellnet.training.optimizer import AdamW
 from cellnet.training.state import Epoch, TrainState, is_over
 from cellnet.training.steering import steering
 from cellnet.training.tiles import Batch
@@ -128,9 +129,7 @@ class _Trainer:
         parts = gathered(np.array([tiles]))
         self.all_tiles = int(parts.sum())
         self.steps = max(1, min(math.ceil(self.all_tiles / config.batch_size), int(parts.min())))
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, max_lr=config.learning_rate, total_steps=int(config.epochs) * self.steps + 1
         )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cellnet.networks.architectures import PlaceLayers
 from cellnet.training.fit import has_bf16
 from cellnet.training.heads import Features
+from cellnet.training.optimizer import AdamW
 
 EPOCHS: Final = 40
 """Passes over the frames: with 20 counts of another chamber were 31 cells off, with 40 they were 24."""
@@ -79,7 +80,7 @@ def fit_places(train: Features, *, seed: int, dropout: float, least_steps: int) 
     seen_NPC = _standardised(train.seen_NVC, mean_C, spread_C)
     steps = -(-len(rows) // FRAMES_A_STEP)
     epochs = max(EPOCHS, -(-least_steps // steps))
-    optimizer = torch.optim.AdamW(layers.parameters(), lr=RATE, weight_decay=DECAY)
+    optimizer = AdamW(layers.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=epochs * steps + 1)
     for _ in range(epochs):
         losses = []

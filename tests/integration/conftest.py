@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.factories import COUNTER, quick_config
+from tests.factories import COUNTER, exports_kept, quick_config
 
 if TYPE_CHECKING:
     from cellnet.places import Places
@@ -111,16 +111,16 @@ def ray_started() -> Iterator[None]:
     """A local Ray of two CPUs, whose workers have the keys of the tests' S3 server, and no cache in the user's home."""
     import ray
 
-    from pipelines import cluster
+    from pipelines import cluster, publishing
 
     with pytest.MonkeyPatch.context() as patch:
-        quick = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
-        for name, value in (KEYS | quick | {"CELLNET_CACHE": ""}).items():
+        for name, value in (KEYS | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "CELLNET_CACHE": ""}).items():
             patch.setenv(name, value)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         ray._private.worker._global_node.kill_log_monitor()  # nobody reads what it passes on, which costs a CPU's 20th
-    cluster.quiet()
-    yield
+        patch.setattr(publishing, "to_onnx", exports_kept())  # what is trained again is exported once
+        cluster.quiet()
+        yield
     ray.shutdown()
 
 

@@ -115,7 +115,7 @@ def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on
     places = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
     ingest(tmp_path / "counted" / "manifest.csv", places)
     said: list[str] = []
-    alone = train(places, TrainConfig(task="count", folds="batch"), say=said.append)
+    alone = train(places, TrainConfig(task="count", folds="batch", threads=1), say=said.append)
     assert said[0].startswith("2 batches are left out in turn, and each is scored by a network without it")
     assert "features of 96 train tiles of every place are computed" in said
     card = alone.card
@@ -129,7 +129,7 @@ def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on
     assert (new["n"], new["mae"]) == (24, scores["frame"]["mae"])
     assert new["r2"] > 0.3, new
 
-    both = train(places, TrainConfig(task="count", folds=2), say=said.append)
+    both = train(places, TrainConfig(task="count", folds=2, threads=1), say=said.append)
     assert "the last layers of batch 2/2 have learnt to count" in said
     card = both.card
     assert (str(card.cross_validation), str(card.batch_validation)) == (

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,60 +43,38 @@ SETTINGS = (
     "augment.shifts=0",
     "augment.shares=[1.0]",
 )
-QUICK = {"RAY_health_check_period_ms": "500", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
+QUICK = {"RAY_health_check_period_ms": "500"}
 """A machine that is gone is missed after seconds, not minutes."""
 
 Ended = subprocess.CompletedProcess[str]
 
 
-class Jobs(NamedTuple):
-    """A cluster that runs jobs."""
+class Machines(NamedTuple):
+    """A cluster of two."""
 
     submit: Callable[..., Ended]
     """`submit("train", …)`."""
-    refused: Ended
-    """What came of a first job, whose bank was no place."""
     other: subprocess.Popen[bytes]
-    """The machine without the head."""
+    """The one without the head."""
     joining: dict[str, str]
     """The environment of a command that joins the cluster."""
     unseen: Path | None
-    """A folder that the machine without the head does not see, where one can be hidden from it."""
+    """A folder that the other does not see, where one can be hidden from it."""
+
+
+class Jobs(NamedTuple):
+    """What came of jobs."""
+
+    trained: str
+    """What a submitted, elastic training says, one of whose two machines is lost."""
+    refused: Ended
+    """Of one whose bank is no place."""
 
 
 def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
-
-
-@pytest.fixture(scope="module")
-def jobs(own_cluster: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Jobs:
-    cluster = own_cluster(**QUICK, AWS_EC2_METADATA_DISABLED="true")
-    ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
-    ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
-    head = cluster.start("--head", "--num-cpus=1", *(f"--{name}={port}" for name, port in ports.items()))
-    submission = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}"]
-
-    def submit(verb: str, *arguments: str) -> Ended:
-        return subprocess.run(
-            [*submission, "--working-dir", ".", "--", "python", "-m", "pipelines", verb, *arguments],
-            cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=560,
-        )  # fmt: skip
-
-    deadline = time.monotonic() + 180
-    while not answers(ports["dashboard-port"]) and head.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    unseen = tmp_path_factory.mktemp("unseen") if can_hide_folders() else None
-    other = cluster.start("--num-cpus=1", f"--address=127.0.0.1:{ports['port']}", without=unseen)
-    # The dashboard and its agent come up one by one, and asking the agent takes a process of Ray's.
-    while "cellnet: " not in (tried := submit("train", "bank", "--task", "count")).stdout:
-        said = f"\n{tried.stdout}{tried.stderr}\n{cluster.log.read_text()}"
-        assert head.poll() is None, f"ray start --head ended{said}"
-        assert time.monotonic() < deadline, f"no job runs{said}"
-        time.sleep(1)
-    joining = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}
-    return Jobs(submit, tried, other, joining, unseen)
 
 
 @pytest.fixture(scope="module")
@@ -109,38 +88,77 @@ def places(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Place
 
 
 @pytest.fixture(scope="module")
-def trained(jobs: Jobs, places: Places, descendants: Callable[[int, str], list[int]]) -> str:
-    """What a submitted, elastic training says, one of whose two machines is lost."""
-    folder = Path(places.registry.uri).parent
+def machines(own_cluster: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Machines:
+    cluster = own_cluster(**QUICK, AWS_EC2_METADATA_DISABLED="true")
+    ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
+    head = cluster.start("--head", "--num-cpus=1", *(f"--{name}={port}" for name, port in ports.items()))
+    submission = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}"]
+    deadline = time.monotonic() + 180
 
-    def lose_other() -> None:
+    def wait_until(true: Callable[[], bool], node: subprocess.Popen[bytes]) -> None:
+        while not true():
+            assert node.poll() is None, f"ray start ended\n{cluster.log.read_text()}"
+            assert time.monotonic() < deadline, f"ray start does not end\n{cluster.log.read_text()}"
+            time.sleep(0.2)
+
+    wait_until(lambda: answers(ports["dashboard-port"]), head)
+    unseen = tmp_path_factory.mktemp("unseen") if can_hide_folders() else None
+    other = cluster.start("--num-cpus=1", f"--address=127.0.0.1:{ports['port']}", without=unseen)
+    wait_until(lambda: cluster.log.read_text().count("Ray runtime started.") == 2, other)
+
+    def submit(verb: str, *arguments: str) -> Ended:
+        """What comes of a job as soon as one runs: the dashboard and its agent come up one by one."""
+        while True:
+            done = subprocess.run(
+                [*submission, "--working-dir", ".", "--", "python", "-m", "pipelines", verb, *arguments],
+                cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=560,
+            )  # fmt: skip
+            if done.returncode == 0 or "cellnet: " in done.stdout:
+                return done
+            said = f"\n{done.stdout}{done.stderr}\n{cluster.log.read_text()}"
+            assert head.poll() is None and time.monotonic() < deadline, f"no job runs{said}"
+            time.sleep(1)
+
+    joining = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}
+    return Machines(submit, other, joining, unseen)
+
+
+@pytest.fixture(scope="module")
+def jobs(machines: Machines, places: Places, descendants: Callable[[int, str], list[int]]) -> Jobs:
+    """Two jobs: while the one has lost a machine and waits for Ray to know it, the other is submitted."""
+    submit, other, *_ = machines
+    folder, over = Path(places.registry.uri).parent, threading.Event()
+
+    def lose_other() -> Ended:
         """When an epoch is kept."""
         while not any(folder.glob("runs/*/checkpoint_manager_snapshot.json")) and not over.wait(0.1):
             pass
-        for pid in (*descendants(jobs.other.pid, ""), jobs.other.pid):  # a raylet alone leaves workers that go on
+        for pid in (*descendants(other.pid, ""), other.pid):  # a raylet alone leaves workers that go on
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        return submit("train", "bank", "--task", "count")
 
-    over = threading.Event()
-    loser = threading.Thread(target=lose_other)
-    loser.start()
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
     where = (str(places.bank), "--registry", str(places.registry))
-    done = jobs.submit("train", *where, "--task", "classify", "--workers", "1:2", *sets)
-    over.set()
-    loser.join()
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(lose_other)
+        try:
+            done = submit("train", *where, "--task", "classify", "--workers", "1:2", *sets)
+        finally:
+            over.set()
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return Jobs(done.stdout, refused.result())
 
 
 def test_a_node_reads_s3_by_its_own_credentials_and_one_without_is_named(
-    jobs: Jobs, places: Places, moto: str, credentials: None
+    machines: Machines, places: Places, moto: str, credentials: None
 ) -> None:
     """Nobody sends it those of the command; and this comes first, since a machine is lost later."""
     manifest = Path(places.bank.uri).parent / "images/manifest.csv"
     command = [sys.executable, "-m", "pipelines", "ingest", str(manifest), "s3://lab/jobs", "--endpoint-url", moto]
     done = subprocess.run(
-        command, cwd=ROOT, env=jobs.joining | KEYS, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=machines.joining | KEYS, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert re.search(
@@ -149,41 +167,41 @@ def test_a_node_reads_s3_by_its_own_credentials_and_one_without_is_named(
 
 
 def test_a_folder_that_one_machine_alone_sees_is_read_there_and_no_place_for_results(
-    jobs: Jobs, places: Places, tmp_path: Path
+    machines: Machines, places: Places, tmp_path: Path
 ) -> None:
-    if jobs.unseen is None:
+    if machines.unseen is None:
         pytest.skip("hiding a folder from a process takes root and unshare")
-    manifest = write_sample(jobs.unseen / "images", wells_per_lineage=20, lineages=("THP1",), size_px=120)
+    manifest = write_sample(machines.unseen / "images", wells_per_lineage=20, lineages=("THP1",), size_px=120)
 
     def run(*arguments: str) -> Ended:
         command = [sys.executable, "-m", "cellnet", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=jobs.joining, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=ROOT, env=machines.joining, capture_output=True, text=True, timeout=300)
 
     done = run("bank", "import", str(manifest), str(tmp_path / "bank"))
     assert done.returncode == 0 and "40 frames added, 0 known already, 0 set aside" in done.stderr, done.stderr
     assert len(list((tmp_path / "bank/prepared").iterdir())) == 3
     again = run("bank", "import", str(manifest), str(tmp_path / "bank"))
     assert "0 frames added, 40 known already, 0 set aside" in again.stderr, again.stderr
-    refused = run("bank", "import", str(manifest), str(jobs.unseen / "bank"))
+    refused = run("bank", "import", str(manifest), str(machines.unseen / "bank"))
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    assert f"does not see the folder {jobs.unseen}; give one that every node shares, or s3://" in refused.stderr
-    assert not (jobs.unseen / "bank").exists() and sorted(os.listdir(jobs.unseen)) == ["images"]
+    assert f"does not see the folder {machines.unseen}; give one that every node shares, or s3://" in refused.stderr
+    assert not (machines.unseen / "bank").exists() and sorted(os.listdir(machines.unseen)) == ["images"]
 
 
-def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(trained: str, places: Places) -> None:
-    first, second = (line for line in trained.splitlines() if "parameters" in line)
+def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(jobs: Jobs, places: Places) -> None:
+    first, second = (line for line in jobs.trained.splitlines() if "parameters" in line)
     assert first.endswith("parameters, 2 workers")
     going_on = re.search(r"parameters, 1 worker, going on after epoch (\d+)$", second)
-    assert going_on and 1 <= int(going_on[1]) < 12, trained
-    assert "epoch  12/12" in trained and "classifier@1" in trained
+    assert going_on and 1 <= int(going_on[1]) < 12, jobs.trained
+    assert "epoch  12/12" in jobs.trained and "classifier@1" in jobs.trained
     card, bank = places.open_registry().resolve("classifier@1").card, places.open_bank()
     assert (card.config.epochs, card.config.model.width, card.bank_digest) == (12, 4, bank.digest)
     tiles = make_plan(bank, quick_config("classify")).splits["train"].rows
     assert [epoch["tiles"] for epoch in card.history] == [tiles] * 12, "none is lost with the machine"
 
 
-def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(trained: str, places: Places) -> None:
-    assert "no test split, so the last epoch is taken" in trained
+def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(jobs: Jobs, places: Places) -> None:
+    assert "no test split, so the last epoch is taken" in jobs.trained
     registry = places.open_registry()
     version = registry.resolve("classifier@1")
     card = version.card

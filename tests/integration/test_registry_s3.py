@@ -131,7 +131,7 @@ def test_what_sixteen_processes_are_told_is_there(
     place: str, tmp_path: Path, server: PersistentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.address)
-    uri, operations = {"folder": (str(tmp_path / "registry"), 100), "server": ("s3://lab/registry", 12)}[place]
+    uri, operations = {"folder": (str(tmp_path / "registry"), 40), "server": ("s3://lab/registry", 12)}[place]
     said = hammer.said_by(hammer.start(uri, 16, operations))
     found = hammer.outcome(Registry.open(uri), said)
     assert found.wrong == []

@@ -19,12 +19,13 @@ from cellnet.bank.bank import Bank
 from cellnet.config.train import ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError
 from cellnet.places import Places
+from cellnet.store.folder import FolderStore
 from cellnet.store.place import place_of
 from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
-from pipelines.runs import new_run
-from pipelines.train import train
+from pipelines.runs import Run, new_run
+from pipelines.train import LeanTrainer, run_workers, train
 from tests.factories import COUNTER, quick_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -190,9 +191,17 @@ def test_a_plain_training_says_that_there_is_one_to_resume_and_that_its_counter_
 def test_a_training_that_diverges_is_not_tried_again(undisturbed: Places, tmp_path: Path) -> None:
     places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
     said: list[str] = []
+    before = actors()
     with pytest.raises(DataError, match="training diverged; lower the rate"):
         train(places, config(learning_rate=1e30), say=said.append)
     assert sum("parameters" in line for line in said) == 1
+    started = sorted(kind for actor, kind in actors().items() if actor not in before)
+    assert started == ["RayTrainWorker", "SynchronizationActor", "TrainController", "_Lines"], "no process in vain"
+
+
+def actors() -> dict[str, str]:
+    """All that this Ray ever started, and what they are."""
+    return {actor: told["ActorClassName"] for actor, told in ray._private.state.actors().items()}
 
 
 @pytest.mark.parametrize(
@@ -219,3 +228,17 @@ def test_what_ray_train_starts_is_told_its_cluster(ray_started: None, monkeypatc
         with cluster.own_address():
             assert get_env_vars_to_propagate()["RAY_ADDRESS"] == ray.get_runtime_context().gcs_address
         assert os.environ.get("RAY_ADDRESS") == before
+
+
+@pytest.mark.parametrize(("own", "fixed", "elastic"), [(None, "300", "10"), ("7", "7", "7")])
+def test_an_elastic_training_does_not_wait_long_for_a_machine_that_is_gone(
+    ray_started: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, fixed: str, elastic: str
+) -> None:
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+
+    name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    monkeypatch.setenv(name, own) if own else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(LeanTrainer, "fit", lambda trainer: get_env_vars_to_propagate()[name])
+    run = Run(FolderStore(tmp_path), "run")
+    waits = [run_workers(print, {}, ray.train.ScalingConfig(num_workers=n), run=run) for n in (1, 2, (1, 2))]
+    assert waits == [fixed, fixed, elastic] and os.environ.get(name) == own

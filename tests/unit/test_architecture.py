@@ -91,6 +91,7 @@ fit(network, config, preprocess, criterion=criterion_of(config), train_batches=l
 card = Card(task="count", classes=[], config=config, preprocess=preprocess, frame_px=(200, 200), bank="",
             bank_digest="", scores={}, history=[], code_version="", packages={}, created="")
 print(predictor_of("candidate", card, weights[-1]).predict(np.hstack(pixels[:3])).count)
+assert "torch._dynamo" not in sys.modules, "every process that trains would import torch's compiler, for over a second"
 """
 
 

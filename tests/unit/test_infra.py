@@ -3,7 +3,9 @@
 import contextlib
 import importlib.metadata
 import json
+import os
 import re
+import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,15 @@ def test_the_base_image_can_be_pinned_by_the_command_of_the_page() -> None:
     ]
     assert "--build-arg BASE=" in (INFRA / "README.md").read_text(encoding="utf-8")
     assert not any("sha256:" in path.read_text(encoding="utf-8") for path in INFRA.glob("*.*") if path.suffix != ".png")
+
+
+def test_processes_of_make_and_of_tests_keep_what_they_compile() -> None:
+    asked = "asked:;@echo [$$PYTHONDONTWRITEBYTECODE]"
+    told = subprocess.run(
+        ["make", "--silent", "--eval", asked, "asked"],
+        cwd=INFRA.parent, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout == "[]\n" and "PYTHONDONTWRITEBYTECODE" not in os.environ
 
 
 def test_the_bill_of_materials_is_built_by_ci() -> None:

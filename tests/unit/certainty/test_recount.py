@@ -97,10 +97,10 @@ def test_intervals_of_frames_with_more_cells_than_any_that_was_counted_are_wider
 
 
 def test_what_is_not_known_is_the_variance_of_the_fit_to_other_frames_of_the_plate() -> None:
-    """Of counts of frames that 2,000 fits to other frames of it make, in units of their spread."""
+    """Of counts of frames that 1,000 fits to other frames of it make, in units of their spread."""
     counts, doubts = [], []
     one = CountedTiles(truth=0, count_N=np.full(TILES, 20, np.float32), weight_N=np.ones(TILES))
-    for seed in range(2000):
+    for seed in range(1000):
         fitted = fit_recount(frames_of(np.random.default_rng(seed), 5, scale=1, spread=1), BEFORE)
         [count] = told(fitted, [one])
         square, product, area = fitted.doubt

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import cellnet.evaluation.recount
 from cellnet.bank.frames import digest_of_pixels
 from cellnet.certainty.calibration import Calibration
 from cellnet.certainty.familiarity import FAMILIARITY, fit_familiarity
@@ -50,6 +52,14 @@ def known() -> tuple[Predictor, bytes]:
     features = [seen for one in frames if (seen := plain.predict(one, with_features=True).features_ND) is not None]
     familiarity = fit_familiarity(features[:40], features[40:])
     return predictor_of("regressor@1", card, weights, familiarity), weights_to_bytes(weights)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exports() -> Iterator[None]:
+    """Many tests fit the counter to the same plate, and export the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cellnet.evaluation.recount, "to_onnx", factories.exports_kept())
+        yield
 
 
 @pytest.fixture

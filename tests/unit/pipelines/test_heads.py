@@ -2,10 +2,13 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import ray
 import safetensors.torch
 import torch
 
@@ -24,7 +27,7 @@ from cellnet.training.heads import HOLDS, Features, Head, fit_head
 from cellnet.training.places import CountHead, fit_places
 from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import Shards
-from pipelines.heads import train_head
+from pipelines.heads import Part, _learn_apart, train_head
 from pipelines.publishing import Trained
 from pipelines.runs import Run
 from tests.factories import bank_of, frame, quick_config
@@ -229,3 +232,22 @@ def test_a_classifiers_heads_are_kept_by_how_hard_they_are_held(
     monkeypatch.setattr(pipelines.heads, "fit_head", None)  # nothing is to be learnt
     again = trained(bank, tmp_path / "runs", start, monkeypatch, folds=2)
     assert (again.weights, again.history) == (first.weights, first.history)
+
+
+def test_a_counters_last_layers_are_learnt_on_the_threads_that_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    started = SimpleNamespace(remote=lambda *told: given.append(told[-1]))
+    monkeypatch.setattr(ray, "put", lambda tiles: tiles)
+    monkeypatch.setattr(ray, "remote", lambda task: started)
+    monkeypatch.setattr(ray, "wait", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(pipelines.heads.cluster, "cpus", lambda: 8.0)
+    bank = Bank.open(bank_of(tmp_path / "bank", WELLS, count=3))
+    tiles = Features(np.zeros((4, 2, 8), np.float16), np.ones(4, np.float32), np.array(["a"] * 4))
+    parts = [Part("one", "", np.ones(4, bool)), Part("other", "", np.ones(4, bool))]
+    for threads in (None, 3):
+        plan = make_plan(bank, quick_config("count", threads=threads))
+        with pytest.raises(KeyboardInterrupt):
+            next(_learn_apart(parts, tiles, plan))
+    assert given == [4, 4, 3, 3], "a share of the CPUs unless told otherwise"
