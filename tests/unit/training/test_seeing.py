@@ -29,7 +29,7 @@ def seen(task: Task, augment: Augment) -> dict[str, Any]:
         "frame": np.array(FRAMES),
         "weight": np.float32([0.5, 1]),
     }
-    return see(fresh_network(config, 2, mean_count=1), batch, Preprocess(), config)
+    return see(fresh_network(config, 2, mean_count=1), batch, Preprocess(tile_px=(200, 200)), config)
 
 
 @pytest.mark.parametrize(("augment", "others"), [(Augment(blur=0), False), (Augment(blur=1), True)])
