@@ -7,7 +7,6 @@ The second KEY names the weights and everything else that shapes a feature: anot
 
 import functools
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
@@ -23,20 +22,18 @@ from cellnet.bank.bank import Bank
 from cellnet.config.choices import Split
 from cellnet.config.train import AS_RECORDED, Preprocess, TrainConfig
 from cellnet.errors import NotFoundError
-from cellnet.images.pixels import normalise
 from cellnet.networks.efficientnet import folded
-from cellnet.networks.views import views_of, watched
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
-from cellnet.tasks import TASKS, Task
-from cellnet.training.batches import as_another, draws_instruments
-from cellnet.training.fit import has_bf16, seed_everything, seed_of, weights_of
+from cellnet.tasks import Task
+from cellnet.training.batches import draws_instruments
+from cellnet.training.fit import seed_everything, weights_of
 from cellnet.training.heads import FREE, Features, Head, LastLayers, fit_head, holds_of
 from cellnet.training.places import LEAST_STEPS, CountHead, fit_places
 from cellnet.training.plan import Plan
+from cellnet.training.seeing import VIEWS, features_from, see
 from cellnet.training.shards import SPLITS, Shards, key_of_recipe
 from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.steering import steering
-from cellnet.training.tiles import UNKNOWN_CELLS
 from cellnet.untrusted import check_safetensors
 from pipelines import cluster
 from pipelines.publishing import Trained, cross_validated, refitted
@@ -44,8 +41,6 @@ from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state
 from pipelines.shards import dataset_of
 
 TILES_A_STEP: Final = 32
-VIEWS: Final = 8
-"""Orientations in which the head sees a training tile."""
 
 
 def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start, say: Say) -> Trained:
@@ -286,7 +281,6 @@ def _key(plan: Plan, start: Start) -> str:
 
 
 def _computed(network: nn.Module, plan: Plan, shards: Shards, split: Split) -> Features:
-    task = plan.config.task
     rows = (
         dataset_of(shards, split, "frame", "weight")
         .map_batches(
@@ -297,52 +291,11 @@ def _computed(network: nn.Module, plan: Plan, shards: Shards, split: Split) -> F
         )
         .take_all()
     )
-    seen_NVC = np.stack([row["seen"] for row in rows])
-    truths, frame_N = [row["truth"] for row in rows], np.array([row["frame"] for row in rows])
-    if task == "classify":
-        others = np.stack([row["other"] for row in rows]) if "other" in rows[0] else None
-        return Features(seen_NVC, np.array(truths, np.int64), frame_N, other_NVC=others)
-    weight_N, exact_N = np.array([row["weight"] for row in rows], np.float32), np.array([row["exact"] for row in rows])
-    return Features(seen_NVC, np.array(truths, np.float32), frame_N, weight_N, exact_N)
+    return features_from(rows, plan.config.task)
 
 
 def _see_batch(
     batch: dict[str, Any], model: list[Any], preprocess: Preprocess, config: TrainConfig
 ) -> dict[str, NDArray[Any]]:
     network: nn.Module = cluster.fetch_once(model[0])
-    input_B1HW = torch.from_numpy(normalise(batch["pixels"], preprocess)).to(memory_format=torch.channels_last)
-    known = {"truth": batch[TASKS[config.task].truth], "frame": batch["frame"]}
-    looks = {}
-    if config.task == "classify":
-        views_BV1HW = torch.stack(list(views_of(input_B1HW, VIEWS)), dim=1)
-        looks = {"seen": views_BV1HW}
-        if draws_instruments(config.augment):
-            looks["other"] = _by_others(views_BV1HW, batch["pixels"], preprocess, config)
-    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
-        if config.task == "count":
-            exact = batch["cells"][:, 0, 0] != UNKNOWN_CELLS
-            return {"seen": _see(network, input_B1HW, places=True), "weight": batch["weight"], "exact": exact, **known}
-        return {
-            name: np.stack([_see(network, view_B1HW) for view_B1HW in look_BV1HW.unbind(dim=1)], axis=1)
-            for name, look_BV1HW in looks.items()
-        } | known
-
-
-@torch.inference_mode()
-def _see(network: nn.Module, input_B1HW: torch.Tensor, *, places: bool = False) -> NDArray[np.float16]:
-    """What the last layer is given (B, C), or of every place (B, P, C)."""
-    with watched(network, places=places) as seen:
-        network(input_B1HW.contiguous(memory_format=torch.channels_last))
-    return seen[0].numpy().astype(np.float16)
-
-
-@torch.inference_mode()
-def _by_others(
-    views_BV1HW: torch.Tensor, pixels_BHW: NDArray[np.uint8], preprocess: Preprocess, config: TrainConfig
-) -> torch.Tensor:
-    """Each view of each tile by an instrument of its own, which the seed and the tile's pixels decide."""
-    others = []
-    for views_V1HW, pixels_HW in zip(views_BV1HW, pixels_BHW, strict=True):
-        generator = torch.Generator().manual_seed(seed_of(config.seed, zlib.crc32(pixels_HW.tobytes())))
-        others.append(as_another(views_V1HW, config.augment, generator, preprocess))
-    return torch.stack(others)
+    return see(network, batch, preprocess, config)

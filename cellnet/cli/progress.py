@@ -8,6 +8,8 @@ DRAW_S: Final = 0.1
 """How often a bar is drawn, at most."""
 SAY_S: Final = 10.0
 """How often a line is written where there is no terminal."""
+RATED_S: Final = 1.0
+"""From when on a speed is told: many things come at once, and the first few would say thousands a second."""
 BAR: Final = 24
 """Characters of the bar."""
 
@@ -27,10 +29,14 @@ class Meter:
 
     @property
     def per_second(self) -> float | None:
-        """Things a second since the first were done: what comes before is the start of the workers."""
+        """Things a second since the first were done: what comes before is the start of the workers.
+
+        None where that is too short a time ago.
+        """
         if self._began is None or self.done == self._began[1]:
             return None
-        return (self.done - self._began[1]) / max(time.monotonic() - self._began[0], 1e-6)
+        since_s = time.monotonic() - self._began[0]
+        return (self.done - self._began[1]) / since_s if since_s >= RATED_S else None
 
     def update(self, done: int) -> None:
         """Note how many are done, and show it if it is time to."""

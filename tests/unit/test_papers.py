@@ -27,6 +27,22 @@ PAGES: Final = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in 
 COMMANDS: Final = ("cellnet", ".venv/bin/cellnet", "python -m cellnet", "python -m pipelines")
 """How a command line of ours begins."""
 COMMAND: Final = re.compile(rf"(?:^\s*|\s--\s)({'|'.join(map(re.escape, COMMANDS))})(?=\s)(.*)")
+GLOSSARY: Final = ROOT / "cellnet" / "first-plate.md"
+WORDS: Final = {
+    "lineage": r"lineages?",
+    "frame": r"frames?",
+    "tile": r"tiles?",
+    "group": r"groups?",
+    "batch": r"batch(es)?",
+    "test": r"test\s+(split|frames?|groups?|tiles?)",
+    "holdout": r"holdouts?",
+    "champion": r"champions?",
+    "calibrate": r"(re)?calibrat(e[sd]?|ing|ions?)",
+    "unfamiliar": r"unfamiliar",
+}
+"""Those of the glossary, and how sentences have them. `test` alone may be one of software."""
+GUIDES: Final = [ROOT / "README.md", GLOSSARY, *(ROOT / room / "README.md" for room in (*PACKAGES, "infra"))]
+"""Pages that a newcomer reads."""
 OF_NOW: Final = [page for page in PAGES if page.name != "CHANGELOG.md"]
 """Pages that tell of what is there, and not of what was."""
 
@@ -109,6 +125,20 @@ def settings_of(kind: type[BaseModel]) -> Iterator[str]:
             yield from (f"{name}.{below}" for below in settings_of(field.annotation))
 
 
+def unexplained(text: str, glossary: str, *, is_glossary: bool = False) -> Iterator[str]:
+    """Words of the glossary whose first place in a page's sentences is no link to what they mean."""
+    prose = re.sub(r"^#.*$|`[^`]*`|!\[[^\]]*\]\([^)]*\)", "", prose_of(text), flags=re.MULTILINE)
+    for word, form in WORDS.items():
+        place = re.compile(rf"(?<!\w)(?<![\w-]){form}(?![\w-])", re.IGNORECASE)
+        plain = re.sub(r"\]\([^)]*\)", lambda target: "]" + " " * (len(target[0]) - 1), prose)  # a target is no use
+        if first := place.search(plain):
+            link = re.match(
+                rf"\]\((\S*{re.escape(glossary)}|{'' if is_glossary else '(?!)'})#{word}\)", prose[first.end() :]
+            )
+            if link is None or prose[first.start() - 1] != "[":
+                yield f"{word}: {' '.join(prose[max(0, first.start() - 15) : first.end() + 10].split())}"
+
+
 def slug(heading: str) -> str:
     """The anchor that GitHub gives a heading."""
     words = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower())
@@ -134,6 +164,22 @@ def test_links_and_pictures_lead_somewhere(page: Path) -> None:
         if not there.exists() or (anchor and anchor not in anchors_of(there)):
             missing.append(target)
     assert missing == []
+
+
+def test_the_glossary_explains_its_words() -> None:
+    assert [word for word in WORDS if word not in anchors_of(GLOSSARY)] == []
+
+
+@each(GUIDES)
+def test_words_of_the_glossary_are_linked_where_they_first_come(page: Path) -> None:
+    assert list(unexplained(page.read_text(encoding="utf-8"), GLOSSARY.name, is_glossary=page == GLOSSARY)) == []
+
+
+def test_a_word_that_is_used_before_it_is_linked_would_be_told() -> None:
+    linked = "A [Frame](cellnet/first-plate.md#frame) of frames."
+    assert list(unexplained(f"# Frames\n\n`frame`\n\n{linked}", "first-plate.md")) == []
+    assert list(unexplained(f"Frames first. {linked}", "first-plate.md")) == ["frame: Frames first. A"]
+    assert list(unexplained("A [tile](other.md#tile).", "first-plate.md")) == ["tile: A [tile](other.md"]
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

@@ -35,6 +35,16 @@ def test_a_terminal_has_a_bar_that_makes_room_for_lines(clock: list[float]) -> N
     assert terminal.getvalue().endswith("\x1b[K\r\x1b[K") and terminal.getvalue().count("\r\x1b[K") == 1
 
 
+def test_no_speed_is_told_of_what_came_at_once(clock: list[float]) -> None:
+    meter = Meter(6, Terminal(), noun="images")
+    meter.update(1)
+    clock[0] += 0.01
+    meter.update(5)
+    assert meter.line == "5 of 6 images"
+    clock[0] += 0.99
+    assert meter.line == "5 of 6 images, 4 a second, 1 s left"
+
+
 def test_a_log_gets_a_line_every_so_often(clock: list[float]) -> None:
     log = io.StringIO()
     meter = Meter(1000, log, noun="images")
