@@ -16,12 +16,12 @@ from cellnet.reports.plots import svg
 
 
 def breakable(text: object) -> Markup:
-    """A name that a browser may break after _ - . and /, as people would; not within a number.
+    """A name that a browser may break after _ - . and /, as people would; not within a number or a date.
 
-    >>> breakable("A549_G7/0.5<b>.tif")
-    Markup('A549_<wbr>G7/<wbr>0.5&lt;b&gt;.<wbr>tif')
+    >>> breakable("A549_G7/0.5<b>.tif of 2026-11-29")
+    Markup('A549_<wbr>G7/<wbr>0.5&lt;b&gt;.<wbr>tif of 2026-11-29')
     """
-    parts = re.split(r"(?<=\S[_/-])(?=[^\W_])|(?<=\D\.)(?=[^\W_])|(?<=\d\.)(?=[^\W\d_])", str(text))
+    parts = re.split(r"(?<=\S[_/])(?=[^\W_])|(?<=[^\s\d][-.])(?=[^\W_])|(?<=\d[-.])(?=[^\W\d_])", str(text))
     return Markup("<wbr>").join(escape(part) for part in parts)
 
 
