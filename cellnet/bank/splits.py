@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from cellnet.bank.duplicates import linked
 from cellnet.bank.frames import Frame
@@ -53,6 +53,30 @@ def assign_splits(
         dealt = [stratum.dealt(shares, _drawn(settings.seed, draw)) for draw in range(draws)]
         splits |= min(dealt, key=functools.partial(_imbalance, counts))
     return splits
+
+
+def held_by_split(frames: Iterable[Frame]) -> list[dict[str, Any]]:
+    """`lineage`, `split`, `frames`, `groups` and `cells` of every part of a bank; None for cells nobody counted."""
+    parts: dict[tuple[str, str], list[Frame]] = defaultdict(list)
+    for frame in frames:
+        parts[frame.lineage or "(not known)", str(frame.split)].append(frame)
+    return [
+        {
+            "lineage": lineage,
+            "split": split,
+            "frames": len(held),
+            "groups": len({frame.group for frame in held}),
+            "cells": round(math.fsum(counts))
+            if (counts := [one.count for one in held if one.count is not None])
+            else None,
+        }
+        for (lineage, split), held in sorted(parts.items())
+    ]
+
+
+def _cells(frames: Iterable[Frame]) -> int | None:
+    counts = [frame.count for frame in frames if frame.count is not None]
+    return round(math.fsum(counts)) if counts else None
 
 
 def mean_count(frames: Iterable[Frame]) -> float | None:

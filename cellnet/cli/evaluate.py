@@ -191,7 +191,7 @@ def _notes(scores: dict[str, Any]) -> Iterator[str]:
 def print_scores(scores: dict[str, Any]) -> None:
     """The object of `evaluate --json` as a table for a person."""
     from cellnet.evaluation.evaluations import title
-    from cellnet.evaluation.metrics import TOO_FEW, density_of, hides, shown, units
+    from cellnet.evaluation.metrics import BY_DENSITY, TOO_FEW, density_of, hides, shown, units
 
     tell(title(scores))
     names = TASKS[scores["task"]].figures
@@ -217,7 +217,10 @@ def print_scores(scores: dict[str, Any]) -> None:
     if scores["tile"].get("by_density"):
         print("\nper tile, by density:")
         print_table(
-            [{"true count": density_of(bin, "-")} | shown("count", bin) for bin in scores["tile"]["by_density"]]
+            [
+                {"true count": density_of(bin, "-")} | shown("count", bin, BY_DENSITY)
+                for bin in scores["tile"]["by_density"]
+            ]
         )
     if hides(scores):
         print(f"\n{TOO_FEW.replace('–', '-', 1)}")

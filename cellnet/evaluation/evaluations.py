@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.evaluation.metrics import Rows
+from cellnet.images.tiles import Box
 from cellnet.registry.records import Card, CrossValidation
 from cellnet.tasks import Task
 
@@ -16,13 +17,27 @@ WORST: Final = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """The worst tile of a frame, and where the network looks in it."""
+    """A frame, its worst tile, and what the network found in the one and where it looks in the other."""
 
     row: int
     """The frame's row."""
+    frame_HW: NDArray[np.uint8]
+    """The whole frame, made smaller, in the contrast that the network gets."""
+    box: Box
+    """The tile, in pixels of `frame_HW`."""
     tile_HW: NDArray[np.uint8]
+    """As the network sees it."""
     cam_HW: NDArray[np.float32]
     """0..1, by Grad-CAM."""
+    truth: float
+    """Cells in the tile, NaN where that is not known; of a classifier the index of the lineage."""
+    output: NDArray[np.float32]
+    """What was said of the tile: a count () or probabilities (K,)."""
+    found_HW: NDArray[np.float32] | None = None
+    """Cells in each pixel of `frame_HW` as the published counter finds them, whose sum is its count; None of one that
+    knows no places."""
+    centres_N2: NDArray[np.float32] | None = None
+    """The known centres, columns x and y in pixels of `frame_HW`; None where they are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +107,16 @@ def what_it_learned(scores: dict[str, Any]) -> str:
 
 
 def worst_rows(task: Task, rows: Rows) -> list[int]:
-    """The rows with the largest error, the worst first."""
+    """The rows with the largest error, the worst first; none that was named or counted right (`right`)."""
     if task == "classify":
         error_N = 1 - rows.output[np.arange(len(rows.truth)), rows.truth]
     else:
         error_N = np.abs(rows.output - rows.truth)
-    worst: list[int] = np.argsort(-error_N, kind="stable")[:WORST].tolist()
-    return worst
+    right_N = right(task, rows)
+    return [row for row in np.argsort(-error_N, kind="stable").tolist() if not right_N[row]][:WORST]
+
+
+def right(task: Task, rows: Rows) -> NDArray[np.bool_]:
+    """Which rows (N,) were named right, or counted right to half a cell."""
+    answer_N = rows.output.argmax(1) == rows.truth if task == "classify" else np.abs(rows.output - rows.truth) < 0.5
+    return np.asarray(answer_N)

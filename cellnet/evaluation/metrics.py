@@ -23,9 +23,11 @@ CALIBRATION_BINS: Final = 15
 
 FEWEST: Final = {"r": 10, "r2": 10} | dict.fromkeys(("precision", "recall", "f1", "auc"), 5)
 """Rows of which these scores are shown; of fewer they mean nothing. The JSON holds them."""
+BY_DENSITY: Final = ("n", "mae", "rmse", "bias", "mape")
+"""Scores of like many cells that a person is shown: of these R and R² mean nothing."""
 TOO_FEW: Final = (
-    f"–: too few to tell (R and R² of fewer than {FEWEST['r']}; precision, recall, F1 and AUC of a lineage of fewer "
-    f"than {FEWEST['f1']}; an interval over one group, or without an error)"
+    f"–: too few to tell (R and R² of fewer than {FEWEST['r']}; precision, recall, F1 and AUC of fewer than "
+    f"{FEWEST['f1']}; an interval over one group, or without an error)"
 )
 """What stands for such a score, for a person."""
 
@@ -286,7 +288,8 @@ def shown(task: Task, scores: Scores, names: Sequence[str] = ()) -> Scores:
     True
     """
     return {
-        name: None if scores["n"] < FEWEST.get(name, 0) else scores[name] for name in names or TASKS[task].per_lineage
+        name: None if scores["n"] < FEWEST.get(name.removesuffix("_macro"), 0) else scores[name]
+        for name in names or TASKS[task].per_lineage
     }
 
 
@@ -308,7 +311,7 @@ def hides(scores: Scores) -> bool:
     rows = [shown(task, one, names) for one in of]
     rows += [shown(task, lineage) for one in of for lineage in one.get("per_lineage", {}).values()]
     return any(span(one[f"{main}_interval"]) is None for one in of) or any(
-        row[name] is None for row in rows for name in FEWEST.keys() & row.keys()
+        value is None for row in rows for name, value in row.items() if name.removesuffix("_macro") in FEWEST
     )
 
 

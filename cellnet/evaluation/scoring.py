@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame, read_pixels
+from cellnet.bank.splits import held_by_split
 from cellnet.certainty.calibration import Calibration, count_interval, uncalibrated
 from cellnet.evaluation.batches import Answered, by_age, by_batch
 from cellnet.evaluation.evaluations import Evaluation, Picture, worst_rows
 from cellnet.evaluation.metrics import Rows
-from cellnet.images.pixels import normalise
+from cellnet.images.pictures import grey_picture
+from cellnet.images.pixels import Pixels, normalise
 from cellnet.networks.saliency import grad_cam
+from cellnet.prediction.density import density_map, in_picture
 from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.kept import KeptAnswer
@@ -26,6 +29,8 @@ from cellnet.training.tiles import count_inside
 
 EvaluateSplit = Literal["train", "test", "holdout", "all", "folds"]
 """`folds`: frames that the version learned from, by the answers of networks that had not, which it keeps."""
+PICTURE_PX: Final = (320, 640)
+"""Long side of a frame of the report, at least and at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,7 @@ def evaluation_of(
         sources=[frame.source for frame in frames],
         card=card,
         bank_digest=bank.digest,
-        held=_held(bank.frames),
+        held=held_by_split(bank.frames),
         set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
         worst=_worst(scored, whole, predictor, bank.store) if pictures else [],
     )
@@ -262,29 +267,38 @@ def _of_frames(scored: Sequence[ScoredFrame], card: Card, tiles: Rows) -> Rows:
 
 
 def _worst(scored: list[ScoredFrame], frames: Rows, predictor: Predictor, store: Store) -> list[Picture]:
-    """The frames with the largest error, each with its worst tile and where the network looks in it."""
-    pictures = []
-    for row in worst_rows(predictor.task, frames):
-        worst, truth = scored[row], frames.truth[row]
-        tile_outputs = worst.outputs.tile_outputs
-        label = int(truth) if predictor.task == "classify" else None
-        error_N = (
-            -tile_outputs[:, label] if label is not None else np.abs(tile_outputs - np.nan_to_num(worst.tile_counts))
-        )
-        tiles = predictor.cut(read_pixels(store, worst.frame), worst.frame.pixel_um).tiles
-        tile_HW = tiles[int(error_N.argmax())]
-        input_1HW = torch.from_numpy(normalise(tile_HW[None], predictor.card.preprocess)[0])
-        shown = int(frames.output[row].argmax()) if label is not None else None
-        pictures.append(Picture(row=row, tile_HW=tile_HW, cam_HW=grad_cam(predictor.network, input_1HW, shown)))
-    return pictures
-
-
-def _held(frames: list[Frame]) -> list[dict[str, Any]]:
-    """Frames and groups of every lineage and split."""
-    parts: dict[tuple[str, str], list[Frame]] = {}
-    for frame in frames:
-        parts.setdefault((frame.lineage or "not known", str(frame.split)), []).append(frame)
+    """The frames with the largest error, each with its worst tile, what was found and where the network looks."""
     return [
-        {"lineage": lineage, "split": split, "frames": len(held), "groups": len({frame.group for frame in held})}
-        for (lineage, split), held in sorted(parts.items())
+        _picture(row, scored[row], predictor, read_pixels(store, scored[row].frame))
+        for row in worst_rows(predictor.task, frames)
     ]
+
+
+def _picture(row: int, worst: ScoredFrame, predictor: Predictor, image_HW: Pixels) -> Picture:
+    """A frame of large error, whose lineage or count is known, as a person should see it."""
+    frame, outputs, classes = worst.frame, worst.outputs.tile_outputs, predictor.card.classes
+    if predictor.task == "classify":
+        truth_N = np.full(len(outputs), float(classes.index(str(frame.lineage))))
+        error_N, shown = -outputs[:, int(truth_N[0])], int(worst.outputs.probability_K.argmax())
+        found_HW = None
+    else:
+        truth_N = np.array(worst.tile_counts)
+        error_N, shown = np.abs(outputs - np.nan_to_num(truth_N)), None
+        _, found_HW = density_map(predictor, image_HW, frame.pixel_um, sides_px=PICTURE_PX)
+    tile = int(error_N.argmax())
+    tile_HW = predictor.cut(image_HW, frame.pixel_um).tiles[tile]
+    input_1HW = torch.from_numpy(normalise(tile_HW[None], predictor.card.preprocess)[0])
+    frame_HW = grey_picture(image_HW, predictor.card.preprocess.intensity, PICTURE_PX)
+    height, width = frame_HW.shape
+    scale_2 = np.array([width / image_HW.shape[1], height / image_HW.shape[0]], np.float32)
+    return Picture(
+        row=row,
+        frame_HW=frame_HW,
+        box=in_picture(worst.outputs.boxes, (height, width))[tile],
+        tile_HW=tile_HW,
+        cam_HW=grad_cam(predictor.network, input_1HW, shown),
+        truth=float(truth_N[tile]),
+        output=outputs[tile],
+        found_HW=found_HW,
+        centres_N2=None if frame.centres_N2 is None else frame.centres_N2 * scale_2,
+    )

@@ -5,20 +5,31 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from cellnet.certainty.calibration import LEVEL
 from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.errors import ConfigError
 from cellnet.evaluation.batches import next_plate
-from cellnet.evaluation.evaluations import Evaluation, gaps, how_new, is_own_test, title, what_it_learned, worst_rows
-from cellnet.evaluation.metrics import TOO_FEW, Scores, density_of, hides, reliability, roc, shown, span, units
-from cellnet.reports.pages import Headline, Plot, data_uri, page, plot
+from cellnet.evaluation.evaluations import (
+    Evaluation,
+    gaps,
+    how_new,
+    is_own_test,
+    title,
+    what_it_learned,
+)
+from cellnet.evaluation.metrics import (
+    TOO_FEW,
+    hides,
+    reliability,
+    roc,
+    span,
+    units,
+)
+from cellnet.reports.pages import Headline, Plot, page, plot
 from cellnet.reports.plots import (
     draw_confusion,
     draw_counts,
@@ -27,20 +38,10 @@ from cellnet.reports.plots import (
     draw_reliability,
     draw_roc,
 )
+from cellnet.reports.score_tables import score_tables, span_of, text_of
+from cellnet.reports.words import MEANINGS, SPLITS, SPLITS_TOLD, headline, held_table
+from cellnet.reports.worst import WORST_HEADINGS, legend, worst_frames, worst_note, worst_table
 from cellnet.tasks import TASKS, Task
-
-Table = list[list[Any]]
-"""Rows, the first of them the heads."""
-
-
-class WorstFrame(NamedTuple):
-    """A frame with a large error as the page shows it: its worst tile, and the same with what the network looks at."""
-
-    name: str
-    truth: str
-    prediction: str
-    tile: str
-    overlay: str
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> Path:
@@ -61,19 +62,20 @@ def report_page(evaluation: Evaluation) -> str:
     return page(
         "evaluation.html",
         title=title(scores),
+        headline=headline(evaluation),
         lead=_lead(evaluation),
         headlines=_headlines(scores),
         warning=_warning(scores),
         notes=_notes(scores),
         plots=_plots(evaluation),
-        tables={"Scores": _score_rows(scores)}
-        | _by_batch(scores)
-        | _by_age(scores)
-        | _per_lineage(scores)
-        | _by_density(scores),
-        pictured=bool(evaluation.worst),
-        worst=_worst_frames(evaluation) if evaluation.worst else _worst_rows(evaluation),
-        held=_held_rows(evaluation),
+        tables=score_tables(scores),
+        worst_heading=WORST_HEADINGS[scores["task"]],
+        worst_note=worst_note(evaluation),
+        worst=worst_frames(evaluation),
+        worst_rows=[] if evaluation.worst else worst_table(evaluation),
+        legend=legend(evaluation),
+        held=held_table(evaluation.held),
+        splits=SPLITS_TOLD,
         bank_digest=evaluation.bank_digest,
         lists=_lists(evaluation),
         configuration=_configuration(evaluation),
@@ -127,20 +129,23 @@ def _headlines(scores: dict[str, Any]) -> list[Headline]:
 def _figures(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(name, value, what to know of it) of the figures that matter most."""
     main, n = TASKS[task].main, scores["n"]
-    yield main.replace("mae", "mean error"), _text(scores[main], 2), f"{_span(scores[f'{main}_interval'])}, n = {n}"
+    note = _note(scores[f"{main}_interval"], f"n = {n}; {MEANINGS[main]}")
+    yield main.replace("mae", "mean error"), text_of(scores[main], 2), note
     if task == "classify":
         before = scores.get("ece_uncalibrated", scores["ece"])
-        words = "not calibrated" if before == scores["ece"] else f"{_text(before)} before calibration"
-        yield "calibration error", _text(scores["ece"]), words
+        words = "not calibrated" if before == scores["ece"] else f"{text_of(before)} before calibration"
+        yield "calibration error", text_of(scores["ece"]), f"{words}; {MEANINGS['ece']}"
     elif "coverage" in scores:
-        yield f"within the {LEVEL:.0%} interval", f"{scores['coverage']:.0%}", _span(scores["coverage_interval"])
+        note = _note(scores["coverage_interval"], f"{LEVEL:.0%} is due")
+        yield f"within the {LEVEL:.0%} interval", f"{scores['coverage']:.0%}", note
     if "unfamiliar" in scores:
-        yield "called unfamiliar", f"{scores['unfamiliar']:.0%}", _span(scores["unfamiliar_interval"])
+        note = _note(scores["unfamiliar_interval"], "0 % is best where frames are like the training images")
+        yield "called unfamiliar", f"{scores['unfamiliar']:.0%}", note
 
 
-def _span(interval: list[float]) -> str:
-    ends = span(interval)
-    return "–" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+def _note(interval: list[float], words: str) -> str:
+    """An interval, where there is one, and what else is to be known of a figure."""
+    return words if span(interval) is None else f"{span_of(interval)}; {words}"
 
 
 def _warning(scores: dict[str, Any]) -> str:
@@ -156,9 +161,13 @@ def _warning(scores: dict[str, Any]) -> str:
     return " ".join(reasons)
 
 
-def _notes(scores: dict[str, Any]) -> str:
+def _notes(scores: dict[str, Any]) -> list[str]:
     """What a reader must know to read the figures rightly."""
-    notes = ["Spans are 95 % bootstrap intervals over groups; of few groups they say little."]
+    notes = [
+        f"{scores['split'].capitalize()}: {SPLITS[scores['split']]}.",
+        "A frame is an image as recorded; a tile is a part of it that the network sees at once.",
+        "Spans are 95 % bootstrap intervals over groups; of few groups they say little.",
+    ]
     if hides(scores):
         notes.append(f"{TOO_FEW}.")
     if scores["split"] == "test" and (scores.get("learned") is None or is_own_test(scores)):
@@ -188,7 +197,7 @@ def _notes(scores: dict[str, Any]) -> str:
         )
     if scores["left_out"]:
         notes.append(f"Left out: {len(scores['left_out'])}; see below.")
-    return " ".join(notes)
+    return notes
 
 
 def _plots(evaluation: Evaluation) -> list[Plot]:
@@ -224,117 +233,6 @@ def _plots(evaluation: Evaluation) -> list[Plot]:
     return plots
 
 
-def _score_rows(scores: dict[str, Any]) -> Table:
-    names = [name for name, value in scores["tile"].items() if isinstance(value, int | float | None)]
-    of = [scores[unit] | shown(scores["task"], scores[unit], names) for unit in units(scores)]
-    return [["score", *(f"per {unit}" for unit in units(scores))]] + [
-        [name.replace("_", " "), *(_text(one.get(name)) for one in of)] for name in names
-    ]
-
-
-def _by_batch(scores: dict[str, Any]) -> dict[str, Table]:
-    """Batches that the model learned from and new ones beside each other, where there is either."""
-    batches, facts = scores.get("batches", {}), TASKS[scores["task"]]
-    if not any(batches.values()):
-        return {}
-    tables = {}
-    for unit in units(scores):
-        of = [shown(scores["task"], side[unit], facts.figures) if side else {} for side in batches.values()]
-        rows = [[name.replace("_", " "), *(_text(side.get(name)) for side in of)] for name in facts.figures]
-        spans = [_span(side[unit][f"{facts.main}_interval"]) if side else "–" for side in batches.values()]
-        heads = ["score", *(f"{name} batch" for name in batches)]
-        tables[f"Per {unit}, by batch"] = [heads, *rows, [f"{facts.main}, 95 % interval", *spans]]
-    return tables
-
-
-def _by_age(scores: dict[str, Any]) -> dict[str, Table]:
-    """Young and old cells, where there are both."""
-    ages = scores.get("by_age", [])
-    if len(ages) < 2:
-        return {}
-    names = TASKS[scores["task"]].figures
-    rows = {f"{age['from']:g} to {age['to']:g}": shown(scores["task"], age["frame"], names) for age in ages}
-    return {"Per frame, by age": _named_rows("hours since seeding", rows)}
-
-
-def _per_lineage(scores: dict[str, Any]) -> dict[str, Table]:
-    tables = {}
-    for unit in units(scores):
-        rows = {name: shown(scores["task"], of) for name, of in scores[unit].get("per_lineage", {}).items()}
-        if rows:
-            tables[f"Per {unit}, by lineage"] = _named_rows("lineage", rows)
-    return tables
-
-
-def _by_density(scores: dict[str, Any]) -> dict[str, Table]:
-    bins = scores["tile"].get("by_density")
-    if not bins:
-        return {}
-    rows = {density_of(bin, " to "): shown("count", bin) for bin in bins}
-    return {"Per tile, by density": _named_rows("true count", rows)}
-
-
-def _named_rows(title: str, rows: dict[str, Scores]) -> Table:
-    names = list(next(iter(rows.values())))
-    return [[title, *names]] + [[name, *map(_text, values.values())] for name, values in rows.items()]
-
-
-def _worst_rows(evaluation: Evaluation) -> Table:
-    """The worst frames in words, where there are no pictures of them."""
-    rows = worst_rows(evaluation.scores["task"], evaluation.frames)
-    return [["image", "true", "predicted"]] + [
-        [_name(evaluation, row), *_truth_and_prediction(evaluation, row)] for row in rows
-    ]
-
-
-def _worst_frames(evaluation: Evaluation) -> list[WorstFrame]:
-    return [
-        WorstFrame(
-            _name(evaluation, picture.row),
-            *_truth_and_prediction(evaluation, picture.row),
-            tile=_jpeg_uri(picture.tile_HW),
-            overlay=_jpeg_uri(overlay(picture.tile_HW, picture.cam_HW)),
-        )
-        for picture in evaluation.worst
-    ]
-
-
-def _truth_and_prediction(evaluation: Evaluation, row: int) -> tuple[str, str]:
-    """Of a frame, in words."""
-    frames = evaluation.frames
-    if evaluation.scores["task"] == "count":
-        return f"{frames.truth[row]:.1f}", f"{frames.output[row]:.1f}"
-    classes = evaluation.scores["tile"]["classes"]
-    return classes[frames.truth[row]], f"{classes[frames.output[row].argmax()]} ({frames.output[row].max():.0%})"
-
-
-def _name(evaluation: Evaluation, row: int) -> str:
-    return Path(evaluation.sources[row]).name
-
-
-def overlay(tile_HW: NDArray[np.uint8], cam_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A tile in grey with a saliency map of 0..1 over it (H, W, 3), from nothing to bright yellow; BGR."""
-    heat_HW3 = cv2.applyColorMap((cam_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    weight_HW1 = 0.65 * cam_HW[..., None]
-    return np.asarray(tile_HW[..., None] * (1 - weight_HW1) + heat_HW3 * weight_HW1, np.uint8)
-
-
-def _jpeg_uri(image: NDArray[np.uint8]) -> str:
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return data_uri(data.tobytes(), "jpeg")
-
-
-def _held_rows(evaluation: Evaluation) -> Table:
-    """What the bank holds of every lineage in every split; nothing where that is not known."""
-    if not evaluation.held:
-        return []
-    held = {(row["lineage"], row["split"]): f"{row['frames']} ({row['groups']})" for row in evaluation.held}
-    splits = [split for split in ("train", "test", "holdout") if any(split == of for _, of in held)]
-    lineages = list(dict.fromkeys(lineage for lineage, _ in held))
-    rows = [[lineage, *(held.get((lineage, split), "–") for split in splits)] for lineage in lineages]
-    return [["lineage: frames (groups)", *splits], *rows]
-
-
 def _lists(evaluation: Evaluation) -> dict[str, list[str]]:
     """What was left out, where something was."""
     lists = {
@@ -351,9 +249,3 @@ def _configuration(evaluation: Evaluation) -> str:
     chosen = card.model_dump(mode="json", exclude={"history", "search", "scores", "batch_scores"})
     text: str = yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True)
     return text
-
-
-def _text(value: float | None, digits: int = 3) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

@@ -13,16 +13,26 @@ from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
+from cellnet.bank.splits import held_by_split
 from cellnet.bank.warnings import warnings_of
 from cellnet.errors import CellnetError, ConfigError
-from cellnet.images.file import encode_png
-from cellnet.images.pixels import stretch
-from cellnet.reports.pages import Plot, data_uri, page, plot
+from cellnet.images.pictures import grey_picture, with_centres
+from cellnet.reports.pages import Plot, page, picture, plot
 from cellnet.reports.plots import draw_cell_counts, draw_grey_values
+from cellnet.reports.words import BANK_SPLITS, SPLITS_TOLD, held_table
 
-THUMBNAIL_PX: Final = 145
+PICTURE_PX: Final = (320, 560)
+"""Long side of a frame, at least and at most: cells of a field of view can be told from debris."""
 SHOWN: Final = 6
-"""Frames of every lineage."""
+"""Frames of every lineage, of few lineages."""
+FEWEST: Final = 3
+"""Likewise of many: one of every split."""
+MOST: Final = 96
+"""Frames of all lineages, as long as there are few enough of these: about 40 kB each."""
+BURNT_IN: Final = (
+    "Look for scale bars, clocks and letters that are burnt into the pixels: a network sees them too, and may tell "
+    "lineages by them, and white and black ones take contrast from the cells. Crop them off and import into a new bank."
+)
 
 
 class Thumbnail(NamedTuple):
@@ -30,7 +40,16 @@ class Thumbnail(NamedTuple):
 
     source: str | None
     """The `src` of its picture; None where it cannot be read."""
+    name: str
     words: str
+    """What is known of it, or why it cannot be read."""
+
+
+class Section(NamedTuple):
+    """Frames under a heading."""
+
+    note: str
+    thumbnails: list[Thumbnail]
 
 
 def write_gallery(path: Path, bank: Bank) -> Path:
@@ -49,57 +68,109 @@ def _gallery_page(bank: Bank) -> str:
     for frame in bank.frames:
         by_lineage[frame.lineage or "(not known)"].append(frame)
     lineages = dict(sorted(by_lineage.items()))
-    shown = {
-        f"{name}: {len(frames)} frame{'s' * (len(frames) != 1)}": [_thumbnail(bank, frame) for frame in _some(frames)]
-        for name, frames in lineages.items()
-    }
+    most = max(FEWEST, min(SHOWN, MOST // max(1, len(lineages))))
+    shown = {name: some(frames, most) for name, frames in lineages.items()}
     return page(
         "gallery.html",
         title=f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}",
         lead=f"{bank.store.uri}, digest {bank.digest[:12]}",
         warnings=warnings_of(bank.frames),
-        plots=_histograms(bank, lineages),
-        sections=shown | _near(bank),
+        held=held_table(held_by_split(bank.frames)),
+        splits=SPLITS_TOLD,
+        plots=_histograms(bank, shown, lineages),
+        notes=_notes(bank),
+        sections={
+            f"{name}: {_of(len(shown[name]), len(frames))} shown": Section(
+                centres_told(frames), [_thumbnail(bank, frame) for frame in shown[name]]
+            )
+            for name, frames in lineages.items()
+        }
+        | _near(bank),
         set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
     )
 
 
+def _of(shown: int, of: int) -> str:
+    """
+    >>> _of(6, 15), _of(1, 1)
+    ('6 of 15 frames', '1 of 1 frame')
+    """
+    return f"{shown:,} of {of:,} frame{'s' * (of != 1)}"
+
+
+def _notes(bank: Bank) -> list[str]:
+    """How the pictures are to be read."""
+    rings = "Rings are known centres of cells; where they lie beside the cells, x and y are swapped, or of other units."
+    return [
+        f"Contrast is as a network gets it: {bank.settings.intensity} become black and white.",
+        "Frames are of every split.",
+        *([rings] if any(frame.centres for frame in bank.frames) else []),
+        BURNT_IN,
+    ]
+
+
+def centres_told(frames: Sequence[Frame]) -> str:
+    """How many centres of cells are known, and how many of them are no place in their frames; empty for none.
+
+    >>> centres_told([Frame(frame="", source="", width=60, height=40, centres=[[50, 5], [5, 50]])])
+    '2 centres, of which 1 outside of its frame'
+    """
+    places = [(x, y, frame) for frame in frames for x, y in frame.centres or ()]
+    if not places:
+        return ""
+    outside = sum(not (0 <= x < frame.width and 0 <= y < frame.height) for x, y, frame in places)
+    known = f"{len(places):,} centre{'s' * (len(places) != 1)}, of which"
+    return f"{known} {outside or 'none'} outside of {'its frame' if outside == 1 else 'their frames'}"
+
+
 def _thumbnail(bank: Bank, frame: Frame) -> Thumbnail:
+    name = Path(frame.source).name
     try:
-        grey_HW = stretch(bank.pixels(frame), bank.settings.intensity)
+        grey_HW = grey_picture(bank.pixels(frame), bank.settings.intensity, PICTURE_PX)
     except CellnetError as error:
-        return Thumbnail(None, str(error))
-    factor = THUMBNAIL_PX / max(grey_HW.shape)
-    small_HW = cv2.resize(grey_HW, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    return Thumbnail(data_uri(encode_png(small_HW), "png"), _words(frame))
+        return Thumbnail(None, name, str(error))
+    drawn = grey_HW
+    centres_N2 = frame.centres_N2
+    if centres_N2 is not None:
+        scale_2 = np.array([grey_HW.shape[1] / frame.width, grey_HW.shape[0] / frame.height], np.float32)
+        drawn = with_centres(cv2.cvtColor(grey_HW, cv2.COLOR_GRAY2BGR), centres_N2 * scale_2)
+    return Thumbnail(picture(drawn), name, _words(frame))
 
 
 def _words(frame: Frame) -> str:
     """What is known of a frame."""
-    cells = "" if frame.count is None else f", {frame.count:g} cells"
+    centres = "" if not frame.centres else f" ({len(frame.centres)} centres)"
+    cells = "" if frame.count is None else f", {frame.count:g} cells{centres}"
     batch = "" if frame.batch is None else f", batch {frame.batch}"
     age = "" if frame.time_h is None else f", {frame.time_h:g} h"
-    return f"{Path(frame.source).name}, {frame.split}{cells}{batch}{age}"
+    return f"{frame.split}{cells}{batch}{age}"
 
 
-def _some(frames: Sequence[Frame]) -> Sequence[Frame]:
-    return frames[:: max(1, len(frames) // SHOWN)][:SHOWN]
+def some(frames: Sequence[Frame], most: int) -> list[Frame]:
+    """So many of the frames at most, of every split at least one, the others by turns; evenly from each split."""
+    of = {split: [frame for frame in frames if frame.split == split] for split in BANK_SPLITS}
+    numbers = dict.fromkeys(of, 0)
+    while sum(numbers.values()) < min(most, len(frames)):
+        for split, held in of.items():
+            if numbers[split] < len(held) and sum(numbers.values()) < most:
+                numbers[split] += 1
+    return [held[place * len(held) // numbers[split]] for split, held in of.items() for place in range(numbers[split])]
 
 
-def _near(bank: Bank) -> dict[str, list[Thumbnail]]:
+def _near(bank: Bank) -> dict[str, Section]:
     """Near-duplicates, each beside what it copies, under their heading."""
     by_name = {frame.frame: frame for frame in bank.frames}
     copies = [frame for frame in bank.frames if frame.twin in by_name]
     if not copies:
         return {}
     pairs = [frame for copy in copies[:SHOWN] for frame in (by_name[str(copy.twin)], copy)]
-    more = f", of which {SHOWN} are shown" if len(copies) > SHOWN else ""
-    return {f"Nearly the same: {len(copies)}{more}": [_thumbnail(bank, frame) for frame in pairs]}
+    heading = f"Nearly the same: {min(SHOWN, len(copies))} of {len(copies):,} shown"
+    return {heading: Section("each after what it copies", [_thumbnail(bank, frame) for frame in pairs])}
 
 
-def _histograms(bank: Bank, lineages: dict[str, list[Frame]]) -> list[Plot]:
+def _histograms(bank: Bank, shown: dict[str, list[Frame]], lineages: dict[str, list[Frame]]) -> list[Plot]:
     """Grey values as recorded, of some frames, and cells a frame where counts are known: a colour a lineage."""
-    values = {name: _grey_values(bank, _some(frames)) for name, frames in lineages.items()}
+    values = {name: _grey_values(bank, frames) for name, frames in shown.items()}
     counts = {name: [frame.count for frame in frames if frame.count is not None] for name, frames in lineages.items()}
     plots = [plot(partial(draw_grey_values, values=values), "Grey values as recorded, of the frames below.")]
     if any(counts.values()):

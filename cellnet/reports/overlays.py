@@ -5,7 +5,7 @@ import itertools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -14,20 +14,16 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from cellnet.images.file import encode_png
-from cellnet.images.pixels import Pixels, normalise, stretch
+from cellnet.images.pictures import INK, SIDES_PX, grey_picture
+from cellnet.images.pixels import Pixels, normalise
 from cellnet.images.tiles import Box
-from cellnet.networks import architectures as models
 from cellnet.networks.saliency import grad_cam
+from cellnet.prediction.density import blend, density_map, in_picture
 from cellnet.prediction.model import FrameOutputs
 from cellnet.prediction.predictor import Predictor
 
-SIDES_PX: Final = (480, 1200)
-"""Long side of a panel's picture, at least and at most; no panel is narrower than the first."""
-WITH_PLACES: Final = ("density", "efficientnet_lite0")
-"""Architectures whose counters add up a map of cells."""
 MOST_LOOKED: Final = 64
 """Tiles in which it is asked where the classifier looked, at most: some seconds on one core."""
 FAINT: Final = 10.0
@@ -41,7 +37,6 @@ ROOM: Final = 2.5
 """How many times as wide as its number a tile is, at least, where there is more to see than numbers."""
 STRIP_PX: Final = 30
 TEXT_PX: Final = 16
-INK: Final = (24, 24, 24)
 WHITE: Final = (255, 255, 255)
 DRAWING: Final = threading.Lock()
 """Held while a network is listened to: what it says in another thread would be heard too."""
@@ -65,76 +60,15 @@ def draw_overlay(
     return encode_png(np.hstack([panels[0], *(part for panel in panels[1:] for part in (gap, panel))]))
 
 
-def density_map(
-    regressor: Predictor, image_HW: Pixels, pixel_um: float | None = None
-) -> tuple[FrameOutputs, NDArray[np.float32] | None]:
-    """What a counter says of a frame, and the cells in each pixel (H, W) of its picture: their sum is that count.
-
-    The maps are of the very passes that were counted: of 8 `views` they are turned back and averaged, like the counts.
-    They are smoothed a little, and averaged where tiles overlap. None for a counter whose architecture knows no places.
-    Raises as `predict` does.
-    """
-    cut = regressor.cut(image_HW, pixel_um)
-    if models.resolve(regressor.card.config.model, "count").architecture not in WITH_PLACES:
-        return regressor.predict_cut(cut), None
-    passes: list[NDArray[np.float32]] = []
-
-    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        passes.append(nn.functional.softplus(output.detach().float()).squeeze(1).cpu().numpy())
-
-    handle = regressor.network.get_submodule("out").register_forward_hook(keep)
-    try:
-        said = regressor.predict_cut(cut)
-    finally:
-        handle.remove()
-    turned = [_turned_back(maps_Bhw, n % regressor.views) for n, maps_Bhw in enumerate(passes)]
-    firsts = range(0, len(turned), regressor.views)
-    maps_Nhw = np.concatenate([np.mean(turned[first : first + regressor.views], axis=0) for first in firsts])
-    found_N = maps_Nhw.sum((1, 2), dtype=np.float64)  # what is told differs, by scale and offset of a plate
-    maps_Nhw *= (said.tile_outputs / np.maximum(found_N, 1e-30))[:, None, None].astype(np.float32)
-    size = picture_size(*image_HW.shape)
-    boxes = _in_picture(said.boxes, size)
-    cells_HW = blend(maps_Nhw, boxes, size)[0]
-    field_px = (boxes[0].bottom - boxes[0].top) / maps_Nhw.shape[1]
-    cells_HW = cv2.GaussianBlur(cells_HW, (0, 0), max(0.7 * field_px, 0.1), borderType=cv2.BORDER_REFLECT)
-    return said, cells_HW * np.float32(said.count / max(float(cells_HW.sum(dtype=np.float64)), 1e-30))
-
-
-def blend(
-    maps_Nhw: NDArray[np.float32], boxes: Sequence[Box], size: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The maps of tiles as one map (H, W), their mean where they overlap, and where there are any."""
-    sum_HW, tiles_HW = np.zeros(size, np.float32), np.zeros(size, np.float32)
-    for map_hw, box in zip(maps_Nhw, boxes, strict=True):
-        height, width = box.bottom - box.top, box.right - box.left
-        how = cv2.INTER_AREA if height < len(map_hw) else cv2.INTER_LINEAR
-        box.pixels(sum_HW)[:] += cv2.resize(map_hw, (width, height), interpolation=how)
-        box.pixels(tiles_HW)[:] += 1
-    return sum_HW / tiles_HW.clip(1), tiles_HW > 0
-
-
-def picture_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a frame's picture.
-
-    >>> picture_size(200, 200), picture_size(1040, 1408), picture_size(10_000, 100)
-    ((480, 480), (886, 1200), (1200, 12))
-    """
-    long = max(height, width)
-    factor = min(max(long, SIDES_PX[0]), SIDES_PX[1]) / long
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
 def _count_panel(regressor: Predictor, image_HW: Pixels, pixel_um: float | None) -> NDArray[np.uint8]:
     said, cells_HW = density_map(regressor, image_HW, pixel_um)
     answer = regressor.answer_of(said)
     picture_HW3 = _grey(image_HW, regressor)
-    boxes = _in_picture(said.boxes, picture_HW3.shape[:2])
+    boxes = in_picture(said.boxes, picture_HW3.shape[:2])
     legend, colours = "where in a tile is not known", None
     if cells_HW is not None:
-        per_tile_HW = cells_HW * ((boxes[0].bottom - boxes[0].top) * (boxes[0].right - boxes[0].left))
-        most = max(_dense(per_tile_HW), FAINT)
+        picture_HW3, most = with_cells(picture_HW3, cells_HW, boxes[0])
         legend, colours = f"0 to {most:.0f} or more cells per tile area", COUNTED
-        picture_HW3 = _heat(picture_HW3, per_tile_HW / most, colours)
     caption = f"{said.count:,.1f} cells"
     if answer.count_low is not None and answer.count_high is not None:
         digits = int(answer.count_low < 10)
@@ -154,7 +88,7 @@ def _lineage_panel(classifier: Predictor, image_HW: Pixels, pixel_um: float | No
     input_N1HW = torch.from_numpy(normalise(np.stack([cut.tiles[n] for n in looked]), classifier.card.preprocess))
     cams = [sure_N[n] * grad_cam(classifier.network, input_N1HW[i], label) for i, n in enumerate(looked)]
     picture_HW3 = _grey(image_HW, classifier)
-    boxes = _in_picture(said.boxes, picture_HW3.shape[:2])
+    boxes = in_picture(said.boxes, picture_HW3.shape[:2])
     cam_HW, looked_HW = blend(np.stack(cams), [boxes[n] for n in looked], picture_HW3.shape[:2])
     picture_HW3[~looked_HW] //= 2  # not asked there
     picture_HW3 = _heat(picture_HW3, cam_HW, LOOKED)
@@ -163,6 +97,15 @@ def _lineage_panel(classifier: Predictor, image_HW: Pixels, pixel_um: float | No
     legend = f"0 to most that spoke for {lineage}{some}" + " · numbers: its probability" * written
     caption = f"{lineage} {said.probability_K[label]:.0%}{_said_by(classifier, said)}"
     return _panel(picture_HW3, caption, legend, LOOKED)
+
+
+def with_cells(
+    picture_HW3: NDArray[np.uint8], cells_HW: NDArray[np.float32], box: Box
+) -> tuple[NDArray[np.uint8], float]:
+    """The cells in each pixel over a picture, and how many per area of such a tile take the strongest colour."""
+    per_tile_HW = cells_HW * ((box.bottom - box.top) * (box.right - box.left))
+    most = max(_dense(per_tile_HW), FAINT)
+    return _heat(picture_HW3, per_tile_HW / most, COUNTED), most
 
 
 def _said_by(model: Predictor, said: FrameOutputs) -> str:
@@ -175,12 +118,6 @@ def _dense(map_HW: NDArray[np.float32]) -> float:
     return float(values_N[np.searchsorted(values_N.cumsum(dtype=np.float64), 0.75 * values_N.sum(dtype=np.float64))])
 
 
-def _turned_back(maps_Bhw: NDArray[np.float32], view: int) -> NDArray[np.float32]:
-    """Maps of one of the orientations of `cellnet.networks.views.views_of`, as of the tiles as they are."""
-    turned_Bhw = np.rot90(maps_Bhw, -(view % 4), axes=(-2, -1))
-    return turned_Bhw if view < 4 else turned_Bhw[..., ::-1]
-
-
 def _evenly(boxes: Sequence[Box]) -> list[int]:
     """Which tiles to look at: all, or every n-th of every n-th row, so that they are few enough."""
     rows, columns = sorted({box.top for box in boxes}), sorted({box.left for box in boxes})
@@ -191,26 +128,9 @@ def _evenly(boxes: Sequence[Box]) -> list[int]:
     return [n for n, box in enumerate(boxes) if box.top in tops and box.left in lefts]
 
 
-def _in_picture(boxes: Sequence[Box], size: tuple[int, int]) -> list[Box]:
-    """The tiles of a frame as the network sees it, in pixels of its picture."""
-    height, width = max(box.bottom for box in boxes), max(box.right for box in boxes)
-    return [
-        Box(
-            box.top * size[0] // height,
-            box.left * size[1] // width,
-            -(-box.bottom * size[0] // height),
-            -(-box.right * size[1] // width),
-        )
-        for box in boxes
-    ]
-
-
 def _grey(image_HW: Pixels, model: Predictor) -> NDArray[np.uint8]:
     """The frame's picture (H, W, 3), its contrast as the model sees it."""
-    height, width = picture_size(*image_HW.shape)
-    how = cv2.INTER_AREA if height < len(image_HW) else cv2.INTER_LINEAR
-    small_HW: NDArray[Any] = np.asarray(cv2.resize(image_HW, (width, height), interpolation=how))
-    return np.repeat(stretch(small_HW, model.card.preprocess.intensity)[..., None], 3, axis=2)
+    return np.repeat(grey_picture(image_HW, model.card.preprocess.intensity)[..., None], 3, axis=2)
 
 
 def _heat(picture_HW3: NDArray[np.uint8], share_HW: NDArray[np.float32], colours: int) -> NDArray[np.uint8]:

@@ -1,14 +1,29 @@
 """Pages without scripts that hold all that they show: values come ready from Python, HTML is in `templates/` alone."""
 
 import base64
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+import cv2
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
 
 from cellnet.reports.plots import svg
+
+
+def breakable(text: object) -> Markup:
+    """A name that a browser may break after _ - . and /, as people would; not within a number or a date.
+
+    >>> breakable("A549_G7/0.5<b>.tif of 2026-11-29")
+    Markup('A549_<wbr>G7/<wbr>0.5&lt;b&gt;.<wbr>tif of 2026-11-29')
+    """
+    parts = re.split(r"(?<=\S[_/])(?=[^\W_])|(?<=[^\s\d][-.])(?=[^\W_])|(?<=\d[-.])(?=[^\W\d_])", str(text))
+    return Markup("<wbr>").join(escape(part) for part in parts)
+
 
 TEMPLATES: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -17,6 +32,9 @@ TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.filters["breakable"] = breakable
+JPEG_QUALITY: Final = 75
+"""Of pictures that are looked at, not measured."""
 
 
 class Headline(NamedTuple):
@@ -46,5 +64,12 @@ def plot(draw: Callable[[Any], None], words: str) -> Plot:
 
 
 def data_uri(data: bytes, kind: Literal["png", "jpeg"]) -> str:
-    """A picture as the `src` of an image that is in the page itself."""
+    """A picture's file as the `src` of an image that is in the page itself."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def picture(image: NDArray[np.uint8]) -> str:
+    """Pixels, grey (H, W) or BGR (H, W, 3), as the `src` of an image that is in the page itself."""
+    colours = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # thin lines keep theirs
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *colours])
+    return data_uri(data.tobytes(), "jpeg")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.evaluation.evaluations import Evaluation
-from cellnet.evaluation.metrics import density_of, expected_calibration_error, reliability, roc
+from cellnet.evaluation.metrics import density_of, expected_calibration_error, reliability, roc, shown
 
 INK: Final = "#0a0b0c"
 """Stands for the colour of the page's text, which is another in dark mode."""
@@ -98,7 +98,7 @@ def draw_counts(axis: Any, evaluation: Evaluation, unit: str) -> None:
         rasterized=len(rows.truth) > MOST_POINTS,
     )
     axis.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="true count", ylabel="predicted count")
-    r2 = evaluation.scores[unit]["r2"]
+    r2 = shown("count", evaluation.scores[unit], ["r2"])["r2"]
     figures = f"MAE {evaluation.scores[unit]['mae']:.2f}" + (f", R² {r2:.2f}" if r2 is not None else "")
     axis.set_title(f"per {unit}: {figures}")
 
@@ -110,8 +110,8 @@ def draw_roc(axis: Any, evaluation: Evaluation, unit: str) -> None:
     for label, name in enumerate(scores["classes"]):
         points = roc(rows.truth == label, rows.output[:, label])
         if points:
-            auc = scores["per_lineage"][name]["auc"]
-            words = f"{plain(name)} {auc:.3f}"
+            auc = shown("classify", scores["per_lineage"][name], ["auc"])["auc"]
+            words = plain(name) + (f" {auc:.3f}" if auc is not None else "")
             axis.plot(*zip(*points, strict=True), label=words, linewidth=1.6, clip_on=False, **_line(label))
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="false positive rate", ylabel="true positive rate")
     axis.set_title(f"per {unit}: ROC, with the area under it")

@@ -23,6 +23,7 @@ from cellnet.certainty.familiarity import FAMILIARITY
 from cellnet.cli import main
 from cellnet.config.train import Augment, ModelSpec, TrainConfig
 from cellnet.errors import ConfigError, DataError, NotBetterError, NotFoundError
+from cellnet.evaluation.evaluations import worst_rows
 from cellnet.networks.pretrained import imagenet_start
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.places import Places
@@ -215,13 +216,17 @@ def test_a_published_model_is_calibrated_by_its_test_split(sample_bank: Path, pl
     assert strange.unfamiliar is True
 
 
-def test_a_report_shows_the_worst_frames_with_saliency(places: Places, tmp_path: Path) -> None:
-    evaluation = evaluate("classifier:champion", places, pictures=True)
+def test_a_report_shows_the_worst_frames_with_what_was_found_and_saliency(places: Places, tmp_path: Path) -> None:
+    evaluation = evaluate("regressor:champion", places, pictures=True)
     page = write_report(tmp_path, evaluation).read_text(encoding="utf-8")
-    assert page.count("data:image/jpeg") == 2 * 6
+    rows = worst_rows("count", evaluation.frames)
+    assert rows and [picture.row for picture in evaluation.worst] == rows
+    assert page.count("data:image/jpeg") == 3 * len(rows)
     assert "set aside" not in page and len(page) < 3e6
-    cams = np.stack([picture.cam_HW for picture in evaluation.worst])
-    assert cams.shape == (6, 200, 200) and cams.max() <= 1
+    for picture in evaluation.worst:
+        assert picture.cam_HW.shape == (200, 200) and picture.cam_HW.max() <= 1
+        assert picture.found_HW is not None
+        assert picture.found_HW.sum() == pytest.approx(evaluation.frames.output[picture.row], rel=1e-3)
 
 
 def test_a_frame_that_rotted_is_left_out_of_the_evaluation_and_named(

@@ -16,6 +16,7 @@ from cellnet.evaluation.metrics import (
     counting_per_lineage,
     hides,
     score,
+    shown,
 )
 from cellnet.training.steering import steering
 
@@ -147,3 +148,8 @@ def test_what_is_of_too_few_is_hidden_of_both_tasks() -> None:
     assert not hides({"task": "classify", "tile": scores, "frame": scores})
     few = score("classify", named.only(np.arange(12) < 6), ["A", "B"])
     assert hides({"task": "classify", "tile": few, "frame": few}), "three frames of a lineage"
+    alone = score("classify", named.only((label_N == 0) & (np.arange(12) < 6)), ["A", "B"])
+    names = ("precision", "recall", "f1", "auc")
+    of_it = shown("classify", alone["per_lineage"]["A"])
+    of_all = shown("classify", alone, [f"{name}_macro" for name in names])
+    assert {of_it[name] for name in names} == set(of_all.values()) == {None}, "the same frames"

@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.prepare import prepare
+from cellnet.config.train import ModelSpec
 from cellnet.evaluation.evaluations import how_new
 from cellnet.evaluation.scoring import evaluation_of, score_frame
 from cellnet.images.file import ImageFile, encode_png
+from cellnet.networks.weights import fresh_network
+from cellnet.prediction.predictor import Predictor
 from cellnet.readers import LabelledFile
 from cellnet.registry.learned import Learned
 from cellnet.registry.records import CrossValidation, ModelVersion
@@ -102,3 +106,34 @@ def test_of_a_model_of_before_nobody_knows_what_it_saw(bank: Bank) -> None:
     scores = scores_of(bank, None)
     assert scores["learned"] is None and scores["batches"] == {"same": None, "new": None}
     assert sum(age["frame"]["n"] for age in scores["by_age"]) == 7
+
+
+@pytest.mark.parametrize("centres", [True, False])
+def test_a_counters_worst_frames_come_with_what_it_found_and_where_cells_are_known(
+    tmp_path: Path, centres: bool
+) -> None:
+    bank = Bank.create(tmp_path / "bank")
+    image_HW, places = discs(8, seed=1, size=(800, 1600))
+    (tmp_path / "a.png").write_bytes(encode_png(image_HW))
+    known = {"count": 8.0} | ({"centres": tuple(map(tuple, places))} if centres else {})
+    file = LabelledFile(image=ImageFile.at(tmp_path / "a.png"), lineage="A549", group="w", **known)
+    bank.add([prepare(file, bank.store)])
+    made = card(tile_px=(400, 400), intensity={"rule": "percentile"})
+    spec = ModelSpec(architecture="density", width=4, depth=2, views=1)
+    made = made.model_copy(update={"config": made.config.model_copy(update={"model": spec})})
+    model = Predictor("regressor@1", made, fresh_network(made.config, 0, mean_count=9))
+    scored = [score_frame(model, frame, bank.store, with_features=False) for frame in bank.frames]
+    [picture] = evaluation_of(model, scored, bank, split="all", lineage=None, left_out=[], pictures=True).worst
+    assert picture.frame_HW.shape == (320, 640) and picture.frame_HW.max() == 255
+    assert picture.found_HW is not None and picture.found_HW.shape == (320, 640)
+    assert picture.found_HW.sum() == pytest.approx(scored[0].outputs.count, rel=1e-4)
+    tile = scored[0].outputs.tile_outputs.tolist().index(float(picture.output))
+    assert picture.truth == scored[0].tile_counts[tile]
+    box = scored[0].outputs.boxes[tile]
+    assert picture.box[:4] == (box.top * 0.4, box.left * 0.4, box.bottom * 0.4, box.right * 0.4)
+    if centres:
+        assert picture.centres_N2 is not None
+        assert picture.centres_N2 == pytest.approx(np.array(places, np.float32) * 0.4, abs=1e-3)
+        assert picture.truth == picture.box.centres_inside(picture.centres_N2)
+    else:
+        assert picture.centres_N2 is None and picture.truth == 1.0

@@ -14,33 +14,21 @@ from matplotlib.figure import Figure
 
 from cellnet.errors import ConfigError
 from cellnet.evaluation.batches import Answered, by_age, by_batch
-from cellnet.evaluation.evaluations import Evaluation, Picture
-from cellnet.evaluation.metrics import Rows, score
+from cellnet.evaluation.evaluations import Evaluation
+from cellnet.evaluation.metrics import score
 from cellnet.registry.learned import Side
 from cellnet.registry.records import Card
 from cellnet.reports.evaluation_report import write_report
 from cellnet.reports.plots import INK, draw_history
-from tests.unit.reports.reading import HOSTILE, assert_harmless
+from cellnet.reports.words import named
+from tests.unit.reports.evaluated import classified, counted, picture_of
+from tests.unit.reports.reading import HOSTILE, assert_harmless, unbroken
 
 
-def counted() -> Evaluation:
-    """Four frames of two tiles each; the worst is off by 3."""
-    truth, output = np.array([1.0, 2, 3, 4, 5, 6, 7, 8]), np.array([1.0, 2, 3, 4, 5, 6, 7, 11])
-    tiles = Rows(truth=truth, output=output, lineages=["A549"] * 8, groups=list("aabbccdd"))
-    pairs = (truth.reshape(4, 2).sum(1), output.reshape(4, 2).sum(1))
-    frames = Rows(truth=pairs[0], output=pairs[1], lineages=["A549"] * 4, groups=list("abcd"))
-    scores = {"task": "count", "model": "regressor@3", "split": "holdout", "same_bank": True, "left_out": ["x: why"]}
-    units = {"tile": score("count", tiles, []), "frame": score("count", frames, [])}
-    return Evaluation(scores=scores | units, tiles=tiles, frames=frames, sources=[f"/plate/{i}<b>.tif" for i in "abcd"])
-
-
-def classified() -> Evaluation:
-    """Three frames of one tile each, one of them mistaken."""
-    probability = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
-    rows = Rows(truth=np.array([0, 1, 1]), output=probability, lineages=["3T3", "A549", "A549"], groups=list("abc"))
-    scores = {"task": "classify", "model": "classifier@1", "split": "all", "same_bank": True, "left_out": []}
-    units = {unit: score("classify", rows, ["3T3", "A549"]) for unit in ("tile", "frame")}
-    return Evaluation(scores=scores | units, tiles=rows, frames=rows, sources=["a.png", "b.png", "c.png"])
+def explained(score: str) -> str:
+    """The cell of a table that names a score."""
+    name, meaning = named(score)
+    return f"{name}<small>{meaning}</small>"
 
 
 def pictured(evaluation: Evaluation, card: Card) -> Evaluation:
@@ -51,40 +39,43 @@ def pictured(evaluation: Evaluation, card: Card) -> Evaluation:
         evaluation,
         card=card,
         bank_digest="d" * 64,
-        held=[{"lineage": "<i>A549", "split": "train", "frames": 5, "groups": 3}],
+        held=[{"lineage": "<i>A549", "split": "train", "frames": 5, "groups": 3, "cells": 9}],
         set_aside=["<script>.png: not readable"],
-        worst=[Picture(row=len(evaluation.sources) - 1, tile_HW=np.full((200, 200), 90, np.uint8), cam_HW=cam_HW)],
+        worst=[picture_of(evaluation, cam_HW=cam_HW)],
     )
 
 
 def test_a_counters_report_shows_its_scores_its_worst_frame_and_what_was_left_out(tmp_path: Path) -> None:
-    page = write_report(tmp_path / "report", counted()).read_text(encoding="utf-8")
-    assert "<h1>regressor@3 on the holdout split</h1>" in page
+    page = unbroken(write_report(tmp_path / "report", counted()))
+    assert "<h1>regressor@3 on the holdout split</h1>" in page and '<p class="said">5.0 % off per frame' in page
+    assert "<li>Holdout: kept aside" in page and "a tile is a part of it that the network sees at once" in page
     first = re.search(r"largest error</h2>.*?<tbody>\s*<tr>(.*?)</tr>", page, re.DOTALL)[1]
     assert first == "<td>d&lt;b&gt;.tif</td><td>15.0</td><td>18.0</td>"
-    assert "Left out: 1;" in page and "flatters" not in page
+    assert "<li>Left out: 1; see below.</li>" in page and "flatters" not in page
     stored = json.loads((tmp_path / "report/scores.json").read_text())
     assert stored["frame"]["mae"] == 0.75
     assert stored["plotted"]["tile"]["count"] == [1, 2, 3, 4, 5, 6, 7, 11]
 
 
 def test_scores_stand_in_a_table_as_wide_as_the_page_and_lineages_by_tile_and_frame(tmp_path: Path) -> None:
-    page = write_report(tmp_path, counted()).read_text(encoding="utf-8")
-    assert "<tr><td>mae</td><td>0.375</td><td>0.750</td></tr>" in page
-    for unit, row in (("tile", "8</td><td>0.375</td><td>1.061"), ("frame", "4</td><td>0.750</td><td>1.500")):
-        table = page[page.index(f"Per {unit}, by lineage") :]
-        assert table[table.index("<td>A549</td>") :].startswith(f"<td>A549</td><td>{row}</td><td>–</td><td>–</td>")
+    page = unbroken(write_report(tmp_path, counted()))
+    assert f"<tr><td>{explained('mae')}</td><td>0.375</td><td>0.750</td></tr>" in page
+    for unit, row in (("tile", "8 0.375 1.061 0.375"), ("frame", "4 0.750 1.500 0.750")):
+        table = page[page.index(f"Per {unit}, by lineage</h2>") :]
+        assert table[table.index("<td>A549</td>") :].startswith(
+            "".join(f"<td>{cell}</td>" for cell in ("A549", *row.split()))
+        ), "without R and R²"
 
 
 def test_a_model_that_was_not_calibrated_is_not_called_so(tmp_path: Path) -> None:
     plain = classified()
-    assert "calibrated: ECE" in write_report(tmp_path, plain).read_text(encoding="utf-8")
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "not calibrated: ECE" in page and "<small>not calibrated</small>" in page
+    assert "calibrated: ECE" in unbroken(write_report(tmp_path, plain))
+    page = unbroken(tmp_path / "report.html")
+    assert "not calibrated: ECE" in page and "<small>not calibrated; " in page
     raw = replace(plain.tiles, raw=np.array([[0.99, 0.01], [0.1, 0.9], [0.8, 0.2]]))
     units = {unit: score("classify", raw, ["3T3", "A549"]) for unit in ("tile", "frame")}
     better = replace(plain, tiles=raw, frames=raw, scores=plain.scores | units)
-    page = write_report(tmp_path, better).read_text(encoding="utf-8")
+    page = unbroken(write_report(tmp_path, better))
     assert "before calibration: ECE" in page and "not calibrated" not in page.replace("The model is not calibrated", "")
 
 
@@ -100,11 +91,13 @@ def test_plots_are_in_the_page_itself_in_the_colour_of_its_text_and_small(
 
 def test_the_worst_tile_is_shown_plain_and_with_what_the_network_looks_at(tmp_path: Path, card: Callable) -> None:
     page = write_report(tmp_path, pictured(counted(), card())).read_text(encoding="utf-8")
-    plain, overlaid = (
+    _, plain, overlaid = (
         cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     )
     assert np.abs(plain.astype(int) - 90).max() < 5
+    assert '<li><i class="tile"></i> ' in page and "<p>this tile: 11.0 counted, " in page
+    assert "1 of 4 was off by half a cell or more." in page
     changed_HW = np.abs(overlaid.astype(int) - plain).max(2) > 20
     assert changed_HW[:40, :40].all() and not changed_HW[60:, 60:].any()
 
@@ -120,16 +113,8 @@ def test_names_from_outside_cannot_become_part_of_the_page(
     if with_pictures:
         task = scores["task"]
         hostile = pictured(hostile, card(task, classes=("<i>A549",) if task == "classify" else ()))
-    page = write_report(tmp_path, hostile).read_text(encoding="utf-8")
+    page = unbroken(write_report(tmp_path, hostile))
     assert_harmless(page, "the <i>A549 frames of the", f"{HOSTILE}: too small", HOSTILE.rpartition("/")[2])
-
-
-def test_a_bin_of_one_count_is_called_by_it(tmp_path: Path) -> None:
-    evaluation = counted()
-    [first, *_] = evaluation.scores["tile"]["by_density"]
-    first["from"] = first["to"] = 7.0
-    page = write_report(tmp_path, evaluation).read_text(encoding="utf-8")
-    assert "<tr><td>7</td>" in page and "7 to 7" not in page
 
 
 def test_epochs_are_whole_numbers() -> None:
@@ -147,8 +132,8 @@ def test_curves_of_a_classifier_are_stored_beside_the_page(tmp_path: Path) -> No
 
 
 def test_a_classifiers_report_names_the_mistaken_frame_first_and_says_that_it_flatters(tmp_path: Path) -> None:
-    page = write_report(tmp_path, classified()).read_text(encoding="utf-8")
-    first = re.search(r"largest error</h2>.*?<tbody>\s*<tr>(.*?)</tr>", page, re.DOTALL)[1]
+    page = unbroken(write_report(tmp_path, classified()))
+    first = re.search(r"named wrong</h2>.*?<tbody>\s*<tr>(.*?)</tr>", page, re.DOTALL)[1]
     assert first == "<td>c.png</td><td>A549</td><td>3T3 (70%)</td>"
     assert "it flatters" in page
 
@@ -164,10 +149,10 @@ def by_batch_and_age(evaluation: Evaluation, *sides: Side | None, hours: tuple[f
 
 def test_same_and_new_batches_stand_beside_each_other(tmp_path: Path) -> None:
     sides = by_batch_and_age(counted(), "same", "same", "new", "new", hours=(0, 2, 48, 50))
-    page = write_report(tmp_path, sides).read_text(encoding="utf-8")
+    page = unbroken(write_report(tmp_path, sides))
     table = page[page.index("<h2>Per frame, by batch</h2>") :]
-    assert "<th>score</th><th>same batch</th><th>new batch</th>" in table
-    assert "<tr><td>mae</td><td>0.000</td><td>1.500</td></tr>" in table
+    assert '<th scope="col">score</th><th scope="col">same batch</th><th scope="col">new batch</th>' in table
+    assert f"<tr><td>{explained('mae')}</td><td>0.000</td><td>1.500</td></tr>" in table
     assert "<tr><td>mae, 95 % interval</td><td>–</td><td>0.00 to 3.00</td></tr>" in table
     ages = page[page.index("<h2>Per frame, by age</h2>") :]
     assert "<td>0 to 2</td><td>2</td><td>0.000</td>" in ages and "<td>48 to 50</td><td>2</td><td>1.500</td>" in ages
@@ -177,7 +162,7 @@ def test_same_and_new_batches_stand_beside_each_other(tmp_path: Path) -> None:
 def test_without_new_batches_the_page_says_that_the_next_plate_is_unmeasured(tmp_path: Path) -> None:
     same = write_report(tmp_path, by_batch_and_age(counted(), *["same"] * 4)).read_text(encoding="utf-8")
     assert "The next plate is unmeasured: no frame" in same
-    assert "<tr><td>mae</td><td>0.750</td><td>–</td></tr>" in same[same.index("Per frame, by batch") :]
+    assert f"<tr><td>{explained('mae')}</td><td>0.750</td><td>–</td></tr>" in same[same.index("Per frame, by batch") :]
     neither = write_report(tmp_path, by_batch_and_age(classified(), None, None, None)).read_text(encoding="utf-8")
     assert "The next plate is unmeasured" in neither and "by batch</h2>" not in neither and "by age" not in neither
 
@@ -186,7 +171,7 @@ def test_frames_that_the_model_learned_from_are_counted_on_the_page(tmp_path: Pa
     def page(**about: object) -> str:
         evaluation = by_batch_and_age(counted(), None, None, None, None)
         told = replace(evaluation, scores=evaluation.scores | about)
-        return write_report(tmp_path, told).read_text(encoding="utf-8")
+        return unbroken(write_report(tmp_path, told))
 
     flatters = "3 of 4 frames are ones that the model learned from, or near-duplicates of them: it flatters."
     assert flatters in page(learned=3)
@@ -199,7 +184,7 @@ def test_frames_that_the_model_learned_from_are_counted_on_the_page(tmp_path: Pa
 
 def test_a_report_of_a_version_of_before_says_what_the_splits_tell(tmp_path: Path) -> None:
     old = replace(counted(), scores=counted().scores | {"learned": None, "split": "test", "same_bank": False})
-    page = write_report(tmp_path, old).read_text(encoding="utf-8")
+    page = unbroken(write_report(tmp_path, old))
     assert "chose the epoch and calibrated" in page and "trained on another state of the bank" in page
 
 
@@ -213,7 +198,7 @@ def test_a_report_of_folds_says_over_what_it_was_taken(tmp_path: Path) -> None:
     validated = {"folds": 5, "frames": 4, "groups": 4, "one_group": ["A549"], "unmeasured": []}
     plain = counted()
     folds = replace(plain, scores=plain.scores | {"split": "folds", "cross_validation": validated})
-    page = write_report(tmp_path / "report", folds).read_text(encoding="utf-8")
+    page = unbroken(write_report(tmp_path / "report", folds))
     assert "<h1>regressor@3, cross-validated over 5 folds of 4 groups</h1>" in page
     assert "A549: one group only, so not measured on other wells." in page
     assert "include the training frames" not in page

@@ -16,10 +16,11 @@ from cellnet.config.train import ModelSpec
 from cellnet.errors import DataError
 from cellnet.networks.pretrained import imagenet_start
 from cellnet.networks.weights import fresh_network
+from cellnet.prediction.density import density_map
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.records import Card
 from cellnet.reports import overlays as overlay
-from cellnet.reports.overlays import STRIP_PX, density_map, draw_overlay
+from cellnet.reports.overlays import STRIP_PX, draw_overlay
 
 
 class CountFields(nn.Module):
