@@ -188,7 +188,7 @@ def _sent(image: ImageFile | CellnetError) -> ImageFile | CellnetError:
 
 
 def _answer_all(
-    files: list[ListedFile], held: list[ImageFile | CellnetError] | None, question: Question
+    files: list[ListedFile], question: Question, sent: list[ImageFile | CellnetError] | None
 ) -> list[Said] | CellnetError:
     """What the models say of each of some images; of models that cannot be loaded, why."""
     cv2.setNumThreads(1)  # Ray runs a worker on every core already
@@ -197,7 +197,7 @@ def _answer_all(
     except CellnetError as error:
         return error
     with ThreadPoolExecutor(READERS) as pool:
-        images = iter(held) if held is not None else pool.map(_read, files)
+        images = iter(sent) if sent is not None else pool.map(_read, files)
         said = [list(_answers(models, *pair, question)) for pair in zip(files, images, strict=True)]
     return list(zip(files, said, strict=True))
 

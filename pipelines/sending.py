@@ -18,7 +18,7 @@ File = TypeVar("File")
 
 
 Work = Callable[..., Any]
-"""What is done with some files: called with them, with what was read of them if they are not here, and with more."""
+"""What is done with some files: called with them, what was read of them if they are not here (`sent`), and more."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ def _try(row: dict[str, Any], do: Work, images_of: Callable[[Any], Sequence[Imag
     piece: Piece = row["piece"]
     if images_of and _stamps(piece.files, images_of) != piece.stamps:
         return row
-    return {"piece": Piece(None, [], result=do(piece.files, None), is_done=True)}
+    return {"piece": Piece(None, [], result=do(piece.files, sent=None), is_done=True)}
 
 
 def _fetch(row: dict[str, Any], read: Callable[[Any], Any]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _fetch(row: dict[str, Any], read: Callable[[Any], Any]) -> dict[str, Any]:
 
 def _finish(row: dict[str, Any], do: Work) -> dict[str, Any]:
     piece: Piece = row["piece"]
-    return row if piece.is_done else {"piece": Piece(None, [], result=do(piece.files, piece.sent), is_done=True)}
+    return row if piece.is_done else {"piece": Piece(None, [], result=do(piece.files, sent=piece.sent), is_done=True)}
 
 
 def _stamps(files: Sequence[File], images_of: Callable[[File], Sequence[ImageFile]]) -> list[Any]:

@@ -43,7 +43,7 @@ class Sent(NamedTuple):
     """Nothing where it is kept already."""
 
 
-def prepare_all(files: Sequence[LabelledFile], sent: Sent | None, store: Store) -> list[Frame]:
+def prepare_all(files: Sequence[LabelledFile], store: Store, sent: Sent | None = None) -> list[Frame]:
     """Each image as `prepare` gives it, or as it was given when an earlier import read the same unchanged files.
 
     `sent`: what was read of them elsewhere, if they are not here.

@@ -225,7 +225,7 @@ def told(source: Source, root: str) -> list[Any]:
 def imported(files: Any, place: Path) -> tuple[Bank, Imported]:
     """What a job makes of the files, which it sends to its workers."""
     bank = Bank.create(place)
-    return bank, bank.add(prepare_all(pickle.loads(pickle.dumps(list(files))), None, bank.store))
+    return bank, bank.add(prepare_all(pickle.loads(pickle.dumps(list(files))), bank.store))
 
 
 def sources(frames: list[Frame], root: str) -> list[tuple[str, str]]:

@@ -25,7 +25,8 @@ STOREYS = {
     ),
     "pipelines": (
         *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "folds", "paper_holdout"),
-        *("calibrate", "heads", "publishing", "evaluate", "predict", "ingest", "shards", "runs", "cluster"),
+        *("calibrate", "heads", "publishing", "evaluate", "predict", "ingest", "sending", "shards"),
+        *("runs", "cluster"),
         *("starting", "failures"),
     ),
 }
