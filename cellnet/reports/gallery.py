@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.bank.splits import held_by_split
-from cellnet.bank.warnings import warnings_of
+from cellnet.bank.warnings import outlook_of, warnings_of
 from cellnet.errors import CellnetError, ConfigError
 from cellnet.images.pictures import grey_picture, with_centres
 from cellnet.reports.pages import Plot, page, picture, plot
@@ -75,6 +75,7 @@ def _gallery_page(bank: Bank) -> str:
         title=f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}",
         lead=f"{bank.store.uri}, digest {bank.digest[:12]}",
         warnings=warnings_of(bank.frames),
+        outlook=outlook_of(bank.frames),
         held=held_table(held_by_split(bank.frames)),
         splits=SPLITS_TOLD,
         plots=_histograms(bank, shown, lineages),

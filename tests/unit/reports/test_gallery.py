@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
 from cellnet.bank.prepare import prepare
+from cellnet.bank.warnings import outlook_of
 from cellnet.errors import ConfigError
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.pictures import CENTRE
@@ -106,7 +107,7 @@ def test_frames_of_every_split_are_shown_as_many_as_there_is_room_for(most: int)
 
 def test_the_page_tells_the_splits_with_their_frames_groups_and_cells(bank: Bank, tmp_path: Path) -> None:
     page = unbroken(write_gallery(tmp_path / "bank.html", bank)).replace("\N{NO-BREAK SPACE}", " ")
-    assert "test: what chooses between epochs" in page
+    assert "test: what chooses between epochs" in page and f" {outlook_of(bank.frames)}.</p>" in page
     for split in ("train", "test", "holdout"):
         held = [frame for frame in bank.split(split) if frame.lineage == "A549"]
         cells = sum(int(frame.count) for frame in held)
