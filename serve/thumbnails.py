@@ -1,4 +1,4 @@
-"""Small pictures of the frames that were looked at, for the page: browsers show no TIFF, and 16 bits as nearly black."""
+"""Small pictures of the frames that were looked at, for the page: browsers show no TIFF, and 12 bits nearly black."""
 
 import base64
 from typing import Final

@@ -49,8 +49,8 @@ class Asked(BaseModel):
     )
     thumbnail: bool = Field(
         False,
-        description="A small picture with each prediction, as a data URL: of the plane that was counted, with a contrast "
-        "that a person sees.",
+        description="A small picture with each prediction, as a data URL: of the plane that was counted, with a "
+        "contrast that a person sees.",
     )
 
 

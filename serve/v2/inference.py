@@ -224,6 +224,7 @@ def _versions(answerer: Answerer, name: str) -> dict[str, Named]:
 def _add_model(api: FastAPI, answerer: Answerer, path: str, find: Callable[..., Coroutine[Any, Any, Named]]) -> None:
     """The routes of a model, below a path that names it."""
     schema = _inlined(InferenceRequest.model_json_schema())
+    answered = {"application/json": {"example": _SAID}, **_BINARY}
     described = {"required": True, "content": {"application/json": {"schema": schema, "example": _ASKED}, **_BINARY}}
 
     @api.get(path, summary="What a model takes and gives", responses=problems(401, 404, 422, 503))
@@ -240,10 +241,7 @@ def _add_model(api: FastAPI, answerer: Answerer, path: str, find: Callable[..., 
         f"{path}/infer",
         summary="What a model says of images",
         openapi_extra={"requestBody": described, "parameters": [_LENGTH]},
-        responses={
-            200: {"content": {"application/json": {"example": _SAID}, **_BINARY}},
-            **problems(401, 404, 408, 413, 422, 503, 504),
-        },
+        responses={200: {"content": answered}, **problems(401, 404, 408, 413, 422, 503, 504)},
         response_model=InferenceResponse,
     )
     async def infer(request: Request, model: Annotated[Named, Depends(find)]) -> Response:
