@@ -691,7 +691,7 @@ UNLIKE_BOTH = {"unfamiliar": True, "lineage_unfamiliar": True, "count_unfamiliar
         (
             [{}, UNLIKE_NAME, UNLIKE_BOTH],
             "2 of 3 images do not belong to the training images: do not rely on the lineage of 2, and on the count of "
-            "1, which hold 1,235 of the cells. Is the pixel size right, and is it brightfield or phase contrast? If so, ",
+            "1, which hold 1,235 of the cells. Is the pixel size right, and is it brightfield or phase contrast? ",
         ),
         (
             [UNLIKE_NAME],
