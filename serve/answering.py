@@ -23,6 +23,7 @@ from serve.batching import MOST_TILES, Batcher
 from serve.limits import Limits
 from serve.meters import Meters
 from serve.models import Served, Shelf
+from serve.thumbnails import thumbnail
 
 Challenge = float | Literal["shadow"]
 """Share of requests that challengers answer; or none, while they see what the champions answer."""
@@ -66,6 +67,8 @@ class How:
     pixel_um: float | None = None
     page: Pages | None = None
     channel: str | None = None
+    thumbnails: bool = False
+    """Whether a small picture comes with each prediction."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class _Job:
     read: Callable[[], Cuts | _Large]
     cuts: Cuts | None = None
     large: _Large | None = None
+    thumbnail: str | None = None
     answers: list[Answer] = field(default_factory=list)
     error: DataError | None = None
     """What the frame is not usable for, of a model that saw it after another."""
@@ -101,7 +105,7 @@ class _Job:
         total_s = self.done - self.started
         spans = {"read_ms": self.reading_s, "models_ms": total_s - self.reading_s, "total_ms": total_s}
         timing = Timing(**{span: round(1e3 * seconds, 2) for span, seconds in spans.items()})
-        return combine(self.name, self.answers).model_copy(update={"timing": timing})
+        return combine(self.name, self.answers).model_copy(update={"timing": timing, "thumbnail": self.thumbnail})
 
 
 class Answerer:
@@ -125,11 +129,12 @@ class Answerer:
         pixel_um: float | None = None,
         page: Pages | None = None,
         channel: str | None = None,
+        thumbnails: bool = False,
     ) -> How:
         """Who answers a request: one that is sent again gets the same, while the shelf stays as it is."""
         champions, challengers, room = self.shelf.champions, self.shelf.challengers, Room(self.limits.images)
         if self._challenge == "shadow":
-            return How(champions, room, challengers, pixel_um, page, channel)
+            return How(champions, room, challengers, pixel_um, page, channel, thumbnails)
         drawn = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4]) / 2**32
         if drawn < self._challenge:
             champions = replace(
@@ -138,7 +143,7 @@ class Answerer:
                 regressor=challengers.regressor or champions.regressor,
                 by_lineage={**champions.by_lineage, **challengers.by_lineage},
             )
-        return How(champions, room, pixel_um=pixel_um, page=page, channel=channel)
+        return How(champions, room, pixel_um=pixel_um, page=page, channel=channel, thumbnails=thumbnails)
 
     def check(self) -> None:
         """Raise RuntimeError where a thread does not come back from what it reads or computes."""
@@ -228,6 +233,8 @@ class Answerer:
             job.large = read
             return 0
         job.cuts = read
+        if job.how.thumbnails:
+            job.thumbnail = thumbnail(read.image_HW)
         first = job.how.models.classifier or job.how.models.regressor
         try:
             tiles = len(read.of(first.model).tiles) if first else 0

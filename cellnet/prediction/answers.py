@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, Field
 
+from cellnet.config.loading import is_none
 from cellnet.tasks import Task
 
 Magnification = Literal["matched", "rescaled", "assumed"]
@@ -94,6 +95,11 @@ class Prediction(BaseModel):
     )
     models: ModelRefs = Field(default_factory=ModelRefs, description="The versions that answered.")
     timing: Timing | None = Field(default=None, description="Where its time went, as served.")
+    thumbnail: str | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="A small picture of it with a contrast that a person sees, as a data URL, where it was asked for.",
+    )
     error: str | None = Field(default=None, description="Why this image could not be used; all else is null then.")
     channels: list[str] | None = Field(
         default=None, description="Names of its channels, of which one must be chosen, where that is the error."

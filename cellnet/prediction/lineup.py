@@ -159,13 +159,14 @@ class Cuts:
     """One frame as several models cut it: once for those that cut alike."""
 
     def __init__(self, image_HW: Pixels, pixel_um: float | None) -> None:
-        self._frame = image_HW, pixel_um
+        self.image_HW = image_HW
+        self._pixel_um = pixel_um
         self._made: dict[Hashable, Cut] = {}
 
     def of(self, model: FrameModel) -> Cut:
         """The frame's tiles for a model. Raises DataError where it cannot be cut."""
         if model.cuts_by not in self._made:
-            self._made[model.cuts_by] = model.cut(*self._frame)
+            self._made[model.cuts_by] = model.cut(self.image_HW, self._pixel_um)
         return self._made[model.cuts_by]
 
 

@@ -35,8 +35,11 @@ DARK: Final = 50
 """Colours at the dark end of a map that are left out, of 256: they would be lost on grey."""
 ROOM: Final = 2.5
 """How many times as wide as its number a tile is, at least, where there is more to see than numbers."""
-STRIP_PX: Final = 30
-TEXT_PX: Final = 16
+STRIP_PX: Final = 46
+BAR_PX: Final = 20
+"""Of the colours in it."""
+TEXT_PX: Final = 28
+"""On the service's page a part of 1200 pixels takes about 500."""
 WHITE: Final = (255, 255, 255)
 DRAWING: Final = threading.Lock()
 """Held while a network is listened to: what it says in another thread would be heard too."""
@@ -151,7 +154,7 @@ def _with_tiles(
     draw = PIL.ImageDraw.Draw(picture, "RGBA")
     rows, columns = _parts({(box.top, box.bottom) for box in boxes}), _parts({(box.left, box.right) for box in boxes})
     side = min(stop - start for start, stop in (*rows.values(), *columns.values()))
-    font = _font(min(TEXT_PX, max(9, side // 6)))
+    font = _font(min(TEXT_PX, max(9, side // 8)))
     written = room * (max(map(font.getlength, numbers)) + 4) < side
     for box, number in zip(boxes, numbers, strict=True):
         (top, bottom), (left, right) = rows[box.top], columns[box.left]
@@ -177,9 +180,9 @@ def _panel(picture_HW3: NDArray[np.uint8], caption: str, legend: str, colours: i
     panel_HW3[STRIP_PX:-STRIP_PX, (outer - width) // 2 :][:, :width] = picture_HW3
     legend_left = 10
     if colours is not None:
-        share_HW = np.tile(np.linspace(0, 1, 100, dtype=np.float32), (14, 1))
-        bar_HW3 = _heat(np.full((14, 100, 3), 128, np.uint8), share_HW, colours)
-        panel_HW3[height + STRIP_PX + 8 :, legend_left:][:14, :100] = bar_HW3
+        share_HW = np.tile(np.linspace(0, 1, 100, dtype=np.float32), (BAR_PX, 1))
+        bar_HW3 = _heat(np.full((BAR_PX, 100, 3), 128, np.uint8), share_HW, colours)
+        panel_HW3[height + STRIP_PX + (STRIP_PX - BAR_PX) // 2 :, legend_left:][:BAR_PX, :100] = bar_HW3
         legend_left += 110
     picture = PIL.Image.fromarray(panel_HW3)
     draw = PIL.ImageDraw.Draw(picture)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.prediction.answers import Prediction
+from cellnet.prediction.answers import ModelRefs, Prediction, Timing
 from cellnet.prediction.tables import csv_lines, row_of
 from serve.answering import Answerer, How
 from serve.http.problems import problems
@@ -24,22 +24,33 @@ class Asked(BaseModel):
     """What is asked of the images of a request."""
 
     pixel_um: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Micrometres a pixel; if left out, what an OME-TIFF itself says."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Micrometres a pixel; if left out, what an OME-TIFF itself says.",
+        examples=[0.65],
     )
     page: Literal["middle", "all"] | Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="What to take of a file of several pages: a number from 1, the middle one, or all of them; if left "
         "out, the middle of a stack.",
+        examples=["middle"],
     )
     channel: str | None = Field(
         None,
         max_length=200,
         description="Which channel of a file of several, by name or by number from 1; if left out, the only one of "
         "transmitted light. Where nobody can tell, the problem lists them in `channels`.",
+        examples=["Phase contrast"],
     )
     format: Literal["json", "csv"] = Field("json", description="`csv` is for spreadsheets: a row an image.")
     overlay: bool = Field(
         False, description="A picture (PNG) of one image instead: what was counted where, and what was looked at."
+    )
+    thumbnail: bool = Field(
+        False,
+        description="A small picture with each prediction, as a data URL: of the plane that was counted, with a "
+        "contrast that a person sees.",
     )
 
 
@@ -76,12 +87,37 @@ _NAME: Final = {
     "name": "name",
     "in": "query",
     "schema": {"type": "string"},
+    "example": "B03_f1.tif",
     "description": "Name of an image that is the body itself; the header Image-Name does the same.",
 }
-
-
+_EXAMPLE: Final = Predictions(
+    predictions=[
+        Prediction(
+            image="B03_f1.tif",
+            lineage="A549",
+            probabilities={"A549": 0.93, "PC3": 0.07},
+            count=66.4,
+            count_low=43.6,
+            count_high=89.3,
+            interval_level=0.9,
+            unfamiliar=False,
+            lineage_unfamiliar=False,
+            count_unfamiliar=False,
+            tiles=25,
+            magnification="matched",
+            models=ModelRefs(classifier="classifier@3", regressor="regressor@5"),
+            timing=Timing(read_ms=12.1, models_ms=80.2, total_ms=92.3),
+        )
+    ]
+).model_dump()
 _ANSWERS: Final = {
-    200: {"content": {"text/csv": {"schema": {"type": "string"}}, "image/png": {"schema": _BYTES}}},
+    200: {
+        "content": {
+            "application/json": {"example": _EXAMPLE},
+            "text/csv": {"schema": {"type": "string"}},
+            "image/png": {"schema": _BYTES},
+        }
+    },
     **problems(401, 408, 413, 422, 503, 504),
 }
 
@@ -91,11 +127,17 @@ Draw = Callable[[ImageFile, How, Prediction], Awaitable[bytes]]
 
 def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
     async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Response:
-        """Lineage and count of one image (the body), or of several (a form's `images`).
+        """Send one image as the body, or several as a form's fields `images`: PNG, JPEG, TIFF or BMP.
 
         A bad image alone is a problem 422; among others it is an entry with `error`, and the others are answered.
         """
-        how = answerer.how(request.state.request_id, pixel_um=asked.pixel_um, page=asked.page, channel=asked.channel)
+        how = answerer.how(
+            request.state.request_id,
+            pixel_um=asked.pixel_um,
+            page=asked.page,
+            channel=asked.channel,
+            thumbnails=asked.thumbnail and asked.format == "json" and not asked.overlay,
+        )
         images = await read_images(request, answerer.limits)
         if asked.overlay:
             return await _drawn(images, how, answerer, draw)
@@ -115,6 +157,7 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
         predict,
         methods=["POST"],
         openapi_extra={"requestBody": _BODY, "parameters": [_NAME]},
+        summary="Lineage and count of images",
         responses=_ANSWERS,
         response_model=Predictions,
         route_class_override=Straight,

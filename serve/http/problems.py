@@ -22,6 +22,16 @@ STATUS: Final[dict[type[CellnetError], int]] = {
     ConflictError: 409,
     UnavailableError: 503,
 }
+WHY: Final = {
+    401: ("No API key, or a wrong one.", "this service asks for an API key: Authorization: Bearer KEY"),
+    404: ("Nothing of this name is served.", "no model 'counter' is served; there is classifier, regressor, cellnet"),
+    408: ("It arrives too slowly.", "the request did not arrive within 60 s; send fewer images at a time"),
+    413: ("Too large, or too many images.", "the request is over 64 MB; send fewer images at a time, or as PNG"),
+    422: ("An image or a parameter is not usable.", "a.png: blank, every pixel has the value 7"),
+    503: ("Busy; `Retry-After` says when to come again.", "the service is busy with 128 requests; try again in 1 s"),
+    504: ("The answer takes too long.", "the answer took longer than 60 s; send fewer images at a time, or try again"),
+}
+"""What a status means, and a detail that it may come with."""
 
 
 def problem(
@@ -44,8 +54,15 @@ def problem(
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route may answer besides, for its description."""
-    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-    return {status: {"description": http.HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {status: _described(status) for status in statuses}
+
+
+def _described(status: int) -> dict[str, Any]:
+    why, detail = WHY[status]
+    title = http.HTTPStatus(status).phrase
+    example = Problem(title=title, status=status, detail=detail, error=detail, request_id="5f0c1d")
+    content = {"schema": Problem.model_json_schema(), "example": example.model_dump(exclude={"channels"})}
+    return {"description": f"{title}. {why}", "content": {"application/problem+json": content}}
 
 
 def add_problems(api: FastAPI) -> None:

@@ -23,19 +23,19 @@ Texts = Callable[[], Awaitable[dict[str, str]]]
 def add_state(api: FastAPI, answerer: Answerer, texts: Texts | None) -> None:
     shelf, meters = answerer.shelf, answerer.meters
 
-    @api.get("/v1/models", responses=problems(401, 503))
+    @api.get("/v1/models", summary="The models that are served", responses=problems(401, 503))
     async def list_models() -> Models:
-        """The models that are being served."""
+        """Each version with its role, lineages and scores."""
         return Models(models=[*_infos(answerer)])
 
-    @api.get("/healthz", response_class=PlainTextResponse)
+    @api.get("/healthz", summary="Whether the service is alive", response_class=PlainTextResponse)
     async def healthz() -> str:
         """`ok` while this process answers at all."""
         return "ok"
 
-    @api.get("/readyz")
+    @api.get("/readyz", summary="Whether the service follows its registry")
     async def readyz(request: Request) -> Readiness:
-        """Whether it answers with the versions that the registry says; it answers with older ones if not."""
+        """`stale` where it answers with older versions than the registry says, and why."""
         reasons = [f"{role}: {why}" for role, why in shelf.problems.items()]
         return Readiness(
             status="stale" if reasons else "ok",
@@ -43,9 +43,9 @@ def add_state(api: FastAPI, answerer: Answerer, texts: Texts | None) -> None:
             registry_answered=datetime.fromtimestamp(shelf.checked, UTC).isoformat(timespec="seconds"),
         )
 
-    @api.get("/metrics", response_class=PlainTextResponse, responses=problems(401))
+    @api.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse, responses=problems(401))
     async def metrics() -> Response:
-        """Figures of all processes that serve, for Prometheus."""
+        """Requests, images, times and refusals of all processes that serve."""
         by_process = await texts() if texts else {"0": meters.text()}
         return Response(await asyncio.to_thread(merged, by_process), media_type=CONTENT_TYPE)
 

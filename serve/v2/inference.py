@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import numpy as np
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
@@ -61,7 +61,23 @@ _LENGTH: Final = {
     "schema": {"type": "integer", "minimum": 0},
     "description": "Bytes of the JSON, where binary data follows it.",
 }
+_Name = Annotated[str, Path(description="`cellnet` for all models together, or the name of one.", examples=["cellnet"])]
+_Version = Annotated[str, Path(description="The number of a version that is served.", examples=["1"])]
 _BINARY: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_ASKED: Final = {
+    "inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1, 2, 3], "data": [90, 91, 89, 90, 120, 88]}],
+    "outputs": [{"name": "lineage"}, {"name": "count"}],
+}
+_SAID: Final = {
+    "model_name": "cellnet",
+    "model_version": VERSION,
+    "id": "5f0c1d",
+    "parameters": {"models": "classifier@3, regressor@5"},
+    "outputs": [
+        {"name": "lineage", "datatype": "BYTES", "shape": [1], "data": ["A549"]},
+        {"name": "count", "datatype": "FP64", "shape": [1], "data": [66.4]},
+    ],
+}
 
 
 class ServerMetadata(BaseModel):
@@ -161,34 +177,34 @@ def named(answerer: Answerer) -> dict[str, dict[str, Named]]:
 def add_inference(api: FastAPI, answerer: Answerer) -> None:
     """The protocol's routes."""
 
-    @api.get("/v2", responses=problems(401, 503))
+    @api.get("/v2", summary="The server", responses=problems(401, 503))
     async def server_metadata() -> ServerMetadata:
-        """What serves."""
+        """Its name, the protocol's version and the extensions that it knows."""
         return ServerMetadata(name="cellnet", version=VERSION, extensions=["binary_tensor_data"])
 
-    @api.get("/v2/health/live")
+    @api.get("/v2/health/live", summary="Whether the server is alive")
     async def server_live() -> dict[str, bool]:
         """True while this process answers at all."""
         return {"live": True}
 
-    @api.get("/v2/health/ready")
+    @api.get("/v2/health/ready", summary="Whether the server is ready")
     async def server_ready() -> dict[str, bool]:
         """True, since a process that answers has its models in memory."""
         return {"ready": True}
 
-    @api.post("/v2/repository/index", responses=problems(401, 503))
+    @api.post("/v2/repository/index", summary="The models, as Triton lists them", responses=problems(401, 503))
     async def repository_index() -> list[IndexEntry]:
-        """All that is served, as Triton lists it."""
+        """Every version that is served, and `cellnet`, which is all of them together."""
         return [
             IndexEntry(name=name, version=version, state="READY", reason="")
             for name, versions in named(answerer).items()
             for version in versions
         ]
 
-    async def newest(name: str) -> Named:
+    async def newest(name: _Name) -> Named:
         return next(iter(_versions(answerer, name).values()))
 
-    async def numbered(name: str, version: str) -> Named:
+    async def numbered(name: _Name, version: _Version) -> Named:
         versions = _versions(answerer, name)
         if version not in versions:
             raise NotFoundError(f"{name}: version {version!r:.40} is not served; there is {', '.join(versions)}")
@@ -208,26 +224,31 @@ def _versions(answerer: Answerer, name: str) -> dict[str, Named]:
 def _add_model(api: FastAPI, answerer: Answerer, path: str, find: Callable[..., Coroutine[Any, Any, Named]]) -> None:
     """The routes of a model, below a path that names it."""
     schema = _inlined(InferenceRequest.model_json_schema())
-    described = {"required": True, "content": {"application/json": {"schema": schema}, **_BINARY}}
+    answered = {"application/json": {"example": _SAID}, **_BINARY}
+    described = {"required": True, "content": {"application/json": {"schema": schema, "example": _ASKED}, **_BINARY}}
 
-    @api.get(path, responses=problems(401, 404, 422, 503))
+    @api.get(path, summary="What a model takes and gives", responses=problems(401, 404, 422, 503))
     async def model_metadata(model: Annotated[Named, Depends(find)]) -> ModelMetadata:
-        """What a model takes and gives."""
+        """Its versions, inputs and outputs. Without a version in the path it is the one that answers."""
         return model.metadata()
 
-    @api.get(f"{path}/ready", responses=problems(401, 404, 422, 503))
+    @api.get(f"{path}/ready", summary="Whether a model is ready", responses=problems(401, 404, 422, 503))
     async def model_ready(model: Annotated[Named, Depends(find)]) -> ModelReady:
-        """True of every model that is served."""
+        """True of every model that is served; another is a problem 404."""
         return ModelReady(name=model.name, ready=True)
 
     @api.post(
         f"{path}/infer",
+        summary="What a model says of images",
         openapi_extra={"requestBody": described, "parameters": [_LENGTH]},
-        responses={200: {"content": _BINARY}, **problems(401, 404, 408, 413, 422, 503, 504)},
+        responses={200: {"content": answered}, **problems(401, 404, 408, 413, 422, 503, 504)},
         response_model=InferenceResponse,
     )
     async def infer(request: Request, model: Annotated[Named, Depends(find)]) -> Response:
-        """What a model says of images. One that is not usable is a problem 422, and the others are not answered."""
+        """Files as they are (`image`), or pixels (`pixels`), as JSON or as binary data.
+
+        An image that is not usable is a problem 422, and the others are not answered.
+        """
         if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
             raise DataError(f"Content-Encoding {encoding:.20} is not taken here; send the request as it is")
         body = await read_body(request, answerer.limits)

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 import serve
-from cellnet.images.file import encode_png
+from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.wells import read_names, thumbnails
 from serve.http.pages import content_policy
+from serve.thumbnails import thumbnail
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
 from selenium.webdriver import ActionChains, Keys  # noqa: E402 - only where there is selenium
@@ -81,7 +83,11 @@ class Service:
             return problem(422, f"{name}: not a readable PNG, JPEG, TIFF or BMP image")
         if "overlay" in request.query_params:
             return Response(NOISE_PNG, media_type="image/png")
-        said = {} if body.startswith(b"\x89PNG") else json.loads(body)
+        if body.startswith((b"\x89PNG", b"II")):
+            [image] = ImageFile(name, body).pages("middle")
+            small = thumbnail(image.decode()) if "thumbnail" in request.query_params else None
+            return JSONResponse({"predictions": [prediction(name, thumbnail=small)]})
+        said = json.loads(body)
         if isinstance(said, dict) and (channels := said.pop("of", None)) and "channel" not in request.query_params:
             return problem(422, f"{name}: holds {len(channels)} channels; choose one", channels=channels)
         if isinstance(said, dict):
@@ -260,10 +266,9 @@ def test_chosen_images_are_listed_with_lineage_count_and_what_is_wrong(page: Pag
         *("c.jpg", "not a readable PNG, JPEG, TIFF or BMP image"),
     ]
     assert page.texts("#images thead th") == ["Image", "Lineage", "Cells (90 % interval)", "Overlay"]
-    page.wait_for(lambda: page.texts("#rows .thumb") == ["", "TIF", "JPG"])  # the first has become a picture
+    assert page.texts("#rows .thumb") == ["", "TIF", "JPG"], "the first is a picture"
     assert page.texts("#summary li:not(.bad)") == ["3 images", "1,247 cells", "A172 2"]
-    told = ["1 unlike the training images, with 1,235 of the cells", "1 failed"]
-    assert page.texts("#summary .bad") == told
+    assert page.texts("#summary .bad") == ["1 failed"]
     assert page.find("#assumed").text.startswith("The pixel size of 1 image is not known")
     assert page.texts("footer") == ["Served: classifier@1, regressor@2. The API, for programs"]
     assert not page.find("#notice").is_displayed()
@@ -279,7 +284,7 @@ def test_a_folder_of_hundreds_is_done_to_the_end_a_few_at_a_time(page: Page, ser
     page.choose_folder(page.folder / "many")
     page.wait_for(lambda: service.at_once == 4)
     service.go_on.set()
-    page.wait_for_status("300 of 300 done; 2 other files left out")
+    page.wait_for_status("300 of 300 done; skipped, not an image: 2, many/.hidden.png, many/notes.txt")
     names = [f"many/{number}.png" for number in range(300)]
     assert [name.split()[0] for name in page.texts("#rows .name")] == [f"{number}.png" for number in range(300)]
     assert [line[0] for line in page.download()] == ["image", *names]
@@ -299,8 +304,12 @@ def test_dropped_folders_are_read_to_the_bottom(page: Page) -> None:
         "new MutationObserver(() => told.push(spoken.textContent)).observe(spoken, { childList: true });"
     )
     page.drop(page.folder / "plates", page.write("d.png"))
-    page.wait_for_status("3 of 3 done; 1 other file left out")
-    assert page.run("told") == ["Reading what was dropped…", "3 images to do", "3 of 3 done; 1 other file left out"]
+    page.wait_for_status("3 of 3 done; skipped, not an image: 1, plates/P2/c.csv")
+    assert page.run("told") == [
+        "Reading what was dropped…",
+        "3 images to do",
+        "3 of 3 done; skipped, not an image: 1, plates/P2/c.csv",
+    ]
     assert page.texts("#rows .name") == ["d.png", "a.png plates/P1/deep", "b.png plates/P2"]
 
 
@@ -308,7 +317,7 @@ def test_what_is_asked_is_what_was_chosen(page: Page, service: Service) -> None:
     page.find("#pixel").send_keys("0.65")
     page.choose(page.write("a.png"))
     page.wait_for_status("1 of 1 done")
-    assert service.asked == [{"name": "a.png", "page": "middle", "pixel_um": "0.65"}]
+    assert service.asked == [{"name": "a.png", "page": "middle", "pixel_um": "0.65", "thumbnail": "true"}]
 
 
 def test_a_busy_service_is_asked_again_when_it_says(page: Page, service: Service) -> None:
@@ -538,7 +547,7 @@ def test_of_metaxpress_one_channel_and_plane_are_taken_and_no_thumbnail(page: Pa
     assert page.texts("#channel option") == ["1 (2 images)", "2 (2 images)"]
     page.find("#channel option:nth-child(2)").click()
     page.find("#channels button").click()
-    page.wait_for_status("2 of 2 done; 12 thumbnails left out; 10 other files left out")
+    page.wait_for_status("2 of 2 done; 12 thumbnails left out; 10 other images left out")
     assert page.texts("figcaption") == ["1334: mean cells per field, by well"]
     assert page.plate() == {"B2": "22.0 (1 field)", "C3": "22.0 (1 field)"}
 
@@ -594,7 +603,7 @@ def test_of_a_harmony_export_the_channel_is_asked_for_and_the_transmitted_light_
     ]
     assert service.asked == [], "nothing starts before"
     page.find("#channels button").click()
-    page.wait_for_status("3 of 3 done; 5 other files left out")
+    page.wait_for_status("3 of 3 done; 4 other images left out; skipped, not an image: 1, P1/Images/Index.idx.xml")
     assert page.plate() == {"B3": "21.0 (1 field)", "B4": "21.0 (1 field)"}
     assert not page.find("#channels").is_displayed()
     page.drop(page.folder / "P1")
@@ -608,7 +617,7 @@ def test_of_a_harmony_export_the_channel_is_asked_for_and_the_transmitted_light_
 def test_of_a_field_of_several_planes_what_is_taken_is_as_of_stacks(page: Page, pages: str, count: str) -> None:
     page.find(f"#page option[value={pages}]").click()
     page.choose_folder(write_export(page, channels=1, planes=4))
-    page.wait_for(lambda: "left out" in page.find("#status").text)
+    page.wait_for(lambda: "skipped, not an image: 1, P1/Images/Index.idx.xml" in page.find("#status").text)
     assert not page.find("#channels").is_displayed(), "there is but one channel"
     assert page.plate() == {"B3": count, "B4": count}
 
@@ -620,11 +629,21 @@ def test_the_overlay_opens_and_closes_by_keyboard(page: Page, service: Service) 
     asked = len(service.asked)
     press = ActionChains(page.browser).send_keys
     press(Keys.ENTER).perform()
-    page.wait_for(lambda: page.find("#overlay").is_displayed() and page.run("document.images[0].naturalWidth") == 80)
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
     assert page.find("#viewer-title").text == "a.png"
-    assert page.find("#overlay").get_attribute("alt").startswith("a.png with what the networks saw")
-    facts = ["A172 90 %", "VERO6 10 %", "12.0, 90 % interval 9.5–14.5", "matched", "1", "classifier@1, regressor@2"]
-    assert page.texts("#facts dd") == [*facts, "read 2 ms, models 30 ms"]
+    assert page.run("[...document.querySelectorAll('#overlay img')].map(part => [part.naturalWidth, part.alt])") == [
+        [80, "a.png: where cells were counted, brighter where there are more"],
+        [80, "a.png: where it was seen that it is A172, brighter where more spoke for it"],
+    ]
+    assert page.texts("#facts div") == [
+        "Cells in the image 12.0 90 % interval: 9.5 to 14.5 cells",
+        "Lineage A172 90 % VERO6 10 %",
+        "Does it belong to the training images? Yes, it looks like them.",
+        "Magnification that of the training images",
+        "Seen in 1 tile",
+        "Models classifier@1, regressor@2",
+        "Time read 2 ms, models 30 ms",
+    ]
     assert page.find("#save").get_attribute("download") == "a-overlay.png"
     assert page.run("document.activeElement.id") == "close"
     press(Keys.ARROW_RIGHT).perform()
@@ -635,6 +654,102 @@ def test_the_overlay_opens_and_closes_by_keyboard(page: Page, service: Service) 
     press(Keys.ENTER).perform()
     page.wait_for(lambda: page.find("#overlay").is_displayed())
     assert [query["name"] for query in service.asked[asked:]] == ["a.png", "c.png"]  # once each
+
+
+def test_what_is_flagged_is_said_in_plain_words_with_the_reason(page: Page) -> None:
+    reasons = "classifier@1: 1.5 times as far; regressor@2: 3.7 times as far"
+    unlike = {"unfamiliar": True, "unfamiliar_reason": reasons, "lineage_unfamiliar": False, "count_unfamiliar": True}
+    unknown = {"unfamiliar": None, "count_low": None, "timing": {"total_ms": 8885.0}, "magnification": "assumed"}
+    page.choose(page.write("a.png", unlike), page.write("b.png", unknown))
+    page.wait_for_status("2 of 2 done")
+    page.find("#rows button").click()
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    cells, lineage, belongs, *_ = page.texts("#facts div")
+    assert cells == "Cells in the image 12.0 Do not rely on it. 90 % interval: 9.5 to 14.5 cells"
+    assert lineage == "Lineage A172 90 % VERO6 10 %"
+    told = "No: do not rely on the count. classifier@1: 1.5 times as far regressor@2: 3.7 times as far"
+    assert belongs == f"Does it belong to the training images? {told}"
+    page.find("#next").click()
+    page.wait_for(lambda: page.find("#viewer-title").text == "b.png")
+    cells, _, belongs, magnification, *_, time_s = page.texts("#facts div")
+    assert cells == "Cells in the image 12.0 No interval is known."
+    assert belongs.endswith("Not known: these models cannot tell.")
+    assert magnification.endswith("taken to be that of the training images, since the pixel size is not known")
+    assert time_s == "Time total 8.9 s"
+
+
+UNLIKE_NAME = {"unfamiliar": True, "lineage_unfamiliar": True, "count_unfamiliar": False}
+UNLIKE_BOTH = {"unfamiliar": True, "lineage_unfamiliar": True, "count_unfamiliar": True, "count": 1234.5}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ([{}, {}], "All 2 images look like the training images."),
+        ([{}, {"unfamiliar": None}], "This image looks like the training images."),
+        ([{"unfamiliar": None}], "Whether these images belong to the training images is not known: "),
+        (
+            [{}, UNLIKE_NAME, UNLIKE_BOTH],
+            "2 of 3 images do not belong to the training images: do not rely on the lineage of 2, and on the count of "
+            "1, which hold 1,235 of the cells. Is the pixel size right, and is it brightfield or phase contrast? ",
+        ),
+        (
+            [UNLIKE_NAME],
+            "1 of 1 image does not belong to the training images: do not rely on the lineage of 1. Is the ",
+        ),
+    ],
+)
+def test_whether_images_belong_to_the_training_is_said(page: Page, said: list[dict[str, Any]], told: str) -> None:
+    page.choose(*(page.write(f"{number}.png", one) for number, one in enumerate(said)))
+    page.wait_for_status(f"{len(said)} of {len(said)} done")
+    assert page.find("#unlike").text.startswith(told)
+    assert (page.find("#unlike").get_attribute("class") == "notice") == ("do not rely" in told)
+
+
+def test_files_that_are_no_images_are_skipped_by_name(page: Page) -> None:
+    names = ["x.pdf", "y.txt", "z.xml", "Thumbs.db"]
+    page.drop(page.write("read me.txt", b"not an image"), page.write("a.png"), page.write("b.png", b"not an image"))
+    page.wait_for_status("2 of 2 done, 1 failed; skipped, not an image: 1, read me.txt")
+    assert page.texts("#rows .name") == ["a.png", "b.png"], "what should be an image has failed"
+    for name in names:
+        page.write(f"folder/{name}")
+    page.drop(page.folder / "folder")
+    told = "skipped, not an image: 4, folder/Thumbs.db, folder/x.pdf, folder/y.txt and 1 more"
+    page.wait_for_status(f"No PNG, JPEG, TIFF or BMP images there; {told}")
+
+
+NO_IMAGES = {"a.txt": b"words", "b.roi": b"Iout", "c.dat": b"\0" * 99, "d.bin": bytes(range(99))}
+
+
+def test_what_the_page_takes_for_no_image_is_what_the_library_does(page: Page) -> None:
+    faults = [f"{name}: {ImageFile(name, data).header.fault}" for name, data in NO_IMAGES.items()]
+    images = [f"x: {ImageFile('x.czi', b'ZISRAWFILE').header.fault}", "x.tif: damaged, its pixels cannot be decoded"]
+    assert page.run("arguments[0].map(fault => NO_IMAGE.test(fault))", faults + images) == [True] * 4 + [False] * 2
+
+
+SEEN = """(() => {
+  const image = document.querySelector(`#rows tr:nth-child(${arguments[0]}) .thumb img`);
+  const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 64 });
+  const drawn = canvas.getContext('2d', { willReadFrequently: true });
+  drawn.drawImage(image, 0, 0, 64, 64);
+  return [[16, 32], [48, 32]].map(place => drawn.getImageData(...place, 1, 1).data[0]);
+})()"""
+
+
+def test_thumbnails_of_tiffs_and_of_12_bits_in_16_are_seen(page: Page) -> None:
+    """A dark half and a bright half, of grey values that the upper eight bits hardly tell apart."""
+    halves_HW = np.repeat(np.array([[700, 900]], np.uint16), 60, axis=0).repeat(40, axis=1)
+    flat_HW = halves_HW[:, ::-1].copy()
+    tifffile.imwrite(page.folder / "a.tif", halves_HW)
+    stack = np.stack([flat_HW, halves_HW, flat_HW])
+    tifffile.imwrite(page.folder / "b.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    page.write("c.png", encode_png(halves_HW))
+    page.choose(*(page.folder / name for name in ("a.tif", "b.tif", "c.png")))
+    page.wait_for_status("3 of 3 done")
+    page.wait_for(lambda: page.run("[...document.querySelectorAll('.thumb img')].every(image => image.complete)"))
+    for number in (1, 2, 3):
+        dark, bright = page.run(SEEN, number)
+        assert dark < 20 and bright > 235, number
 
 
 def test_what_cannot_be_drawn_is_said(page: Page, service: Service) -> None:
@@ -703,6 +818,24 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page) -> None:
     page.run("rows.querySelector('button').click()")
     page.wait_for(lambda: page.find("#overlay").is_displayed())
     assert page.run("viewer.scrollWidth <= viewer.clientWidth && viewer.offsetWidth <= innerWidth")
+    widths = page.run(
+        "[...document.querySelectorAll('#overlay div')].map(part => part.offsetWidth / viewer.clientWidth)"
+    )
+    assert min(widths) > 0.98, "each part is as wide as the screen"
+
+
+def test_a_picture_takes_most_of_the_room_there_is(page: Page) -> None:
+    page.choose(page.write("a.png"))
+    page.wait_for_status("1 of 1 done")
+    page.find("#rows button").click()
+    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    width, height = page.run("[$('overlay').offsetWidth / innerWidth, $('overlay').offsetHeight / innerHeight]")
+    assert width > 0.9 or height > 0.6
+    left, right = page.run(
+        "[...document.querySelectorAll('#overlay img')].map(part => part.getBoundingClientRect().left)"
+    )
+    edges = page.run("[...document.querySelectorAll('#overlay div')].map(part => part.getBoundingClientRect().left)")
+    assert left == edges[0] and right < edges[1] - 50, "each shows its own half"
 
 
 CONTRASTS = """(() => {
@@ -749,6 +882,8 @@ CONTROLS |= {"table", "dialog", "region", "radiogroup", "group", "columnheader",
 
 def test_everything_has_a_name_for_a_screen_reader(page: Page, service: Service) -> None:
     fill(page)
+    page.run("rows.scrollIntoView()")  # rows beyond the screen are not drawn, nor told
+    page.wait_for(lambda: ("button", "Show the overlay of a plate/P1.png") in accessible(page))
     nodes = accessible(page)
     assert [role for role, name in nodes if role in CONTROLS and not name] == []
     names = set(nodes)

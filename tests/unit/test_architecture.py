@@ -20,7 +20,20 @@ STOREYS = {
         "version",
     ),
     "serve": (
-        *("app", "service", "api", "v2", "http", "answering", "models", "overlays", "batching", "meters", "limits"),
+        *(
+            "app",
+            "service",
+            "api",
+            "v2",
+            "http",
+            "answering",
+            "models",
+            "overlays",
+            "thumbnails",
+            "batching",
+            "meters",
+            "limits",
+        ),
         *("settings", "haproxy", "haproxy_rules"),
     ),
     "pipelines": (

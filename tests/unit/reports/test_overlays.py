@@ -230,6 +230,12 @@ def test_two_models_are_drawn_side_by_side(counter: Callable, classifier: Predic
     assert both.shape == (480 + 2 * STRIP_PX, 480 + 8 + 480, 3)
 
 
+def test_what_is_written_can_still_be_read_at_a_third_of_the_size(counter: Callable) -> None:
+    strip_HW3 = drawn(with_dots(1000, 1200), counter(), None)[:STRIP_PX]
+    rows = np.nonzero((strip_HW3 > 200).any(axis=(1, 2)))[0]
+    assert rows.max() - rows.min() >= 24, "letters of 8 pixels are left"
+
+
 def test_a_narrow_frame_has_room_for_its_caption(counter: Callable) -> None:
     assert drawn(with_dots(1200, 200), counter(), None).shape == (1200 + 2 * STRIP_PX, 480, 3)
 

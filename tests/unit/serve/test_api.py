@@ -1,7 +1,9 @@
 """The HTTP interface over models whose answers are known; the service itself is in tests/integration."""
 
 import asyncio
+import base64
 import csv
+import functools
 import io
 import json
 import logging
@@ -25,7 +27,9 @@ from serve.answering import How, Room
 from serve.haproxy_rules import EDGE
 from serve.http.keys import load_keys
 from serve.http.middleware import Surroundings, access_log, set_up_logs
+from serve.http.schemas import Predictions
 from serve.limits import Limits
+from serve.v2.tensors import InferenceRequest, InferenceResponse
 from tests.factories import SIDE, even_png, publish
 from tests.unit.serve.kitchen import Held, Kitchen, client
 
@@ -190,6 +194,49 @@ def test_bodies_that_together_are_too_much_are_told_when_to_come_again(kitchen: 
     assert_problem(second, 503, "as many images as it can")
     assert service.figure("cellnet_requests_refused_total", reason="memory") == 1
     assert client(service).post("/v1/predict", content=noise).status_code == 200, "what was held is given back"
+
+
+def test_every_route_says_in_its_description_what_it_does_and_why_it_refuses(kitchen: Callable) -> None:
+    described = client(kitchen()).get("/openapi.json").json()
+    routes = {f"{verb.upper()} {path}": route for path, by in described["paths"].items() for verb, route in by.items()}
+    assert {"POST /v1/predict", "GET /readyz", "GET /v2/models/{name}", "POST /v2/models/{name}/infer"} <= set(routes)
+    for name, route in routes.items():
+        assert route["summary"].lower().replace(" ", "_") not in route["operationId"], f"{name}: a function's name"
+        assert route["description"].endswith("."), name
+        assert [said["name"] for said in route.get("parameters", []) if not said.get("description")] == [], name
+        for status, said in route["responses"].items():
+            if status != "200":
+                example = said["content"]["application/problem+json"]["example"]
+                assert example["status"] == int(status) and example["detail"] and ". " in said["description"], name
+    assert Predictions(**example_of(routes["POST /v1/predict"])).predictions[0].count == 66.4
+    asked = routes["POST /v2/models/{name}/infer"]
+    InferenceRequest(**asked["requestBody"]["content"]["application/json"]["example"])
+    InferenceResponse(**example_of(asked))
+
+
+def example_of(route: dict) -> dict:
+    return route["responses"]["200"]["content"]["application/json"]["example"]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_a_thumbnail_is_of_the_plane_that_was_counted_with_a_contrast_that_is_seen(
+    kitchen: Callable, suffix: str
+) -> None:
+    """Twelve bits: to a viewer that shows the upper eight of sixteen these are nearly black."""
+    dark_HW = np.full((128, 256), 700, np.uint16)
+    dark_HW[:, 128:] = 900
+    flat_HW = np.full_like(dark_HW, 700)
+    flat_HW[0, 0] = 701
+    planes = [flat_HW, dark_HW, flat_HW] if suffix == ".tif" else [dark_HW]
+    data = cv2.imencodemulti(suffix, planes)[1] if len(planes) > 1 else cv2.imencode(suffix, dark_HW)[1]
+    api = client(kitchen())
+    ask = functools.partial(api.post, content=data.tobytes())
+    [said] = ask("/v1/predict?page=middle&thumbnail=true&name=a").json()["predictions"]
+    kind, _, text = said["thumbnail"].partition(",")
+    seen_HW = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert kind == "data:image/jpeg;base64" and seen_HW.shape == (64, 128)
+    assert seen_HW[:, :60].max() < 10 and seen_HW[:, 68:].min() > 245
+    assert "thumbnail" not in ask("/v1/predict?page=middle").json()["predictions"][0], "only where it is asked for"
 
 
 def test_an_answer_that_takes_too_long_is_given_up_and_is_told_from_a_busy_service(kitchen: Callable) -> None:
