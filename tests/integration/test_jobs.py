@@ -132,8 +132,8 @@ def jobs(machines: Machines, places: Places, descendants: Callable[[int, str], l
 
     def lose_other() -> Ended:
         """When an epoch is kept."""
-        while not any(folder.glob("runs/*/checkpoint_manager_snapshot.json")) and not over.wait(0.1):
-            pass
+        while not any(folder.glob("runs/*/checkpoint_manager_snapshot.json")):
+            assert not over.wait(0.1), "the training ended before an epoch was kept"
         for pid in (*descendants(other.pid, ""), other.pid):  # a raylet alone leaves workers that go on
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
