@@ -37,6 +37,8 @@ READ_S: Final = 20.0
 SMALL_PX: Final = 2_000_000
 SMALL_BYTES: Final = 4 * SMALL_PX
 """Pixels and bytes of an image that is read where it is asked for."""
+FEW_SCANS: Final = 20
+"""Likewise, of a JPEG: each goes over all pixels, and encoders make about ten."""
 MOST_HEADER: Final = 2**26
 """Bytes of a header: 50,000 planes take 8 MB."""
 ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
@@ -72,7 +74,13 @@ def decode_values(image: ImageFile) -> NDArray[Any]:
 
 def is_small(image: ImageFile) -> bool:
     """Whether an image whose header is known is read within milliseconds."""
-    return is_plain(image) and image.header.bytes_n <= SMALL_BYTES and image.pixels_n <= SMALL_PX
+    data = image.contents
+    return (
+        is_plain(image)
+        and image.header.bytes_n <= SMALL_BYTES
+        and image.pixels_n <= SMALL_PX
+        and not (image.header.kind == "JPEG" and isinstance(data, bytes) and data.count(b"\xff\xda") > FEW_SCANS)
+    )
 
 
 def is_plain(image: ImageFile) -> bool:

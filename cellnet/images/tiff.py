@@ -164,11 +164,14 @@ def is_plain(data: bytes) -> bool:
         [after] = struct.unpack_from(order + "I", data, end)
     except struct.error:
         return True  # which is said at once
-    compression = struct.unpack_from(order + "H", entries.get(259, (3, 1, bytes(4)))[2])[0]
+    *form, value = entries.get(259, (3, 1, bytes(4)))
+    [compression] = struct.unpack_from(order + "H", value)
     parts_n = max(entries.get(tag, (4, 0, b""))[1] for tag in (273, 279, 324, 325))
     described_n = max(entries.get(tag, (4, 0, b""))[1] for tag in entries) if entries else 0
     return (
         not after
+        and len(entries) == entries_n  # of an entry that comes twice, others may take the other
+        and form == [3, 1]  # one value of 16 bits, which lies where it was read
         and not entries.keys() & (_DIRECTORIES | _LISTS)
         and compression in PLAIN_COMPRESSIONS
         and max(parts_n, described_n // 64) <= PLAIN_PARTS
@@ -349,10 +352,11 @@ def _of_series(tif: tifffile.TiffFile, images: list[OmeImage]) -> Structure:
         transmitted |= {places[k] for k in (image.transmitted if image else ()) if k < channels_n}
         if len(planes) + len(found) > MOST_PLANES:
             raise TiffError(f"holds over {MOST_PLANES} planes; save it in parts")
-        before_n = len(pixels_um)
-        planes += [replace(plane, series=before_n + plane.series, channel=places[plane.channel]) for plane in found]
-        series_n = max((plane.series for plane in found), default=0) + 1
+        before_n, series_n = len(pixels_um), max((plane.series for plane in found), default=0) + 1
         pixels_um += [image.pixel_um if image else of_file] * series_n
+        if before_n or places != [*range(channels_n)]:
+            found = [replace(plane, series=before_n + plane.series, channel=places[plane.channel]) for plane in found]
+        planes += found
     planes.sort(key=lambda plane: (plane.directory, plane.part, plane.sample or 0))
     if not planes:
         raise TiffError("a TIFF whose images are in other files; export each as a file of its own")
@@ -445,18 +449,29 @@ def _planes(series: tifffile.TiffPageSeries) -> list[Plane]:
     samples = _samples(page, are_channels=series.kind == "lsm")
     if planes_n * max(1, len(samples)) > MOST_PLANES and (in_one or samples):
         raise TiffError(f"holds over {MOST_PLANES} planes; save it in parts")
+    told_n = planes_n if in_one else min(planes_n, len(series))
+    places = dict.fromkeys(("series", "time", "channel", "z"), np.zeros(told_n, np.int64))
+    for axis, size, place_N in zip(axes, shape, np.unravel_index(np.arange(told_n), shape), strict=True):
+        slot = _SLOTS.get(axis, "series")
+        places[slot] = places[slot] * size + place_N
+    along = zip(*(places[slot].tolist() for slot in ("series", "time", "channel", "z")), strict=True)
+    size_px = _size_px(page)
     found = []
-    for number in range(planes_n if in_one else min(planes_n, len(series))):
+    for number, (of_series, time, channel, z) in enumerate(along):
         one = page if in_one else series[number]
         if one is None or one.is_subifd:
             continue  # in another file, or below a page: a copy of it
-        along = {"series": 0, "time": 0, "channel": 0, "z": 0}
-        for axis, size, place in zip(axes, shape, np.unravel_index(number, shape), strict=True):
-            slot = _SLOTS.get(axis, "series")
-            along[slot] = along[slot] * size + int(place)
-        plane = Plane(size_px=_size_px(page), directory=one.index, part=number if in_one else 0, **along)
         found += [
-            replace(plane, sample=sample, channel=plane.channel * max(1, len(samples)) + place)
+            Plane(
+                size_px=size_px,
+                series=of_series,
+                time=time,
+                channel=channel * max(1, len(samples)) + place,
+                z=z,
+                directory=one.index,
+                part=number if in_one else 0,
+                sample=sample,
+            )
             for place, sample in enumerate(samples or [None])
         ]
     return found

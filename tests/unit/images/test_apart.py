@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from cellnet.images.file import ImageFile, encode_png
 from tests.factories import noise
 
 NOISE = noise(60, 80)
+JPEG_2000 = struct.pack("<H", 34712)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,28 @@ def process() -> Iterator[apart.Process]:
 @pytest.fixture(autouse=True)
 def _one(process: apart.Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "_process", lambda: process)
+
+
+def entries(*changes: tuple[int, int, int, bytes], order: str = "<") -> bytes:
+    """NOISE as a TIFF, with further entries behind those of the same tag, or before them where they are not changed."""
+    tags = {256: 80, 257: 60, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 60, 279: 4800}
+    changed = {tag for tag, *_ in changes}
+    rows = [(tag, 3, 1, struct.pack(order + "H", value)) for tag, value in tags.items() if tag not in changed]
+    rows = sorted([*rows, *changes], key=lambda row: row[0])
+    start = 8 + 2 + 12 * len(rows) + 4
+    found = b"II*\0" if order == "<" else b"MM\0*"
+    found += struct.pack(order + "IH", 8, len(rows))
+    for tag, kind, number, value in rows:
+        value = struct.pack(order + "H", start) if tag == 273 else value
+        found += struct.pack(order + "HHI", tag, kind, number) + value.ljust(4, b"\0")
+    return found + bytes(4) + NOISE.tobytes()
+
+
+def progressive(scans: int) -> bytes:
+    """A JPEG of so many scans more than its encoder makes."""
+    data = cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
 def stack(pages: int) -> bytes:
@@ -86,9 +110,18 @@ def test_a_file_of_the_disk_is_read_there(process: apart.Process, tmp_path_facto
         (encode_png(np.eye(1500, dtype=np.uint8)), False),
         (tif(noise(1500, 1500)), False),
         (tif(np.zeros((2001, 8), np.uint8), 7), False),
+        (entries(), True),
+        (entries((259, 3, 1, JPEG_2000), (259, 3, 1, b"\1\0")), False),
+        (entries((259, 4, 1, b"\0\0" + JPEG_2000[::-1]), order=">"), False),
+        (entries((259, 16, 1, b"\x08\0")), False),
+        (progressive(0), True),
+        (progressive(30), False),
     ],
-    ids=["png", "tiff", "lzw", "deflate", "pages", "pixels", "pixels of a tiff", "jpeg in a tiff"],
-)
+    ids=[
+        "png", "tiff", "lzw", "deflate", "pages", "pixels", "pixels of a tiff", "jpeg in a tiff", "tiff by hand",
+        "two compressions", "a compression of 32 bits", "a compression elsewhere", "scans", "many scans",
+    ],
+)  # fmt: skip
 def test_what_is_read_where_it_is_asked_for(data: bytes, small: bool) -> None:
     assert apart.is_small(ImageFile("x", data)) == small
 

@@ -113,6 +113,35 @@ def test_a_jpeg_of_more_scans_than_encoders_make_is_refused() -> None:
     assert "a JPEG of over 100 scans" in refusal(data[:last] + data[last:-2] * 101 + b"\xff\xd9")
 
 
+def unpacked(rows: bytes, width: int, height: int, *, interlaced: bool = False) -> bytes:
+    """A PNG of grey values whose rows, with their filters, are given."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced)
+    return parts.PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
+
+
+def test_of_a_png_no_more_is_unpacked_than_its_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    monkeypatch.setattr("cellnet.images.file.cv2.imdecode", lambda *arguments: decoded.append(arguments))
+    for width, height in ((10, 10), (1000, 1400)):
+        data = unpacked(bytes(5_000_000), width, height)
+        assert refusal(data) == "x: a PNG that holds more pixels than its header says; save it anew"
+    assert not decoded
+
+
+def test_an_interlaced_png_and_one_of_any_kind_of_pixels_are_measured_right() -> None:
+    passes = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
+    for height, width in ((60, 80), (3, 3), (61, 1), (1, 79)):
+        image = noise(height, width)
+        images = (image[y::down, x::across] for x, across, y, down in passes)
+        rows = b"".join(b"\0" + row.tobytes() for part in images if part.size for row in part)
+        assert (ImageFile("x", unpacked(rows, width, height, interlaced=True)).decode() == image).all()
+        assert "more pixels" in refusal(unpacked(rows + b"\0", width, height, interlaced=True))
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        file = io.BytesIO()
+        PIL.Image.fromarray(noise(33, 35)).convert("I" if mode == "I;16" else mode).convert(mode).save(file, "PNG")
+        assert ImageFile("x", file.getvalue()).decode().shape == (33, 35)
+
+
 @pytest.mark.parametrize("kept", [9, 20, 45, 60])
 def test_a_file_that_ends_anywhere_gives_what_is_there(kept: int) -> None:
     assert encode_png(NOISE).startswith(png_pixels(io.BytesIO(encode_png(NOISE)[:kept])))
