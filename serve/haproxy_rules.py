@@ -152,6 +152,7 @@ def changed(config: str, folder: Path, told: Told | None) -> str:
             lines += [f"    tune.bufsize {WHOLE}", f"    maxconn {most + 100}"]  # some for figures
         elif word == "defaults":
             lines += [
+                "    option disable-h2-upgrade",  # whose streams have no time for their headers
                 "    retry-on conn-failure empty-response",
                 "    retries 3",
                 f"    timeout client {STALLED_S}s",

@@ -163,7 +163,7 @@ class Surroundings:
             return True
         if site is not None:
             return site.strip().lower() in ("same-origin", "none")
-        return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        return origin is None or _netloc(origin) == headers.get("host", "").lower()
 
     def _too_late(self, whole: bool, request_id: str) -> ASGIApp:
         """The answer to a request whose time is over."""
@@ -229,6 +229,14 @@ def _path(scope: Scope) -> str:
     """The path below the service's own."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
+
+
+def _netloc(origin: str) -> str | None:
+    """The name and port of an origin; None of what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _host(headers: Headers) -> str:

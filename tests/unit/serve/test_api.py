@@ -407,6 +407,7 @@ ELSEWHERE = (
     {"Origin": "http://testserver:3000"},
     {"Origin": "https://testserver.evil.example"},
     {"Origin": "null"},
+    {"Origin": "http://["},
 )
 HERE = (
     {},

@@ -339,6 +339,12 @@ def test_what_does_not_arrive_is_given_up(haproxy: Callable[..., str], replica: 
     assert httpx.post(f"{address}/v1/predict", content=b"x", timeout=20).content == b"x", "an answer may take longer"
 
 
+def test_it_is_asked_by_http_1_alone(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
+    address = haproxy([replica().port])
+    said = answered(connect(address, said=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))))
+    assert said.startswith(b"HTTP/1.1 400 ")
+
+
 def test_no_client_takes_all_replicas(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
     well = replica(told=TOLD)
     address = haproxy([well.port])
