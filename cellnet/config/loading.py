@@ -67,9 +67,9 @@ def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixe
         if not equals:
             raise ConfigError(f"--set takes KEY=VALUE, not {item!r}; for example --set epochs=10")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {item!r}: {text!r} is not a YAML value; put quotes around it") from error
+            value = _of_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"--set {item!r:.80}: {text!r:.80} is not a YAML value; put quotes around it") from error
         place_at(values, key.strip().split("."), value)
     for key, value in fixed.items():
         place_at(values, key.split("."), value)
@@ -150,13 +150,23 @@ def _key(place: tuple[int | str, ...]) -> str:
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = _of_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         reason = str(error).replace("\n", " ")
         raise ConfigError(f"cannot read the configuration {file}: {reason}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"the configuration {file} holds no KEY: VALUE lines")
     return values
+
+
+def _of_yaml(text: str) -> Any:
+    """What YAML says. Raises ValueError for what is none, and for values that are none, like the 45th of a month."""
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError("lists in lists without end") from error
+    except Exception as error:  # PyYAML raises what its constructors of dates and numbers do
+        raise ValueError(str(error)) from error
 
 
 def place_at(values: dict[str, Any], path: list[str], value: Any) -> None:
