@@ -29,6 +29,8 @@ class TaskFacts:
     """The score of the test split that chooses between epochs and trials."""
     more_is_better: bool
     """Of that score."""
+    epoch: str
+    """What the scores of an epoch mean, for a person: of tiles that it does not learn from."""
     main: str
     """The score that is given with an interval, and decides a promotion."""
     figures: tuple[str, ...]
@@ -48,6 +50,7 @@ TASKS: Final[dict[Task, TaskFacts]] = {
         tag="classification",
         steering="balanced_accuracy",
         more_is_better=True,
+        epoch="accuracy: the share named right; balanced: the mean of the lineages' shares",
         main="accuracy",
         figures=(
             *("n", "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auc_macro"),
@@ -65,6 +68,7 @@ TASKS: Final[dict[Task, TaskFacts]] = {
         tag="counting",
         steering="mae",
         more_is_better=False,
+        epoch="mae: cells off in a tile, less is better; r2: 1 is best",
         main="mae",
         figures=("n", "mae", "mse", "rmse", "r", "r2", "bias", "mape"),
         per_lineage=("n", "mae", "rmse", "r", "r2", "bias", "mape"),

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 NO_NEWS: Final = re.compile(
     "PYTHON worker processes have been started|ServeController.graceful_shutdown failed|killed due to memory pressure|"
     "A worker died or was killed while executing|"
+    r"Refer to the documentation on how to address|infinite retries remaining|"
+    r"INFO \d{4}-\d\d-\d\d [\d:,]+ serve \d+ -- |^  • |^$|"  # of Ray Serve's settings
     r"\[\d{4}-\d\d-\d\d [\d:,]+ \w \d+ \d+\] (\(\w+\) )?\w+\.(cc|h):\d+: "  # lines of its part in C++
 )
 """What Ray says of its own affairs, on stdout, where cellnet's users expect data."""

@@ -28,7 +28,7 @@ from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import TrainState, is_over
 from cellnet.training.tiles import tiles_n
 from pipelines import cluster
-from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state
+from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state, tell_epochs
 from pipelines.shards import batches, dataset_of
 
 FOLD_CPUS: Final = 0.5
@@ -69,6 +69,7 @@ def train_folds(
     if len(left) < len(states):
         say(f"{len(states) - len(left)} of {len(states)} folds are trained already")
     if left:
+        tell_epochs(plan.config.task, say, star=False)
         job = FoldsJob(
             run=run,
             plan=plan,

@@ -28,11 +28,14 @@ from cellnet.config.train import TrainConfig
 from cellnet.config.tune import TuneConfig
 from cellnet.errors import DataError, NotFoundError
 from cellnet.store.objects import Store
+from cellnet.tasks import TASKS, Task
 from cellnet.training.checkpoint import STATE, state_from_bytes, state_to_bytes
 from cellnet.training.state import Epoch, TrainState
 
 Config = TrainConfig | TuneConfig
 Say = Callable[[str], None]
+MUCH_WAITING: Final = 0.05
+"""Share of an epoch's time from which on it is told that it was waited for data."""
 FORMAT: Final = 1
 """Of the records of a run, and of a search's trials."""
 SNAPSHOT: Final = "checkpoint_manager_snapshot.json"
@@ -105,10 +108,22 @@ def tensorboard_command(run: Run) -> str:
 
 
 def epoch_line(epoch: Epoch, epochs: object, *, best: bool) -> str:
-    """An epoch in one line for a person; a star marks the best so far."""
-    scores = "".join(f"  test {name} {value:.3f}" for name, value in epoch.test.items())
-    speed = f"{epoch.tiles_per_s:6.0f} tiles/s, {epoch.waiting:4.1%} waiting"
-    return f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{scores}  {speed}{' *' if best else ''}"
+    """An epoch in one line for a person; a star marks the best so far. What it means, `tell_epochs` says before."""
+    scores = ", ".join(f"{name.removesuffix('_accuracy')} {value:.3f}" for name, value in epoch.test.items())
+    waiting = f", {epoch.waiting:.0%} of the time waiting for data" if epoch.waiting >= MUCH_WAITING else ""
+    test = f"  test {scores}" if scores else ""
+    return (
+        f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{test}  {epoch.tiles_per_s:.0f} tiles/s{waiting}"
+        + " *" * best
+    )
+
+
+def tell_epochs(task: Task, say: Say, *, star: bool) -> None:
+    """Say what the lines of epochs mean, or of trials, in 80 columns; `star`: whether some of them have one."""
+    say("test: tiles that are not learned from")
+    say(f"  {TASKS[task].epoch}")
+    if star:
+        say("  *: the best epoch so far, which is kept")
 
 
 def keep_state(run: Run, name: str, state: TrainState, config: TrainConfig) -> None:

@@ -52,7 +52,7 @@ from pipelines.folds import train_folds
 from pipelines.heads import train_head
 from pipelines.paper_holdout import score_paper_holdout
 from pipelines.publishing import Trained, cross_validated, finished, refitted
-from pipelines.runs import Run, Say, epoch_line, find_run, read_state, tensorboard_command, write_state
+from pipelines.runs import Run, Say, epoch_line, find_run, read_state, tell_epochs, tensorboard_command, write_state
 from pipelines.shards import batches, dataset_of, make_shards
 
 PACKAGES: Final = (
@@ -405,6 +405,8 @@ def _worker(given: dict[str, Any]) -> DataError | None:
             done = f", going on after epoch {state.history[-1].number}" if state else ""
             begun = f", from {loop['start'].started}" if loop["start"] else ""
             _say(loop, f"{what}{begun}, {workers} worker{'s' * (workers != 1)}{done}")
+            if loop["data"]["test"]:
+                tell_epochs(plan.config.task, lambda line: _say(loop, line), star=True)
         fit_part(
             network,
             plan,

@@ -23,7 +23,7 @@ from cellnet.training.plan import make_plan
 from cellnet.training.shards import SPLITS
 from pipelines import cluster
 from pipelines.heads import changes_features, features_of
-from pipelines.runs import Say, find_run
+from pipelines.runs import Say, find_run, tell_epochs
 from pipelines.shards import make_shards
 from pipelines.sweeps import Sweep, keep_trial, starts_of, trials_of
 from pipelines.train import check_workers, model_name, read_tiles
@@ -101,6 +101,7 @@ def _see_first(sweep: Sweep, say: Say) -> None:
 def _search(sweep: Sweep, say: Say) -> None:
     """Run every trial of the search, with the first seed."""
     config, seed = sweep.config, sweep.config.train.seed
+    tell_epochs(config.train.task, say, star=False)
     early = config.stop_early and not sweep.of_heads  # which are learnt in seconds
     if config.searcher == "random":
         chosen = sample_settings(config)

@@ -48,6 +48,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
     use_haproxy()  # before anything imports ray.serve
     from cellnet.places import absolute
+    from cellnet.prediction.lineup import resolve_models
     from pipelines import cluster, starting
     from serve.app import ServeArgs, serve_forever
 
@@ -56,6 +57,11 @@ def serve(arguments: argparse.Namespace) -> None:
     given |= {"registry": places.registry.uri, "trusted_keys": places.trusted_keys}
     if given["api_keys"]:
         given["api_keys"] = absolute(given["api_keys"])
+
+    def announce(address: str) -> None:
+        versions = resolve_models(places.open_registry(), given["classifier"], given["regressor"])
+        say(f"serving at {address}: a page, and /docs; Ctrl-C stops it")
+        say(f"models: {', '.join(version.ref for version in versions)}")
 
     def connect() -> None:
         cluster.connect(places.registry, show_logs=True)
@@ -67,7 +73,7 @@ def serve(arguments: argparse.Namespace) -> None:
         host=arguments.host,
         port=arguments.port,
         connect=connect,
-        announce=lambda address: say(f"serving at {address} (Ctrl-C stops it); images go to POST /v1/predict"),
+        announce=announce,
     )
 
 

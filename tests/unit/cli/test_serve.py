@@ -1,5 +1,6 @@
 """The options of `cellnet serve`, which are the fields of `ServeArgs`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -10,6 +11,7 @@ import serve.settings
 from cellnet.cli import main
 from cellnet.cli.program import parser
 from serve.app import ServeArgs
+from tests.factories import champions
 
 
 @pytest.fixture
@@ -36,6 +38,19 @@ def served(monkeypatch: pytest.MonkeyPatch, started: list[tuple[ServeArgs, dict[
 def test_what_is_not_said_is_as_the_fields_have_it(served: Any, tmp_path: Any) -> None:
     args = served("--registry", str(tmp_path))
     assert args == ServeArgs(registry=str(tmp_path))
+
+
+def test_what_is_served_where_is_told_in_lines_of_a_terminal(
+    served: Any, started: list[tuple[ServeArgs, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served("--registry", champions(tmp_path).store.uri)
+    started[-1][1]["announce"]("http://127.0.0.1:8000")
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "serving at http://127.0.0.1:8000: a page, and /docs; Ctrl-C stops it",
+        "models: classifier@1, regressor@1",
+    ]
+    assert max(map(len, said)) <= 80
 
 
 def test_every_field_is_an_option(served: Any, tmp_path: Any) -> None:

@@ -71,3 +71,22 @@ def test_a_node_tells_its_version_and_whether_it_has_credentials(monkeypatch: py
     assert cluster._look_around._function(on_s3=True, marks={}) == (version.number(), False, ())
     monkeypatch.setattr("boto3.Session.get_credentials", lambda session: object())
     assert OfNode(*cluster._look_around._function(on_s3=True, marks={})) == OfNode(version.number(), True)
+
+
+RAYS_OWN = (
+    "INFO 2026-11-29 03:31:34,825 serve 10462 -- Throughput optimized Ray Serve enabled with the following:",
+    "  • Request path log buffer size: 1000",
+    "",
+    "Task ServeController.listen_for_change failed. There are infinite retries remaining, so the task will be retried.",
+    "Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/en/latest",
+)
+SERVICES = (
+    "2026-11-29 03:31:34,825 WARNING serve.models: regressor@3 cannot be read",
+    '{"time": "2026-11-29T03:31:34.825+00:00", "path": "/v1/predict", "status": 200}',
+    "WARNING 2026-11-29 03:31:34,825 serve 10462 -- Deployment 'service' has 1 replicas that have taken more than 30s",
+)
+
+
+def test_of_what_workers_print_only_the_services_own_lines_are_shown() -> None:
+    assert [line for line in RAYS_OWN if not cluster.NO_NEWS.search(line)] == []
+    assert [line for line in SERVICES if cluster.NO_NEWS.search(line)] == []

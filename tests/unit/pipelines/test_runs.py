@@ -1,8 +1,10 @@
 """Runs: known by their recipe, resumed while unfinished, their checkpoints without pickles."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray.train
 import torch
@@ -10,8 +12,10 @@ import torch
 from cellnet.config.train import TrainConfig
 from cellnet.errors import DataError
 from cellnet.store.place import open_store
+from cellnet.tasks import TASKS, Task
 from cellnet.training.state import Epoch, TrainState
-from pipelines.runs import new_run, read_state, unfinished_run, write_state
+from cellnet.training.steering import steering
+from pipelines.runs import epoch_line, new_run, read_state, tell_epochs, unfinished_run, write_state
 
 RECIPE = {"bank_digest": "0" * 64, "model": "regressor"}
 
@@ -40,6 +44,28 @@ def test_a_run_is_known_by_bank_and_settings_and_resumed_until_it_is_finished(tm
     assert unfinished_run(runs, config(), **(RECIPE | {"model": "other"})) is None
     run.finish("regressor@1")
     assert unfinished_run(runs, config(), **RECIPE) is None
+
+
+def test_an_epoch_is_a_line_of_80_columns_and_waiting_is_told_where_it_matters(epoch: Epoch) -> None:
+    assert epoch_line(epoch, 10, best=True) == "epoch   7/10  loss 0.1000  test mae 1.500  16 tiles/s *"
+    slow = dataclasses.replace(epoch, waiting=0.31, test={})
+    told = "epoch   7/10  loss 0.1000  16 tiles/s, 31% of the time waiting for data"
+    assert epoch_line(slow, 10, best=False) == told
+    scores = {"accuracy": 0.5, "balanced_accuracy": 0.25}
+    line = epoch_line(dataclasses.replace(epoch, test=scores, tiles_per_s=12345.0), 10, best=True)
+    assert "  test accuracy 0.500, balanced 0.250  " in line and len(line) <= 80
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_the_lines_of_epochs_mean_is_told_in_80_columns(task: Task) -> None:
+    said: list[str] = []
+    tell_epochs(task, said.append, star=True)
+    output = np.ones((2, 3), np.float32) if task == "classify" else np.ones(2, np.float32)
+    names = [name.removesuffix("_accuracy") for name in steering(task, np.zeros(2), output)]
+    assert max(map(len, said)) <= 80 and said[-1].startswith("  *: ")
+    assert [name for name in names if f"{name}: " not in said[1]] == []
+    tell_epochs(task, said.append, star=False)
+    assert len(said) == 5, "no star is explained where there is none"
 
 
 @pytest.fixture
