@@ -10,7 +10,6 @@ import functools
 import io
 import math
 import os
-import stat
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from cellnet.images.parts import PartsError
 from cellnet.images.pixels import MAX_PIXELS, Pixels
 from cellnet.images.tiff import STRIP_ROWS, Plane, Structure, TiffError
 from cellnet.store.paths import AnyPath, BucketPath
+from cellnet.store.regular import kind_of_file, open_file
 
 FORMATS: Final = ("PNG", "JPEG", "BMP")
 """Read by OpenCV; TIFF is read by cellnet/images/tiff.py."""
@@ -364,24 +364,12 @@ def open_regular(path: str | AnyPath) -> BinaryIO:
     if isinstance(path, BucketPath):
         return path.open()
     assert isinstance(path, str | Path)
-    _check_regular(os.stat(path).st_mode, path)
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
-    try:
-        _check_regular(os.fstat(file.fileno()).st_mode, path)  # another may lie there since
-    except BaseException:
-        file.close()
-        raise
-    return file
+    return open_file(path)
 
 
 def _why(error: OSError | ValueError) -> str:
     """Why a file cannot be opened; ValueError is of names that none can have."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _check_regular(mode: int, path: str | Path) -> None:
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}, no file", str(path))
 
 
 def missing(path: str | AnyPath) -> str:
@@ -395,15 +383,6 @@ def missing(path: str | AnyPath) -> str:
         return "is a link that leads in a circle" if error.errno == errno.ELOOP else "does not exist"
     except ValueError:
         return "does not exist"
-
-
-def kind_of_file(mode: int) -> str:
-    """What lies at a place, in words, by its mode."""
-    kinds = (
-        (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
-    )  # fmt: skip
-    return next((words for is_kind, words in kinds if is_kind(mode)), "something else")
 
 
 def _translated(name: str, read: Callable[..., NDArray[Any]], *arguments: Any, **options: Any) -> NDArray[Any]:

@@ -63,6 +63,8 @@ def _png(file: IO[bytes], *, whole: bool) -> bytes:
             if beside_n > MOST_CHUNKS_BESIDE_PIXELS or length > MOST_BESIDE_PIXELS:
                 raise PartsError(_TOO_MANY_CHUNKS)
         data = file.read(length + 4)
+        if len(data) < length + 4:  # a decoder would make room for all that it says
+            break
         kept += [head, data]
         if kind == b"IDAT":
             packed.append(memoryview(data)[:length])

@@ -11,6 +11,7 @@ from typing import Final
 
 from cellnet.errors import NotFoundError, RegistryError
 from cellnet.store.objects import MOST_BYTES, Entry, Store, check_size
+from cellnet.store.regular import open_file
 
 TEMPORARY: Final = ".tmp-"
 NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -28,7 +29,7 @@ class FolderStore(Store):
 
     def get(self, key: str, *, limit: int = MOST_BYTES) -> bytes:
         try:
-            with self._path(key).open("rb") as file:
+            with open_file(self._path(key)) as file:
                 check_size(os.fstat(file.fileno()).st_size, limit, f"{key} in {self.uri}")
                 return file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:

@@ -89,7 +89,10 @@ def places(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Place
 
 @pytest.fixture(scope="module")
 def machines(own_cluster: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Machines:
-    cluster = own_cluster(**QUICK, AWS_EC2_METADATA_DISABLED="true")
+    cluster = own_cluster(**QUICK)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # of this process, since it has a Ray of its own
+        cluster.environment.pop(name, None)
+    cluster.environment["AWS_EC2_METADATA_DISABLED"] = "true"
     ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     ports["dashboard-agent-listen-port"] = 0  # the agent takes one and tells it the dashboard
     head = cluster.start("--head", "--num-cpus=1", *(f"--{name}={port}" for name, port in ports.items()))

@@ -146,3 +146,11 @@ def test_an_interlaced_png_and_one_of_any_kind_of_pixels_are_measured_right() ->
 def test_a_file_that_ends_anywhere_gives_what_is_there(kept: int) -> None:
     assert encode_png(NOISE).startswith(png_pixels(io.BytesIO(encode_png(NOISE)[:kept])))
     assert ImageFile("x", jpeg()[:kept]).header.fault
+
+
+def test_a_chunk_that_is_not_there_whole_reaches_no_decoder() -> None:
+    data = encode_png(NOISE)
+    start = data.index(b"IDAT") - 4
+    cut = data[:start] + struct.pack(">I", 2**31 - 1) + data[start + 4 :]
+    assert png_pixels(io.BytesIO(cut)) == data[:start]
+    assert "x: " in refusal(cut)

@@ -194,3 +194,13 @@ def test_the_file_of_somebody_else_is_moved_too(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("os.utime", utime)
     store.move("a", "b", within_s=60)
     assert list(store.keys("")) == ["b"] and store.get("b") == b"x"
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_an_object_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "card.json")
+    with pytest.raises(RegistryError, match=r"cannot read card.json in .*: it is a named pipe, no file"):
+        FolderStore(tmp_path).get("card.json")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(NotFoundError):
+        FolderStore(tmp_path).get("folder")
