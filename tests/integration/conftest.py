@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -165,19 +166,35 @@ def trained(sample_bank: Path) -> "Places":
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    """The address of an S3 server with the bucket `lab`."""
+    """The address of an S3 server with the bucket `lab`.
+
+    Of itself moto checks a condition and then writes, and on a busy machine another thread writes in between.
+    """
     import boto3
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    boto3.client(
-        "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="tester", aws_secret_access_key="secret"
-    ).create_bucket(Bucket="lab")
-    yield address
-    server.stop()
+    one_at_a_time = threading.Lock()
+
+    def alone(respond: Callable[..., Any]) -> Callable[..., Any]:
+        def locked(*arguments: Any, **options: Any) -> Any:
+            with one_at_a_time:
+                return respond(*arguments, **options)
+
+        return locked
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_key_response_put", "_key_response_post"):
+            patch.setattr(S3Response, name, alone(getattr(S3Response, name)))
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "secret"}
+        client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket="lab")
+        yield address
+        server.stop()
 
 
 @pytest.fixture
