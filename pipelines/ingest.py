@@ -6,7 +6,7 @@ A Ray job, like `cellnet bank import`:
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -22,7 +22,7 @@ from cellnet.readers import LabelledFile, Options, read_source
 from cellnet.store.paths import path_at
 from cellnet.store.place import PlaceLike, place_of
 from pipelines import cluster
-from pipelines.sending import spread
+from pipelines.sending import chunks_of, spread
 
 CHUNK: Final = 16
 """Images that are read together: what an interruption loses at most, of each worker."""
@@ -51,7 +51,7 @@ def ingest(
     files = read_source(path_at(source), options)
     bank = places.new_bank(settings)
     cluster.connect(places.bank, *([place_of(source)] if place_of(source).is_on_s3 else []))
-    chunks = list(_chunks(files))
+    chunks = list(chunks_of(files, most=CHUNK, most_bytes=SENT_BYTES, bytes_of=_bytes_of))
     prepared = spread(
         chunks,
         _images_of,
@@ -74,19 +74,9 @@ def ingest(
     return bank, replace(bank.add(rows, replacing=replacing), unused=files.unused)
 
 
-def _chunks(files: Sequence[LabelledFile]) -> Iterator[list[LabelledFile]]:
-    """The files in order; in a cluster, to whose machines they may have to be sent, not many bytes together."""
-    chunk: list[LabelledFile] = []
-    size = 0
-    for file in files:
-        bytes_n = 0 if cluster.is_own() else sum(image.stamp[0] for image in _images_of(file) if image.stamp)
-        if chunk and (len(chunk) == CHUNK or size + bytes_n > SENT_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(file)
-        size += bytes_n
-    if chunk:
-        yield chunk
+def _bytes_of(file: LabelledFile) -> int:
+    """Of a file that may have to be sent to another machine; nobody asks where there is none."""
+    return 0 if cluster.is_own() else sum(image.stamp[0] for image in _images_of(file) if image.stamp)
 
 
 def _images_of(file: LabelledFile) -> list[ImageFile]:

@@ -28,7 +28,7 @@ from cellnet.registry.registry import Registry
 from cellnet.reports.results import Results, Said, drawn_in, is_below
 from cellnet.store.place import Place, PlaceLike, place_of
 from pipelines import cluster
-from pipelines.sending import spread
+from pipelines.sending import chunks_of, spread
 
 CHUNK_IMAGES: Final = 128
 """Images that a task takes at most: between two tasks a CPU waits a little for Ray Data."""
@@ -107,7 +107,8 @@ class Job:
         if not files:
             return
         cluster.connect(*self.places)
-        chunks = list(_chunks(files))
+        most = min(CHUNK_IMAGES, math.ceil(len(files) / cluster.blocks(len(files))))
+        chunks = list(chunks_of(files, most=most, most_bytes=CHUNK_BYTES, bytes_of=lambda file: file.size))
         answers_of: Iterator[list[Said] | CellnetError] = spread(
             chunks, _images_of, _send_all, _answer_all, blocks=len(chunks), question=self.question
         )
@@ -157,18 +158,6 @@ def prepare(
 def predict(given: Sequence[PlaceLike], places: Places, **options: Any) -> Iterator[Prediction]:
     """The predictions of the job that `prepare` makes of the same arguments."""
     return prepare(given, places, **options).run()
-
-
-def _chunks(files: list[ListedFile]) -> Iterator[list[ListedFile]]:
-    """The images in order, as many together as a task should take."""
-    most = min(CHUNK_IMAGES, math.ceil(len(files) / cluster.blocks(len(files))))
-    chunk: list[ListedFile] = []
-    for file in files:
-        if chunk and (len(chunk) == most or sum(other.size for other in chunk) + file.size > CHUNK_BYTES):
-            yield chunk
-            chunk = []
-        chunk.append(file)
-    yield chunk
 
 
 def _images_of(file: ListedFile) -> list[ImageFile]:

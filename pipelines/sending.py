@@ -26,12 +26,29 @@ class Piece:
     """Some files on their way."""
 
     files: Any
+    """None once the work is done."""
     stamps: list[Any]
     """Size and time of the last change of each, as the command's machine sees it."""
     sent: Any = None
     """What that machine read of them."""
     result: Any = None
-    is_done: bool = False
+
+
+def chunks_of(
+    files: Sequence[File], *, most: int, most_bytes: int, bytes_of: Callable[[File], int]
+) -> Iterator[list[File]]:
+    """The files in order, at most so many together, and not many bytes if there are several."""
+    chunk: list[File] = []
+    size = 0
+    for file in files:
+        bytes_n = bytes_of(file)
+        if chunk and (len(chunk) == most or size + bytes_n > most_bytes):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(file)
+        size += bytes_n
+    if chunk:
+        yield chunk
 
 
 def spread(
@@ -64,18 +81,18 @@ def _try(row: dict[str, Any], do: Work, images_of: Callable[[Any], Sequence[Imag
     piece: Piece = row["piece"]
     if images_of and _stamps(piece.files, images_of) != piece.stamps:
         return row
-    return {"piece": Piece(None, [], result=do(piece.files, sent=None), is_done=True)}
+    return {"piece": Piece(None, [], result=do(piece.files, sent=None))}
 
 
 def _fetch(row: dict[str, Any], read: Callable[[Any], Any]) -> dict[str, Any]:
     """What is to be sent, read on the command's machine."""
     piece: Piece = row["piece"]
-    return row if piece.is_done else {"piece": replace(piece, sent=read(piece.files))}
+    return row if piece.files is None else {"piece": replace(piece, sent=read(piece.files))}
 
 
 def _finish(row: dict[str, Any], do: Work) -> dict[str, Any]:
     piece: Piece = row["piece"]
-    return row if piece.is_done else {"piece": Piece(None, [], result=do(piece.files, sent=piece.sent), is_done=True)}
+    return row if piece.files is None else {"piece": Piece(None, [], result=do(piece.files, sent=piece.sent))}
 
 
 def _stamps(files: Sequence[File], images_of: Callable[[File], Sequence[ImageFile]]) -> list[Any]:

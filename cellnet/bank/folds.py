@@ -53,11 +53,15 @@ class Folds:
 
 def few_groups(frames: Iterable[Frame]) -> dict[str, int]:
     """The lineages that make a bank small, with their numbers of groups."""
-    groups: dict[str | None, set[str]] = defaultdict(set)
+    return {lineage: number for lineage, number in groups_n(frames).items() if number < ENOUGH_GROUPS}
+
+
+def groups_n(frames: Iterable[Frame]) -> dict[str, int]:
+    """The number of groups of each lineage, in the order of their names."""
+    groups: dict[str, set[str]] = defaultdict(set)
     for frame in frames:
-        groups[frame.lineage].add(frame.group)
-    few = {_told(lineage): len(names) for lineage, names in groups.items() if len(names) < ENOUGH_GROUPS}
-    return dict(sorted(few.items()))
+        groups[_told(frame.lineage)].add(frame.group)
+    return {lineage: len(names) for lineage, names in sorted(groups.items())}
 
 
 def deal_folds(frames: Sequence[Frame], number: int, *, seed: int) -> Folds:

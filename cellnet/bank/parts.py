@@ -81,13 +81,14 @@ NOTHING: Final = State()
 
 def read_state(store: Store) -> State:
     """What a bank is. Raises DataError for one that is damaged, or that a later cellnet wrote."""
-    if number := _log(store).newest():
-        entry = _read_entry(store, number)
-        tables = [(part, from_parquet(_read_part(store, part, number), part.key)) for part in entry.parts]
+    log, before = _log(store), _tables(store)
+    if number := log.newest():
+        entry = _read_entry(log, number)
+        tables = [(part, from_parquet(_read_part(log, part, number), part.key)) for part in entry.parts]
         unknown = dict.fromkeys(column for _, table in tables for column in table.unknown)
         return State(number, [(part, table.frames) for part, table in tables], unknown=tuple(unknown))
-    if number := _tables(store).newest():
-        table = from_parquet(_tables(store).read(number), _tables(store).key(number), most=MOVED)
+    if number := before.newest():
+        table = from_parquet(before.read(number), before.key(number), most=MOVED)
         return State(table=number, before=table.frames, closed=table.format == MOVED, unknown=table.unknown)
     return NOTHING
 
@@ -99,9 +100,7 @@ def write_state(store: Store, state: State, rows: Sequence[Frame]) -> State | No
     and would lose.
     """
     pieces = list(_joined(_arranged(state, rows)))
-    if [part for part, _ in pieces] == [part for part, _ in state.parts] and not state.before:
-        return state
-    if state.before and [row for _, piece in pieces for row in piece] == state.before:
+    if [row for _, piece in pieces for row in piece] == state.rows:
         return state
     if state.unknown:
         raise ConfigError(
@@ -131,19 +130,19 @@ def _tables(store: Store) -> Log:
     return Log(store, "tables", ending="parquet")
 
 
-def _read_entry(store: Store, number: int) -> Entry:
+def _read_entry(log: Log, number: int) -> Entry:
     try:
-        return read_record(Entry, _log(store).read(number), f"the bank's {_log(store).key(number)}")
+        return read_record(Entry, log.read(number), f"the bank's {log.key(number)}")
     except IntegrityError as error:
         raise DataError(f"{error}; restore it from a copy") from error
 
 
-def _read_part(store: Store, part: Part, number: int) -> bytes:
+def _read_part(log: Log, part: Part, number: int) -> bytes:
     try:
-        data = store.get(part.key)
+        data = log.store.get(part.key)
     except NotFoundError as error:
         raise DataError(
-            f"the bank's {part.key} is gone, which its {_log(store).key(number)} names; restore it from a copy"
+            f"the bank's {part.key} is gone, which its {log.key(number)} names; restore it from a copy"
         ) from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise DataError(f"the bank's {part.key} is damaged; restore it from a copy")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -123,8 +123,7 @@ def prepare(file: LabelledFile, store: Store, held: Held | DataError | None = No
     `held` is what was read of it already.
     """
     frame = _prepare(file, store, held or _hold(file))
-    told = {field.name: getattr(frame, field.name) for field in fields(Frame)}
-    texts: dict[str, Any] = {name: encodable(value) for name, value in told.items() if isinstance(value, str)}
+    texts: dict[str, Any] = {name: encodable(value) for name, value in asdict(frame).items() if isinstance(value, str)}
     if frame.set_aside:
         texts["set_aside"] = texts["set_aside"][:LONGEST]
     return replace(frame, **texts)

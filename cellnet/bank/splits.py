@@ -55,26 +55,30 @@ def assign_splits(
     return splits
 
 
-def held_by_split(frames: Iterable[Frame]) -> list[dict[str, Any]]:
-    """`lineage`, `split`, `frames`, `groups` and `cells` of every part of a bank; None for cells nobody counted."""
+def by_split(frames: Iterable[Frame]) -> dict[tuple[str, str], list[Frame]]:
+    """The frames of each lineage in each split, in the order of their names."""
     parts: dict[tuple[str, str], list[Frame]] = defaultdict(list)
     for frame in frames:
         parts[frame.lineage or "(not known)", str(frame.split)].append(frame)
+    return dict(sorted(parts.items()))
+
+
+def held_by_split(frames: Iterable[Frame]) -> list[dict[str, Any]]:
+    """`lineage`, `split`, `frames`, `groups` and `cells` of every part of a bank; None for cells nobody counted."""
     return [
         {
             "lineage": lineage,
             "split": split,
             "frames": len(held),
             "groups": len({frame.group for frame in held}),
-            "cells": round(math.fsum(counts))
-            if (counts := [one.count for one in held if one.count is not None])
-            else None,
+            "cells": cells_of(held),
         }
-        for (lineage, split), held in sorted(parts.items())
+        for (lineage, split), held in by_split(frames).items()
     ]
 
 
-def _cells(frames: Iterable[Frame]) -> int | None:
+def cells_of(frames: Iterable[Frame]) -> int | None:
+    """Cells that were counted; None where nobody counted."""
     counts = [frame.count for frame in frames if frame.count is not None]
     return round(math.fsum(counts)) if counts else None
 

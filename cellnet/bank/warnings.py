@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from cellnet.bank.folds import ENOUGH_GROUPS, FOLDS, few_groups
+from cellnet.bank.folds import ENOUGH_GROUPS, FOLDS, few_groups, groups_n
 from cellnet.bank.frames import Frame
 from cellnet.bank.outliers import unlike_the_rest
 
@@ -87,7 +87,7 @@ def warnings_of(frames: Sequence[Frame]) -> list[str]:
 
 
 def _of_groups(frames: Sequence[Frame]) -> Iterator[str]:
-    """Groups that say nothing, and lineages of few, with what more of them would bring."""
+    """Groups that say nothing, and lineages of one."""
     if len(frames) > 1 and all(frame.group == frame.frame[:16] for frame in frames):
         yield (
             "no frame has a group, so each is one of its own, and frames of one well stand on both sides of a split: "
@@ -96,10 +96,7 @@ def _of_groups(frames: Sequence[Frame]) -> Iterator[str]:
     elif len(frames) > 1 and len({frame.group for frame in frames}) == 1:
         yield f"every frame is of one group, {frames[0].group}, so no score says how it goes on another"
         return
-    groups: dict[str, set[str]] = defaultdict(set)
-    for frame in frames:
-        groups[frame.lineage or "(not known)"].add(frame.group)
-    if alone := sorted(lineage for lineage, names in groups.items() if len(names) == 1):
+    if alone := [lineage for lineage, number in groups_n(frames).items() if number == 1]:
         yield f"{', '.join(alone)}: one group only, so it is not measured on other wells"
 
 

@@ -212,12 +212,11 @@ def shards(arguments: argparse.Namespace) -> None:
 
 def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     """A bank's tables and warnings; as JSON with `more` of an import."""
+    from cellnet.bank.splits import by_split
     from cellnet.bank.warnings import outlook_of, warnings_of
 
-    parts: dict[tuple[str, str], list[Frame]] = {}
-    for frame in bank.frames:
-        parts.setdefault((frame.lineage or "(not known)", str(frame.split)), []).append(frame)
-    rows = [{"lineage": lineage, "split": split, **_facts(parts[lineage, split])} for lineage, split in sorted(parts)]
+    parts = by_split(bank.frames).items()
+    rows = [{"lineage": lineage, "split": split, **_facts(held)} for (lineage, split), held in parts]
     warnings, batches, notes = warnings_of(bank.frames), _batches(bank.frames), _notes(bank.frames)
     outlook = outlook_of(bank.frames)
     if as_json:
@@ -258,24 +257,20 @@ def _notes(frames: "Sequence[Frame]") -> list[dict[str, Any]]:
 
 def _facts(frames: "list[Frame]") -> dict[str, Any]:
     """A line on some frames: how many, of how many groups, with how many cells, how large and how bright."""
+    from cellnet.bank.splits import cells_of
+
     sizes = Counter((frame.width, frame.height) for frame in frames)
     width, height = sizes.most_common(1)[0][0]
     return {
         "frames": len(frames),
         "groups": len({frame.group for frame in frames}),
         "batches": len({frame.batch for frame in frames} - {None}) or None,
-        "cells": _cells(frames),
+        "cells": cells_of(frames),
         "hours": _span(_ages(frames)),
         "size": f"{width}×{height}" + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""),
         "bits": "/".join(str(bits) for bits in sorted({frame.bits for frame in frames})),
         "grey": f"{min(frame.darkest for frame in frames)}-{max(frame.brightest for frame in frames)}",
     }
-
-
-def _cells(frames: "list[Frame]") -> int | None:
-    """Cells that were counted; None where nobody counted."""
-    counts = [frame.count for frame in frames if frame.count is not None]
-    return round(sum(counts)) if counts else None
 
 
 def _ages(frames: "list[Frame]") -> list[float]:
@@ -285,6 +280,8 @@ def _ages(frames: "list[Frame]") -> list[float]:
 
 def _batches(frames: "Sequence[Frame]") -> list[dict[str, Any]]:
     """What each batch holds, of which lineages and ages, those frames last whose batch is not known; none for none."""
+    from cellnet.bank.splits import cells_of
+
     parts: dict[str | None, list[Frame]] = {}
     for frame in frames:
         parts.setdefault(frame.batch, []).append(frame)
@@ -295,7 +292,7 @@ def _batches(frames: "Sequence[Frame]") -> list[dict[str, Any]]:
             "batch": batch,
             "frames": len(held),
             "groups": len({frame.group for frame in held}),
-            "cells": _cells(held),
+            "cells": cells_of(held),
             "lineages": sorted({frame.lineage for frame in held if frame.lineage is not None}),
             "time_h": [min(ages), max(ages)] if (ages := _ages(held)) else None,
         }
