@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import IO
 
 import cv2
 import numpy as np
@@ -134,7 +135,9 @@ def test_a_file_of_hostile_directories_is_not_even_opened_here(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("how", ["hangs", "computes", "dies"])
-def test_a_decoder_that_overruns_or_dies_is_ended_and_the_next_image_is_read(how: str) -> None:
+def test_a_decoder_that_overruns_or_dies_is_ended_and_the_next_image_is_read(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = apart.Process()
     image = ImageFile("slow.png", encode_png(np.eye(5000, dtype=np.uint8)))
     try:
@@ -148,9 +151,18 @@ def test_a_decoder_that_overruns_or_dies_is_ended_and_the_next_image_is_read(how
         elif how == "computes":
             process.seconds = 0.001
         else:
-            os.kill(before, signal.SIGSEGV)
+            os.kill(before, signal.SIGSTOP)  # until it is asked: one that has ended by then is started anew, and reads
+            wait = apart._line
+
+            def die(stream: IO[bytes]) -> bytes:
+                os.kill(before, signal.SIGSEGV)
+                os.kill(before, signal.SIGCONT)
+                return wait(stream)
+
+            monkeypatch.setattr(apart, "_line", die)
         with pytest.raises(DataError) as caught:
             process.decode(image)
+        monkeypatch.undo()
         said = {
             "hangs": "takes over 20 s to read; save it as PNG",
             "computes": "takes over 0.001 s to read; save it as PNG",
