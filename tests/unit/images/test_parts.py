@@ -53,7 +53,7 @@ def refusal(data: bytes) -> str:
 def test_texts_notes_and_other_frames_reach_no_decoder_and_change_no_pixel(extra: bytes) -> None:
     data = png(extra * 50, extra * 50)
     assert (ImageFile("x", data).decode() == NOISE).all()
-    assert png_pixels(io.BytesIO(data)) == encode_png(NOISE)
+    assert png_pixels(io.BytesIO(data)) == png_pixels(io.BytesIO(encode_png(NOISE)))
     assert png_head(io.BytesIO(data)) == encode_png(NOISE)[: encode_png(NOISE).index(b"IDAT") + 4]
 
 
@@ -76,6 +76,58 @@ def test_the_transparent_colour_and_the_palette_stay() -> None:
 )
 def test_a_png_of_too_many_chunks_is_refused(data: bytes) -> None:
     assert refusal(data) == "x: a PNG with more chunks than an image needs; save it anew"
+
+
+def pixels_of(width: int, height: int, packed: bytes, depth: int = 8, colour: int = 0, passes: int = 0) -> bytes:
+    """A PNG of such a header, and of these packed pixels in four chunks."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, passes))
+    quarter = max(1, len(packed) // 4)
+    chunks = (chunk(b"IDAT", packed[start : start + quarter]) for start in range(0, len(packed), quarter))
+    return parts.PNG + header + b"".join(chunks) + chunk(b"IEND")
+
+
+@pytest.mark.parametrize("length", [2**32 - 1, 2**31 - 1, 5000])
+def test_a_length_that_no_bytes_are_behind_reaches_no_decoder(length: int) -> None:
+    lying = encode_png(NOISE).partition(b"IDAT")[0][:-4] + struct.pack(">I", length) + b"IDAT" + bytes(4000)
+    assert png_pixels(io.BytesIO(lying)) == lying[:33]
+    assert refusal(lying) == "x: damaged, its pixels cannot be decoded"
+
+
+def test_what_is_packed_behind_the_pixels_is_not_unpacked() -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in NOISE)
+    some, much = (pixels_of(80, 60, zlib.compress(rows + bytes(more))) for more in (1000, 10**8))
+    assert np.array_equal(ImageFile("x", some).decode(), NOISE)
+    assert refusal(much) == "x: a PNG that unpacks to more than its pixels; save it anew"
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (1, 9), (9, 1), (5, 3)])
+def test_an_interlaced_image_is_read_whole(height: int, width: int) -> None:
+    image_HW = noise(height, width)
+    starts = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    passes = [image_HW[top::down, left::across] for left, top, across, down in starts]
+    rows = b"".join(b"\0" + row.tobytes() for one in passes if one.size for row in one)
+    data = pixels_of(width, height, zlib.compress(rows), passes=1)
+    assert len(png_pixels(io.BytesIO(data))) == 33 + 12 + len(zlib.compress(rows, 0)) + 12
+    assert np.array_equal(ImageFile("x", data).decode(), image_HW)
+
+
+@pytest.mark.parametrize(
+    ("mode", "depth"), [("1", 1), ("L", 8), ("P", 8), ("LA", 8), ("RGB", 8), ("RGBA", 8), ("I;16", 16)]
+)
+def test_pixels_of_every_kind_are_those_that_a_decoder_reads_of_the_file(mode: str, depth: int) -> None:
+    file = io.BytesIO()
+    PIL.Image.fromarray(NOISE).convert(mode.replace("I;16", "I")).convert(mode).save(file, "PNG")
+    slim = png_pixels(file)
+    assert slim[24] == depth and slim != file.getvalue()
+    read, kept = (np.asarray(PIL.Image.open(io.BytesIO(data))) for data in (file.getvalue(), slim))
+    assert np.array_equal(read, kept)
+
+
+def test_packed_pixels_that_are_damaged_are_left_to_the_decoder() -> None:
+    data = bytearray(encode_png(NOISE))
+    data[data.index(b"IDAT") + 300] ^= 255
+    assert png_pixels(io.BytesIO(data)) == data
+    assert refusal(bytes(data)) == "x: damaged, its pixels cannot be decoded"
 
 
 @pytest.mark.parametrize(
