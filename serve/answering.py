@@ -66,6 +66,8 @@ class How:
     pixel_um: float | None = None
     page: Pages | None = None
     channel: str | None = None
+    client: str = ""
+    """Who asks: clients take turns, and so do the requests of each."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,12 @@ class Answerer:
         pixel_um: float | None = None,
         page: Pages | None = None,
         channel: str | None = None,
+        client: str = "",
     ) -> How:
         """Who answers a request: one that is sent again gets the same, while the shelf stays as it is."""
         champions, challengers, room = self.shelf.champions, self.shelf.challengers, Room(self.limits.images)
         if self._challenge == "shadow":
-            return How(champions, room, challengers, pixel_um, page, channel)
+            return How(champions, room, challengers, pixel_um, page, channel, client)
         drawn = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4]) / 2**32
         if drawn < self._challenge:
             champions = replace(
@@ -138,7 +141,7 @@ class Answerer:
                 regressor=challengers.regressor or champions.regressor,
                 by_lineage={**champions.by_lineage, **challengers.by_lineage},
             )
-        return How(champions, room, pixel_um=pixel_um, page=page, channel=channel)
+        return How(champions, room, pixel_um=pixel_um, page=page, channel=channel, client=client)
 
     def check(self) -> None:
         """Raise RuntimeError where a thread does not come back from what it reads or computes."""
@@ -150,7 +153,7 @@ class Answerer:
         """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""
         job = _Job(image.name, how, lambda: self._seen(image, how))
         with self._counted():
-            await (self._small if apart.is_plain(image) else self._large).do(job)
+            await self._do(self._small if apart.is_plain(image) else self._large, job)
             if job.large is None:
                 return [self._told(job)]
             return [await self._page(page, job) for page in job.large.pages]
@@ -158,7 +161,7 @@ class Answerer:
     async def _page(self, page: ImageFile, seen: _Job) -> Prediction:
         name = f"{page.name}{page.mark}"
         job = _Job(name, seen.how, lambda: self._decoded(page, seen.how), started=seen.started)
-        await self._large.do(job)
+        await self._do(self._large, job)
         seen.started = time.perf_counter()
         return self._told(job)
 
@@ -168,8 +171,11 @@ class Answerer:
         with self._counted():
             self._check_size(name, image_HW.size, how.pixel_um, how)
             small = _scaled(image_HW.size, how.pixel_um, how) <= SMALL
-            await (self._small if small else self._large).do(job)
+            await self._do(self._small if small else self._large, job)
             return self._told(job)
+
+    async def _do(self, batcher: Batcher[_Job], job: _Job) -> None:
+        await batcher.do(job, client=job.how.client, request=job.how)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -302,7 +308,7 @@ class Answerer:
         for served in challengers:
             job = _Job(seen.name, How(served.alone, seen.how.room), lambda: cuts)
             try:
-                await self._small.do(job)
+                await self._do(self._small, job)
                 [answer] = job.answers
             except Exception as error:  # it hurts nobody
                 self.meters.shadow_missed.labels(type(error).__name__).inc()

@@ -18,6 +18,7 @@ from serve.answering import Answerer, How
 from serve.http.problems import problems
 from serve.http.schemas import Predictions
 from serve.http.uploads import FIELD, read_images
+from serve.limits import network_of
 
 
 class Asked(BaseModel):
@@ -95,7 +96,13 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
 
         A bad image alone is a problem 422; among others it is an entry with `error`, and the others are answered.
         """
-        how = answerer.how(request.state.request_id, pixel_um=asked.pixel_um, page=asked.page, channel=asked.channel)
+        how = answerer.how(
+            request.state.request_id,
+            pixel_um=asked.pixel_um,
+            page=asked.page,
+            channel=asked.channel,
+            client=network_of(request.state.client),
+        )
         images = await read_images(request, answerer.limits)
         if asked.overlay:
             return await _drawn(images, how, answerer, draw)
