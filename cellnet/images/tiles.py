@@ -54,7 +54,8 @@ def cut(height: int, width: int, tile_px: tuple[int, int]) -> list[Box]:
     if len(rows) * len(columns) > MOST_TILES:
         raise DataError(
             f"the frame is {width}×{height} pixels, {len(rows) * len(columns):,} tiles of {tile_px[1]}×{tile_px[0]}, "
-            f"more than the {MOST_TILES:,} that are looked at; cut it first, or train with a larger tile (--set tile=PIXELS)"
+            f"more than the {MOST_TILES:,} that are looked at; cut it first, or train with a larger tile (--set "
+            "tile=PIXELS)"
         )
     return [
         Box(top, left, bottom, right, weight_y * weight_x)
