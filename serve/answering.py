@@ -69,6 +69,8 @@ class How:
     channel: str | None = None
     thumbnails: bool = False
     """Whether a small picture comes with each prediction."""
+    client: str = ""
+    """Who asks: clients take turns, and so do the requests of each."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,12 @@ class Answerer:
         page: Pages | None = None,
         channel: str | None = None,
         thumbnails: bool = False,
+        client: str = "",
     ) -> How:
         """Who answers a request: one that is sent again gets the same, while the shelf stays as it is."""
         champions, challengers, room = self.shelf.champions, self.shelf.challengers, Room(self.limits.images)
         if self._challenge == "shadow":
-            return How(champions, room, challengers, pixel_um, page, channel, thumbnails)
+            return How(champions, room, challengers, pixel_um, page, channel, thumbnails, client)
         drawn = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4]) / 2**32
         if drawn < self._challenge:
             champions = replace(
@@ -143,7 +146,7 @@ class Answerer:
                 regressor=challengers.regressor or champions.regressor,
                 by_lineage={**champions.by_lineage, **challengers.by_lineage},
             )
-        return How(champions, room, pixel_um=pixel_um, page=page, channel=channel, thumbnails=thumbnails)
+        return How(champions, room, pixel_um=pixel_um, page=page, channel=channel, thumbnails=thumbnails, client=client)
 
     def check(self) -> None:
         """Raise RuntimeError where a thread does not come back from what it reads or computes."""
@@ -155,7 +158,7 @@ class Answerer:
         """What the models say of an image, or of each chosen page. Raises DataError, naming the image."""
         job = _Job(image.name, how, lambda: self._seen(image, how))
         with self._counted():
-            await (self._small if apart.is_plain(image) else self._large).do(job)
+            await self._do(self._small if apart.is_plain(image) else self._large, job)
             if job.large is None:
                 return [self._told(job)]
             return [await self._page(page, job) for page in job.large.pages]
@@ -163,7 +166,7 @@ class Answerer:
     async def _page(self, page: ImageFile, seen: _Job) -> Prediction:
         name = f"{page.name}{page.mark}"
         job = _Job(name, seen.how, lambda: self._decoded(page, seen.how), started=seen.started)
-        await self._large.do(job)
+        await self._do(self._large, job)
         seen.started = time.perf_counter()
         return self._told(job)
 
@@ -173,8 +176,11 @@ class Answerer:
         with self._counted():
             self._check_size(name, image_HW.size, how.pixel_um, how)
             small = _scaled(image_HW.size, how.pixel_um, how) <= SMALL
-            await (self._small if small else self._large).do(job)
+            await self._do(self._small if small else self._large, job)
             return self._told(job)
+
+    async def _do(self, batcher: Batcher[_Job], job: _Job) -> None:
+        await batcher.do(job, client=job.how.client, request=job.how)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -309,7 +315,7 @@ class Answerer:
         for served in challengers:
             job = _Job(seen.name, How(served.alone, seen.how.room), lambda: cuts)
             try:
-                await self._small.do(job)
+                await self._do(self._small, job)
                 [answer] = job.answers
             except Exception as error:  # it hurts nobody
                 self.meters.shadow_missed.labels(type(error).__name__).inc()

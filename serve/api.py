@@ -53,6 +53,7 @@ def make_api(
         keys=tuple(keys),
         hosts=tuple(hosts),
         origins=tuple(origins),
+        behind_haproxy=proxies is not None,
     )
     if origins:  # around all else: a browser asks beforehand without a key, and is to read refusals
         api.add_middleware(

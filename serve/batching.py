@@ -1,5 +1,8 @@
 """A thread that computes, and what waits for it: images are taken together, up to so many tiles.
 
+Who waits takes turns: a client's image after another client's, and of a client an image of each of its requests. So one
+who sends much waits for himself, and nobody for all of it.
+
 Not Ray Serve's `@serve.batch`: that keeps a task for ever, so that no model that was replaced would be freed, refuses a
 frame of more tiles than a batch, and goes back to the event loop between reading an image and running each model.
 """
@@ -9,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -26,8 +29,46 @@ class _Waiting(Generic[Job]):
     done: "asyncio.Future[None]"
 
 
+class GoneError(Exception):
+    """Nobody waits any more for what is computed."""
+
+
+class _Turns(Generic[Job]):
+    """Who waits: by client, and of each by request. Both take turns; what is of one request is in its order."""
+
+    def __init__(self) -> None:
+        self._clients: dict[Hashable, dict[Hashable, deque[_Waiting[Job]]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._clients)
+
+    def append(self, one: _Waiting[Job], client: Hashable, request: Hashable) -> None:
+        self._clients.setdefault(client, {}).setdefault(request, deque()).append(one)
+
+    def popleft(self) -> _Waiting[Job]:
+        """The next; its client and request are then behind the others."""
+        client, requests = next(iter(self._clients.items()))
+        request, waiting = next(iter(requests.items()))
+        one = waiting.popleft()
+        del self._clients[client], requests[request]
+        if waiting:
+            requests[request] = waiting
+        if requests:
+            self._clients[client] = requests
+        return one
+
+    def remove(self, one: _Waiting[Job], client: Hashable, request: Hashable) -> None:
+        """Raises ValueError or KeyError where it does not wait any more."""
+        requests = self._clients[client]
+        requests[request].remove(one)
+        if not requests[request]:
+            del requests[request]
+        if not requests:
+            del self._clients[client]
+
+
 class Batcher(Generic[Job]):
-    """Does jobs in the order of arrival. A batch is what came while the one before was computed."""
+    """Does jobs, in turns of who asks. A batch is what came while the one before was computed."""
 
     def __init__(
         self, read: Callable[[Job], int], compute: Callable[[Sequence[Job]], None], *, most_tiles: int = MOST_TILES
@@ -36,25 +77,26 @@ class Batcher(Generic[Job]):
         self._read = read
         self._compute = compute
         self._most_tiles = most_tiles
-        self._waiting: deque[_Waiting[Job]] = deque()
+        self._waiting: _Turns[Job] = _Turns()
+        self._batch: Sequence[_Waiting[Job]] = ()
         self._lock = threading.Lock()
         self._running = False
         self._step_began: float | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="models")
 
-    async def do(self, job: Job) -> None:
+    async def do(self, job: Job, *, client: Hashable = None, request: Hashable = None) -> None:
         """Wait until a job is done. Raises what `read` raises of it, or `compute` of its batch."""
         one = _Waiting(job, asyncio.get_running_loop().create_future())
         with self._lock:
-            self._waiting.append(one)
+            self._waiting.append(one, client, request)
             idle, self._running = not self._running, True
         if idle:
             self._pool.submit(self._run)
         try:
             await one.done
         except asyncio.CancelledError:
-            with self._lock, contextlib.suppress(ValueError):
-                self._waiting.remove(one)  # and with it what it holds
+            with self._lock, contextlib.suppress(ValueError, KeyError):
+                self._waiting.remove(one, client, request)  # and with it what it holds
             raise
 
     def step_s(self) -> float:
@@ -66,7 +108,12 @@ class Batcher(Generic[Job]):
         return 0.0 if began is None else time.monotonic() - began
 
     def alive(self) -> None:
-        """Say that the thread goes on, from within what it computes: its next step begins."""
+        """Say that the thread goes on, from within what it computes: its next step begins.
+
+        Raises GoneError where nobody waits any more for any of the batch.
+        """
+        if self._batch and all(one.done.cancelled() for one in self._batch):
+            raise GoneError
         self._step_began = time.monotonic()
 
     @contextlib.contextmanager
@@ -94,11 +141,13 @@ class Batcher(Generic[Job]):
             except BaseException as error:  # whatever it is, the thread goes on
                 _wake([one], error)
         fault: BaseException | None = None
+        self._batch = batch
         try:
             with self._step():
                 self._compute([one.job for one in batch])
         except BaseException as error:
             fault = error
+        self._batch = ()
         _wake(batch, fault)
         with self._lock:
             self._running = bool(self._waiting)

@@ -1,5 +1,6 @@
 """How much of a process the requests may have, together and each."""
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -37,6 +38,19 @@ def busy(why: str) -> HTTPException:
     """The answer to those that came too much."""
     detail = f"{why}; try again in {RETRY_AFTER_S} s"
     return HTTPException(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def network_of(address: str) -> str:
+    """What counts as one client: an address, or of IPv6 the network of a house, in which it has as many as it likes.
+
+    >>> network_of("192.0.2.7"), network_of("2001:db8::7"), network_of("::ffff:192.0.2.7")
+    ('192.0.2.7', '2001:db8::/64', '192.0.2.7')
+    """
+    try:
+        whole = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(whole.ipv4_mapped or ipaddress.IPv6Network((whole, 64), strict=False))
 
 
 class Held:

@@ -7,12 +7,14 @@ its frames.
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cellnet.bank.frames import Frame
+from cellnet.config.choices import Split
 from cellnet.errors import DataError
 from cellnet.store.parquet import read_parquet
 
@@ -48,6 +50,9 @@ FORMAT: Final = 1
 """Of the tables that are written; those of before there were formats are of the first."""
 MOVED: Final = 2
 """Of the last table of a bank that goes on in a log of parts: cellnets that know none are told to be updated."""
+_ALWAYS: Final = ("frame", "source", "group", "height", "width", "bits", "darkest", "brightest", "fingerprint")
+"""Columns in which something stands in every row."""
+_NOT_NEGATIVE: Final = ("count", "height", "width", "pixel_um")
 
 
 @dataclass(frozen=True)
@@ -76,17 +81,36 @@ def from_parquet(data: bytes, key: str, *, most: int = FORMAT) -> Table:
         number = int((table.schema.metadata or {}).get(b"format", 1))
         if number <= most:
             known = [name for name in table.column_names if name in SCHEMA.names]
+            rows = pa.table({name: _checked(table.column(name), SCHEMA.field(name)) for name in known})
             unknown = (name for name in table.column_names if name not in SCHEMA.names)
             return Table(
-                _frames(table.select(known)),
+                _frames(rows),
                 tuple(name for name in unknown if table[name].null_count < len(table)),
                 number,
             )
-    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
         raise DataError(f"the bank's {key} is damaged; restore it from a copy") from error
     raise DataError(
         f"the bank's {key} was written by a later cellnet (format {number}, this one reads {most}); update cellnet"
     )
+
+
+def _checked(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """The column in its type. Raises ValueError or ArrowException for values that no frame has."""
+    column = column.cast(field.type)
+    values = column
+    while pa.types.is_list(values.type):
+        values = pc.list_flatten(values)
+    good = [
+        field.name not in _ALWAYS or not column.null_count,
+        not pa.types.is_floating(values.type) or pc.all(pc.is_finite(values)).as_py() is not False,
+        field.name not in _NOT_NEGATIVE or pc.all(pc.greater_equal(values, 0)).as_py() is not False,
+        field.name != "split" or set(pc.unique(values).to_pylist()) <= {None, *get_args(Split)},
+        field.name != "centres" or set(pc.unique(pc.list_value_length(pc.list_flatten(column))).to_pylist()) <= {2},
+    ]
+    if not all(good):
+        raise ValueError(field.name)
+    return column
 
 
 def _frames(table: pa.Table) -> list[Frame]:

@@ -39,6 +39,11 @@ SMALL_BYTES: Final = 4 * SMALL_PX
 """Pixels and bytes of an image that is read where it is asked for."""
 FEW_SCANS: Final = 20
 """Likewise, of a JPEG: each goes over all pixels, and encoders make about ten."""
+MEMORY_BYTES: Final = 4 * 2**30
+"""Address space of the process, and `MEMORY_A_BYTE` more of a file that it is given. 100 megapixels of three colours in
+16 bits take it half of that; a JPEG 2000 of 100 kB in tiny precincts would take it all.
+"""
+MEMORY_A_BYTE: Final = 3
 MOST_HEADER: Final = 2**26
 """Bytes of a header: 50,000 planes take 8 MB."""
 ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
@@ -92,8 +97,9 @@ def is_plain(image: ImageFile) -> bool:
 class Process:
     """The process that reads, one image at a time."""
 
-    def __init__(self, seconds: float = READ_S) -> None:
+    def __init__(self, seconds: float = READ_S, memory: int = MEMORY_BYTES) -> None:
         self.seconds = seconds
+        self.memory = memory
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -144,7 +150,7 @@ class Process:
         data = image.contents if isinstance(image.contents, bytes) else b""
         question = {
             "what": what, "most": most, "seconds": self.seconds, "bytes": len(data), "name": image.name,
-            "page": image.page, "channel": image.channel,
+            "memory": self.memory + MEMORY_A_BYTE * len(data), "page": image.page, "channel": image.channel,
             "known": None if image.known is None else _HEADER.dump_python(image.known, mode="json"),
             "path": os.fsencode(image.contents).decode("latin-1") if isinstance(image.contents, Path) else None,
         }  # fmt: skip
@@ -222,6 +228,10 @@ def main(number: int) -> None:
         connection.sendall(b"\n")
         while question := questions.readline():
             asked = json.loads(question)
+            if sys.platform != "darwin":  # which refuses to limit it
+                hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+                most = asked["memory"] if hard == resource.RLIM_INFINITY else min(hard, asked["memory"])
+                resource.setrlimit(resource.RLIMIT_AS, (most, hard))
             data = questions.read(asked["bytes"])
             signal.setitimer(signal.ITIMER_REAL, asked["seconds"])
             for part in _answer(asked, data):

@@ -14,6 +14,9 @@ from cellnet.errors import DataError
 TOLERANCE: Final = 1.1
 """How far a tile may be stretched to divide a frame evenly, as a factor."""
 
+MOST_TILES: Final = 50_000
+"""Of a frame: of 100 megapixels in tiles of 45 pixels a side."""
+
 
 class Box(NamedTuple):
     """A tile's place in its frame, in pixels, and the weight with which its count enters the frame's."""
@@ -40,13 +43,19 @@ def cut(height: int, width: int, tile_px: tuple[int, int]) -> list[Box]:
     A frame that divides into equal tiles with at most 10 % of stretch is divided; any other is covered by
     tiles of the exact size that overlap evenly. Weights make Σ weight × count the frame's count: a tile's
     weight is the mean, over its pixels, of 1 / (tiles that cover the pixel).
-    Raises DataError when the frame is smaller than a tile.
+    Raises DataError when the frame is smaller than a tile, or of more than 50,000.
     """
     rows, columns = _spans(height, tile_px[0]), _spans(width, tile_px[1])
     if not rows or not columns:
         raise DataError(
             f"the frame is {width}×{height} pixels, smaller than the {tile_px[1]}×{tile_px[0]} that the "
             "network sees at once; record a larger frame, or train with a smaller tile (--set tile=PIXELS)"
+        )
+    if len(rows) * len(columns) > MOST_TILES:
+        raise DataError(
+            f"the frame is {width}×{height} pixels, {len(rows) * len(columns):,} tiles of {tile_px[1]}×{tile_px[0]}, "
+            f"more than the {MOST_TILES:,} that are looked at; cut it first, or train with a larger tile (--set "
+            "tile=PIXELS)"
         )
     return [
         Box(top, left, bottom, right, weight_y * weight_x)

@@ -129,7 +129,9 @@ def load_model(
     onnx = registry.read(version, ONNX)
     check_onnx(onnx, f"{ONNX} of {version.ref}")
     made = fastest(onnx, threads) if engine == "auto" else _made(engine, onnx, threads)
-    return OnnxModel(version.ref, version.card, made, familiarity_of(registry, version))
+    model = OnnxModel(version.ref, version.card, made, familiarity_of(registry, version))
+    model.check_fits()
+    return model
 
 
 def engine_of(model: FrameModel) -> str:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from cellnet.certainty.calibration import Calibration
 from cellnet.certainty.familiarity import FALSE_RATE, FAMILIARITY, Familiarity, grey_features
 from cellnet.config.bank import Intensity
+from cellnet.config.choices import NETWORK_PX
 from cellnet.config.train import Preprocess
+from cellnet.errors import IntegrityError
 from cellnet.images.pixels import Pixels
 from cellnet.images.scale import frame_at_scale
 from cellnet.images.tiles import Box, cut, to_network_size
@@ -189,6 +191,18 @@ class FrameModel(abc.ABC):
             features_ND=features_ND,
             strangeness_N=known.strangeness(features_ND) if known and features_ND is not None else None,
         )
+
+    def check_fits(self) -> None:
+        """Raise IntegrityError unless a tile gets as many answers and features as the card and familiarity say."""
+        tile = [np.zeros((NETWORK_PX, NETWORK_PX), np.uint8)]
+        output, features_NC = self.look(tile, with_features=True)
+        classes, known = self.card.classes, self.familiarity
+        if output.shape != ((1, len(classes)) if self.task == "classify" else (1,)):
+            said = f"names {len(classes)} lineages" if self.task == "classify" else "is of a counter"
+            raise IntegrityError(f"{self.ref} gives {output[0].size} numbers for a tile, and its card {said}")
+        features_n = grey_features(tile).shape[1] + (0 if features_NC is None else features_NC.shape[1])
+        if known and features_n != len(known.mean_D):
+            raise IntegrityError(f"{FAMILIARITY} of {self.ref} is of {len(known.mean_D)} features, not of {features_n}")
 
     def answer(self, image_HW: Pixels, *, pixel_um: float | None = None) -> Answer:
         """What the model says of a whole frame, for people and programs. Raises as `predict` does."""

@@ -35,7 +35,9 @@ class Predictor(FrameModel):
         version = registry.resolve(ref)
         weights = weights_from_bytes(registry.read(version, WEIGHTS), version.ref)
         network = _network_of(version.ref, version.card, weights)
-        return cls(version.ref, version.card, network, familiarity_of(registry, version))
+        predictor = cls(version.ref, version.card, network, familiarity_of(registry, version))
+        predictor.check_fits()
+        return predictor
 
     @property
     def views(self) -> int:

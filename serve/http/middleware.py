@@ -72,8 +72,10 @@ class Surroundings:
         keys: tuple[str, ...] = (),
         hosts: tuple[str, ...] = (),
         origins: tuple[str, ...] = (),
+        behind_haproxy: bool = False,
     ) -> None:
         self._app = app
+        self._behind_haproxy = behind_haproxy
         self._limits = limits
         self._meters = meters
         self._keys = keys
@@ -91,6 +93,7 @@ class Surroundings:
         state["request_id"] = request_id = _request_id(headers)
         state["share"] = share = Share(self._held)
         state["known"] = known = accepted(headers, self._keys)
+        state["client"] = _client(scope, headers, self._behind_haproxy)
         answered: dict[str, Any] = {"status": None}
         reading = _Reading(receive, self._limits, self._meters)
 
@@ -188,7 +191,7 @@ class Surroundings:
                 "path": path,
                 "status": status or 499,
                 "ms": round(1e3 * seconds, 2),
-                "client": (scope.get("client") or ("",))[0],
+                "client": scope["state"]["client"],
                 **scope["state"].get("noted", {}),
             }
             access_log.info(json.dumps(line))
@@ -242,6 +245,13 @@ def _netloc(origin: str) -> str | None:
 def _host(headers: Headers) -> str:
     """What the service is called by whoever asks, without its port."""
     return re.sub(r":\d*$", "", headers.get("host", "")).lower()
+
+
+def _client(scope: Scope, headers: Headers, behind_haproxy: bool) -> str:
+    """The address of whoever asks. HAProxy writes it into X-Forwarded-For, in place of what the client wrote there."""
+    said = headers.get("x-forwarded-for") if behind_haproxy else None
+    address: str = said or (scope.get("client") or ("",))[0]
+    return address
 
 
 def _request_id(headers: Headers) -> str:

@@ -18,6 +18,7 @@ from serve.answering import Answerer, How
 from serve.http.problems import problems
 from serve.http.schemas import Predictions
 from serve.http.uploads import FIELD, read_images
+from serve.limits import network_of
 
 
 class Asked(BaseModel):
@@ -137,6 +138,7 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
             page=asked.page,
             channel=asked.channel,
             thumbnails=asked.thumbnail and asked.format == "json" and not asked.overlay,
+            client=network_of(request.state.client),
         )
         images = await read_images(request, answerer.limits)
         if asked.overlay:

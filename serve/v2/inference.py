@@ -23,6 +23,7 @@ from cellnet.version import number
 from serve.answering import Answerer, How
 from serve.http.problems import problems
 from serve.http.uploads import read_body
+from serve.limits import network_of
 from serve.models import Served
 from serve.v2.tensors import HEADER, InferenceRequest, InferenceResponse, Tensor, read_request, written
 
@@ -256,7 +257,13 @@ def _add_model(api: FastAPI, answerer: Answerer, path: str, find: Callable[..., 
         wanted = _wanted(asked, model)
         request_id = asked.id or request.state.request_id
         told = asked.parameters
-        how = answerer.how(request.state.request_id, pixel_um=told.pixel_um, page=told.page, channel=told.channel)
+        how = answerer.how(
+            request.state.request_id,
+            pixel_um=told.pixel_um,
+            page=told.page,
+            channel=told.channel,
+            client=network_of(request.state.client),
+        )
         if model.name != WHOLE:
             how = replace(how, models=model.models, shadows=Lineup())
         predictions = await _predict(images, answerer, how)

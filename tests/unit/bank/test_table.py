@@ -55,3 +55,38 @@ def test_a_table_of_a_later_format_is_refused_politely() -> None:
     )
     with pytest.raises(DataError, match="is damaged"):
         from_parquet(written(table("new")), KEY)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("source", [None, "a", "b"]),
+        ("count", ["many", "x", "y"]),
+        ("count", [1.0, float("nan"), 2.0]),
+        ("count", [1.0, -1.0, 2.0]),
+        ("centres", [[[1.0, 2.0]], [[1.0]], None]),
+        ("centres", [[[1.0, float("inf")]], None, None]),
+        ("split", ["train", "anything", None]),
+        ("height", [2**40, 1, 1]),
+        ("width", [-1, 1, 1]),
+        ("pixel_um", [[1.0], [2.0], [3.0]]),
+        ("form", ["3", "x", None]),
+        ("batch", [{"a": 1}] * 3),
+    ],
+)
+def test_values_that_no_frame_has_are_damage_and_no_fault_later(name: str, values: list[object]) -> None:
+    spoiled = table()
+    spoiled = spoiled.set_column(spoiled.column_names.index(name), name, pa.array(values))
+    with pytest.raises(DataError, match=r"tables/000001.parquet is damaged"):
+        from_parquet(written(spoiled), KEY)
+
+
+def test_a_column_that_comes_twice_is_damage() -> None:
+    with pytest.raises(DataError, match="is damaged"):
+        from_parquet(written(table().append_column("count", pa.nulls(3, pa.float64()))), KEY)
+
+
+def test_a_column_of_another_width_is_read_as_its_own() -> None:
+    wider = table().set_column(0, "frame", table()["frame"].cast(pa.large_string()))
+    wider = wider.set_column(wider.column_names.index("height"), "height", pa.array([0] * 3, pa.int64()))
+    assert from_parquet(written(wider), KEY) == Table(FRAMES)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from numpy.typing import NDArray
 
 from cellnet.errors import DataError
@@ -171,6 +172,21 @@ def test_a_decoder_that_overruns_or_dies_is_ended_and_the_next_image_is_read(
         assert str(caught.value).startswith(f"slow.png: {said[how]}")
         process.seconds = apart.READ_S
         assert (process.decode(first) == NOISE).all() and process.pid != before
+    finally:
+        process.close()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="refuses to limit memory")
+def test_an_image_that_takes_more_memory_than_it_may_is_refused_and_the_next_is_read() -> None:
+    process = apart.Process(memory=450 * 2**20)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((3000, 6000)), compression="zlib", rowsperstrip=3000)
+    try:
+        with pytest.raises(DataError, match=r"^large.tif: "):
+            process.decode_values(ImageFile("large.tif", buffer.getvalue()))
+        assert (process.decode(ImageFile("a", encode_png(NOISE))) == NOISE).all()
+        process.memory = apart.MEMORY_BYTES
+        assert process.decode_values(ImageFile("large.tif", buffer.getvalue())).shape == (3000, 6000)
     finally:
         process.close()
 

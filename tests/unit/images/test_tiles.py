@@ -45,6 +45,11 @@ def test_tiles_cover_every_pixel_and_weigh_as_much_as_the_frame() -> None:
         assert area == pytest.approx(height * width)
 
 
+def test_a_frame_of_more_tiles_than_can_be_looked_at_is_refused() -> None:
+    with pytest.raises(DataError, match="2000×2000 pixels, 4,000,000 tiles of 1×1, more than the 50,000"):
+        cut(2000, 2000, (1, 1))
+
+
 def test_a_centre_on_a_border_belongs_to_one_tile_only() -> None:
     left, right = Box(0, 0, 10, 10), Box(0, 10, 10, 20)
     centres_N2 = np.array([[10, 5], [9.9, 5], [0, 0], [20, 5]], np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cellnet.certainty.familiarity import FAMILIARITY, Familiarity
 from cellnet.config.train import ModelSpec
 from cellnet.errors import ConfigError, IntegrityError
 from cellnet.networks.weights import fresh_network, weights_to_bytes
@@ -112,6 +113,23 @@ def test_an_export_that_is_none_is_refused(registry: Registry, version: ModelVer
     spoiled = other.publish("counter", {ONNX: b"not a network"}, version.card)
     with pytest.raises(IntegrityError, match=r"model.onnx of counter@1"):
         load_model(other, spoiled)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_files_that_do_not_fit_each_other_are_refused_when_they_are_loaded(
+    registry: Registry, version: ModelVersion, card: Callable[..., Card], tmp_path: Path, engine: str
+) -> None:
+    other = Registry.open(str(tmp_path))
+    files = {role: registry.read(version, role) for role in (WEIGHTS, ONNX)}
+    strange = Familiarity(mean_D=np.zeros(3), precision_DD=np.eye(3), threshold=1.0).to_bytes()
+    lying = other.publish("counter", files | {FAMILIARITY: strange}, version.card)
+    with pytest.raises(IntegrityError, match=r"^familiarity.safetensors of counter@1 is of 3 features, not of \d+$"):
+        load_model(other, lying, engine=engine)
+    if engine == "onnxruntime":
+        named = other.publish("classifier", files, card("classify"))
+        said = rf"^classifier@1 gives 1 numbers for a tile, and its card names {len(named.card.classes)} lineages$"
+        with pytest.raises(IntegrityError, match=said):
+            load_model(other, named, engine=engine)
 
 
 class Made:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import httpx
@@ -569,6 +570,24 @@ def test_a_request_is_a_line_of_the_log_where_that_is_wanted_and_holds_no_secret
     assert (first["images"], first["bad"], first["models"]) == (1, 0, ["classifier@1", "regressor@1"])
     assert second["status"] == 422 and re.fullmatch("[0-9a-f]{32}", second["request_id"])
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(("proxies", "seen"), [(None, "testclient"), ((), "192.0.2.7")])
+def test_a_client_is_the_address_that_haproxy_says_and_nobody_else(
+    kitchen: Callable, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, proxies: Any, seen: str
+) -> None:
+    service = kitchen(proxies=proxies)
+    asked: list[Any] = []
+    for batcher in (service.answerer._small, service.answerer._large):
+        do = batcher.do
+        monkeypatch.setattr(batcher, "do", lambda job, do=do, **turn: (asked.append(turn), do(job, **turn))[1])
+    with caplog.at_level(logging.INFO, "cellnet.requests"):
+        for _ in range(2):
+            files = [("images", DARK), ("images", DARK)]
+            client(service).post("/v1/predict", files=files, headers={"X-Forwarded-For": "192.0.2.7"})
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "cellnet.requests"]
+    assert [line["client"] for line in lines] == [seen] * 2
+    assert [turn["client"] for turn in asked] == [seen] * 4 and len({id(turn["request"]) for turn in asked}) == 2
 
 
 def test_the_lines_go_to_the_first_output_whatever_a_host_puts_in_its_place(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serve.batching import MOST_TILES, Batcher
+from serve.batching import MOST_TILES, Batcher, GoneError
 from tests.unit.serve.kitchen import Held
 
 
@@ -23,12 +23,12 @@ class Job:
 class Bench:
     """A batcher that writes down its batches, and what holds the first of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_tiles: int = MOST_TILES) -> None:
         self.batches: list[list[int]] = []
         self.held = Held()
         self.wait = self.held
         self.fault: BaseException = RuntimeError("a fault")
-        self.batcher: Batcher[Job] = Batcher(self.read, self.compute)
+        self.batcher: Batcher[Job] = Batcher(self.read, self.compute, most_tiles=most_tiles)
 
     def read(self, job: Job) -> int:
         if job.tiles < 0:
@@ -65,6 +65,54 @@ def test_a_batch_that_is_full_leaves_the_others_to_the_next_in_their_order() -> 
     bench = Bench()
     bench.do(1, MOST_TILES - 1, 2, 3, 100, 4)
     assert bench.batches == [[1], [MOST_TILES - 1, 2], [3, 100], [4]]
+
+
+def test_clients_take_turns_and_so_do_the_requests_of_each() -> None:
+    bench = Bench(most_tiles=1)
+    asked = ((2, "a", 1), (3, "a", 1), (4, "a", 1), (5, "a", 2), (6, "b", 1), (7, "a", 1))
+
+    async def ask() -> None:
+        first = asyncio.create_task(bench.batcher.do(Job(1), client="a", request=1))
+        await asyncio.to_thread(bench.held.inside.acquire)
+        others = [
+            asyncio.create_task(bench.batcher.do(Job(tiles), client=client, request=request))
+            for tiles, client, request in asked
+        ]
+        await asyncio.sleep(0)
+        others[2].cancel()
+        await asyncio.wait(others[2:3])
+        bench.held.go.set()
+        await asyncio.gather(first, *others, return_exceptions=True)
+
+    asyncio.run(ask())
+    assert bench.batches == [[1], [2], [6], [5], [3], [7]]
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed_to_its_end() -> None:
+    begun, gone, ended = threading.Event(), threading.Event(), []
+
+    def compute(jobs: Sequence[Job]) -> None:
+        batcher.alive()
+        begun.set()
+        assert gone.wait(20)
+        try:
+            batcher.alive()
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    batcher: Batcher[Job] = Batcher(lambda job: job.tiles, compute)
+
+    async def leave() -> None:
+        one = asyncio.create_task(batcher.do(Job(1)))
+        await asyncio.to_thread(begun.wait, 20)
+        one.cancel()
+        await asyncio.wait([one])
+        gone.set()
+        await batcher.do(Job(2))
+
+    asyncio.run(leave())
+    assert ended == [GoneError]
 
 
 def test_one_that_cannot_be_read_fails_alone() -> None:

@@ -6,6 +6,7 @@ import random
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from cellnet.images.file import encode_png
 from cellnet.prediction.answers import Answer
 from cellnet.registry.registry import Registry
 from serve.limits import Limits
+from serve.v2.tensors import read_request
 from tests.factories import SIDE, champions, even, publish
 from tests.unit.serve.kitchen import Kitchen, client
 
@@ -294,6 +296,17 @@ def test_the_limits_of_a_request_hold_here_too(kitchen: Callable[..., Kitchen]) 
 
 def test_json_of_many_small_values_is_refused_before_it_is_in_memory(api: TestClient) -> None:
     assert_problem(infer(api, b'{"a":[' + b"{}," * 1_000_001 + b"{}]}"), 422, "over 1000000 values", "binary data")
+
+
+def test_a_file_in_pieces_takes_no_more_memory_than_a_whole_one(api: TestClient) -> None:
+    pieces = "QUJD " * 10**5
+    text = json.dumps(of_files() | {"inputs": [of_files()["inputs"][0] | {"shape": [1], "data": [pieces]}]}).encode()
+    tracemalloc.start()
+    read = read_request(text, None, Limits())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read.images[0].contents == b"ABC" * 10**5
+    assert peak < 6 * len(text)
 
 
 def test_a_key_is_asked_for_but_of_those_who_look_after_the_process(kitchen: Callable[..., Kitchen]) -> None:
