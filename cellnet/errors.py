@@ -11,7 +11,7 @@
         │   └── LaterError   a later cellnet wrote them
         ├── DeniedError      a store keeps one thing from these credentials
         ├── UntrustedError   a version is not signed by a key that is trusted
-        └── UnavailableError a store does not answer, for now                      (HTTP 503)
+        └── UnavailableError a store, or a process beside this one, does not answer (HTTP 503)
 
 Each takes one finished message, so that it survives the pickling between Ray processes. The message gives
 the value seen, the value wanted and the next step, on one line.
@@ -82,7 +82,7 @@ class UntrustedError(RegistryError):
 
 
 class UnavailableError(RegistryError):
-    """An object store does not answer, or asks to be left alone for a while."""
+    """An object store does not answer, or asks to be left alone for a while; or no process can be started."""
 
 
 _FULL: Final = "the memory of this machine is full; end other programs, or ask for less at once"

@@ -26,12 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from cellnet.errors import DataError
+from cellnet.errors import DataError, UnavailableError, plain
 from cellnet.images import tiff
 from cellnet.images.file import Header, ImageFile
 from cellnet.images.pixels import MAX_PIXELS, Pixels
 from cellnet.store.paths import BucketPath
 
+START_S: Final = 35.0
+"""How long the process may take to start: under a second, and twenty where others want the CPUs. With `READ_S` it is
+less than a minute, after which a service takes a thread that waits for it to hang.
+"""
 READ_S: Final = 20.0
 """How long an image may be read; 100 megapixels of colour take five seconds."""
 SMALL_PX: Final = 2_000_000
@@ -66,7 +70,10 @@ def with_header(image: ImageFile) -> ImageFile:
 
 
 def decode(image: ImageFile, *, most: int = MAX_PIXELS) -> Pixels:
-    """What `ImageFile.decode` gives. Raises DataError as it does, and for what is not decoded in time."""
+    """What `ImageFile.decode` gives. Raises DataError as it does, and for what is not decoded in time.
+
+    Raises UnavailableError where the process for that does not start.
+    """
     image = opened(image)
     return image.decode(most=most) if is_small(image) else _process().decode(image, most=most)
 
@@ -146,7 +153,10 @@ class Process:
 
     @contextlib.contextmanager
     def _asked(self, image: ImageFile, what: str, most: int) -> Any:
-        """What the process says first of an image, and the stream of the rest. Raises DataError."""
+        """What the process says first of an image, and the stream of the rest.
+
+        Raises DataError; and UnavailableError where there is no process, which is no fault of the image.
+        """
         data = image.contents if isinstance(image.contents, bytes) else b""
         question = {
             "what": what, "most": most, "seconds": self.seconds, "bytes": len(data), "name": image.name,
@@ -155,8 +165,8 @@ class Process:
             "path": os.fsencode(image.contents).decode("latin-1") if isinstance(image.contents, Path) else None,
         }  # fmt: skip
         with self._lock:
+            connection = self._started()
             try:
-                connection = self._started()
                 connection.sendall(json.dumps(question).encode() + b"\n")
                 connection.sendall(data)
                 with connection.makefile("rb") as stream:
@@ -181,26 +191,38 @@ class Process:
         return "damaged, its decoder ended over it; save it anew"
 
     def _started(self) -> socket.socket:
-        """The connection to the process."""
+        """The connection to the process. Raises UnavailableError where it does not start."""
         if self._process and self._process.poll() is not None:
             self.close()
         if self._socket is None:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-                environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", __name__, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    env=environment,
-                )
-            self._socket = ours
-            if ours.recv(1) != b"\n":  # it is there, and its time begins
-                raise EOFError
-            ours.settimeout(self.seconds + 1)
+            try:
+                self._start()
+            except (OSError, EOFError) as error:
+                self.close()
+                late = f"within {START_S:g} s" if isinstance(error, TimeoutError) else f"({plain(str(error))})"
+                raise UnavailableError(
+                    f"the process that decodes images does not start {late}; end other programs of this machine, "
+                    "which may lack memory, and try again"
+                ) from error
+        assert self._socket
         return self._socket
+
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(START_S)
+        with theirs:
+            environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+            environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+            )
+        if self._socket.recv(1) != b"\n":  # it is there, and its time begins
+            raise EOFError("it ended at once")
+        self._socket.settimeout(self.seconds + 1)
 
 
 @functools.cache

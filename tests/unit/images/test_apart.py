@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 import cv2
@@ -17,7 +18,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from cellnet.errors import DataError
+from cellnet.errors import DataError, UnavailableError
 from cellnet.images import apart
 from cellnet.images.file import ImageFile, encode_png
 from tests.factories import noise
@@ -172,6 +173,38 @@ def test_a_decoder_that_overruns_or_dies_is_ended_and_the_next_image_is_read(
         assert str(caught.value).startswith(f"slow.png: {said[how]}")
         process.seconds = apart.READ_S
         assert (process.decode(first) == NOISE).all() and process.pid != before
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("exec sleep 60", "within 0.2 s"), ("exit 1", "(it ended at once)"), (None, "(")],
+    ids=["hangs", "ends", "is not there"],
+)
+def test_a_process_that_does_not_start_is_no_fault_of_the_image_and_is_tried_again(
+    program: str | None, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    if program:
+        python.write_text(f"#!/bin/sh\n{program}\n")
+        python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if program == "exec sleep 60":
+        monkeypatch.setattr(apart, "START_S", 0.2)
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **o: started.append(start(*a, **o)) or started[-1])
+    process, image = apart.Process(), ImageFile("a", encode_png(NOISE))
+    with pytest.raises(UnavailableError) as caught:
+        process.decode(image)
+    assert str(caught.value).startswith(f"the process that decodes images does not start {said}")
+    assert "memory, and try again" in str(caught.value)
+    assert process.pid is None and all(one.returncode is not None for one in started), "none is left"
+    monkeypatch.undo()
+    monkeypatch.setattr(apart, "_process", lambda: process)
+    try:
+        assert (process.decode(image) == NOISE).all()
     finally:
         process.close()
 
