@@ -43,6 +43,8 @@ ABOVE: Final = 2
 """How many times its own queue a replica is given, so that it is the one that says that it is busy."""
 BUSY: Final = 4
 """Requests that keep a replica busy: one is computed, one is read, and others are on their way."""
+HEALTH_S: Final = 2.0
+"""How often each process is asked whether it is well: after three times that it is not, it is started anew."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",  # the engine has threads of its own, and small matrices want none
@@ -74,6 +76,7 @@ def build(args: ServeArgs) -> Application:
         ray_actor_options=reserved,
         graceful_shutdown_timeout_s=args.max_seconds,  # for what it has begun
         graceful_shutdown_wait_loop_s=0.2,
+        health_check_period_s=HEALTH_S,
         **_scale(args),
     )
     return service.bind(

@@ -1,5 +1,6 @@
 """The service over real HTTP: a local Ray Serve, a registry in a folder, networks too small to be any good."""
 
+import contextlib
 import os
 import re
 import signal
@@ -8,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import grpc
@@ -21,13 +24,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from cellnet.errors import ConfigError, NotFoundError, UntrustedError
+from cellnet.prediction.model import Cut, FrameModel
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry import signing
 from cellnet.registry.exchange import import_version
+from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
 from pipelines.starting import check_closed
+from serve import answering
 from serve.app import ServeArgs, build, serve_forever
 from serve.haproxy import free_port
+from serve.service import Service
 from tests.factories import LINEAGES, clouds, publish_untrained
 
 pytestmark = pytest.mark.ray
@@ -46,12 +53,37 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     return registry
 
 
+def that_hangs() -> type[Service]:
+    """The service, whose models do not come back from an image of two grey values; the process that sees one waits a
+    second, and not a minute, before it says so. Defined in a function, so that it travels to the processes whole.
+    """
+
+    class Hanging(Service):
+        def _load(self, version: ModelVersion) -> FrameModel:
+            model = super()._load(version)
+            predict = model.predict_cuts
+
+            def predict_or_hang(cuts: Sequence[Cut], **options: Any) -> Any:
+                if any(len(np.unique(cut.tiles[0])) == 2 for cut in cuts):
+                    answering.STUCK_S = 1.0
+                    self._answerer.limits = replace(self._answerer.limits, seconds=1.0)
+                    threading.Event().wait()
+                return predict(cuts, **options)
+
+            model.predict_cuts = predict_or_hang
+            return model
+
+    return Hanging
+
+
 @pytest.fixture(scope="module")
 def service(ray_started: None, registry: Registry) -> Iterator[httpx.Client]:
     """A client of the service, which takes 2 MB and 4 images a request and has two processes that answer."""
     args = ServeArgs(registry=registry.store.uri, replicas=2, threads=1, poll_s=0.2, max_request_mb=2, max_images=4)
     try:
-        address = serve_forever(args, port=free_port(), block=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("serve.app.Service", that_hangs())
+            address = serve_forever(args, port=free_port(), block=False)
         with httpx.Client(base_url=address, timeout=60) as client:
             yield client
     finally:
@@ -299,6 +331,35 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_process_whose_models_do_not_come_back_is_started_anew_and_the_other_answers_meanwhile(
+    service: httpx.Client, descendants: Callable[[int, str], list[int]]
+) -> None:
+    def processes() -> set[int]:
+        return set(descendants(os.getpid(), "ServeReplica:cellnet:service"))
+
+    before, told = processes(), answers_told(service).keys()
+    assert len(before) == len(told) == 2
+    stripes_HW = np.indices((200, 200))[0].astype(np.uint8) % 2
+    with pytest.raises(httpx.ReadTimeout):
+        service.post("/v1/predict", content=encode(stripes_HW), timeout=2)
+    statuses, answered = set[str](), 0
+
+    def is_whole_again() -> bool:
+        nonlocal answered
+        deployment = serve.status().applications["cellnet"].deployments["service"]
+        statuses.add(deployment.status)
+        with contextlib.suppress(httpx.ReadTimeout):  # it came to the one that hangs
+            response = service.post("/v1/predict", content=encode(clouds(200, 200)), timeout=2)
+            assert response.status_code == 200
+            answered += 1
+        return len(processes() - before) == 1 and len(processes()) == 2 and deployment.status == "HEALTHY"
+
+    wait_until(is_whole_again)
+    assert "UNHEALTHY" in statuses and answered, (statuses, answered)
+    wait_until(lambda: len(answers_told(service).keys()) == 2)
+    assert len(answers_told(service).keys() - told) == 1, "and it answers"
 
 
 def test_a_port_in_use_stops_it_before_anything_starts(registry: Registry) -> None:
