@@ -3,6 +3,8 @@
 https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome.html
 """
 
+import math
+import re
 from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree
@@ -56,6 +58,27 @@ def read_ome(text: str, pages_n: int) -> tuple[list[OmeImage], str]:
         image.set("Name", str(place))
         images.append(_image(image.find("Pixels")))
     return images, ElementTree.tostring(root, encoding="unicode")
+
+
+def most_planes(text: bytes) -> float:
+    """At most how many planes a description tells of, in other files too, as far as its words tell unparsed.
+
+    Tags of both ends count. Infinite where a number is written in an uncommon way.
+
+    >>> most_planes(b'<Pixels SizeZ="5" SizeC="2" SizeT="1" SizeX="9"/>'), most_planes(b"a=1")
+    (10.0, 0.0)
+    """
+    told: dict[bytes, int] = {}
+    for word, number in _COUNTS.findall(text):
+        if not number:
+            return math.inf
+        told[word] = max(told.get(word, 1), int(number))
+    sizes = math.prod(told.get(b"Size" + axis, 1) for axis in (b"Z", b"C", b"T"))
+    blocks = max(told.get(b"PlaneCount", 0), told.get(b"NumPlanes", 0))
+    return float(max(text.count(b"Pixels") * sizes, text.count(b"TiffData") * blocks))
+
+
+_COUNTS: Final = re.compile(rb"(Size[ZCT]|PlaneCount|NumPlanes)(?:=[\"'](\d{1,7})[\"'])?")
 
 
 def _image(pixels: ElementTree.Element | None) -> OmeImage:

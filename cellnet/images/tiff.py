@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cellnet.images.calibration import PixelUm, length_um, of_imagej, of_metaseries, pixel_of
 from cellnet.images.channels import is_transmitted
-from cellnet.images.ome import OmeImage, read_ome
+from cellnet.images.ome import OmeImage, most_planes, read_ome
 from cellnet.images.pixels import MAX_PIXELS
 
 STARTS: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -53,8 +53,9 @@ LARGE_TILE_PX: Final = 2**24
 """Of tiles that are larger than their image."""
 PLAIN_ENTRIES: Final = 100
 PLAIN_PARTS: Final = 2000
+PLAIN_PLANES: Final = 10_000
 PLAIN_COMPRESSIONS: Final = {0, 1, 5, 8, 32773, 32946, 50000}
-"""Entries, strips and compressions of files that are read within milliseconds."""
+"""Entries, strips, planes that OME-XML tells of, and compressions of files that are read within milliseconds."""
 MOST_SCANS: Final = 100
 """Of a progressive JPEG; encoders make about ten."""
 STRIP_ROWS: Final = 256
@@ -166,6 +167,9 @@ def is_plain(data: bytes) -> bool:
         return True  # which is said at once
     *form, value = entries.get(259, (3, 1, bytes(4)))
     [compression] = struct.unpack_from(order + "H", value)
+    kind, length, value = entries.get(270, (2, 0, bytes(4)))
+    [place] = struct.unpack(order + "I", value)
+    description = data[place : place + _SIZES.get(kind, 1) * length]
     parts_n = max(entries.get(tag, (4, 0, b""))[1] for tag in (273, 279, 324, 325))
     described_n = max(entries.get(tag, (4, 0, b""))[1] for tag in entries) if entries else 0
     return (
@@ -175,6 +179,7 @@ def is_plain(data: bytes) -> bool:
         and not entries.keys() & (_DIRECTORIES | _LISTS)
         and compression in PLAIN_COMPRESSIONS
         and max(parts_n, described_n // 64) <= PLAIN_PARTS
+        and most_planes(description) <= PLAIN_PLANES
     )
 
 

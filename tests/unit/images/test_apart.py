@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -61,6 +62,14 @@ def progressive(scans: int) -> bytes:
     return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
+def ome(sizes: str, blocks: str = "", space: str = "") -> bytes:
+    """NOISE as an OME-TIFF of one page; the words of its description may be of a name space."""
+    text = f"<OME><Image><Pixels SizeX='80' SizeY='60' {sizes}>{blocks}</Pixels></Image></OME>"
+    if space:
+        text = re.sub("<(/?)", rf"<\1{space}:", text).replace(">", f" xmlns:{space}='u'>", 1)
+    return entries((270, 2, len(text), struct.pack("<I", 8 + 2 + 12 * 10 + 4 + NOISE.size))) + text.encode()
+
+
 def stack(pages: int) -> bytes:
     file = io.BytesIO()
     first, *others = [PIL.Image.fromarray(NOISE.astype(np.uint16) + page) for page in range(pages)]
@@ -96,6 +105,19 @@ def test_a_header_that_was_read_is_not_read_again(process: apart.Process) -> Non
         process.decode(told)
 
 
+def test_of_the_other_pages_nothing_is_sent_with_one_page(process: apart.Process, tmp_path: Path) -> None:
+    pages = apart.opened(ImageFile("a.tif", stack(5))).pages("all")
+    [page] = [one for one in pages if one.page == 3]
+    assert len(page.header.structure.planes) == 5
+    assert apart._of_its_page(page).header.structure.planes == page.header.structure.planes[2:3]
+    assert (process.decode(page) == NOISE.astype(np.uint16) + 2).all()
+    with pytest.raises(DataError, match="holds 5 pages, so there is no page 9"):
+        process.decode(dataclasses.replace(page, page=9))
+    (tmp_path / "a.tif").write_bytes(stack(5))
+    on_disk = dataclasses.replace(page, contents=tmp_path / "a.tif")
+    assert apart._of_its_page(on_disk) is on_disk
+
+
 def test_a_file_of_the_disk_is_read_there(process: apart.Process, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("über") / "a\udcff.tif"
     path.write_bytes(stack(3))
@@ -119,10 +141,21 @@ def test_a_file_of_the_disk_is_read_there(process: apart.Process, tmp_path_facto
         (entries((259, 16, 1, b"\x08\0")), False),
         (progressive(0), True),
         (progressive(30), False),
+        (ome("SizeZ='1' SizeC='1' SizeT='1'", "<TiffData IFD='0' PlaneCount='1'/>"), True),
+        (ome("SizeZ='20' SizeC='4' SizeT='50'"), True),
+        (ome("SizeZ='1000000'"), False),
+        (ome("SizeZ='100' SizeC='100' SizeT='100'"), False),
+        (ome("SizeZ='&#49;000000'"), False),
+        (ome("SizeZ = '1000000'"), False),
+        (ome("", "<TiffData PlaneCount='1000000'/>"), False),
+        (ome("SizeZ='2'", space="o"), True),
+        (ome("SizeZ='1000000'", space="o"), False),
     ],
     ids=[
         "png", "tiff", "lzw", "deflate", "pages", "pixels", "pixels of a tiff", "jpeg in a tiff", "tiff by hand",
         "two compressions", "a compression of 32 bits", "a compression elsewhere", "scans", "many scans",
+        "ome", "ome of others", "planes", "planes of three axes", "a reference", "spaces", "planes in a block",
+        "a name space", "planes in a name space",
     ],
 )  # fmt: skip
 def test_what_is_read_where_it_is_asked_for(data: bytes, small: bool) -> None:
