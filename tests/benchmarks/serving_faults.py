@@ -10,6 +10,8 @@
     slow    4,200 connections without a request, from three addresses of this machine, then 300 uploads that stall, from
             one: how long four clients of another address and /healthz wait for an answer, beside how long undisturbed
     bombs   images that are made to cost time, while 8 clients ask: what each is answered, and the slowest other answer
+    many    one client sends forms of 64 small images on 16 connections, beside four clients of another address that
+            send one each: how long these wait for an answer, beside how long undisturbed
     hung    a decoder that hangs (its process is stopped) under the same load: the same, and whether the next large
             image is read
 
@@ -47,7 +49,7 @@ import schemathesis
 
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.registry import Registry
-from tests.benchmarks.serving import server
+from tests.benchmarks.serving import BOUNDARY, server
 from tests.benchmarks.untrained import drawn, make_registry, publish
 from tests.mutants import requests
 
@@ -302,6 +304,60 @@ def asked(address: str, image: bytes | None, seconds: float) -> list[float]:
     return sorted(took)
 
 
+GREEDY: Final = 16
+"""Connections of one client that sends forms of `IN_A_FORM` images."""
+IN_A_FORM: Final = 64
+
+
+def many(address: str, image: bytes) -> str:
+    """Others while one client sends thousands of images."""
+    quiet = asked(address, image, 20)
+    p99_s = quiet[int(0.99 * len(quiet))]
+    limit_s = 2 * p99_s + 1
+    fork = multiprocessing.get_context("fork")
+    answered, refused = fork.Value("i", 0), fork.Value("i", 0)
+    attack = fork.Process(target=send_forms, args=(address, image, answered, refused), daemon=True)
+    attack.start()
+    time.sleep(5)
+    took = asked(address, image, DISTURBED_S)
+    attack.kill()
+    attack.join()
+    line = (
+        f"One client sends {IN_A_FORM} images at a time on {GREEDY} connections: {answered.value:,} of its images were "
+        f"answered, {refused.value} of its requests refused; {len(took):,} requests of others, p99 "
+        f"{took[int(0.99 * len(took))]:.3f} s, the slowest {took[-1]:.3f} s (undisturbed p99 {p99_s:.3f} s, the slowest "
+        f"{quiet[-1]:.3f} s)"
+    )
+    if took[-1] > limit_s:
+        raise SystemExit(f"others paid for it, over {limit_s:.3f} s: {line}")
+    return line
+
+
+def send_forms(address: str, image: bytes, answered: Any, refused: Any) -> None:
+    """Forms of many images, each connection again as soon as it is answered."""
+    url = httpx.URL(address)
+    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'.encode()
+    body = (part + image + b"\r\n") * IN_A_FORM + f"--{BOUNDARY}--\r\n".encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+    def send() -> None:
+        while True:
+            client = http.client.HTTPConnection(url.host, url.port, timeout=120, source_address=("127.0.0.2", 0))
+            client.request("POST", "/v1/predict", body, kind)
+            said = client.getresponse()
+            said.read()
+            client.close()
+            with (answered if said.status == 200 else refused).get_lock():
+                if said.status == 200:
+                    answered.value += IN_A_FORM
+                else:
+                    refused.value += 1
+
+    with ThreadPoolExecutor(GREEDY) as pool:
+        for one in [pool.submit(send) for _ in range(GREEDY)]:
+            one.result()
+
+
 def hold(address: str, parts: tuple[tuple[bytes, int], ...], sources: int) -> None:
     """So many connections, each again as soon as it is closed."""
     url = httpx.URL(address)
@@ -442,10 +498,10 @@ def resident() -> float:
 
 def main() -> None:
     if len(sys.argv) < 2:
-        raise SystemExit("python tests/benchmarks/serving_faults.py OUT [moves|death|fuzz|slow|bombs|hung]...")
+        raise SystemExit("python tests/benchmarks/serving_faults.py OUT [moves|death|fuzz|slow|bombs|many|hung]...")
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[2:] or ["moves", "death", "fuzz", "slow", "bombs", "hung"]
+    wanted = sys.argv[2:] or ["moves", "death", "fuzz", "slow", "bombs", "many", "hung"]
     place = out / "faults-registry"
     registry = Registry.open(str(place)) if place.exists() else make_registry(place)
     if "regressor" in registry.names() and len(list(registry.versions("regressor"))) < 2:
@@ -468,6 +524,9 @@ def main() -> None:
             print(lines[-1], flush=True)
         if "bombs" in wanted:
             lines.append(bombs(address, image))
+            print(lines[-1], flush=True)
+        if "many" in wanted:
+            lines.append(many(address, image))
             print(lines[-1], flush=True)
         if "hung" in wanted:
             lines.append(hung(address, image))
