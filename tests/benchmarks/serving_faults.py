@@ -323,10 +323,10 @@ def many(address: str, image: bytes) -> str:
     attack.kill()
     attack.join()
     line = (
-        f"One client sends {IN_A_FORM} images at a time on {GREEDY} connections: {answered.value:,} of its images were "
+        f"One client sends {IN_A_FORM} images at a time on {GREEDY} connections: {answered.value:,} of its images are "
         f"answered, {refused.value} of its requests refused; {len(took):,} requests of others, p99 "
-        f"{took[int(0.99 * len(took))]:.3f} s, the slowest {took[-1]:.3f} s (undisturbed p99 {p99_s:.3f} s, the slowest "
-        f"{quiet[-1]:.3f} s)"
+        f"{took[int(0.99 * len(took))]:.3f} s, the slowest {took[-1]:.3f} s (undisturbed p99 {p99_s:.3f} s, "
+        f"the slowest {quiet[-1]:.3f} s)"
     )
     if took[-1] > limit_s:
         raise SystemExit(f"others paid for it, over {limit_s:.3f} s: {line}")

@@ -412,3 +412,39 @@ def test_what_haproxy_turned_away_stands_beside_what_the_processes_did(haproxy: 
     [family] = [one for one in text_string_to_metric_families(text) if one.name == "cellnet_requests_refused"]
     told = {(sample.labels["reason"], sample.labels["replica"]) for sample in family.samples}
     assert told == {("queue", "a"), *((reason, "haproxy-b") for reason in ("connections", "share", "arrival"))}
+
+
+def test_what_a_killed_process_left_is_gone_when_the_next_starts_and_nothing_else(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib, serve.haproxy as it\n"
+        f"it.PLACE = pathlib.Path({str(tmp_path)!r})\n"
+        "it.use_haproxy()\n"
+        "print(it.os.environ['RAY_SERVE_HAPROXY_SERVER_STATE_BASE'], flush=True)\n"
+        "sys.stdin.read()"
+    )
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    alone["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+
+    def start() -> tuple[subprocess.Popen[str], Path]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen([sys.executable, "-c", program], env=alone, stdin=pipe, stdout=pipe, text=True)
+        assert process.stdout
+        return process, Path(process.stdout.readline().strip())
+
+    of_a_cluster, other = tmp_path / "cellnet-of-a-cluster", tmp_path / "other"
+    for folder in (of_a_cluster, other):
+        folder.mkdir()
+    (other / "owner").touch()
+    (tmp_path / "cellnet-link").symlink_to(other)
+    live, of_live = start()
+    killed, of_killed = start()
+    assert of_live.is_dir() and of_killed.is_dir(), "each has its own, while it lives"
+    killed.kill()
+    killed.communicate()
+    assert of_killed.is_dir()
+    last, of_last = start()
+    assert not of_killed.exists() and of_live.is_dir() and of_last.is_dir()
+    assert of_a_cluster.is_dir() and (other / "owner").is_file(), "what is of no process, or of no name of ours"
+    for process, folder in ((live, of_live), (last, of_last)):
+        process.communicate()
+        assert process.returncode == 0 and not folder.exists()
