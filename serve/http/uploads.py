@@ -66,6 +66,7 @@ def _too_large(limits: Limits) -> HTTPException:
 
 async def _read_form(request: Request, limits: Limits) -> FormData:
     parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=limits.images, max_fields=20)
+    parser.spool_max_size = 0  # in memory, which is bounded and counted: no disk that may be full, or read by others
     try:
         return await parser.parse()
     except MultiPartException as error:

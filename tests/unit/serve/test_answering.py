@@ -5,13 +5,16 @@ import contextlib
 import io
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import numpy as np
 import PIL.Image
 import pytest
+from numpy.typing import NDArray
 
 import cellnet.images.file
 from cellnet.images import apart
@@ -29,6 +32,12 @@ def stack(*sizes: tuple[int, int]) -> bytes:
     pages = [PIL.Image.fromarray(np.arange(h * w, dtype=np.uint8).reshape(h, w)) for h, w in sizes]
     file = io.BytesIO()
     pages[0].save(file, format="TIFF", save_all=True, append_images=pages[1:])
+    return file.getvalue()
+
+
+def tiff_of(image_HW: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(image_HW).save(file, format="TIFF")
     return file.getvalue()
 
 
@@ -168,6 +177,16 @@ def test_a_form_whose_charset_is_none_is_refused(kitchen: Callable) -> None:
     kind = "multipart/form-data; boundary=B; charset=undefined"
     [said] = asked(kitchen(), {"content": body, "headers": {"content-type": kind}})
     assert said.status_code == 422 and "the form is not readable" in said.json()["detail"]
+
+
+def test_a_large_image_of_a_form_needs_no_room_on_the_disk(
+    kitchen: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    large = tiff_of(noise(1100, 1100))
+    assert len(large) > 1e6, "more than starlette keeps in memory"
+    [said] = asked(kitchen(), {"files": [("images", ("a.tif", large))]})
+    assert said.status_code == 200 and said.json()["predictions"][0]["image"] == "a.tif"
 
 
 @pytest.mark.parametrize("where", ["read", "computed", "large"])
