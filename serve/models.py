@@ -23,6 +23,8 @@ from serve.meters import Meters
 log = logging.getLogger(__name__)
 
 CHALLENGER: Final = "challenger"
+SILENT_S: Final = 60.0
+"""How long a refresh may take, before it is told that it does not end: of a shared folder that hangs, say."""
 RETRY_S: Final = 60.0
 """When a version that could not be used is tried again."""
 
@@ -85,7 +87,8 @@ class Shelf:
         self._failed: dict[str, Failure] = {}
         self._told: set[tuple[str, ...]] = set()
         self.problems: dict[str, str] = {}
-        """By role, why it may be another version than the registry says."""
+        """By role, why it may be another version than the registry says, as the last refresh found."""
+        self._began: float | None = None
         self.checked = time.time()
         """When the registry was last asked and answered."""
         versions = resolve_models(registry, classifier, regressor)
@@ -101,12 +104,21 @@ class Shelf:
 
     def refresh(self) -> None:
         """Ask the registry, load what is new, and change over."""
+        self._began = time.monotonic()
         try:
             self.problems = self._refreshed()
         except Exception as error:  # nothing that is wrong with a registry may end the watch
             log.exception("the registry could not be asked")
             self.problems = {"registry": f"could not be asked ({type(error).__name__})"}
+        self._began = None
         self._tell()
+
+    def reasons(self) -> dict[str, str]:
+        """`problems`, and whether the registry does not answer at all."""
+        began = self._began
+        waited_s = 0.0 if began is None else time.monotonic() - began
+        silent = {"registry": f"has not answered for {waited_s:.0f} s"} if waited_s > SILENT_S else {}
+        return self.problems | silent
 
     def _tell(self) -> None:
         """Have the figures say what is served now."""

@@ -36,7 +36,7 @@ def add_state(api: FastAPI, answerer: Answerer, texts: Texts | None) -> None:
     @api.get("/readyz", summary="Whether the service follows its registry")
     async def readyz(request: Request) -> Readiness:
         """`stale` where it answers with older versions than the registry says, and why."""
-        reasons = [f"{role}: {why}" for role, why in shelf.problems.items()]
+        reasons = [f"{role}: {why}" for role, why in shelf.reasons().items()]
         return Readiness(
             status="stale" if reasons else "ok",
             problems=reasons if request.state.known else [],

@@ -1,5 +1,6 @@
 """What is served follows the registry, whatever happens to the registry."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cellnet.registry.registry import Registry
 from serve import models as shelf_module
 from serve.models import Shelf
 from tests.factories import publish
-from tests.unit.serve.kitchen import Kitchen
+from tests.unit.serve.kitchen import Held, Kitchen, client
 
 
 def served(shelf: Shelf) -> list[str]:
@@ -52,6 +53,23 @@ def test_a_registry_that_is_down_leaves_what_was_there_and_is_told(
     assert kitchen.figure("cellnet_stale") == 1
     kitchen.shelf.refresh()
     assert served(kitchen.shelf) == ["classifier@1", "regressor@2"] and kitchen.shelf.problems == {}
+
+
+def test_a_registry_that_neither_answers_nor_fails_is_told(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    kitchen = Kitchen(registry)
+    monkeypatch.setattr(shelf_module, "SILENT_S", 0.0)
+    assert kitchen.shelf.reasons() == {}, "nobody asks it"
+    shelf, inside = kitchen.shelf, Held()
+    monkeypatch.setattr(shelf, "_refreshed", lambda: inside() or {})
+    asking = threading.Thread(target=shelf.refresh)
+    asking.start()
+    assert inside.inside.acquire(timeout=20)
+    silent = client(kitchen).get("/readyz").json()
+    inside.go.set()
+    asking.join()
+    after = client(kitchen).get("/readyz").json()
+    assert (silent["status"], silent["problems"]) == ("stale", ["registry: has not answered for 0 s"])
+    assert (after["status"], after["problems"]) == ("ok", [])
 
 
 @pytest.mark.parametrize("fault", [IntegrityError("model.onnx is damaged"), RuntimeError("no such operator")])
