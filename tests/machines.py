@@ -24,6 +24,9 @@ import yaml
 from serve.haproxy import FILES, SETTINGS
 
 ROOT: Final = Path(__file__).parents[1]
+REPLICAS: Final = 2
+SETTLED_S: Final = 3.0
+"""How long after a replica answers each HAProxy may not know of it, and asks the head's."""
 
 
 def are_possible() -> bool:
@@ -204,6 +207,14 @@ class ServiceCluster:
             self.start_node(self.nodes[-1])
         self.deploy()
         wait_until(lambda: all(self.answers(machine) for machine in (self.head, *self.nodes)), "the service answers")
+        wait_until(lambda: self._replicas() == REPLICAS, "each replica answers")
+        time.sleep(SETTLED_S)
+
+    def _replicas(self) -> int:
+        """How many give their figures."""
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self.head.address}:8000/metrics") as said:
+            return sum(line.startswith(b"cellnet_stale{") for line in said)
+        return 0
 
     def start_head(self) -> None:
         """The head, as its machine starts it each time."""
@@ -231,7 +242,7 @@ class ServiceCluster:
     def deploy(self, **changed: object) -> None:
         """`serve deploy` of infra/serve.yaml, at the size of these machines."""
         config = yaml.safe_load((ROOT / "infra" / "serve.yaml").read_text(encoding="utf-8"))
-        small = {"registry": str(self._registry), "replicas": 2, "threads": 1, "cpus": 0.5, "poll_s": 1}
+        small = {"registry": str(self._registry), "replicas": REPLICAS, "threads": 1, "cpus": 0.5, "poll_s": 1}
         config["applications"][0]["args"] |= small | changed
         path = self._home / "serve.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
