@@ -242,7 +242,7 @@ class ServiceCluster:
     def deploy(self, **changed: object) -> None:
         """`serve deploy` of infra/serve.yaml, at the size of these machines."""
         config = yaml.safe_load((ROOT / "infra" / "serve.yaml").read_text(encoding="utf-8"))
-        small = {"registry": str(self._registry), "replicas": REPLICAS, "threads": 1, "cpus": 0.5, "poll_s": 1}
+        small = {"registry": str(self._registry), "replicas": REPLICAS, "threads": 1, "cpus": 0.3, "poll_s": 1}
         config["applications"][0]["args"] |= small | changed
         path = self._home / "serve.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
