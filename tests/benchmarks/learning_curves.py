@@ -61,7 +61,7 @@ class Set(NamedTuple):
 
 SETS: Final = {
     "livecell": Set("classify", (1, 2, 3, 4), draws=4),
-    "living-dead": Set("count", (10, 40, 160), draws=1, sets=("model.frozen=true", "folds=5")),
+    "living-dead": Set("count", (10, 40, 160), draws=4, sets=("model.frozen=true", "folds=5")),
     "hemocytometer": Set("count", (5, 20, 80), draws=1),
 }
 """Single crops of many groups are counted by another network by default, of which a training takes minutes."""
@@ -261,7 +261,7 @@ def lines_of(name: str, answers: Sequence[Answer]) -> Iterator[str]:
     for number, score, (low, high), (least, most) in points_of(name, answers):
         taught_by = f"{number} of each lineage" if classify else str(number)
         form = ".2f" if classify or mean < 20 else ".1f"
-        share = "" if classify else f", {score / mean:.0%} of {mean:.{3 if mean < 20 else 0}g}"
+        share = "" if classify else f", {100 * score / mean:.0f} % of {mean:.{2 if mean < 20 else 0}f}"
         what = f"{score:{form}} ({low:{form}}–{high:{form}}){share}"
         yield (f"| {name} | {len(first)}, {groups} | {taught_by} | {what} | {least:{form}}–{most:{form}} |")
 
