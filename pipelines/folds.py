@@ -9,6 +9,7 @@ learns from the rows of the frames that others hold back. Each is trained to its
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,7 +55,7 @@ def train_folds(
     plan: Plan,
     shards: Shards,
     run: Run,
-    frames: list[Frame],
+    frames: Sequence[Frame],
     *,
     start: Start | None = None,
     use_gpu: bool = False,
@@ -101,7 +102,7 @@ def state_of_fold(run: Run, fold: int) -> TrainState | None:
     return kept_state(run, f"fold-{fold}", what=f"fold {fold}", again="train")
 
 
-def _tiles_of_folds(plan: Plan, frames: list[Frame]) -> dict[int, int]:
+def _tiles_of_folds(plan: Plan, frames: Sequence[Frame]) -> dict[int, int]:
     """How many training tiles the network of each fold learns from."""
     train = plan.splits["train"]
     of_frame = {frame.frame: train.variants.number(tiles_n(frame, plan.preprocess)) for frame in plan.among(frames)}

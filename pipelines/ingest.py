@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from cellnet.bank.bank import Bank, Imported
-from cellnet.bank.frames import Frame
+from cellnet.bank.columns import Frames
 from cellnet.bank.prepare import prepare_all, send_all
 from cellnet.config.bank import BankSettings
 from cellnet.errors import DataError
@@ -60,14 +60,17 @@ def ingest(
         blocks=cluster.blocks(len(chunks)),
         store=bank.store,
     )
-    rows: list[Frame] = []
+    pieces: list[Frames] = []
+    read_n = 0
     said_s = time.monotonic()
     for frames in prepared:
-        rows += frames
+        pieces.append(frames)
+        read_n += len(frames)
         if time.monotonic() - said_s > SAY_S:
-            say(f"{len(rows):,} of {len(files):,} images read")
+            say(f"{read_n:,} of {len(files):,} images read")
             said_s = time.monotonic()
-    if all(row.set_aside is not None for row in rows):
+    rows = Frames.joined(pieces)
+    if not rows.equal("set_aside", None):
         raise DataError(
             f"no image of {source} can be used; the first of {len(rows)}, {rows[0].source}: {rows[0].set_aside}"
         )

@@ -10,10 +10,16 @@ An import writes pixels first and commits with one new entry of the log, so it i
 imports at once the later one adds to what the earlier one made. One that was interrupted goes on where it stopped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cellnet.bank.columns import Frames
 from cellnet.bank.digest import digest_of
 from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame, read_pixels
@@ -39,7 +45,7 @@ class Imported:
     known: int
     """Frames whose pixels the bank had already."""
     set_aside: list[Frame]
-    near: list[Frame]
+    near: Frames
     """Frames added that are nearly the same as another of the bank, their `twin`."""
     otherwise: int = 0
     """Images that come out otherwise than an earlier cellnet read them: set aside, or put in the place of those."""
@@ -79,19 +85,19 @@ class Bank:
         return bank
 
     @property
-    def frames(self) -> list[Frame]:
+    def frames(self) -> Frames:
         """The frames in use."""
-        return [frame for frame in self._rows if frame.set_aside is None]
+        return self._frames
 
     @property
-    def set_aside(self) -> list[Frame]:
+    def set_aside(self) -> Frames:
         """The images that could not be used, with their reasons."""
-        return [frame for frame in self._rows if frame.set_aside is not None]
+        return self._set_aside
 
     @property
     def lineages(self) -> list[str]:
         """The known lineages, sorted: the classes of a classifier."""
-        return sorted({frame.lineage for frame in self.frames if frame.lineage is not None})
+        return sorted(lineage for (lineage,) in self.frames.counted("lineage") if lineage is not None)
 
     @property
     def digest(self) -> str:
@@ -100,15 +106,15 @@ class Bank:
             self._digest = digest_of(self.settings, self.frames)
         return self._digest
 
-    def split(self, name: Split) -> list[Frame]:
+    def split(self, name: Split) -> Frames:
         """The frames on one side of the split."""
-        return [frame for frame in self.frames if frame.split == name]
+        return self.frames.equal("split", name)
 
     def pixels(self, frame: Frame) -> Pixels:
         """The grey pixels (H, W) of a frame as recorded. Raises NotFoundError or DataError."""
         return read_pixels(self.store, frame)
 
-    def add(self, prepared: Sequence[Frame], *, replacing: bool = False) -> Imported:
+    def add(self, prepared: Iterable[Frame], *, replacing: bool = False) -> Imported:
         """Commit prepared frames: the duplicates dropped, new groups given a split, one entry added to the log.
 
         Where `replacing`, what comes out otherwise than an earlier cellnet read it takes the place of that. Raises
@@ -118,8 +124,9 @@ class Bank:
             self._adopt_settings(wanted=self.settings)  # somebody else's bank, made in the meantime
             self._adopt(read_state(self.store))
         self._is_new = False
+        prepared = Frames.of(prepared)
         for _ in range(20):
-            rows, imported = _merge(self._rows, prepared, self.settings, replacing)
+            rows, imported = _merge(self._frames, self._set_aside, prepared, self.settings, replacing)
             state = write_state(self.store, self._state, rows)
             if state is self._state:
                 return imported
@@ -146,56 +153,84 @@ class Bank:
         self.settings, self._digest, self._is_new = settings, None, False
 
     def _adopt(self, state: State) -> None:
-        self._state, self._rows, self._digest = state, state.rows, None
+        self._state, rows, self._digest = state, state.rows, None
+        self._frames, self._set_aside = rows.equal("set_aside", None), rows.known("set_aside")
 
 
 def _merge(
-    frames: list[Frame], prepared: Sequence[Frame], settings: BankSettings, replacing: bool
-) -> tuple[list[Frame], Imported]:
+    frames: Frames, aside: Frames, prepared: Frames, settings: BankSettings, replacing: bool
+) -> tuple[Frames, Imported]:
     otherwise = _read_otherwise(frames, prepared)
     again = {frame.source for frame in otherwise.values()}
     if replacing:
-        frames = [one for one in _replaced(frames, otherwise) if one.set_aside is None or one.source not in again]
+        frames = _replaced(frames, otherwise)
+        aside = aside.where(pc.invert(pc.is_in(aside.column("source"), pa.array(again, pa.string()))))
         again = set()
-    used = {frame.frame: frame for frame in frames if frame.set_aside is None}
-    aside = {frame.source: frame for frame in frames if frame.set_aside is not None}
-    before_n, known, sized = len(used), 0, 0
-    refused = []
-    for frame in prepared:
-        same = used.get(frame.frame)
-        if frame.set_aside is not None:
-            refused.append(frame)
-        elif frame.source in again:
-            reason = "comes out otherwise than an earlier cellnet read it; --replace puts it in the place of that"
-            refused.append(replace(frame, frame="", set_aside=reason))
-        elif same is None:
-            used[frame.frame] = frame
-        else:
-            known += 1
-            another = _contradicted(same, frame)
-            if not another:
-                used[frame.frame] = _told_more(same, frame)
-                sized += used[frame.frame].pixel_um != same.pixel_um
-                aside.pop(frame.source, None)
-                continue
+    kept_aside = {frame.source: frame for frame in aside}
+    is_ok = pc.is_null(prepared.column("set_aside"))
+    is_again = pc.is_in(prepared.column("source"), pa.array(again, pa.string()))
+    refused = {int(place): prepared[int(place)] for place in _places(pc.invert(is_ok))}
+    for place in map(int, _places(pc.and_(is_ok, is_again))):
+        reason = "comes out otherwise than an earlier cellnet read it; --replace puts it in the place of that"
+        refused[place] = replace(prepared[place], frame="", set_aside=reason)
+    candidates_N = _places(pc.and_(is_ok, pc.invert(is_again)))
+    candidates = prepared.at(candidates_N)
+    new_N, same_N = _known(frames, candidates)
+    both = Frames.joined([frames, candidates.at(np.flatnonzero(new_N))])
+    changed: dict[int, Frame] = {}
+    known, sized = 0, 0
+    known_K = np.flatnonzero(~new_N)
+    for k, frame, first in zip(known_K.tolist(), candidates.each(known_K), both.each(same_N[known_K]), strict=True):
+        place = int(same_N[k])
+        same = changed.get(place, first)
+        known += 1
+        another = _contradicted(same, frame)
+        if another:
             reason = (
                 f"the same pixels as {same.source}, with another {another}; labels are "
                 "fixed at the first import, so import the corrected manifest into a new bank"
             )
-            refused.append(replace(frame, frame="", set_aside=reason))
-    kept, crossing = _with_splits(list(used.values()), before_n, settings)
-    for frame in kept[before_n:]:
-        aside.pop(frame.source, None)
-    aside |= {frame.source: frame for frame in [*refused, *crossing]}
+            refused[int(candidates_N[k])] = replace(frame, frame="", set_aside=reason)
+            continue
+        told = _told_more(same, frame)
+        if told != same:
+            changed[place] = told
+        sized += told.pixel_um != same.pixel_um
+        kept_aside.pop(frame.source, None)
+    kept, crossing = _with_splits(both.with_frames(changed), len(frames), settings)
+    added = kept[len(frames) :]
+    if kept_aside:
+        for source in added.values("source"):
+            kept_aside.pop(source, None)
+    refused_now = [*(refused[place] for place in sorted(refused)), *crossing]
+    kept_aside |= {frame.source: frame for frame in refused_now}
     imported = Imported(
-        added=len(kept) - before_n,
+        added=len(added),
         known=known,
-        set_aside=[*refused, *crossing],
-        near=[frame for frame in kept[before_n:] if frame.twin],
+        set_aside=refused_now,
+        near=added.known("twin"),
         otherwise=len(otherwise),
         sized=sized,
     )
-    return [*kept, *aside.values()], imported
+    return Frames.joined([kept, Frames.of(kept_aside.values())]), imported
+
+
+def _places(mask: Any) -> NDArray[np.int64]:
+    """Where an Arrow mask is true."""
+    return np.flatnonzero(np.asarray(mask))
+
+
+def _known(frames: Frames, more: Frames) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which of more frames (M,) are new, and where each stands among the frames with the new ones behind them."""
+    coded = more.column("frame").combine_chunks().dictionary_encode()
+    same_C = pc.index_in(coded.dictionary, value_set=frames.column("frame")).fill_null(-1).to_numpy().astype(np.int64)
+    codes_M = coded.indices.to_numpy()
+    _, first_C = np.unique(codes_M, return_index=True)  # codes are in the order in which they come first
+    is_new_C = same_C < 0
+    same_C[is_new_C] = len(frames) + np.arange(is_new_C.sum())
+    new_M = np.zeros(len(more), bool)
+    new_M[first_C[is_new_C]] = True
+    return new_M, same_C[codes_M]
 
 
 def _contradicted(frame: Frame, again: Frame) -> str:
@@ -214,49 +249,67 @@ def _told_more(frame: Frame, again: Frame) -> Frame:
     return replace(frame, **later)
 
 
-def _read_otherwise(frames: list[Frame], prepared: Sequence[Frame]) -> dict[str, Frame]:
+def _read_otherwise(frames: Frames, prepared: Frames) -> dict[str, Frame]:
     """What files come to now whose frames an earlier cellnet read, by the names of those, where it is not the same."""
-    names = {frame.frame for frame in frames}
-    earlier = {frame.source: frame.frame for frame in frames if frame.may_be_misread}
-    fresh = [frame for frame in prepared if frame.set_aside is None and frame.frame not in names]
-    return {earlier[frame.source]: frame for frame in fresh if frame.source in earlier}
+    earlier = frames.misread
+    if not earlier:
+        return {}
+    names = dict(zip(earlier.values("source"), earlier.values("frame"), strict=True))
+    is_known = pc.is_in(prepared.column("frame"), frames.column("frame").combine_chunks())
+    is_one = pc.and_(pc.is_null(prepared.column("set_aside")), pc.invert(is_known))
+    is_one = pc.and_(is_one, pc.is_in(prepared.column("source"), pa.array(names, pa.string())))
+    return {names[frame.source]: frame for frame in prepared.where(is_one)}
 
 
-def _replaced(frames: list[Frame], otherwise: dict[str, Frame]) -> list[Frame]:
+def _replaced(frames: Frames, otherwise: Mapping[str, Frame]) -> Frames:
     """The frames, others in the places of some, on the same side of the split."""
     renamed = {name: frame.frame for name, frame in otherwise.items()}
+    gone = pa.array(otherwise, pa.string())
+    is_one = pc.or_(pc.is_in(frames.column("frame"), gone), pc.is_in(frames.column("twin"), gone))
 
     def kept(frame: Frame) -> Frame:
         twin = renamed.get(frame.twin or "", frame.twin)
         new = otherwise.get(frame.frame)
         return replace(new or frame, group=frame.group, split=frame.split, twin=twin)
 
-    return [kept(frame) for frame in frames]
+    place_of: dict[str, int] = {}
+    others: dict[int, Frame] = {}
+    stays_N = np.ones(len(frames), bool)
+    for place in _places(is_one).tolist():
+        frame = kept(frames[place])
+        first = place_of.setdefault(frame.frame, place)  # of two files that come to the same pixels the frames are one
+        others[first] = frame
+        stays_N[place] = first == place
+    return frames.with_frames(others).where(pa.array(stays_N))
 
 
-def _with_splits(frames: list[Frame], before_n: int, settings: BankSettings) -> tuple[list[Frame], list[Frame]]:
+def _with_splits(frames: Frames, before_n: int, settings: BankSettings) -> tuple[Frames, list[Frame]]:
     """The frames with a split, of which the first `before_n` have one, and the new ones that must be set aside.
 
     Copies of a frame stay on its side of the split. One whose own group is on another side is set aside.
     """
-    pairs = near_pairs([frame.fingerprint for frame in frames], start=before_n)
-    splits = assign_splits(frames, settings, near=[(frames[i].group, frames[j].group) for i, j in pairs])
-    sides = [splits[frame.group] for frame in frames]
-    kept = {
-        i: frame if frame.split == side else replace(frame, split=side)
-        for i, (frame, side) in enumerate(zip(frames, sides, strict=True))
-    }
-    crossing = []
+    pairs = near_pairs(frames.column("fingerprint"), start=before_n)
+    groups = frames.values("group")
+    splits = assign_splits(frames, settings, near=[(groups[i], groups[j]) for i, j in pairs])
+    sides = [splits[group] for group in groups]
+    frames = frames.with_values("split", pa.array(sides, pa.string()))
+    twins = frames.values("twin")
+    copied = sorted({earlier for earlier, _ in pairs})
+    names = dict(zip(copied, frames.at(copied).values("frame"), strict=True))
+    crossing: dict[int, Frame] = {}
     for earlier, later in pairs:
-        if earlier not in kept or later not in kept:
+        if earlier in crossing or later in crossing:
             continue
-        first, copy = kept[earlier], kept[later]
-        if first.split == copy.split:
-            kept[later] = copy if copy.twin else replace(copy, twin=first.frame)
+        if sides[earlier] == sides[later]:
+            twins[later] = twins[later] or names[earlier]
         else:
+            first, copy = frames[earlier], frames[later]
             reason = (
                 f"nearly the same as {first.source} of the {first.split} split, while its group {copy.group} "
                 f"is in {copy.split}; leave it out, as it would leak"
             )
-            crossing.append(replace(kept.pop(later), frame="", split=None, twin=None, set_aside=reason))
-    return list(kept.values()), crossing
+            crossing[later] = replace(copy, frame="", split=None, twin=None, set_aside=reason)
+    is_kept_N = np.ones(len(frames), bool)
+    is_kept_N[list(crossing)] = False
+    frames = frames.with_values("twin", pa.array(twins, pa.string()))
+    return frames.where(pa.array(is_kept_N)) if crossing else frames, list(crossing.values())

@@ -3,6 +3,7 @@
 Equal pixels have equal names in the bank already; these are frames exported twice, or recorded twice within moments.
 """
 
+import binascii
 import itertools
 import math
 from collections import defaultdict
@@ -11,6 +12,8 @@ from typing import Final, TypeVar
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cellnet.images.pixels import Pixels
@@ -53,15 +56,17 @@ def fingerprint(image_HW: Pixels) -> str:
     return np.packbits(waves_N > np.median(waves_N)).tobytes().hex()
 
 
-def near_pairs(fingerprints: Sequence[str], *, start: int = 0) -> list[tuple[int, int]]:
+def near_pairs(fingerprints: Sequence[str] | pa.ChunkedArray, *, start: int = 0) -> list[tuple[int, int]]:
     """The pairs (earlier, later) of near fingerprints whose later one stands at `start` or behind it, by the later.
 
     An empty fingerprint is near to none. Exact, by multi-index hashing (Norouzi, Punjani & Fleet 2012,
     10.1109/CVPR.2012.6248043, with the thresholds of Qin et al. 2018, 10.1109/ICDE.2018.00058): two that differ in at
     most `NEAR_BITS` differ in few bits of one of their bands, so only those are compared whose bands are near.
     """
-    known_N = np.flatnonzero([bool(text) for text in fingerprints])
-    bytes_NB = np.frombuffer(bytes.fromhex("".join(text for text in fingerprints if text)), np.uint8)
+    texts = pa.chunked_array([fingerprints], pa.string()) if isinstance(fingerprints, Sequence) else fingerprints
+    is_known = pc.not_equal(texts, "")
+    known_N = np.flatnonzero(is_known.to_numpy())
+    bytes_NB = np.frombuffer(b"".join(map(_bytes_of, texts.filter(is_known).chunks)), np.uint8)
     bytes_NB = bytes_NB.reshape(len(known_N), BITS // 8)
     from_n = int(np.searchsorted(known_N, start))
     width = int(math.log2(len(known_N))) if len(known_N) >= SMALL else 0
@@ -71,6 +76,13 @@ def near_pairs(fingerprints: Sequence[str], *, start: int = 0) -> list[tuple[int
         assert pairs_P2 is not None
     earlier_P, later_P = known_N[pairs_P2.T]
     return list(zip(earlier_P.tolist(), later_P.tolist(), strict=True))
+
+
+def _bytes_of(texts: pa.Array) -> bytes:
+    """What hexadecimal texts say, one after the other."""
+    _, offsets, digits = texts.buffers()
+    ends_N = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return binascii.unhexlify(memoryview(digits)[ends_N[0] : ends_N[-1]]) if len(texts) else b""
 
 
 def _near_in_bands(bytes_NB: NDArray[np.uint8], start: int, width: int) -> NDArray[np.int64] | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cellnet.bank.columns import NOT_KNOWN, Frames
 from cellnet.bank.duplicates import linked, near_pairs
 from cellnet.bank.frames import Frame
 from cellnet.bank.splits import mean_count
@@ -58,10 +59,8 @@ def few_groups(frames: Iterable[Frame]) -> dict[str, int]:
 
 def groups_n(frames: Iterable[Frame]) -> dict[str, int]:
     """The number of groups of each lineage, in the order of their names."""
-    groups: dict[str, set[str]] = defaultdict(set)
-    for frame in frames:
-        groups[_told(frame.lineage)].add(frame.group)
-    return {lineage: len(names) for lineage, names in sorted(groups.items())}
+    of_groups = Frames.of(frames).named.counted("lineage", "group")
+    return dict(sorted(Counter(lineage for lineage, _ in of_groups).items()))
 
 
 def deal_folds(frames: Sequence[Frame], number: int, *, seed: int) -> Folds:
@@ -182,4 +181,4 @@ def _drawn(unit: Unit, seed: int) -> bytes:
 
 
 def _told(lineage: str | None) -> str:
-    return lineage or "(not known)"
+    return lineage or NOT_KNOWN

@@ -62,12 +62,6 @@ class Frame:
     """Why the image is not used; None for a frame in use."""
 
     @property
-    def may_be_misread(self) -> bool:
-        """Whether its file is of a kind that an earlier cellnet, which read it, sometimes read wrong."""
-        name = self.source.partition("#")[0].lower()
-        return self.set_aside is None and (self.form or 0) < FORM and name.endswith((".tif", ".tiff"))
-
-    @property
     def centres_N2(self) -> NDArray[np.float32] | None:  # noqa: N802 - the shape is part of the name
         """The centres as an array (N, 2), columns x and y."""
         return None if self.centres is None else np.array(self.centres, np.float32).reshape(-1, 2)

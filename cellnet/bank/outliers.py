@@ -7,12 +7,17 @@ al. 2013, 10.1016/j.jesp.2013.03.013), and at least twice or half, or four times
 
 import math
 import re
-import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cellnet.bank.columns import Frames
 from cellnet.bank.frames import Frame
 
 FEWEST: Final = 10
@@ -28,62 +33,74 @@ CHANCE: Final = 1e-6
 """Of points that lie in a corner by chance, if cells lie anywhere in their frames."""
 
 
-def unlike_the_rest(frames: Sequence[Frame]) -> Iterator[str]:
+def unlike_the_rest(frames: Iterable[Frame]) -> Iterator[str]:
     """What looks like a slip, a sentence each; nothing of a bank whose frames are alike."""
+    frames = Frames.of(frames)
     yield from _spellings(frames)
     yield from _corner(frames)
-    sized = [frame for frame in frames if frame.pixel_um is not None]
+    sized = frames.known("pixel_um")
     if 0 < len(sized) < len(frames):
-        lacking = [frame for frame in frames if frame.pixel_um is None]
+        lacking = frames.equal("pixel_um", None)
         yield f"{_part(lacking, frames)} no pixel size, the others have: {_named(lacking)}; give pixel_um in a manifest"
-    for what, value_of in KINDS.items():
-        kinds = Counter(map(value_of, sized if what == "a pixel size" else frames))
+    for what, (names, told) in KINDS.items():
+        among = sized if what == "a pixel size" else frames
+        kinds = Counter[str]()
+        for values, number in among.counted(*names).items():
+            kinds[told(*values)] += number
         [(usual, n)] = kinds.most_common(1) or [("", 0)]
-        odd = [frame for frame in (sized if what == "a pixel size" else frames) if value_of(frame) != usual]
-        if odd and n >= FEWEST and len(odd) <= ODD_SHARE * (n + len(odd)):
-            values = ", ".join(sorted({value_of(frame) for frame in odd})[:NAMED])
-            yield f"{_part(odd, frames)} {what} of {values}, the others {usual}: {_named(odd)}"
+        odd_n = len(among) - n
+        if odd_n and n >= FEWEST and odd_n <= ODD_SHARE * len(among):
+            is_odd = [told(*values) != usual for values in zip(*map(among.values, names), strict=True)]
+            odd = among.where(pa.array(is_odd))
+            seen = ", ".join(sorted(set(kinds) - {usual})[:NAMED])
+            yield f"{_part(odd, frames)} {what} of {seen}, the others {usual}: {_named(odd)}"
     for what, (number_of, factor) in NUMBERS.items():
-        odd = _far(frames, number_of, factor)
+        odd = _far(frames, number_of(frames), factor)
         if odd:
             yield f"{_part(odd, frames)} {what} than the others: {_named(odd)}"
 
 
-KINDS: Final[dict[str, Callable[[Frame], str]]] = {
-    "a size": lambda frame: f"{frame.width}×{frame.height} pixels",
-    "a depth": lambda frame: f"{frame.bits} bits",
-    "a pixel size": lambda frame: f"{frame.pixel_um or 0:.3g} µm",
+KINDS: Final[dict[str, tuple[tuple[str, ...], Callable[..., str]]]] = {
+    "a size": (("width", "height"), lambda width, height: f"{width}×{height} pixels"),
+    "a depth": (("bits",), lambda bits: f"{bits} bits"),
+    "a pixel size": (("pixel_um",), lambda pixel_um: f"{pixel_um:.3g} µm"),
 }
-"""What nearly all frames of a bank have in common."""
-NUMBERS: Final[dict[str, tuple[Callable[[Frame], float], float]]] = {
-    "a much smaller or larger area": (lambda frame: frame.width * frame.height, 4),
+"""What nearly all frames of a bank have in common: the columns, and how they are told."""
+NUMBERS: Final[dict[str, tuple[Callable[[Frames], NDArray[np.float64]], float]]] = {
+    "a much smaller or larger area": (lambda frames: _numbers(frames, "width") * _numbers(frames, "height"), 4),
     "far fewer or more grey values between their darkest and brightest": (
-        lambda frame: (frame.brightest - frame.darkest) / 2**frame.bits,
+        lambda frames: (_numbers(frames, "brightest") - _numbers(frames, "darkest")) / 2 ** _numbers(frames, "bits"),
         4,
     ),
-    "far less or more fine detail, as out of focus or of noise,": (lambda frame: frame.sharpness or 0.0, 2),
+    "far less or more fine detail, as out of focus or of noise,": (lambda frames: _numbers(frames, "sharpness"), 2),
 }
 """What varies from frame to frame, and which factor of the median is far."""
 
 
-def _far(frames: Sequence[Frame], number_of: Callable[[Frame], float], factor: float) -> list[Frame]:
+def _numbers(frames: Frames, name: str) -> NDArray[np.float64]:
+    """A column (N,); 0 where it is not known."""
+    return np.asarray(pc.fill_null(frames.column(name).cast("float64"), 0.0))
+
+
+def _far(frames: Frames, numbers_N: NDArray[np.float64], factor: float) -> Frames:
     """The few frames whose number is far from the median of all; 0 stands for not known."""
-    logs = {frame.frame: math.log(number) for frame in frames if (number := number_of(frame)) > 0}
-    if len(logs) < FEWEST:
-        return []
-    median = statistics.median(logs.values())
-    deviation = MAD_TO_DEVIATION * statistics.median(abs(log - median) for log in logs.values())
+    is_known_N = numbers_N > 0
+    if np.count_nonzero(is_known_N) < FEWEST:
+        return frames[:0]
+    logs_K = np.log(numbers_N[is_known_N])
+    median = np.median(logs_K)
+    deviation = MAD_TO_DEVIATION * np.median(np.abs(logs_K - median))
     limit = max(math.log(factor), DEVIATIONS * deviation)
-    odd = [frame for frame in frames if abs(logs.get(frame.frame, median) - median) > limit]
-    return odd if len(odd) <= ODD_SHARE * len(frames) else []
+    odd_N = np.flatnonzero(is_known_N)[np.abs(logs_K - median) > limit]
+    return frames.at(odd_N if len(odd_N) <= ODD_SHARE * len(frames) else [])
 
 
-def _spellings(frames: Sequence[Frame]) -> Iterator[str]:
+def _spellings(frames: Frames) -> Iterator[str]:
     """Lineages that differ only in letter case, blanks and hyphens."""
     spelled: dict[str, set[str]] = defaultdict(set)
-    for frame in frames:
-        if frame.lineage is not None:
-            spelled[re.sub(r"(?<=\w)[\s_.-]+(?=\w)|_", "", frame.lineage.casefold()).strip()].add(frame.lineage)
+    for (lineage,) in frames.counted("lineage"):
+        if lineage is not None:
+            spelled[re.sub(r"(?<=\w)[\s_.-]+(?=\w)|_", "", lineage.casefold()).strip()].add(lineage)
     for names in spelled.values():
         if len(names) > 1:
             yield (
@@ -92,20 +109,24 @@ def _spellings(frames: Sequence[Frame]) -> Iterator[str]:
             )
 
 
-def _corner(frames: Sequence[Frame]) -> Iterator[str]:
+def _corner(frames: Frames) -> Iterator[str]:
     """That all points lie in the upper left of their frames, as micrometres do that are taken for pixels."""
-    places = [max(x / frame.width, y / frame.height) for frame in frames if frame.width for x, y in frame.centres or ()]
-    if places and max(places) < CORNER and 2 * len(places) * math.log(max(*places, 1e-9)) < math.log(CHANCE):
+    frames = frames.where(pc.greater(frames.column("width"), 0))
+    frame_C, centres_C2 = frames.centres
+    number = len(centres_C2)
+    sizes_N2 = np.stack([_numbers(frames, "width"), _numbers(frames, "height")], axis=1)
+    farthest = float((centres_C2 / sizes_N2[frame_C]).max()) if number else 0.0
+    if number and farthest < CORNER and 2 * number * math.log(max(farthest, 1e-9)) < math.log(CHANCE):
         yield (
-            f"all {len(places)} centres of cells lie in the upper left {max(places):.0%} of their frames; are they in "
+            f"all {number} centres of cells lie in the upper left {farthest:.0%} of their frames; are they in "
             "micrometres? They are taken for pixels"
         )
 
 
-def _part(odd: Sequence[Frame], frames: Sequence[Frame]) -> str:
+def _part(odd: Frames, frames: Frames) -> str:
     return f"{len(odd)} of {len(frames)} frames {'has' if len(odd) == 1 else 'have'}"
 
 
-def _named(frames: Sequence[Frame]) -> str:
+def _named(frames: Frames) -> str:
     more = len(frames) - NAMED
     return ", ".join(Path(frame.source).name for frame in frames[:NAMED]) + (f" and {more} more" if more > 0 else "")

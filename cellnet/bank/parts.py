@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
-from cellnet.bank.frames import Frame
+from cellnet.bank.columns import Frames
 from cellnet.bank.table import MOVED, from_parquet, to_parquet
 from cellnet.config.loading import Frozen, Stored, read_record, record_bytes
 from cellnet.errors import ConfigError, DataError, IntegrityError, NotFoundError, RegistryError
@@ -60,10 +63,10 @@ class State:
 
     entry: int = 0
     """The number in the log; 0 where there is none."""
-    parts: Sequence[tuple[Part, list[Frame]]] = ()
+    parts: Sequence[tuple[Part, Frames]] = ()
     table: int = 0
     """The number of the table of before."""
-    before: list[Frame] = field(default_factory=list)
+    before: Frames = field(default_factory=lambda: Frames.of([]))
     """Its rows, which lie in no part until something is imported."""
     closed: bool = False
     """Whether cellnets of before can tell that the bank goes on in its log."""
@@ -71,9 +74,9 @@ class State:
     """Columns of a later cellnet in which something stands."""
 
     @property
-    def rows(self) -> list[Frame]:
+    def rows(self) -> Frames:
         """All of them, those that are set aside too."""
-        return [*self.before, *(row for _, rows in self.parts for row in rows)]
+        return Frames.joined([self.before, *(rows for _, rows in self.parts)])
 
 
 NOTHING: Final = State()
@@ -93,14 +96,14 @@ def read_state(store: Store) -> State:
     return NOTHING
 
 
-def write_state(store: Store, state: State, rows: Sequence[Frame]) -> State | None:
+def write_state(store: Store, state: State, rows: Frames) -> State | None:
     """Let a bank that is in this state have these rows, and say in which it is then; None: it is no longer in this one.
 
     The state itself where it has them already. Raises ConfigError for a bank that holds what this cellnet does not know
     and would lose.
     """
     pieces = list(_joined(_arranged(state, rows)))
-    if [row for _, piece in pieces for row in piece] == state.rows:
+    if Frames.joined(piece for _, piece in pieces) == state.rows:
         return state
     if state.unknown:
         raise ConfigError(
@@ -149,38 +152,42 @@ def _read_part(log: Log, part: Part, number: int) -> bytes:
     return data
 
 
-def _write_part(store: Store, rows: list[Frame]) -> tuple[Part, list[Frame]]:
-    """A new part, and its rows as they are read from it."""
+def _write_part(store: Store, rows: Frames) -> tuple[Part, Frames]:
     data = to_parquet(rows)
     part = Part(sha256=hashlib.sha256(data).hexdigest(), rows=len(rows))
     store.create(part.key, data)
-    return part, from_parquet(data, part.key).frames
+    return part, rows
 
 
-def _arranged(state: State, rows: Iterable[Frame]) -> Iterator[tuple[Part | None, list[Frame]]]:
+def _arranged(state: State, rows: Frames) -> Iterator[tuple[Part | None, Frames]]:
     """Rows as they lie in the parts that there are, and then what is new; without its part where one changed."""
-    left = {_name(row): row for row in rows}
+    names = _names(rows)
+    is_new = np.ones(len(rows), bool)
     for part, before in [*([(None, state.before)] if state.before else []), *state.parts]:
-        piece = [left.pop(_name(row)) for row in before if _name(row) in left]
-        yield part if piece == before else None, piece
-    yield None, list(left.values())
+        places = pc.index_in(_names(before), value_set=names).drop_null().to_numpy()
+        is_new[places] = False
+        piece = rows.at(places)
+        yield (part, before) if piece == before else (None, piece)
+    yield None, rows.where(pa.array(is_new))
 
 
-def _joined(pieces: Iterable[tuple[Part | None, list[Frame]]]) -> Iterator[tuple[Part | None, list[Frame]]]:
+def _joined(pieces: Iterable[tuple[Part | None, Frames]]) -> Iterator[tuple[Part | None, Frames]]:
     """The pieces, small ones joined to those before them, none empty."""
-    kept: list[tuple[Part | None, list[Frame]]] = []
+    kept: list[tuple[Part | None, Frames]] = []
     for part, rows in pieces:
         if not rows:
             continue
         while kept and len(kept[-1][1]) <= GROWTH * len(rows):
-            part, rows = None, [*kept.pop()[1], *rows]
+            part, rows = None, Frames.joined([kept.pop()[1], rows])
         kept.append((part, rows))
     yield from kept
 
 
-def _name(row: Frame) -> tuple[str, str]:
-    """What a row is known by: a frame by its pixels, an image that is set aside by where it lies."""
-    return (row.frame, "") if row.set_aside is None else ("", row.source)
+def _names(rows: Frames) -> pa.Array:
+    """What rows are known by: a frame by its pixels, an image that is set aside by where it lies."""
+    is_used = pc.is_null(rows.column("set_aside"))
+    aside = pc.binary_join_element_wise(">", rows.column("source"), "")
+    return pc.if_else(is_used, rows.column("frame"), aside).combine_chunks()
 
 
 def _user() -> str:

@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from cellnet.bank.columns import SCHEMA, Frames
 from cellnet.bank.duplicates import fingerprint
 from cellnet.bank.frames import FEW_GREYS, FORM, Frame, digest_of_pixels
-from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
+from cellnet.bank.table import from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError, encodable
 from cellnet.images import apart
 from cellnet.images.file import ImageFile, encode_png
@@ -43,7 +44,7 @@ class Sent(NamedTuple):
     """Nothing where it is kept already."""
 
 
-def prepare_all(files: Sequence[LabelledFile], store: Store, sent: Sent | None = None) -> list[Frame]:
+def prepare_all(files: Sequence[LabelledFile], store: Store, sent: Sent | None = None) -> Frames:
     """Each image as `prepare` gives it, or as it was given when an earlier import read the same unchanged files.
 
     `sent`: what was read of them elsewhere, if they are not here.
@@ -58,7 +59,7 @@ def prepare_all(files: Sequence[LabelledFile], store: Store, sent: Sent | None =
             all_read &= not isinstance(held, DataError)  # it may be there, or be allowed, the next time
         if all_read and any(frame.set_aside is None for frame in frames):
             store.create(key, to_parquet(frames))
-        return frames
+        return Frames.of(frames)
 
 
 def send_all(files: Sequence[LabelledFile], store: Store) -> Sent:

@@ -2,12 +2,14 @@
 
 import functools
 import hashlib
+import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cellnet.bank.columns import Frames
 from cellnet.bank.duplicates import linked
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings
@@ -29,13 +31,13 @@ def assign_splits(
     Of several such orders the one is taken whose sides differ least in their mean count (rerandomisation: Morgan &
     Rubin 2012, 10.1214/12-AOS1008).
     """
-    frames = list(frames)
+    frames = Frames.of(frames)
     lineages: dict[str, set[str]] = defaultdict(set)
     splits: dict[str, Split] = {}
-    for frame in frames:
-        lineages[frame.group].add(frame.lineage or "")
-        if frame.split is not None:
-            splits[frame.group] = frame.split
+    for group, lineage, split in frames.counted("group", "lineage", "split"):
+        lineages[group].add(lineage or "")
+        if split is not None:
+            splits[group] = split
     strata: dict[tuple[str, ...], _Stratum] = defaultdict(_Stratum)
     for group, split in splits.items():
         strata[_stratum(lineages, [group])].splits[group] = split
@@ -49,18 +51,24 @@ def assign_splits(
             stratum.waiting.append(family)
     counts, shares = mean_counts(frames), _shares(settings)
     for stratum in strata.values():
+        splits |= stratum.splits
+        if not stratum.waiting:
+            continue
         draws = DRAWS if len({counts.get(group) for family in stratum.waiting for group in family}) > 1 else 1
+        fixed = _sides(stratum.splits, counts)
         dealt = [stratum.dealt(shares, _drawn(settings.seed, draw)) for draw in range(draws)]
-        splits |= min(dealt, key=functools.partial(_imbalance, counts))
+        splits |= min(dealt, key=functools.partial(_imbalance, counts, fixed))
     return splits
 
 
-def by_split(frames: Iterable[Frame]) -> dict[tuple[str, str], list[Frame]]:
+def by_split(frames: Iterable[Frame]) -> dict[tuple[str, str], Frames]:
     """The frames of each lineage in each split, in the order of their names."""
-    parts: dict[tuple[str, str], list[Frame]] = defaultdict(list)
-    for frame in frames:
-        parts[frame.lineage or "(not known)", str(frame.split)].append(frame)
-    return dict(sorted(parts.items()))
+    frames = Frames.of(frames).named
+    parts = frames.counted("lineage", "split")
+    return {
+        (lineage, str(split)): frames.equal("lineage", lineage).equal("split", split)
+        for lineage, split in sorted(parts, key=lambda part: (part[0], str(part[1])))
+    }
 
 
 def held_by_split(frames: Iterable[Frame]) -> list[dict[str, Any]]:
@@ -70,7 +78,7 @@ def held_by_split(frames: Iterable[Frame]) -> list[dict[str, Any]]:
             "lineage": lineage,
             "split": split,
             "frames": len(held),
-            "groups": len({frame.group for frame in held}),
+            "groups": len(held.counted("group")),
             "cells": cells_of(held),
         }
         for (lineage, split), held in by_split(frames).items()
@@ -79,7 +87,7 @@ def held_by_split(frames: Iterable[Frame]) -> list[dict[str, Any]]:
 
 def cells_of(frames: Iterable[Frame]) -> int | None:
     """Cells that were counted; None where nobody counted."""
-    counts = [frame.count for frame in frames if frame.count is not None]
+    counts = Frames.of(frames).known("count").values("count")
     return round(math.fsum(counts)) if counts else None
 
 
@@ -91,10 +99,11 @@ def mean_count(frames: Iterable[Frame]) -> float | None:
 
 def mean_counts(frames: Iterable[Frame]) -> dict[str, float]:
     """The mean count of a frame of each group; of groups without a count nothing."""
-    groups: dict[str, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        groups[frame.group].append(frame)
-    return {group: mean for group, held in groups.items() if (mean := mean_count(held)) is not None}
+    counted = Frames.of(frames).known("count")
+    counts: dict[str, list[float]] = defaultdict(list)
+    for group, count in zip(counted.values("group"), counted.values("count"), strict=True):
+        counts[group].append(count)
+    return {group: math.fsum(held) / len(held) for group, held in counts.items()}
 
 
 @dataclass
@@ -105,24 +114,34 @@ class _Stratum:
     waiting: list[list[str]] = field(default_factory=list)
 
     def dealt(self, shares: dict[Split, float], drawn: Callable[[list[str]], bytes]) -> dict[str, Split]:
-        """The sides of all groups when the waiting families get theirs in the order that is drawn."""
-        splits, taken = dict(self.splits), Counter(self.splits.values())
-        for family in sorted(self.waiting, key=drawn):
-            split = _next_split(taken, shares)
+        """The sides of the waiting families when they get theirs in the order that is drawn."""
+        splits: dict[str, Split] = {}
+        families = sorted(self.waiting, key=drawn)
+        taken = Counter(self.splits.values())
+        for family, split in zip(families, _in_turn(shares, taken, map(len, families)), strict=True):
             splits |= dict.fromkeys(family, split)
-            taken[split] += len(family)
         return splits
 
 
-def _imbalance(counts: Mapping[str, float], splits: Mapping[str, Split]) -> float:
-    """How far the mean counts of the sides are from that of all, squared, each weighed by its groups."""
+def _sides(splits: Mapping[str, Split], counts: Mapping[str, float]) -> dict[Split, list[float]]:
+    """The mean counts of the groups of each side, where they are known."""
     sides: dict[Split, list[float]] = defaultdict(list)
     for group, split in splits.items():
         if group in counts:
             sides[split].append(counts[group])
-    known = [count for side in sides.values() for count in side]
-    mean = math.fsum(known) / max(len(known), 1)
-    return math.fsum((math.fsum(side) - mean * len(side)) ** 2 / len(side) for side in sides.values())
+    return sides
+
+
+def _imbalance(counts: Mapping[str, float], fixed: Mapping[Split, list[float]], splits: Mapping[str, Split]) -> float:
+    """How far the mean counts of the sides are from that of all, squared, each weighed by its groups.
+
+    `fixed`: the counts of groups that have a side besides.
+    """
+    new = _sides(splits, counts)
+    sides = [[*fixed.get(split, ()), *new.get(split, ())] for split in {**fixed, **new}]
+    known_n = sum(map(len, sides))
+    mean = math.fsum(itertools.chain.from_iterable(sides)) / max(known_n, 1)
+    return math.fsum((math.fsum(side) - mean * len(side)) ** 2 / len(side) for side in sides)
 
 
 def _stratum(lineages: dict[str, set[str]], groups: Iterable[str]) -> tuple[str, ...]:
@@ -155,12 +174,15 @@ def _shares(settings: BankSettings) -> dict[Split, float]:
     }
 
 
-def _next_split(taken: Counter[Split], shares: dict[Split, float]) -> Split:
-    for split in shares:
-        if not taken[split]:
-            return split
-    total = taken.total() + 1
-    return max(shares, key=lambda split: shares[split] * total - taken[split])
+def _in_turn(shares: dict[Split, float], taken: Mapping[Split, int], sizes: Iterable[int]) -> Iterator[Split]:
+    """The side of each family of so many groups: one that has none yet, else the one that lacks most."""
+    splits, wanted, has = list(shares), list(shares.values()), [taken.get(split, 0) for split in shares]
+    for size in sizes:
+        total = sum(has) + 1
+        lacks = [share * total - number for share, number in zip(wanted, has, strict=True)]
+        place = has.index(0) if 0 in has else lacks.index(max(lacks))
+        has[place] += size
+        yield splits[place]
 
 
 def _drawn(seed: int, draw: int) -> Callable[[list[str]], bytes]:

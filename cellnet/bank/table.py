@@ -5,46 +5,19 @@ its frames.
 """
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, get_args
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields
+from typing import Final, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cellnet.bank.columns import SCHEMA, Frames
 from cellnet.bank.frames import Frame
 from cellnet.config.choices import Split
 from cellnet.errors import DataError
 from cellnet.store.parquet import read_parquet
-
-SCHEMA = pa.schema(
-    [
-        ("frame", pa.string()),
-        ("source", pa.string()),
-        ("lineage", pa.string()),
-        ("count", pa.float64()),
-        ("centres", pa.list_(pa.list_(pa.float64()))),
-        ("note", pa.string()),
-        ("group", pa.string()),
-        ("split", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("bits", pa.int8()),
-        ("darkest", pa.int32()),
-        ("brightest", pa.int32()),
-        ("greys", pa.int32()),
-        ("sharpness", pa.float64()),
-        ("pixel_um", pa.float64()),
-        ("fingerprint", pa.string()),
-        ("twin", pa.string()),
-        ("set_aside", pa.string()),
-        ("batch", pa.string()),
-        ("time_h", pa.float64()),
-        ("form", pa.int32()),
-    ]
-)
-
 
 FORMAT: Final = 1
 """Of the tables that are written; those of before there were formats are of the first."""
@@ -52,6 +25,8 @@ MOVED: Final = 2
 """Of the last table of a bank that goes on in a log of parts: cellnets that know none are told to be updated."""
 _ALWAYS: Final = ("frame", "source", "group", "height", "width", "bits", "darkest", "brightest", "fingerprint")
 """Columns in which something stands in every row."""
+_DEFAULTS: Final = {field.name: field.default for field in fields(Frame) if field.default is not MISSING}
+"""Of columns that a table may lack."""
 _NOT_NEGATIVE: Final = ("count", "height", "width", "pixel_um")
 
 
@@ -59,17 +34,16 @@ _NOT_NEGATIVE: Final = ("count", "height", "width", "pixel_um")
 class Table:
     """What a table holds."""
 
-    frames: list[Frame]
+    frames: Frames
     unknown: tuple[str, ...] = ()
     """Columns of a later cellnet in which something stands."""
     format: int = FORMAT
 
 
-def to_parquet(rows: Sequence[Frame], *, format: int = FORMAT) -> bytes:
+def to_parquet(rows: Iterable[Frame], *, format: int = FORMAT) -> bytes:
     """Rows as the bytes of a file."""
     buffer = io.BytesIO()
-    columns = [pa.array((getattr(row, field.name) for row in rows), field.type, size=len(rows)) for field in SCHEMA]
-    table = pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata({"format": str(format)}))
+    table = Frames.of(rows).table.combine_chunks().replace_schema_metadata({"format": str(format)})
     pq.write_table(table, buffer, write_page_checksum=True)
     return buffer.getvalue()
 
@@ -80,11 +54,10 @@ def from_parquet(data: bytes, key: str, *, most: int = FORMAT) -> Table:
         table = read_parquet(data)
         number = int((table.schema.metadata or {}).get(b"format", 1))
         if number <= most:
-            known = [name for name in table.column_names if name in SCHEMA.names]
-            rows = pa.table({name: _checked(table.column(name), SCHEMA.field(name)) for name in known})
+            rows = pa.Table.from_arrays([_column(table, field) for field in SCHEMA], schema=SCHEMA)
             unknown = (name for name in table.column_names if name not in SCHEMA.names)
             return Table(
-                _frames(rows),
+                Frames(rows),
                 tuple(name for name in unknown if table[name].null_count < len(table)),
                 number,
             )
@@ -93,6 +66,13 @@ def from_parquet(data: bytes, key: str, *, most: int = FORMAT) -> Table:
     raise DataError(
         f"the bank's {key} was written by a later cellnet (format {number}, this one reads {most}); update cellnet"
     )
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """What the table has in a column, else what frames have by default. Raises KeyError for a column that must be."""
+    if field.name in table.column_names:
+        return _checked(table.column(field.name), field)
+    return pa.chunked_array([pa.repeat(pa.scalar(_DEFAULTS[field.name], field.type), len(table))])
 
 
 def _checked(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
@@ -111,17 +91,3 @@ def _checked(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     if not all(good):
         raise ValueError(field.name)
     return column
-
-
-def _frames(table: pa.Table) -> list[Frame]:
-    columns = zip(*map(_values, table.columns), strict=True) if table.column_names else [()] * len(table)
-    return [Frame(**dict(zip(table.column_names, values, strict=True))) for values in columns]
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    """What stands in a column; a text that stands in many rows is held once."""
-    if not pa.types.is_string(column.type):
-        return list(column.to_pylist())
-    coded = column.combine_chunks().dictionary_encode()
-    texts = coded.dictionary.to_pylist()
-    return [None if place is None else texts[place] for place in coded.indices.to_pylist()]

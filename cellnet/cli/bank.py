@@ -29,7 +29,7 @@ from cellnet.readers import NO_IMAGE, Options, Unused
 
 if TYPE_CHECKING:
     from cellnet.bank.bank import Bank
-    from cellnet.bank.frames import Frame
+    from cellnet.bank.columns import Frames
 
 SHOWN: Final = 10
 """Near-duplicates that an import names one by one."""
@@ -120,7 +120,7 @@ def import_(arguments: argparse.Namespace) -> int:
         say(f"set aside {frame.source}: {frame.set_aside}")
     for line in unused_lines(imported.unused):
         say(line)
-    for copy, original in _near(bank, imported.near[:SHOWN]):
+    for copy, original in _near(bank.frames, imported.near[:SHOWN]):
         say(f"nearly the same: {copy} and {original}")
     if len(imported.near) > SHOWN:
         say(f"and {len(imported.near) - SHOWN} more, which cellnet bank show tells")
@@ -131,7 +131,7 @@ def import_(arguments: argparse.Namespace) -> int:
         say(f"{counted(imported.sized, 'frame')} known already with a pixel size that an earlier cellnet did not see")
     say(f"{added} added, {known} known already, {aside} set aside")
     outside = sum(OUTSIDE in (frame.set_aside or "") for frame in imported.set_aside)
-    centres = sum(len(frame.centres or ()) for frame in bank.frames)
+    centres = len(bank.frames.centres[1])
     if outside or centres:
         refused = f"; {counted(outside, 'image')} set aside since centres lie outside" if outside else ", none outside"
         say(f"{centres:,} centres in frames of the bank{refused}")
@@ -166,10 +166,12 @@ def by_reason(unused: Sequence[Unused]) -> dict[str, int]:
     return dict(numbers)
 
 
-def _near(bank: "Bank", frames: "Sequence[Frame]") -> list[tuple[str, str]]:
+def _near(frames: "Frames", copies: "Frames") -> list[tuple[str, str]]:
     """The sources of near-duplicates, each with that of what it copies."""
-    sources = {frame.frame: frame.source for frame in bank.frames}
-    return [(frame.source, sources[frame.twin]) for frame in frames if frame.twin in sources]
+    from cellnet.bank.columns import with_twins
+
+    copies, originals = with_twins(copies, frames)
+    return list(zip(copies.values("source"), originals.values("source"), strict=True))
 
 
 def show(arguments: argparse.Namespace) -> None:
@@ -182,11 +184,10 @@ def show(arguments: argparse.Namespace) -> None:
     if not arguments.json:
         for frame in bank.set_aside:
             tell(f"set aside {frame.source}: {frame.set_aside}")
-        for copy, original in _near(bank, bank.frames):
+        for copy, original in _near(bank.frames, bank.frames.known("twin")):
             tell(f"nearly the same: {copy} and {original}")
-        for frame in bank.frames:
-            if frame.may_be_misread:
-                tell(f"read by an earlier cellnet: {frame.source}")
+        for source in bank.frames.misread.values("source"):
+            tell(f"read by an earlier cellnet: {source}")
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -222,8 +223,8 @@ def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None =
     if as_json:
         facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}
         set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
-        misread = [frame.source for frame in bank.frames if frame.may_be_misread]
-        lists = {"set_aside": set_aside, "near": _near(bank, bank.frames), "earlier": misread, "notes": notes}
+        near, misread = _near(bank.frames, bank.frames.known("twin")), bank.frames.misread.values("source")
+        lists = {"set_aside": set_aside, "near": near, "earlier": misread, "notes": notes}
         lists |= {"outlook": outlook}
         print_json(facts | lists | dict(more or {}))
         return
@@ -246,54 +247,51 @@ def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None =
         say(f"warning: {warning}")
 
 
-def _notes(frames: "Sequence[Frame]") -> list[dict[str, Any]]:
+def _notes(frames: "Frames") -> list[dict[str, Any]]:
     """How masks were read, where another reading can be thought of, and of which frames."""
     sources: dict[str, list[str]] = {}
-    for frame in frames:
-        if frame.note is not None:
-            sources.setdefault(frame.note, []).append(frame.source)
+    for frame in frames.known("note"):
+        sources.setdefault(str(frame.note), []).append(frame.source)
     return [{"note": note, "sources": held} for note, held in sorted(sources.items())]
 
 
-def _facts(frames: "list[Frame]") -> dict[str, Any]:
+def _facts(frames: "Frames") -> dict[str, Any]:
     """A line on some frames: how many, of how many groups, with how many cells, how large and how bright."""
     from cellnet.bank.splits import cells_of
 
-    sizes = Counter((frame.width, frame.height) for frame in frames)
+    sizes = Counter(frames.counted("width", "height"))
     width, height = sizes.most_common(1)[0][0]
     return {
         "frames": len(frames),
-        "groups": len({frame.group for frame in frames}),
-        "batches": len({frame.batch for frame in frames} - {None}) or None,
+        "groups": len(frames.counted("group")),
+        "batches": len(frames.known("batch").counted("batch")) or None,
         "cells": cells_of(frames),
         "hours": _span(_ages(frames)),
         "size": f"{width}×{height}" + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""),
-        "bits": "/".join(str(bits) for bits in sorted({frame.bits for frame in frames})),
-        "grey": f"{min(frame.darkest for frame in frames)}-{max(frame.brightest for frame in frames)}",
+        "bits": "/".join(str(bits) for (bits,) in sorted(frames.counted("bits"))),
+        "grey": f"{min(frames.counted('darkest'))[0]}-{max(frames.counted('brightest'))[0]}",
     }
 
 
-def _ages(frames: "list[Frame]") -> list[float]:
+def _ages(frames: "Frames") -> list[float]:
     """Hours since seeding, where they are known."""
-    return [frame.time_h for frame in frames if frame.time_h is not None]
+    return [hours for (hours,) in frames.known("time_h").counted("time_h")]
 
 
-def _batches(frames: "Sequence[Frame]") -> list[dict[str, Any]]:
+def _batches(frames: "Frames") -> list[dict[str, Any]]:
     """What each batch holds, of which lineages and ages, those frames last whose batch is not known; none for none."""
     from cellnet.bank.splits import cells_of
 
-    parts: dict[str | None, list[Frame]] = {}
-    for frame in frames:
-        parts.setdefault(frame.batch, []).append(frame)
+    parts = {batch: frames.equal("batch", batch) for (batch,) in frames.counted("batch")}
     if parts.keys() <= {None}:
         return []
     return [
         {
             "batch": batch,
             "frames": len(held),
-            "groups": len({frame.group for frame in held}),
+            "groups": len(held.counted("group")),
             "cells": cells_of(held),
-            "lineages": sorted({frame.lineage for frame in held if frame.lineage is not None}),
+            "lineages": sorted(lineage for (lineage,) in held.known("lineage").counted("lineage")),
             "time_h": [min(ages), max(ages)] if (ages := _ages(held)) else None,
         }
         for batch, held in sorted(parts.items(), key=lambda part: (part[0] is None, part[0] or ""))
@@ -302,9 +300,11 @@ def _batches(frames: "Sequence[Frame]") -> list[dict[str, Any]]:
 
 def _batch_row(batch: dict[str, Any]) -> dict[str, Any]:
     """The same as a line for a person."""
+    from cellnet.bank.columns import NOT_KNOWN
+
     numbers = {name: batch[name] for name in ("frames", "groups", "cells")}
     hours, lineages = _span(batch["time_h"] or []), ", ".join(batch["lineages"]) or None
-    return {"batch": batch["batch"] or "(not known)", **numbers, "hours": hours, "lineages": lineages}
+    return {"batch": batch["batch"] or NOT_KNOWN, **numbers, "hours": hours, "lineages": lineages}
 
 
 def _span(ages: list[float]) -> str | None:

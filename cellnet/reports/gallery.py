@@ -1,8 +1,7 @@
 """A bank as a page that one can look at: frames of every lineage, how many cells they hold, what to beware of."""
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.columns import Frames, with_twins
 from cellnet.bank.frames import Frame
 from cellnet.bank.splits import held_by_split
 from cellnet.bank.warnings import outlook_of, warnings_of
@@ -64,10 +64,8 @@ def write_gallery(path: Path, bank: Bank) -> Path:
 
 
 def _gallery_page(bank: Bank) -> str:
-    by_lineage: dict[str, list[Frame]] = defaultdict(list)
-    for frame in bank.frames:
-        by_lineage[frame.lineage or "(not known)"].append(frame)
-    lineages = dict(sorted(by_lineage.items()))
+    frames = bank.frames.named
+    lineages = {name: frames.equal("lineage", name) for (name,) in sorted(frames.counted("lineage"))}
     most = max(FEWEST, min(SHOWN, MOST // max(1, len(lineages))))
     shown = {name: some(frames, most) for name, frames in lineages.items()}
     return page(
@@ -105,22 +103,24 @@ def _notes(bank: Bank) -> list[str]:
     return [
         f"Contrast is as a network gets it: {bank.settings.intensity} become black and white.",
         "Frames are of every split.",
-        *([rings] if any(frame.centres for frame in bank.frames) else []),
+        *([rings] if len(bank.frames.centres[1]) else []),
         BURNT_IN,
     ]
 
 
-def centres_told(frames: Sequence[Frame]) -> str:
+def centres_told(frames: Iterable[Frame]) -> str:
     """How many centres of cells are known, and how many of them are no place in their frames; empty for none.
 
     >>> centres_told([Frame(frame="", source="", width=60, height=40, centres=[[50, 5], [5, 50]])])
     '2 centres, of which 1 outside of its frame'
     """
-    places = [(x, y, frame) for frame in frames for x, y in frame.centres or ()]
-    if not places:
+    frames = Frames.of(frames)
+    frame_C, centres_C2 = frames.centres
+    if not len(centres_C2):
         return ""
-    outside = sum(not (0 <= x < frame.width and 0 <= y < frame.height) for x, y, frame in places)
-    known = f"{len(places):,} centre{'s' * (len(places) != 1)}, of which"
+    sizes_N2 = np.stack([frames.column("width").to_numpy(), frames.column("height").to_numpy()], axis=1)
+    outside = int(((centres_C2 < 0) | (centres_C2 >= sizes_N2[frame_C])).any(axis=1).sum())
+    known = f"{len(centres_C2):,} centre{'s' * (len(centres_C2) != 1)}, of which"
     return f"{known} {outside or 'none'} outside of {'its frame' if outside == 1 else 'their frames'}"
 
 
@@ -147,9 +147,10 @@ def _words(frame: Frame) -> str:
     return f"{frame.split}{cells}{batch}{age}"
 
 
-def some(frames: Sequence[Frame], most: int) -> list[Frame]:
+def some(frames: Iterable[Frame], most: int) -> list[Frame]:
     """So many of the frames at most, of every split at least one, the others by turns; evenly from each split."""
-    of = {split: [frame for frame in frames if frame.split == split] for split in BANK_SPLITS}
+    frames = Frames.of(frames)
+    of = {split: frames.equal("split", split) for split in BANK_SPLITS}
     numbers = dict.fromkeys(of, 0)
     while sum(numbers.values()) < min(most, len(frames)):
         for split, held in of.items():
@@ -160,19 +161,18 @@ def some(frames: Sequence[Frame], most: int) -> list[Frame]:
 
 def _near(bank: Bank) -> dict[str, Section]:
     """Near-duplicates, each beside what it copies, under their heading."""
-    by_name = {frame.frame: frame for frame in bank.frames}
-    copies = [frame for frame in bank.frames if frame.twin in by_name]
+    copies, originals = with_twins(bank.frames.known("twin"), bank.frames)
     if not copies:
         return {}
-    pairs = [frame for copy in copies[:SHOWN] for frame in (by_name[str(copy.twin)], copy)]
+    pairs = [frame for pair in zip(originals[:SHOWN], copies[:SHOWN], strict=True) for frame in pair]
     heading = f"Nearly the same: {min(SHOWN, len(copies))} of {len(copies):,} shown"
     return {heading: Section("each after what it copies", [_thumbnail(bank, frame) for frame in pairs])}
 
 
-def _histograms(bank: Bank, shown: dict[str, list[Frame]], lineages: dict[str, list[Frame]]) -> list[Plot]:
+def _histograms(bank: Bank, shown: dict[str, list[Frame]], lineages: dict[str, Frames]) -> list[Plot]:
     """Grey values as recorded, of some frames, and cells a frame where counts are known: a colour a lineage."""
     values = {name: _grey_values(bank, frames) for name, frames in shown.items()}
-    counts = {name: [frame.count for frame in frames if frame.count is not None] for name, frames in lineages.items()}
+    counts = {name: frames.known("count").values("count") for name, frames in lineages.items()}
     plots = [plot(partial(draw_grey_values, values=values), "Grey values as recorded, of the frames below.")]
     if any(counts.values()):
         plots.append(plot(partial(draw_cell_counts, counts=counts), "Cells a frame, where counts are known."))

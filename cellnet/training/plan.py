@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.columns import Frames
 from cellnet.bank.folds import FOLDS, Folds, deal_batches, deal_folds, few_groups
 from cellnet.bank.frames import Frame
 from cellnet.bank.labels import check_teaching, trainable_frames
@@ -114,10 +115,9 @@ class Plan:
         each = [held for folds in (self.folds, self.batches) if folds for held in folds.held_back.values()]
         return dict(enumerate(each, start=1))
 
-    def among(self, frames: Iterable[Frame]) -> list[Frame]:
+    def among(self, frames: Iterable[Frame]) -> Frames:
         """Those of a bank's frames that it learns from or chooses by."""
-        names = self.frames
-        return [frame for frame in frames if frame.frame in names]
+        return Frames.of(frames).named_by("frame", self.frames)
 
     def with_settings(self, settings: Settings) -> "Plan":
         """The plan of a trial on the same tiles: with other values of settings that no tile depends on.

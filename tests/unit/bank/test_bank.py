@@ -487,7 +487,7 @@ def test_a_file_that_an_earlier_reader_read_otherwise_is_named_and_replaced_only
     path = tmp_path / "white.tif"
     right_HW = white_for_black(path, 9)
     before = read_before(bank, path, lineage="A549", count=3.0, group="B7")
-    assert before.may_be_misread and sum("earlier cellnet read" in line for line in warnings_of(bank.frames)) == 1
+    assert len(bank.frames.misread) == 1 and sum("earlier cellnet read" in line for line in warnings_of(bank.frames)) == 1
 
     again = take(bank, path, lineage="A549", count=3.0)
     assert (again.added, again.known, again.otherwise) == (0, 0, 1)
@@ -502,7 +502,7 @@ def test_a_file_that_an_earlier_reader_read_otherwise_is_named_and_replaced_only
     assert (done.added, done.known, done.otherwise, done.set_aside) == (0, 1, 1, [])
     reopened = Bank.open(tmp_path / "bank")
     [now] = [frame for frame in reopened.frames if frame.source == str(path)]
-    assert (reopened.pixels(now) == right_HW).all() and not now.may_be_misread
+    assert (reopened.pixels(now) == right_HW).all() and not reopened.frames.misread
     assert (now.group, now.split, now.count, now.form) == ("B7", before.split, 4.0, FORM)
     assert len(reopened.frames) == 9 and reopened.set_aside == [] and reopened.digest != digest
     assert not any("earlier cellnet read" in line for line in warnings_of(reopened.frames))
@@ -515,11 +515,11 @@ def test_a_file_that_comes_out_as_before_is_known_and_told_the_pixel_size_that_w
     pixels_HW = np.random.default_rng(1).integers(0, 200, (20, 30)).astype(np.uint8)
     tifffile.imwrite(path, pixels_HW, ome=True, metadata={"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm"})
     before = read_before(bank, path)
-    assert before.pixel_um is None and before.may_be_misread
+    assert before.pixel_um is None and len(bank.frames.misread) == 1
     again = take(bank, path)
     assert (again.added, again.known, again.otherwise, again.sized) == (0, 1, 0, 1)
     [frame] = Bank.open(tmp_path / "bank").frames
-    assert (frame.pixel_um, frame.may_be_misread) == (0.25, False)
+    assert (frame.pixel_um, list(Frames.of([frame]).misread)) == (0.25, [])
     assert take(bank, path).sized == 0
 
 
