@@ -95,7 +95,9 @@ class Frames(Sequence[Frame]):
         return self.with_values("lineage", pc.if_else(is_known, lineages, NOT_KNOWN))
 
     def where(self, mask: Any) -> "Frames":
-        """The frames for which an Arrow mask is true."""
+        """The frames for which an Arrow mask is true; themselves, and no copy, where it is for all."""
+        if pc.all(pc.fill_null(mask, False)).as_py():
+            return self
         return Frames(self.table.filter(mask, null_selection_behavior="drop"))
 
     def equal(self, name: str, value: Any) -> "Frames":

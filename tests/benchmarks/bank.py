@@ -1,9 +1,9 @@
 """How a bank's table grows: `python tests/benchmarks/bank.py OUT [NUMBER_OF_FRAMES...]`.
 
 Rows alone, without images: each size in a process of its own, made (table, splits and near-duplicates, in one import),
-opened, added to by a thousand frames more, and its digest taken. One in twenty is a near-duplicate of another; four
+shown (opened, its tables and what will hurt a training), added to by a thousand frames more, and its digest taken. One in twenty is a near-duplicate of another; four
 frames are a well, 384 wells a plate. Beside each other stand seconds, how they grow from size to size (exponent: 1 is
-in proportion), and the memory of the process, of which some 700 bytes a frame are the rows that are imported.
+in proportion), and the memory of the process at most, of which some 400 bytes a frame are the rows that are imported.
 
 Writes OUT/bank.md.
 """
@@ -24,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywh
 import numpy as np
 
 from cellnet.bank.bank import Bank
-from cellnet.bank.duplicates import BITS, near_pairs
+from cellnet.bank.columns import Frames
+from cellnet.bank.duplicates import BITS
 from cellnet.bank.frames import Frame
+from cellnet.bank.splits import held_by_split
 from cellnet.bank.warnings import warnings_of
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
@@ -64,13 +66,11 @@ def one(size: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         seconds = {}
         started = time.perf_counter()
-        near_pairs([row.fingerprint for row in rows[:size]])
-        seconds["near-duplicates, s"] = time.perf_counter() - started
-        started = time.perf_counter()
         Bank.create(folder).add(rows[:size])
         seconds["made, s"] = time.perf_counter() - started
         started = time.perf_counter()
         bank = Bank.open(folder)
+        held_by_split(bank.frames)
         warnings_of(bank.frames)
         seconds["opened and described, s"] = time.perf_counter() - started
         started = time.perf_counter()
@@ -85,14 +85,14 @@ def one(size: int) -> dict[str, float]:
     return seconds | {f"written for {MORE:,} more, kB": written / 1000, "memory, MB": memory}
 
 
-def drawn(number: int) -> list[Frame]:
+def drawn(number: int) -> Frames:
     """Rows as an import has them."""
     random = np.random.default_rng(0)
     bits_NB = random.integers(0, 256, (number, BITS // 8), dtype=np.uint8)
     for copy, of in random.integers(0, number, (number // 20, 2)):
         bits_NB[copy] = bits_NB[of]
         bits_NB[copy, random.integers(0, BITS // 8, 8)] ^= np.uint8(1)
-    return [
+    return Frames.of(
         Frame(
             frame=hashlib.sha256(str(place).encode()).hexdigest(),
             source=f"/data/plate{place // 1536}/r{place // 64 % 24:02d}c{place // 4 % 16:02d}f{place % 4:02d}.png",
@@ -108,7 +108,7 @@ def drawn(number: int) -> list[Frame]:
             fingerprint=bits_B.tobytes().hex(),
         )
         for place, bits_B in enumerate(bits_NB)
-    ]
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import cellnet.bank.bank
 from cellnet.bank.bank import Bank, Imported
+from cellnet.bank.columns import Frames
 from cellnet.bank.frames import FORM, Frame, digest_of_pixels
 from cellnet.bank.parts import State
 from cellnet.bank.prepare import prepare, prepare_all

@@ -1,9 +1,15 @@
 """The digest of a bank stays what it was when frames and settings get more fields."""
 
-from dataclasses import dataclass, fields
+import hashlib
+import json
+from dataclasses import fields
 
+import pyarrow as pa
+import pytest
 from pydantic import Field
 
+from cellnet.bank import digest
+from cellnet.bank.columns import Frames
 from cellnet.bank.digest import FIRST, HEARSAY, digest_of
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings
@@ -13,13 +19,6 @@ KNOWN = {"frame": "0" * 64, "source": "a.png", "lineage": "A549", "count": 3.0, 
 DIGEST = digest_of(BankSettings(), [Frame(**KNOWN)])
 
 
-@dataclass(frozen=True, kw_only=True)
-class LaterFrame(Frame):
-    """A frame of a cellnet to come."""
-
-    passage: float | None = None
-
-
 class LaterSettings(BankSettings):
     """The settings of a bank of a cellnet to come."""
 
@@ -27,9 +26,28 @@ class LaterSettings(BankSettings):
 
 
 def test_a_field_that_comes_later_changes_the_digest_only_where_it_is_known() -> None:
-    assert digest_of(BankSettings(), [LaterFrame(**KNOWN)]) == DIGEST
-    known = {digest_of(BankSettings(), [LaterFrame(**KNOWN, passage=passage)]) for passage in (0.0, 24.0)}
-    assert len(known | {DIGEST}) == 3
+    def later(passage: float | None) -> Frames:
+        """Of a cellnet to come, whose frames have a field more."""
+        table = Frames.of([Frame(**KNOWN)]).table
+        return Frames(table.append_column("passage", pa.array([passage], pa.float64())))
+
+    assert digest_of(BankSettings(), later(None)) == DIGEST
+    assert len({DIGEST, *(digest_of(BankSettings(), later(passage)) for passage in (0.0, 24.0))}) == 3
+
+
+def test_the_digest_is_that_of_lines_of_json_in_the_order_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "LINES", 2)
+    frames = [
+        Frame(**KNOWN | {"frame": "b", "lineage": 'A"5\n4é9', "centres": [[0.1, 1e-7], [3.0, 4.0]], "count": 1 / 3}),
+        Frame(**KNOWN | {"frame": "c", "lineage": None, "count": None, "centres": [], "batch": "P1"}),
+        Frame(**KNOWN | {"frame": "a", "count": -0.0, "time_h": 1e22, "pixel_um": 0.65, "darkest": 7, "bits": 16}),
+    ]
+    lines = hashlib.sha256(BankSettings().model_dump_json().encode())
+    for frame in sorted(frames, key=lambda frame: frame.frame):
+        told = {field.name: getattr(frame, field.name) for field in fields(frame) if field.name not in HEARSAY}
+        known = {name: value for name, value in told.items() if value is not None or name in FIRST}
+        lines.update(b"\n" + json.dumps(known, sort_keys=True).encode())
+    assert digest_of(BankSettings(), frames) == lines.hexdigest()
 
 
 def test_a_setting_that_comes_later_changes_the_digest_only_where_it_is_set() -> None:

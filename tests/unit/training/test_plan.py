@@ -8,6 +8,7 @@ import pytest
 
 import cellnet.training.plan
 from cellnet.bank.bank import Bank
+from cellnet.bank.columns import Frames
 from cellnet.bank.frames import Frame
 from cellnet.bank.parts import State
 from cellnet.config.bank import BankSettings, Intensity
@@ -42,7 +43,7 @@ def bank(tmp_path: Path) -> Callable[..., Bank]:
                 [(a, b) for a in ("A549", "THP1") for b in ("train", "test", "holdout")] * each, start=1
             )
         ]
-        return Bank(open_store(tmp_path), BankSettings(), State(before=[*frames, *more]))
+        return Bank(open_store(tmp_path), BankSettings(), State(before=Frames.of([*frames, *more])))
 
     return make
 
@@ -354,7 +355,7 @@ def test_a_lineage_with_one_group_or_one_frame_trains_too(bank: Callable[..., Ba
 
 def test_where_nothing_can_be_held_back_the_bank_is_trained_by_its_splits(tmp_path: Path) -> None:
     frames = [frame(n, lineage, split="train") for n, lineage in enumerate(("A549", "THP1"))]
-    two = Bank(open_store(tmp_path), BankSettings(), State(before=frames))
+    two = Bank(open_store(tmp_path), BankSettings(), State(before=Frames.of(frames)))
     assert make_plan(two, TrainConfig(task="classify")).folds is None
     with pytest.raises(
         DataError, match="can be held back: it has one of each lineage; import more, or leave folds out"
@@ -373,7 +374,7 @@ def test_what_leaves_nothing_to_learn_from_is_refused_with_the_next_step(
             DataError, match=r"no frame of 3T3 in .* is left to learn from; train by folds, .*holdout=auto"
         ):
             make_plan(bank(2, held), config)
-    alone = Bank(open_store(tmp_path), BankSettings(), State(before=[held]))
+    alone = Bank(open_store(tmp_path), BankSettings(), State(before=Frames.of([held])))
     with pytest.raises(DataError, match=r"none of the counted frames of .* is in its train split; train by folds"):
         make_plan(alone, TrainConfig(task="count"))
 

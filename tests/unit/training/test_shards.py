@@ -10,6 +10,7 @@ import pytest
 
 import cellnet.training.shards
 from cellnet.bank.bank import Bank
+from cellnet.bank.columns import Frames
 from cellnet.bank.frames import Frame
 from cellnet.bank.parts import State
 from cellnet.config.bank import BankSettings
@@ -45,7 +46,7 @@ def bank_of(folder: Path) -> Bank:
                 labels = {"lineage": lineage, "split": split, "group": name}
                 frames.append(Frame(frame=name, source=name, **size, **count, **labels))  # type: ignore[arg-type]
     frames[0] = dataclasses.replace(frames[0], count=None)
-    return Bank(store, BankSettings(), State(before=frames))
+    return Bank(store, BankSettings(), State(before=Frames.of(frames)))
 
 
 def written(bank: Bank, plan: Plan, folder: str = "shards/here") -> Shards:
