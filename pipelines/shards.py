@@ -5,6 +5,7 @@ A Ray job, like `cellnet bank shards`:
     python -m pipelines shards BANK --task classify [--set KEY=VALUE]...
 """
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, cast
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
 from cellnet.config.choices import MAP_SIDE, NETWORK_PX, Split
-from cellnet.errors import NotFoundError
+from cellnet.errors import NotFoundError, RegistryError
 from cellnet.store.arrow import filesystem
 from cellnet.store.objects import Store
 from cellnet.training.plan import Plan
@@ -27,6 +28,7 @@ from cellnet.training.shards import (
     drafts_of,
     key_of,
     read_record,
+    renew_record,
     shards_of,
     write_file,
     write_record,
@@ -49,7 +51,10 @@ def make_shards(bank: Bank, plan: Plan) -> Shards:
     """The shards of a plan that was made for the bank, found or made."""
     key = key_of(plan, bank.digest)
     try:
-        return read_record(bank.store, key)
+        shards = read_record(bank.store, key)
+        with contextlib.suppress(RegistryError):  # a bank that may only be read, which nobody clears then
+            renew_record(shards, key)
+        return shards
     except NotFoundError:
         pass
     folder = f"shards/{key}-{secrets.token_hex(4)}"

@@ -100,7 +100,49 @@ def add_to(commands: Any) -> None:
         Option("--seed", type=number(int, least=0), default=0),
         help="draw the built-in sample images into a folder, with a manifest",
     )
+    command(
+        verbs,
+        "gc",
+        gc,
+        BANK,
+        Option("--runs", metavar="URI", help="also look at these runs, and remove checkpoints of finished ones"),
+        Option("--keep-days", type=number(float), default=30.0, metavar="N", help="unused for so long (%(default)g)"),
+        Option("--dry-run", action="store_true", help="only say what there is and what would be done"),
+        JSON,
+        ENDPOINT_URL,
+        help="say what lies in a bank and in runs, and clear away what nobody needs",
+        description=(
+            "Remove shards that no training used for some days (they are made anew), what images came to when an old "
+            "import read them, and checkpoints of runs that were finished. Frames, labels and their history stay."
+        ),
+    )
     command(verbs, "shards", shards, BANK, *TRAINING, ENDPOINT_URL, help="make the training tiles ahead of a training")
+
+
+def gc(arguments: argparse.Namespace) -> None:
+    from cellnet.bank.upkeep import clear
+    from cellnet.registry.description import size
+
+    places = places_of(arguments)
+    runs = places.open_runs() if places.runs else None
+    cleared = clear(places.open_bank(), runs, keep_days=arguments.keep_days, dry_run=arguments.dry_run)
+    if arguments.json:
+        print_json(asdict(cleared))
+        return
+    removed = "would be removed" if arguments.dry_run else "removed"
+    print_table(
+        [
+            {"what": kind.what, "files": kind.files, "size": size(kind.bytes)}
+            | {removed: kind.unneeded, "of size": size(kind.unneeded_bytes)}
+            for kind in cleared.held
+        ]
+    )
+    if cleared.of_no_frame:
+        tell(
+            f"{counted(cleared.of_no_frame, 'file')} of pixels of no frame, which the import that wrote them would use"
+        )
+    if cleared.unfinished:
+        tell(f"{counted(cleared.unfinished, 'unfinished write')} removed")
 
 
 def import_(arguments: argparse.Namespace) -> int:

@@ -119,6 +119,11 @@ def write_record(shards: Shards, key: str) -> None:
     shards.store.create(f"shards/{key}.json", shards.model_dump_json(indent=1).encode())
 
 
+def renew_record(shards: Shards, key: str) -> None:
+    """Let it be seen that the shards were used just now, so that `cellnet bank gc` leaves them."""
+    shards.store.put(f"shards/{key}.json", shards.model_dump_json(indent=1).encode())
+
+
 @dataclass(frozen=True)
 class Draft:
     """A file of shards to be written."""

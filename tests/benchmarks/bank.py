@@ -1,9 +1,10 @@
 """How a bank's table grows: `python tests/benchmarks/bank.py OUT [NUMBER_OF_FRAMES...]`.
 
 Rows alone, without images: each size in a process of its own, made (table, splits and near-duplicates, in one import),
-shown (opened, its tables and what will hurt a training), added to by a thousand frames more, and its digest taken. One in twenty is a near-duplicate of another; four
-frames are a well, 384 wells a plate. Beside each other stand seconds, how they grow from size to size (exponent: 1 is
-in proportion), and the memory of the process at most, of which some 400 bytes a frame are the rows that are imported.
+shown (opened, its tables and what will hurt a training), added to by a thousand frames more, and its digest taken. One
+in twenty is a near-duplicate of another; four frames are a well, 384 wells a plate. Beside each other stand seconds,
+how they grow from size to size (exponent: 1 is in proportion), and the memory of the process at most, of which some 400
+bytes a frame are the rows that are imported.
 
 Writes OUT/bank.md.
 """

@@ -3,9 +3,12 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 from unittest.mock import Mock
 
 import cv2
@@ -386,6 +389,35 @@ def test_an_import_that_was_interrupted_goes_on_where_it_stopped(
     assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
     assert sorted((tmp_path / "bank" / "prepared").iterdir()) == read, "nothing was read anew"
     assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in read] == kept
+
+
+DIES: Final = """
+import os, signal, sys
+from cellnet.cli.program import main
+from cellnet.store.log import Log
+Log.append = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+"""An import that is killed when all that it writes is there but the entry that makes it a bank."""
+
+
+def test_an_import_that_is_killed_before_its_last_write_leaves_no_half_bank(
+    sample_bank: Path, joining: dict[str, str], tmp_path: Path
+) -> None:
+    folder, places = tmp_path / "bank", Places(bank=place_of(tmp_path / "bank"))
+    command = [sys.executable, "-c", DIES, "bank", "import", str(sample_bank.parent / "images"), str(folder)]
+    killed = subprocess.run(command, env=os.environ | joining, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert {path.parent.name for path in left} == {"bank", "pixels", "prepared", "parts"}
+    assert not places.open_bank().frames
+    stamps = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in left]
+    bank, imported = ingest(sample_bank.parent / "images", places)
+    assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in left] == stamps, "all of it was used"
+    assert sorted(path for path in folder.rglob("*") if path.is_file() and path not in left) == [
+        folder / "log" / "000001.json"
+    ]
 
 
 def test_an_import_again_changes_nothing(sample_bank: Path) -> None:

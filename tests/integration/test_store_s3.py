@@ -15,6 +15,7 @@ import pytest
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.prepare import prepare
+from cellnet.bank.upkeep import DAY_S, clear
 from cellnet.errors import CellnetError, ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.readers import LabelledFile
@@ -27,6 +28,7 @@ from cellnet.store.place import Place, open_store
 from cellnet.store.s3 import PROBE_KEY, S3Store
 from cellnet.store.verdict import CREATORS, ROUNDS
 from cellnet.untrusted import WEIGHTS
+from tests.factories import frame
 
 from .servers import FaultyProxy, IgnoringServer, PersistentServer, use_virtual_hosts
 
@@ -254,6 +256,30 @@ def test_a_bank_lives_in_either(place: str, tmp_path: Path) -> None:
     reopened = Bank.open(place)
     assert reopened.digest == bank.digest == other.digest
     assert (reopened.pixels(reopened.frames[0]) == image_HW).all()
+
+
+def test_what_nobody_needs_of_a_bank_and_of_runs_is_removed_in_either(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, runs = Bank.create(place), open_store(f"{place}/runs")
+    bank.add([frame(1)])
+    for key in ("shards/a.json", "shards/a-01/train/0.parquet", "prepared/a.parquet", f"pixels/{'0' * 64}.png"):
+        bank.store.create(key, b"12")
+    for key in ("done/finished.json", "done/checkpoint_1/state", "open/checkpoint_1/state"):
+        runs.create(key, b"123")
+    assert not any(kind.unneeded for kind in clear(bank, runs).held), "all of it is new"
+    later = bank.store.now() + 31 * DAY_S
+    monkeypatch.setattr(bank.store, "now", lambda: later)
+    cleared = clear(bank, runs)
+    assert {kind.what: kind.unneeded for kind in cleared.held if kind.unneeded} == {
+        "shards": 2,
+        "prepared": 1,
+        "checkpoints": 1,
+    }
+    assert cleared.of_no_frame == 1
+    assert list(runs.keys("")) == ["done/finished.json", "open/checkpoint_1/state"]
+    assert not [*bank.store.keys("shards/"), *bank.store.keys("prepared/")]
+    assert len(Bank.open(place).frames) == 1
 
 
 def test_a_place_without_a_bank_says_so(place: str) -> None:
