@@ -37,6 +37,8 @@ SCHEMA: Final = pa.schema(
         ("form", pa.int32()),
     ]
 )
+SHOWN: Final = 8
+"""Frames in the text that stands for all."""
 MADE: Final = 4096
 """Rows that are made frames, or frames rows, at a time."""
 
@@ -186,7 +188,7 @@ class Frames(Sequence[Frame]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Frames({list(self)})"
+        return f"Frames({list(self[:SHOWN])}{'…' * (len(self) > SHOWN)})"
 
 
 def with_twins(copies: Frames, frames: Frames) -> tuple[Frames, Frames]:

@@ -6,10 +6,14 @@ in twenty is a near-duplicate of another; four frames are a well, 384 wells a pl
 how they grow from size to size (exponent: 1 is in proportion), and the memory of the process at most, of which some 400
 bytes a frame are the rows that are imported.
 
+Then images of 64×64 pixels are truly imported, by Ray: seconds, and what of them is the driver's CPU and memory, which
+is what one process has to do for all.
+
 Writes OUT/bank.md.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import resource
@@ -30,9 +34,13 @@ from cellnet.bank.duplicates import BITS
 from cellnet.bank.frames import Frame
 from cellnet.bank.splits import held_by_split
 from cellnet.bank.warnings import warnings_of
+from cellnet.images.file import encode_png
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
+IMPORTED: Final = (5_000, 20_000)
 MORE: Final = 1000
+SIDE: Final = 64
+"""Pixels of an image that is imported."""
 LINEAGES: Final = ("A549", "THP1", "3T3", "VERO6", "A172")
 
 
@@ -41,24 +49,30 @@ def main() -> None:
         sys.exit(__doc__)
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    sizes = [int(text) for text in sys.argv[2:]] or list(SIZES)
+    sizes = [int(text) for text in sys.argv[2:]]
+    tables = [
+        _grown("--one", "frames", sizes or list(SIZES)),
+        _grown("--imported", "frames of images", sizes or list(IMPORTED)),
+    ]
+    (out / "bank.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+    print((out / "bank.md").read_text(encoding="utf-8"))
+
+
+def _grown(what: str, heading: str, sizes: list[int]) -> str:
+    """The table of what was measured at each size, each in a process of its own."""
     measured = []
     for size in sizes:
-        said = subprocess.run(
-            [sys.executable, __file__, "--one", str(size)], check=True, capture_output=True, text=True
-        )
-        measured.append(json.loads(said.stdout))
+        said = subprocess.run([sys.executable, __file__, what, str(size)], check=True, capture_output=True, text=True)
+        measured.append(json.loads(said.stdout.splitlines()[-1]))
         print(size, measured[-1], flush=True)
-    lines = ["| frames | " + " | ".join(measured[0]) + " |", "|---" * (len(measured[0]) + 1) + "|"]
+    lines = [f"| {heading} | " + " | ".join(measured[0]) + " |", "|---" * (len(measured[0]) + 1) + "|"]
     for size, row in zip(sizes, measured, strict=True):
         lines.append(f"| {size:,} | " + " | ".join(f"{value:,.4g}" for value in row.values()) + " |")
-    for (less, before), (more, after) in zip(
-        zip(sizes, measured, strict=True), list(zip(sizes, measured, strict=True))[1:], strict=False
-    ):
+    steps = list(zip(sizes, measured, strict=True))
+    for (less, before), (more, after) in itertools.pairwise(steps):
         grown = [math.log(after[name] / before[name], more / less) if before[name] else math.nan for name in after]
         lines.append(f"| exponent to {more:,} | " + " | ".join(f"{value:.2f}" for value in grown) + " |")
-    (out / "bank.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print((out / "bank.md").read_text(encoding="utf-8"))
+    return "\n".join(lines)
 
 
 def one(size: int) -> dict[str, float]:
@@ -84,6 +98,32 @@ def one(size: int) -> dict[str, float]:
         written = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet") if path not in before)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return seconds | {f"written for {MORE:,} more, kB": written / 1000, "memory, MB": memory}
+
+
+def imported(size: int) -> dict[str, float]:
+    """Seconds of an import of small images, and of them what the driver's CPU took; its megabytes."""
+    from cellnet.places import Places
+    from cellnet.store.place import place_of
+    from pipelines.ingest import ingest
+
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, number in (("first", 1), ("all", size)):
+            images = Path(folder) / name
+            images.mkdir()
+            lines = ["image,lineage,count,group"]
+            for place in range(number):
+                (images / f"{place}.png").write_bytes(encode_png(random.integers(0, 256, (SIDE, SIDE), np.uint8)))
+                lines.append(f"{place}.png,{LINEAGES[place // 4 % len(LINEAGES)]},{place % 97},w{place // 4}")
+            (images / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        ingest(Path(folder) / "first" / "manifest.csv", Places(bank=place_of(Path(folder) / "warm")))  # Ray is started
+        before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        _, told = ingest(Path(folder) / "all" / "manifest.csv", Places(bank=place_of(Path(folder) / "bank")))
+        took, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    assert told.added == size
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    grown = (after.ru_maxrss - before.ru_maxrss) / 1024
+    return {"imported, s": took, "CPU of the driver, s": cpu, "memory of the driver, MB more": grown}
 
 
 def drawn(number: int) -> Frames:
@@ -113,7 +153,7 @@ def drawn(number: int) -> Frames:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(one(int(sys.argv[2]))))
+    if sys.argv[1:2] in (["--one"], ["--imported"]):
+        print(json.dumps({"--one": one, "--imported": imported}[sys.argv[1]](int(sys.argv[2]))))
     else:
         main()

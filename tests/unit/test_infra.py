@@ -134,8 +134,11 @@ def test_the_s3_policy_lets_nothing_be_deleted_but_checkpoints() -> None:
 def test_gc_may_delete_only_where_it_clears() -> None:
     policy = json.loads((INFRA / "s3-gc-policy.json").read_text(encoding="utf-8"))
     deleting = [statement for statement in policy["Statement"] if "s3:DeleteObject" in statement["Action"]]
-    below = "arn:aws:s3:::my-bucket/registry/*"
-    assert [statement["Resource"] for statement in deleting] == [[f"{below}/blobs/*", f"{below}/trash/*"]]
+    below = "arn:aws:s3:::my-bucket"
+    assert [statement["Resource"] for statement in deleting] == [
+        [f"{below}/registry/*/blobs/*", f"{below}/registry/*/trash/*"],
+        [f"{below}/bank/shards/*", f"{below}/bank/prepared/*"],
+    ]
 
 
 def needed(name: str, seen: set[str]) -> set[str]:

@@ -19,11 +19,13 @@ import tifffile
 from numpy.typing import NDArray
 
 import cellnet.bank.bank
+import cellnet.bank.columns
 from cellnet.bank.bank import Bank, Imported
 from cellnet.bank.columns import Frames
 from cellnet.bank.frames import FORM, Frame, digest_of_pixels
 from cellnet.bank.parts import State
 from cellnet.bank.prepare import prepare, prepare_all
+from cellnet.bank.splits import held_by_split
 from cellnet.bank.warnings import warnings_of
 from cellnet.config.bank import BankSettings, Intensity
 from cellnet.errors import ConfigError, DataError, NotFoundError
@@ -553,3 +555,21 @@ def test_what_a_table_says_beyond_reason_sets_its_image_aside(tmp_path: Path, kn
     image = ImageFile.at(write_image(tmp_path / "a.png", 1))
     made = prepare(LabelledFile(image=image, **known), Bank.create(tmp_path / "bank").store)
     assert made.set_aside is not None and made.set_aside.startswith(said) and len(made.set_aside) <= 1000
+
+
+def test_of_many_frames_few_become_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = Bank.create(tmp_path / "bank")
+    bank.add([frame(number, group=f"w{number // 4}", count=float(number % 7)) for number in range(2000)])
+    made = 0
+
+    def counted(**known: Any) -> Frame:
+        nonlocal made
+        made += 1
+        return Frame(**known)
+
+    monkeypatch.setattr(cellnet.bank.columns, "Frame", counted)
+    bank = Bank.open(tmp_path / "bank")
+    assert len(bank.digest) == 64 and warnings_of(bank.frames) == [] and len(held_by_split(bank.frames)) == 3
+    again = [frame(number, group=f"w{number // 4}", count=float(number % 7)) for number in range(1990, 2010)]
+    assert bank.add(again).added == bank.add(again[:10]).known == 10
+    assert 0 < made <= 40, "those that came again, and what they were"
