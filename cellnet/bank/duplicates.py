@@ -41,6 +41,9 @@ HEAD: Final = BITS // 128
 BLOCK: Final = 2**18
 """Pairs that are compared together: what fits into a processor's caches."""
 
+UNPACKED: Final = 2**13
+"""Fingerprints whose bits are taken apart together: 4 MB, and four times that as numbers."""
+
 
 def fingerprint(image_HW: Pixels) -> str:
     """128 hexadecimal digits that differ in few bits between nearly equal frames.
@@ -131,10 +134,10 @@ def _bands(bytes_NB: NDArray[np.uint8], width: int) -> Iterator[tuple[NDArray[np
     number = BITS // width
     most, larger = divmod(NEAR_BITS + 1, number)
     keys_KN = np.empty((number, len(bytes_NB)), np.uint32)
-    for start in range(0, len(bytes_NB), BLOCK):
-        bits_NB = np.unpackbits(bytes_NB[start : start + BLOCK], axis=1)[:, : number * width]
-        powers_W = 2.0 ** np.arange(width, dtype=np.float32)
-        keys_KN[:, start : start + BLOCK] = np.einsum("nwk,w->kn", bits_NB.reshape(-1, width, number), powers_W)
+    powers_W = 2.0 ** np.arange(width, dtype=np.float32)
+    for start in range(0, len(bytes_NB), UNPACKED):
+        bits_NB = np.unpackbits(bytes_NB[start : start + UNPACKED], axis=1)[:, : number * width]
+        keys_KN[:, start : start + UNPACKED] = np.einsum("nwk,w->kn", bits_NB.reshape(-1, width, number), powers_W)
     for band, key_N in enumerate(keys_KN):
         if (limit := most - (band >= larger)) >= 0:
             yield key_N, limit
