@@ -45,7 +45,7 @@ class Imported:
     known: int
     """Frames whose pixels the bank had already."""
     set_aside: list[Frame]
-    near: Frames
+    near: Sequence[Frame]
     """Frames added that are nearly the same as another of the bank, their `twin`."""
     otherwise: int = 0
     """Images that come out otherwise than an earlier cellnet read them: set aside, or put in the place of those."""

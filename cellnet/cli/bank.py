@@ -30,6 +30,7 @@ from cellnet.readers import NO_IMAGE, Options, Unused
 if TYPE_CHECKING:
     from cellnet.bank.bank import Bank
     from cellnet.bank.columns import Frames
+    from cellnet.bank.frames import Frame
 
 SHOWN: Final = 10
 """Near-duplicates that an import names one by one."""
@@ -208,12 +209,12 @@ def by_reason(unused: Sequence[Unused]) -> dict[str, int]:
     return dict(numbers)
 
 
-def _near(frames: "Frames", copies: "Frames") -> list[tuple[str, str]]:
+def _near(frames: "Frames", copies: "Sequence[Frame]") -> list[tuple[str, str]]:
     """The sources of near-duplicates, each with that of what it copies."""
-    from cellnet.bank.columns import with_twins
+    from cellnet.bank.columns import Frames, with_twins
 
-    copies, originals = with_twins(copies, frames)
-    return list(zip(copies.values("source"), originals.values("source"), strict=True))
+    known, originals = with_twins(Frames.of(copies), frames)
+    return list(zip(known.values("source"), originals.values("source"), strict=True))
 
 
 def show(arguments: argparse.Namespace) -> None:

@@ -117,7 +117,7 @@ def test_arguments_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]
         ("bnak show", "COMMAND takes bank, train, tune, calibrate, evaluate, registry, predict, serve or settings, "
                       "not 'bnak'; did you mean bank? see cellnet --help"),
         ("bank", "nothing was given for VERB; see cellnet bank --help"),
-        ("bank shwo", "VERB takes import, show, sample or shards, not 'shwo'; did you mean show? see cellnet bank "
+        ("bank shwo", "VERB takes import, show, sample, gc or shards, not 'shwo'; did you mean show? see cellnet bank "
                       "--help"),
         ("bank show a b", "nothing more is wanted, and 'b' was given; see cellnet bank show --help"),
         ("train bank", "nothing was given for --task; see cellnet train --help"),
