@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.timeout(300)]
 
 ALONE = ["unshare", "--net", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child"]
-"""No network but its own loopback, no processes but its own: Ray's fixed ports are free, and all ends with the first."""
+"""A network and processes of its own: Ray's fixed ports are free, and all ends with the first process."""
 HEAD = """
 ip link set lo up
 ray start --head --port=6379 --node-ip-address=127.0.0.1 --num-cpus=1 --include-dashboard=false \
