@@ -72,6 +72,11 @@ def is_own() -> bool:
     return node is not None and bool(node.is_head())
 
 
+def is_one_node() -> bool:
+    """Whether the cluster is one machine, so that none can be lost while the job goes on."""
+    return sum(node["Alive"] for node in ray.nodes()) == 1
+
+
 def on_this_node() -> NodeAffinitySchedulingStrategy:
     """For what only this machine can do."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -21,7 +21,7 @@ from cellnet.places import Places
 from cellnet.registry.starting import with_fixed_starts
 from cellnet.training.plan import make_plan
 from cellnet.training.shards import SPLITS
-from pipelines import cluster, room
+from pipelines import cluster, failures, room
 from pipelines.heads import changes_features, features_of
 from pipelines.runs import Say, find_run, tell_epochs
 from pipelines.shards import make_shards
@@ -164,11 +164,11 @@ def _run(sweep: Sweep, space: dict[str, Any], number: int, say: Say, *, early: b
         except Exception as error:
             lost = error
         answered = _wait_for_store(sweep, say)
-        if lost is not None and answered:
+        if lost is not None and answered and not isinstance(failures.told(lost), UnavailableError):
             raise lost
         if lost is None and not teller.cut_short:
             return
-        if (now := _epochs_kept(sweep)) > epochs:
+        if (now := _epochs_kept(sweep)) > epochs or not answered:
             epochs, since_s = now, time.monotonic()
         if time.monotonic() - since_s > sweep.wait_s:
             raise CellnetError(
@@ -231,7 +231,8 @@ def _run_once(sweep: Sweep, space: dict[str, Any], number: int, teller: "_Teller
         search_alg=_tpe(_known(sweep), config.train.seed) if tpe else None,
         num_samples=number if tpe else 1,
         max_concurrent_trials=room.at_once(config.gpus, sweep.workers),
-        reuse_actors=sweep.workers == 1,  # a process takes seconds to start
+        # A process takes seconds to start; one that was kept for reuse is lost with its node (ray-project/ray, 19952).
+        reuse_actors=sweep.workers == 1 and cluster.is_one_node(),
     )
 
 
