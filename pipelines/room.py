@@ -70,10 +70,11 @@ def may_hold(bundle: Bundle, nodes: list[Bundle], growth: Growth) -> float:
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
-def _on_head(gcs_address: str) -> list[Any] | None:
+def _on_head(port: str) -> list[Any] | None:
     """On the head: the kinds of nodes of its autoscaler's file, and how many nodes there may be.
 
-    Empty where its autoscaler only looks on; None where none runs there. Nothing is used of its cellnet.
+    Empty where its autoscaler only looks on; None where none runs there. `port` is the cluster's, since a machine may have
+    two, and names of the machine differ. Nothing is used of its cellnet.
     """
     import yaml
     from psutil import Error, process_iter
@@ -83,7 +84,8 @@ def _on_head(gcs_address: str) -> list[Any] | None:
             words = process.cmdline()
         except Error:
             continue
-        if not any(word.endswith("monitor.py") for word in words) or f"--gcs-address={gcs_address}" not in words:
+        of_cluster = any(word.startswith("--gcs-address=") and word.endswith(f":{port}") for word in words)
+        if not of_cluster or not any(word.endswith("/monitor.py") for word in words):
             continue
         files = [word.partition("=")[2] for word in words if word.startswith("--autoscaling-config=")]
         if not files:
@@ -109,10 +111,9 @@ def growth() -> Growth | None:
     if cluster.is_own() or not heads:
         return None
     there = NodeAffinitySchedulingStrategy(heads[0], soft=False)
+    port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
     try:
-        found = ray.get(
-            _on_head.options(scheduling_strategy=there).remote(ray.get_runtime_context().gcs_address), timeout=HEAD_S
-        )
+        found = ray.get(_on_head.options(scheduling_strategy=there).remote(port), timeout=HEAD_S)
     except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
         return None
     if found is None:

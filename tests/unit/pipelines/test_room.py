@@ -1,6 +1,9 @@
 """How room is asked for and waited for, without a Ray."""
 
+import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,3 +110,59 @@ def test_of_a_kind_there_may_be_no_more_than_it_says_nor_than_all_together() -> 
     assert may_hold({"GPU": 1}, [*HERE, there], GPU_NODES) == 8
     assert may_hold({"GPU": 1}, [*HERE, there], GPU_NODES._replace(at_most=1)) == 4
     assert may_hold({"GPU": 1}, HERE, Growth(None)) == math.inf
+
+
+TYPES = {
+    "head": {"resources": {"CPU": 4}, "max_workers": 0},
+    "gpus": {"resources": {"CPU": 8, "GPU": 4}, "max_workers": 2},
+    "cpus": {"resources": {"CPU": 16}},
+}
+
+
+def on_head(monkeypatch: pytest.MonkeyPatch, *commands: list[str]) -> Any:
+    """What the head tells whose processes are these."""
+    processes = [SimpleNamespace(cmdline=lambda words=words: words) for words in commands]
+    monkeypatch.setattr("psutil.process_iter", lambda: processes)
+    return room._on_head._function("6379")
+
+
+def test_the_head_knows_by_its_autoscalers_file_what_may_come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "ray_bootstrap_config.yaml"
+    monitor = ["python", "-u", "/lib/ray/autoscaler/_private/monitor.py", "--gcs-address=10.0.0.1:6379"]
+    other = [*monitor[:-1], "--gcs-address=10.0.0.1:6380", "--autoscaling-config=/gone"]
+    config = {"max_workers": 5, "head_node_type": "head", "available_node_types": TYPES}
+    file.write_text(json.dumps(config))
+    grows = [*monitor, f"--autoscaling-config={file}"]
+    assert on_head(monkeypatch, ["sh"], other, grows) == [[[{"CPU": 8, "GPU": 4}, 2], [{"CPU": 16}, 5]], 5]
+    assert on_head(monkeypatch, other, monitor) == [], "it only looks on"
+    assert on_head(monkeypatch, other) is None, "it runs elsewhere, or not at all"
+    file.write_text(json.dumps(config | {"available_node_types": TYPES | {"large": {"max_workers": 1}}}))
+    assert on_head(monkeypatch, grows) == [None, 5], "it does not say what a kind has"
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "found"),
+    [
+        ([[[{"CPU": 8, "GPU": 4}, 2]], 5], b"{}", GPU_NODES),
+        ([None, 5], b"{}", Growth(None, 5)),
+        ([], b"{}", None),
+        ([[], 0], b"{}", None),
+        (None, b"{}", Growth(None)),
+        (None, b"", None),
+    ],
+)
+def test_a_cluster_grows_where_an_autoscaler_may_start_nodes(
+    monkeypatch: pytest.MonkeyPatch, told: Any, status: bytes, found: Growth | None
+) -> None:
+    head = {"Alive": True, "NodeID": "0" * 56, "Resources": HERE[0]}
+    monkeypatch.setattr(room.ray, "nodes", lambda: [head])
+    monkeypatch.setattr(room.ray, "get", lambda asked, timeout: told)
+    monkeypatch.setattr(room.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+    asked = SimpleNamespace(remote=lambda address: address)
+    monkeypatch.setattr(room, "_on_head", SimpleNamespace(options=lambda scheduling_strategy: asked))
+    monkeypatch.setattr(room, "_internal_kv_get", lambda key: status)
+    monkeypatch.setattr(room, "is_autoscaler_v2", lambda: False)
+    monkeypatch.setattr(cluster, "is_own", lambda: False)
+    assert room.growth() == found
+    monkeypatch.setattr(cluster, "is_own", lambda: True)
+    assert room.growth() is None, "what was started here is this machine"
