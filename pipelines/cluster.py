@@ -74,7 +74,7 @@ def is_own() -> bool:
 
 def is_one_node() -> bool:
     """Whether the cluster is one machine, so that none can be lost while the job goes on."""
-    return sum(node["Alive"] for node in ray.nodes()) == 1
+    return len([node for node in ray.nodes() if node["Alive"]]) == 1
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:

@@ -73,8 +73,8 @@ def may_hold(bundle: Bundle, nodes: list[Bundle], growth: Growth) -> float:
 def _on_head(port: str) -> list[Any] | None:
     """On the head: the kinds of nodes of its autoscaler's file, and how many nodes there may be.
 
-    Empty where its autoscaler only looks on; None where none runs there. `port` is the cluster's, since a machine may have
-    two, and names of the machine differ. Nothing is used of its cellnet.
+    Empty where its autoscaler only looks on; None where none runs there. `port` is the cluster's, since a machine may
+    have two, and has several names. Nothing is used of its cellnet.
     """
     import yaml
     from psutil import Error, process_iter
