@@ -197,7 +197,7 @@ def test_a_search_whose_trials_get_no_room_begins_anew_or_ends_and_frees_what_it
         said.append(line)
         if line.startswith("the search goes on"):
             assert reserved() == {taken[0].id.hex()}
-            remove_placement_group(taken[0])
+            remove_placement_group(taken[0])  # and no other is taken
 
     monkeypatch.setattr(pipelines.tune, "trainable", without_room)
     monkeypatch.setattr(pipelines.tune, "STALL_S", 1)
@@ -206,6 +206,7 @@ def test_a_search_whose_trials_get_no_room_begins_anew_or_ends_and_frees_what_it
     with pytest.raises(CellnetError, match=r"not one epoch more was kept for 0 s; .* the same command with --resume"):
         tune(places, config, wait_s=0, say=give_room)
     assert reserved() == {taken[0].id.hex()} and not records(places)
+    remove_placement_group(taken.pop())
     found = tune(places, config, say=give_room)
     assert said.count("no trial has had room for 1 s") == 2
     assert [row["epochs"] for row in found.trials] == [1, 1] and found.winner.ref == "regressor@1"
