@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup setup-dev demo test unit coverage lint sbom clean
+.PHONY: setup setup-dev demo test nodes unit coverage lint sbom clean
 
 setup: $(STAMP)
 setup-dev: $(STAMP)-dev
@@ -40,6 +40,10 @@ demo: setup
 # In the order of the files, so that the minutes of those with Ray are not left to one process at the end.
 test: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Clusters of several nodes alone, one after the other.
+nodes: setup-dev
+	$(BIN)/python -m pytest -m nodes -n 0
 
 # Those of seconds, to be run often.
 unit: setup-dev

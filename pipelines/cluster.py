@@ -62,13 +62,19 @@ def connect(*used: Place, show_logs: bool = False) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         starting.start_or_join(log_to_driver=show_logs)
         quiet()
-    _check_nodes(used)
+    _used.update(used)
+    check_nodes()
 
 
 def is_own() -> bool:
     """Whether this process started the cluster that it is in: then all of it is this machine."""
     node = ray._private.worker._global_node
     return node is not None and bool(node.is_head())
+
+
+def is_one_node() -> bool:
+    """Whether the cluster is one machine, so that none can be lost while the job goes on."""
+    return len([node for node in ray.nodes() if node["Alive"]]) == 1
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
@@ -125,25 +131,53 @@ def _marked(places: Sequence[Place]) -> Iterator[dict[str, str]]:
         yield marks
 
 
-def _check_nodes(used: Sequence[Place]) -> None:
-    """Raise ConfigError for a node that cannot do its part; a cluster of one is not asked."""
-    on_s3 = next((place for place in used if place.is_on_s3), None)
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
-    if len(nodes) < 2:
+_used: set[Place] = set()
+"""The places of the jobs that this process has run."""
+_asked: dict[str, set[Place]] = {}
+"""Which of them each node was asked about, by its id."""
+
+
+def check_nodes() -> None:
+    """Raise ConfigError for a node that cannot do its part, of those that have not been asked; of one alone none is.
+
+    A node is asked once about a place, and those that join later when this is called again.
+    """
+    there = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
+    nodes = {name: node for name, node in there.items() if name not in _asked or not _used <= _asked[name]}
+    if len(there) < 2 or not nodes:
         return
+    on_s3 = next((place for place in _used if place.is_on_s3), None)
     faults = []
-    with _marked(used) as marks:
+    with _marked(list(_used)) as marks:
         asked = {
             _look_around.options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False)).remote(
                 on_s3=on_s3 is not None, marks=marks
-            ): node["NodeManagerAddress"]
-            for name, node in nodes.items()
+            ): name
+            for name in nodes
         }
         for one in ray.wait(list(asked), num_returns=len(asked), timeout=NODES_S)[0]:
+            address = nodes[asked[one]]["NodeManagerAddress"]
             with contextlib.suppress(ray.exceptions.RayError):  # it is gone meanwhile, which the job lives with
-                faults.append(node_fault(asked[one], OfNode(*ray.get(one)), on_s3))
-    if found := [fault for fault in faults if fault]:
-        raise ConfigError(found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
+                if fault := node_fault(address, OfNode(*ray.get(one)), on_s3):
+                    faults.append(fault)
+                    del nodes[asked[one]]
+    for name in nodes:
+        _asked[name] = set(_used)
+    if faults:
+        raise ConfigError(faults[0] + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""))
+
+
+def fault_of_joined() -> ConfigError | None:
+    """Why a node that joined after the job began cannot do its part; None where none did, or all can."""
+    if not ray.is_initialized():
+        return None
+    try:
+        check_nodes()
+    except ConfigError as fault:
+        return fault
+    except Exception:  # of a cluster that is gone
+        return None
+    return None
 
 
 def node_fault(address: str, has: OfNode, on_s3: Place | None) -> str | None:
@@ -242,37 +276,20 @@ def cpus_per_worker(workers: int) -> float:
     return max(0.01, round(min(1.0, max(cpus() - 1, 0.5) / workers), 2))
 
 
-def at_once(gpus: float, workers: int = 1) -> int:
-    """How many trials of so many workers to run at once: a worker on each CPU, or as many as the GPUs have room for.
-
-    `gpus` are for each worker. Raises ConfigError for a cluster that has not as many as one trial wants.
-    """
-    if not gpus:
-        return max(1, int(cpus() / workers))
-    there, wanted = ray.cluster_resources().get("GPU", 0), gpus * workers
-    if there < wanted:
-        raise ConfigError(f"a trial wants {wanted:g} GPUs, and the cluster has {there:g}; leave gpus out to use CPUs")
-    return max(1, int(there / wanted))
-
-
-def use_gpus(workers: int, *, insist: bool = False) -> bool:
-    """Whether the cluster has a GPU for each of so many workers. Raises ConfigError if not and one insists."""
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if insist and gpus < workers:
-        raise ConfigError(
-            f"--gpu needs a GPU a worker, and the cluster has {gpus:g} for {workers}; "
-            "leave --gpu out to train on CPUs, or take fewer workers"
-        )
-    return bool(gpus >= workers)
-
-
 def run_trials(
-    trainable: Any, space: dict[str, Any], *, runs: "Store", folder: str, callbacks: Sequence[Any] = (), **settings: Any
+    trainable: Any,
+    space: dict[str, Any],
+    *,
+    runs: "Store",
+    folder: str,
+    callbacks: Sequence[Any] = (),
+    stop: Any = None,
+    **settings: Any,
 ) -> Any:
     """What comes of trials on Ray Tune, a ResultGrid, when all of them have ended.
 
-    Ray's own files are in a folder below the runs; `settings` are those of its TuneConfig. Trials keep what they came
-    to themselves, and go on from there when their worker died.
+    Ray's own files are in a folder below the runs; `stop`, a ray.tune.Stopper, may end all sooner; `settings` are those
+    of its TuneConfig. Trials keep what they came to themselves, and go on from there when their worker died.
     """
     import ray.tune  # slow to import, and other jobs need it not
 
@@ -293,6 +310,7 @@ def run_trials(
             failure_config=ray.tune.FailureConfig(max_failures=1),  # of a worker; a trial's own errors come again
             checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=list(callbacks),
+            stop=stop,
         ),
     )
     with stopped_by_ctrl_c():

@@ -28,7 +28,7 @@ from cellnet.training.plan import Plan
 from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import TrainState, is_over
 from cellnet.training.tiles import tiles_n
-from pipelines import cluster
+from pipelines import cluster, room
 from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state, tell_epochs
 from pipelines.shards import batches, dataset_of
 
@@ -120,7 +120,7 @@ def _run(job: FoldsJob, folds: list[int], say: Say) -> None:
             {"fold": ray.tune.grid_search(folds)},
             runs=job.run.runs,
             folder=job.run.name,
-            max_concurrent_trials=cluster.at_once(job.gpus),
+            max_concurrent_trials=room.at_once(job.gpus),
             reuse_actors=True,  # a process takes seconds to start
         )
     for trial in trials:

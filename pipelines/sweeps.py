@@ -47,6 +47,8 @@ class Sweep:
     """What networks start from that do not start by chance."""
     workers: int = 1
     """Of each trial."""
+    wait_s: float = 900.0
+    """How long a search waits for room, or for its store, without an epoch more."""
 
     @property
     def steering(self) -> tuple[str, bool]:

@@ -47,7 +47,7 @@ from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import Epoch, TrainState, best_epoch
 from cellnet.training.workers import unwrapped
 from cellnet.version import code_version
-from pipelines import cluster, failures
+from pipelines import cluster, failures, room
 from pipelines.folds import train_folds
 from pipelines.heads import train_head
 from pipelines.paper_holdout import score_paper_holdout
@@ -84,6 +84,7 @@ def train(
     workers: Workers = 1,
     gpu: bool = False,
     resume: bool = False,
+    wait_s: float = room.WAIT_S,
     say: Say = lambda line: None,
 ) -> ModelVersion:
     """The published version: shards found or made, the network trained by `workers` Ray Train workers.
@@ -92,7 +93,7 @@ def train(
     each fold of the frames, by which the version is scored, and what is published has learned from all of them. With
     `resume` it goes on with the newest run of the same bank and settings that was left unfinished. Raises DataError for
     a bank that cannot train the task, ConfigError for workers that the cluster or the bank cannot keep busy, and with
-    `gpu` where there are too few GPUs.
+    `gpu` where there are too few GPUs. A cluster that grows on demand is asked for room, and waited for so long.
     """
     bank, registry = places.open_bank(), places.open_registry()
     model = name or model_name(config)
@@ -101,7 +102,10 @@ def train(
     check_workers(workers, plan, batch_size=config.batch_size)
     start = find_start(registry, plan.config)
     cluster.connect(*places.named)
-    use_gpu = cluster.use_gpus(at_least(workers), insist=gpu)
+    room.wait_for_workers(at_least(workers), wait_s=wait_s, say=say)
+    if gpu:
+        room.wait_for_gpus(1, at_least(workers), wait_s=wait_s, say=say)
+    use_gpu = room.use_gpus(at_least(workers), insist=gpu)
     if plan.folds:
         say(_about_folds(plan, bank, asked=config.folds != "auto"))
     if network := told_network(plan):

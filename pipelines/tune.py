@@ -14,14 +14,14 @@ import ray.tune
 import ray.tune.schedulers
 
 from cellnet.config.tune import Range, Settings, TuneConfig
-from cellnet.errors import ConfigError, DataError
+from cellnet.errors import CellnetError, ConfigError, DataError, UnavailableError
 from cellnet.evaluation.searches import Trial, describe, sample_settings, smallest_batch
 from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
 from cellnet.registry.starting import with_fixed_starts
 from cellnet.training.plan import make_plan
 from cellnet.training.shards import SPLITS
-from pipelines import cluster
+from pipelines import cluster, failures, room
 from pipelines.heads import changes_features, features_of
 from pipelines.runs import Say, find_run, tell_epochs
 from pipelines.shards import make_shards
@@ -34,6 +34,11 @@ LEADERS: Final = 5
 """Trials that are listed while a search goes on."""
 TELL_S: Final = 60.0
 """How often they are, at most."""
+STALL_S: Final = 300.0
+"""So long no trial may run before the search is begun anew: what Ray Tune has reserved on a node that is gone may stay
+pending for ever (ray-project/ray, 24259), and is had at once by a new one. Longer than a node takes to be missed."""
+STORE_S: Final = 10.0
+"""How often a store that does not answer is asked again."""
 
 
 def tune(
@@ -44,14 +49,17 @@ def tune(
     name: str | None = None,
     workers: int = 1,
     resume: bool = False,
+    wait_s: float = room.WAIT_S,
     say: Say = lambda line: None,
 ) -> Search:
     """Try settings, train the best again with other seeds, publish the winner, and promote it if it is better.
 
     The test split steers; the winner alone is scored on the holdout. Each trial has so many workers. A trial that
     fails is recorded and does not end the search. With `resume` it goes on with the newest search of the same bank and
-    settings that was left unfinished. Raises DataError when the bank has no test split (with fewer than three groups a
-    lineage there is none) or when every trial failed, ConfigError for workers or GPUs that are not to be had.
+    settings that was left unfinished. A cluster that grows on demand is asked for room, and waited for so long; so is a
+    store that does not answer, and room for trials whose node is gone. Raises DataError when the bank has no test split
+    (with fewer than three groups a lineage there is none) or when every trial failed, ConfigError for workers or GPUs
+    that are not to be had, CellnetError when the wait was in vain.
     """
     bank, registry = places.open_bank(), places.open_registry()
     model = name or model_name(config.train)
@@ -66,11 +74,15 @@ def tune(
     config = config.model_copy(update={"train": plan.config})
     starts = starts_of(registry, plan, config.space)
     cluster.connect(*places.named)
+    room.wait_for_workers(1, wait_s=wait_s, say=say)
+    if config.gpus:
+        room.wait_for_gpus(config.gpus, workers, wait_s=wait_s, say=say)
+        room.at_once(config.gpus, workers)  # refused before anything is written
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
     run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
     say(f"run: {run.uri}")
-    sweep = Sweep(run=run, config=config, plan=plan, shards=shards, starts=starts, workers=workers)
+    sweep = Sweep(run=run, config=config, plan=plan, shards=shards, starts=starts, workers=workers, wait_s=wait_s)
     try:
         if sweep.of_heads:
             _see_first(sweep, say)
@@ -108,11 +120,10 @@ def _search(sweep: Sweep, say: Say) -> None:
         say(f"{len(chosen)} trials of up to {config.train.epochs} epochs; of the first: {describe(chosen[0])}")
         _run(sweep, {"settings": ray.tune.grid_search(chosen), "seed": seed}, len(chosen), say, early=early)
         return
-    known = [trial.settings for trial in trials_of(sweep.run) if trial.seed == seed]
     say(f"{config.trials} trials of up to {config.train.epochs} epochs, each chosen by what the earlier came to (TPE)")
     space = {key: _domain(values) for key, values in config.space.items()}
     assert config.trials is not None, "checked with the configuration"
-    _run(sweep, {"settings": space, "seed": seed}, config.trials, say, early=early, known=known)
+    _run(sweep, {"settings": space, "seed": seed}, config.trials, say, early=early, tpe=True)
 
 
 def _train_finalists(sweep: Sweep, say: Say) -> None:
@@ -137,10 +148,65 @@ def _domain(values: Any) -> Any:
     return (ray.tune.loguniform if values.log else ray.tune.uniform)(values.low, values.high)
 
 
-def _run(
-    sweep: Sweep, space: dict[str, Any], number: int, say: Say, *, early: bool, known: Sequence[Settings] | None = None
-) -> None:
-    """Run trials on Ray Tune to their end. What they come to is in the sweep's folder."""
+def _run(sweep: Sweep, space: dict[str, Any], number: int, say: Say, *, early: bool, tpe: bool = False) -> None:
+    """Run trials on Ray Tune to their end. What they come to is in the sweep's folder.
+
+    When none of them has room, or the store of the runs does not answer, those that have not ended go on in a new
+    Tuner: none is lost, since each goes on after the last epoch that was kept. Raises CellnetError when not one epoch
+    more was kept for `wait_s`.
+    """
+    teller = _Teller(sweep, number, say)
+    epochs, since_s = _epochs_kept(sweep), time.monotonic()
+    while True:
+        lost: Exception | None = None
+        try:
+            _run_once(sweep, space, number, teller, early=early, tpe=tpe)
+        except Exception as error:
+            lost = error
+        answered = _wait_for_store(sweep, say)
+        if lost is not None and answered and not isinstance(failures.told(lost), UnavailableError):
+            raise lost
+        if lost is None and not teller.cut_short:
+            return
+        if (now := _epochs_kept(sweep)) > epochs or not answered:
+            epochs, since_s = now, time.monotonic()
+        if time.monotonic() - since_s > sweep.wait_s:
+            raise CellnetError(
+                f"not one epoch more was kept for {sweep.wait_s:g} s; see what the cluster is busy with (ray status), "
+                f"and whether its nodes reach {sweep.run.runs.uri}, then give the same command with --resume"
+            )
+        say("the search goes on with the trials that have not ended")
+
+
+def _epochs_kept(sweep: Sweep) -> int:
+    """Of all trials."""
+    return sum(trial.epochs for trial in trials_of(sweep.run))
+
+
+def _wait_for_store(sweep: Sweep, say: Say) -> bool:
+    """Whether the store of the runs answered at once; when it does not, return when it does.
+
+    Raises UnavailableError when it has not for as long as the search may wait.
+    """
+    start_s = told_s = time.monotonic()
+    answered = True
+    while True:
+        try:
+            sweep.run.runs.get(f"{sweep.run.name}/run.json")
+            return answered
+        except UnavailableError:
+            now_s = time.monotonic()
+            if now_s - start_s > sweep.wait_s:
+                raise
+            if answered or now_s - told_s > TELL_S:
+                told_s = now_s
+                say(f"waiting for {sweep.run.runs.uri}, which does not answer")
+            answered = False
+            time.sleep(STORE_S)
+
+
+def _run_once(sweep: Sweep, space: dict[str, Any], number: int, teller: "_Teller", *, early: bool, tpe: bool) -> None:
+    """Run trials on one Tuner, until all have ended or none has had room for a while."""
     config = sweep.config
     metric, mode = sweep.steering[0], "max" if sweep.steering[1] else "min"
     epochs = int(config.train.epochs)
@@ -151,20 +217,41 @@ def _run(
         )
     splits = () if sweep.of_heads else SPLITS
     data = {split: read_tiles(sweep.shards, split, sweep.workers) for split in splits}  # shared by all trials
+    teller.begin()
     cluster.run_trials(
         trainable(sweep, data),
         space,
         runs=sweep.run.runs,
         folder=sweep.run.name,
-        callbacks=[_Teller(sweep, number, say)],
+        callbacks=[teller],
+        stop=_Stall(teller),
         metric=metric,
         mode=mode,
         scheduler=scheduler,
-        search_alg=_tpe(known, config.train.seed) if known is not None else None,
-        num_samples=number if known is not None else 1,
-        max_concurrent_trials=cluster.at_once(config.gpus, sweep.workers),
-        reuse_actors=sweep.workers == 1,  # a process takes seconds to start
+        search_alg=_tpe(_known(sweep), config.train.seed) if tpe else None,
+        num_samples=number if tpe else 1,
+        max_concurrent_trials=room.at_once(config.gpus, sweep.workers),
+        # A process takes seconds to start; one that was kept for reuse is lost with its node (ray-project/ray, 19952).
+        reuse_actors=sweep.workers == 1 and cluster.is_one_node(),
     )
+
+
+def _known(sweep: Sweep) -> list[Settings]:
+    """What has been tried with the first seed."""
+    return [trial.settings for trial in trials_of(sweep.run) if trial.seed == sweep.config.train.seed]
+
+
+class _Stall(ray.tune.Stopper):  # type: ignore[misc]
+    """Ends a Tuner none of whose trials has run for STALL_S; what it has reserved is freed as it ends, and no more."""
+
+    def __init__(self, teller: "_Teller") -> None:
+        self._teller = teller
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._teller.has_stalled()
 
 
 def _tpe(known: Sequence[Settings], seed: int) -> Any:
@@ -179,11 +266,29 @@ def _tpe(known: Sequence[Settings], seed: int) -> Any:
 
 
 class _Teller(ray.tune.Callback):  # type: ignore[misc]
-    """Says in the driver how trials end, and now and then which are the best so far."""
+    """Says in the driver how trials end, and now and then which are the best so far; sees whether any runs."""
 
     def __init__(self, sweep: Sweep, number: int, say: Say) -> None:
         self._sweep, self._number, self._say = sweep, number, say
-        self._ended, self._told_s = 0, time.monotonic()
+        self._ended: set[str] = set()
+        self._told_s = time.monotonic()
+        self.begin()
+
+    def begin(self) -> None:
+        """There is a new Tuner."""
+        self.cut_short = False  # whether trials are left that have not ended
+        self._ran_s = time.monotonic()
+
+    def has_stalled(self) -> bool:
+        """Whether no trial has run for STALL_S; says so once."""
+        if time.monotonic() - self._ran_s > STALL_S and not self.cut_short:
+            self.cut_short = True
+            self._say(f"no trial has had room for {STALL_S:g} s")
+        return self.cut_short and time.monotonic() - self._ran_s > STALL_S
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if any(trial.status == "RUNNING" for trial in trials):
+            self._ran_s = time.monotonic()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(trial)
@@ -191,19 +296,24 @@ class _Teller(ray.tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name, settings, seed = of_space(trial.config)
         error = "its process died" if trial.error_file is None else _last_line(trial.error_file)
+        if UnavailableError.__name__ in error:  # it says nothing of these settings
+            self.cut_short = True
+            return
         begun = next((kept for kept in trials_of(self._sweep.run) if kept.name == name), None)
         failed = begun or Trial(name=name, settings=settings, seed=seed)
         keep_trial(self._sweep.run, failed.model_copy(update={"error": error}))
         self._tell(trial)
 
     def _tell(self, trial: Any) -> None:
-        self._ended += 1
         name = of_space(trial.config)[0]
+        if name in self._ended:
+            return
+        self._ended.add(name)
         ranked = self._sweep.ranked()
         for known in ranked:
             if known.name == name:
-                self._say(f"trial {self._ended:>3}/{self._number}  {trial_line(known, self._sweep.steering[0])}")
-        if self._ended < self._number and time.monotonic() - self._told_s > TELL_S:
+                self._say(f"trial {len(self._ended):>3}/{self._number}  {trial_line(known, self._sweep.steering[0])}")
+        if len(self._ended) < self._number and time.monotonic() - self._told_s > TELL_S:
             self._told_s = time.monotonic()
             self._say("the best so far:")
             for place, leader in enumerate(ranked[:LEADERS], start=1):

@@ -37,6 +37,13 @@ CHANNEL: Final = Option(
     help="of several channels in files or in their names (_w1), by name or number (the only one of transmitted light)",
 )
 SET: Final = Option("--set", action="append", default=[], metavar="KEY=VALUE")
+WAIT: Final = Option(
+    "--wait",
+    type=number(float, least=0, what="seconds"),
+    default=900.0,
+    metavar="SECONDS",
+    help="how long to wait for nodes of a cluster that grows on demand (900, as Ray's autoscaler does for one node)",
+)
 
 ENDPOINT_URL: Final = Option("--endpoint-url", metavar="URL", help="another S3 server (or AWS_ENDPOINT_URL_S3)")
 _REGISTRY: Final = (

@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _told(error: Exception) -> CellnetError | None:
     """What a person can put right of an error; None of a bug, whose traceback says more."""
     if "ray" in sys.modules:
+        from pipelines.cluster import fault_of_joined
         from pipelines.failures import told
 
-        return told(error)
+        return fault_of_joined() or told(error)
     return error if isinstance(error, CellnetError) else of_machine(error)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, places_of, train_config
+from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, WAIT, places_of, train_config
 from cellnet.cli.parsing import NUMBER_OR_RANGE, Option, command
 from cellnet.cli.printing import print_json, say, scores_line, tell
 from cellnet.config.train import TrainConfig
@@ -32,6 +32,7 @@ def add_to(commands: Any) -> None:
         Option(
             "--resume", action="store_true", help="go on with the newest unfinished run of the same bank and settings"
         ),
+        WAIT,
         Option("--summary", action="store_true", help="print the network's layers and sizes; train nothing"),
         JSON,
         *PUBLISHES,
@@ -55,6 +56,7 @@ def train(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         gpu=arguments.gpu,
         resume=arguments.resume,
+        wait_s=arguments.wait,
         say=say,
     )
     test, folds = version.card.scores.get("test", {}), version.card.scores.get("folds")

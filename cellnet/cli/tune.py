@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, own_settings, places_of
+from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, WAIT, own_settings, places_of
 from cellnet.cli.parsing import POSITIVE, Option, command
 from cellnet.cli.printing import print_json, print_table, say, tell
 from cellnet.config.loading import load_config
@@ -29,6 +29,7 @@ def add_to(commands: Any) -> None:
             action="store_true",
             help="go on with the newest unfinished search of the same bank and settings",
         ),
+        WAIT,
         JSON,
         *PUBLISHES,
         help="search activation × kernel, publish and promote the winner",
@@ -56,6 +57,7 @@ def tune(arguments: argparse.Namespace) -> None:
         name=arguments.name,
         workers=arguments.workers,
         resume=arguments.resume,
+        wait_s=arguments.wait,
         say=say,
     )
     print_search(search, alias=arguments.alias, as_json=arguments.json)

@@ -6,7 +6,7 @@ import boto3
 import pyarrow.fs
 
 from cellnet.store.objects import Store
-from cellnet.store.s3 import S3Store, region_of
+from cellnet.store.s3 import CONNECT_S, READ_S, S3Store, region_of
 
 
 def filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -15,8 +15,9 @@ def filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem, str]:
         return pyarrow.fs.LocalFileSystem(), store.uri
     endpoint = store.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = region_of(boto3.Session())
-    if endpoint is None:
-        return pyarrow.fs.S3FileSystem(region=region), store.uri.removeprefix("s3://")
-    scheme, _, address = endpoint.rpartition("://")
-    files = pyarrow.fs.S3FileSystem(endpoint_override=address, scheme=scheme or "https", region=region)
+    server = {}
+    if endpoint is not None:
+        scheme, _, address = endpoint.rpartition("://")
+        server = {"endpoint_override": address, "scheme": scheme or "https"}
+    files = pyarrow.fs.S3FileSystem(region=region, connect_timeout=CONNECT_S, request_timeout=READ_S, **server)
     return files, store.uri.removeprefix("s3://")

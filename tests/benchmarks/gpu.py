@@ -72,7 +72,7 @@ from cellnet.training.losses import criterion_of
 from cellnet.training.shards import SPLITS, TILES_A_READ
 from cellnet.training.state import TrainState
 from cellnet.training.tiles import Batch, Variants, make_tiles
-from pipelines import cluster
+from pipelines import cluster, room
 from pipelines.runs import new_run
 from pipelines.sweeps import Sweep, trials_of
 from pipelines.train import model_name, read_tiles, run_training
@@ -374,7 +374,7 @@ def measure_search(bench: Bench) -> Iterator[Figure]:
     """As many trials at once as have room, and one a GPU at a time."""
     share = 1 / TRIALS_A_GPU if bench.gpus else 0.0
     _ = bench.shards  # connects
-    together = cluster.at_once(share)
+    together = room.at_once(share)
     number = max(together, 2)
     where = f"on {share:g} of a GPU each" if bench.gpus else "on a CPU each"
     beside_s = search_s(bench, number, gpus=float(bench.gpus > 0), at_once=max(1, bench.gpus))

@@ -30,7 +30,7 @@ from tests.factories import quick_config
 
 from .conftest import KEYS, can_hide_folders
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.timeout(600)]
 """A second cluster beside the tests' own."""
 
 ROOT = Path(__file__).parents[2]

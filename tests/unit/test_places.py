@@ -9,7 +9,7 @@ from cellnet.errors import ConfigError
 from cellnet.places import Places, absolute
 from cellnet.store.arrow import filesystem
 from cellnet.store.place import Place, place_of
-from cellnet.store.s3 import S3Store
+from cellnet.store.s3 import CONNECT_S, READ_S, S3Store
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,12 @@ def test_the_endpoint_of_a_store_reaches_pyarrow(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
     files, root = filesystem(S3Store("s3://lab/runs", endpoint_url="http://127.0.0.1:9000"))
     assert root == "lab/runs"
-    assert files == pyarrow.fs.S3FileSystem(endpoint_override="127.0.0.1:9000", scheme="http", region="us-east-1")
+    limits = {"connect_timeout": CONNECT_S, "request_timeout": READ_S}
+    here = {"endpoint_override": "127.0.0.1:9000", "scheme": "http", "region": "us-east-1"}
+    assert files == pyarrow.fs.S3FileSystem(**here, **limits)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.lab.example")
-    told = pyarrow.fs.S3FileSystem(endpoint_override="s3.lab.example", scheme="https", region="us-east-1")
+    there = {"endpoint_override": "s3.lab.example", "scheme": "https", "region": "us-east-1"}
+    told = pyarrow.fs.S3FileSystem(**there, **limits)
     assert filesystem(S3Store("s3://lab")) == (told, "lab")
 
 

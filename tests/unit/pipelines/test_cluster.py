@@ -4,11 +4,16 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from ray import cloudpickle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import cellnet.cli.train as cli_train
 from cellnet import version
+from cellnet.cli import program
+from cellnet.errors import ConfigError
 from cellnet.store.place import Place
 from pipelines import cluster
 from pipelines.cluster import OfNode, node_fault
@@ -71,6 +76,69 @@ def test_a_node_tells_its_version_and_whether_it_has_credentials(monkeypatch: py
     assert cluster._look_around._function(on_s3=True, marks={}) == (version.number(), False, ())
     monkeypatch.setattr("boto3.Session.get_credentials", lambda session: object())
     assert OfNode(*cluster._look_around._function(on_s3=True, marks={})) == OfNode(version.number(), True)
+
+
+class Nodes:
+    """A cluster whose nodes have what they tell; it keeps who was asked about which folders."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **tell: tuple[str | None, bool, tuple[str, ...]]) -> None:
+        self.tell, self.asked = tell, list[str]()
+        monkeypatch.setattr(cluster, "_used", set())
+        monkeypatch.setattr(cluster, "_asked", {})
+        monkeypatch.setattr(cluster, "_look_around", self)
+        monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
+        monkeypatch.setattr(cluster.ray, "nodes", self.nodes)
+        monkeypatch.setattr(cluster.ray, "wait", lambda refs, **options: (refs, []))
+        monkeypatch.setattr(cluster.ray, "get", lambda name: self.tell[name])
+
+    def nodes(self) -> list[dict[str, object]]:
+        """As Ray has them; a node's id is its address."""
+        own = {"Alive": True, "Resources": {"CPU": 1}}
+        return [own | {"NodeID": f"{number:056x}", "NodeManagerAddress": name} for number, name in enumerate(self.tell)]
+
+    def options(self, *, scheduling_strategy: NodeAffinitySchedulingStrategy) -> "Nodes":
+        self._next = list(self.tell)[int(scheduling_strategy.node_id, 16)]
+        return self
+
+    def remote(self, *, on_s3: bool, marks: dict[str, str]) -> str:
+        self.asked.append(self._next)
+        return self._next
+
+
+FINE = (version.number(), True, ())
+
+
+def test_a_node_is_asked_once_a_job_and_again_about_another_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nodes = Nodes(monkeypatch, head=FINE, other=FINE)
+    for place in (tmp_path / "bank", tmp_path / "bank", tmp_path / "registry"):
+        cluster.connect(Place(str(place)))
+    assert nodes.asked == ["head", "other"] * 2
+
+
+def test_a_node_that_joins_later_is_named_and_those_that_can_are_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nodes = Nodes(monkeypatch, head=FINE, other=FINE)
+    cluster.connect(Place(str(tmp_path)))
+    assert cluster.fault_of_joined() is None and nodes.asked == ["head", "other"]
+    nodes.tell |= {"late": ("0.1.9", True, ()), "later": FINE}
+    for _ in range(2):
+        assert str(cluster.fault_of_joined()).startswith("the node late has cellnet 0.1.9, and this is ")
+    assert nodes.asked == ["head", "other", "late", "later", "late"]
+
+
+def test_a_command_that_failed_names_the_node_that_joined_and_cannot_do_its_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(arguments: object) -> None:
+        raise ModuleNotFoundError("No module named 'cellnet.late'")  # as a task tells that ran there
+
+    monkeypatch.setattr(cli_train, "train", fails)
+    monkeypatch.setattr(cluster, "fault_of_joined", lambda: ConfigError("the node late has cellnet 0.1.9"))
+    assert program.main(["train", "bank", "--task", "count"]) == 2
+    assert capsys.readouterr().err == "cellnet: the node late has cellnet 0.1.9\n"
 
 
 RAYS_OWN = (
