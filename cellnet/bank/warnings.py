@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from cellnet.bank.bank import Bank
+from cellnet.bank.burnt import burnt_in
 from cellnet.bank.folds import ENOUGH_GROUPS, FOLDS, few_groups, groups_n
 from cellnet.bank.frames import Frame
 from cellnet.bank.outliers import unlike_the_rest
@@ -30,8 +32,13 @@ def outlook_of(frames: Sequence[Frame]) -> str:
     )
 
 
+def warnings_in(bank: Bank) -> list[str]:
+    """What will hurt a training on a bank, a sentence each; some of its frames are looked at."""
+    return [*warnings_of(bank.frames), *burnt_in(bank)]
+
+
 def warnings_of(frames: Sequence[Frame]) -> list[str]:
-    """What will hurt a training on these frames, a sentence each."""
+    """What will hurt a training on these frames, a sentence each, as far as their table tells."""
     warnings = list(_of_groups(frames))
     for lineage, cells in _cells_by_split(frames).items():
         if cells["test"] > cells["train"]:

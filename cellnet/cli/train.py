@@ -86,4 +86,4 @@ def _summary(bank: "Bank", config: TrainConfig) -> str:
     from cellnet.training.plan import make_plan
 
     plan = make_plan(bank, config)
-    return summary(fresh_network(plan.config, len(plan.classes)))
+    return summary(fresh_network(plan.config, len(plan.classes)), frozen=bool(plan.config.model.frozen))
