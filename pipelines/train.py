@@ -107,7 +107,7 @@ def train(
         say(_about_folds(plan, bank, asked=config.folds != "auto"))
     if network := told_network(plan):
         say(network)
-    if frozen and (config.epochs != "auto" or config.patience is not None):
+    if frozen and asks_for_epochs(config):
         say("note: epochs and patience change nothing: a frozen network has no epochs")
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
@@ -123,6 +123,11 @@ def train(
     version = publish(registry, bank, plan, trained, name=model, start=start, more=more, say=say)
     run.finish(version.ref)
     return version
+
+
+def asks_for_epochs(config: TrainConfig) -> bool:
+    """Whether somebody said how long to train."""
+    return config.epochs != "auto" or config.patience is not None
 
 
 def model_name(config: TrainConfig) -> str:
