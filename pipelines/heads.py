@@ -37,7 +37,7 @@ from cellnet.training.steering import steering
 from cellnet.untrusted import check_safetensors
 from pipelines import cluster
 from pipelines.publishing import Trained, cross_validated, refitted
-from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state, tell_epochs
+from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state, tell_epochs, tell_fits
 from pipelines.shards import dataset_of
 
 TILES_A_STEP: Final = 32
@@ -60,15 +60,16 @@ def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start
     batches = {number: held for number, held in plan.held_back.items() if number not in folds}
     parts = [*_parts("fold", folds, train, test)] if folds else [Part("split", "", _all_of(train), test)]
     holds = holds_of(plan.config.task, chosen_by_test=test is not None)
+    say(tell_fits(holds))
     if test:
-        tell_epochs(plan.config.task, say, star=True)
+        tell_epochs(plan.config.task, say, star=True, called="fit")
     learnt, history = list[list[LastLayers]](), list[Epoch]()
     for number, hold in enumerate(holds, start=1):
         learnt.append(learn(parts, train, hold))
         history.append(_epoch(plan.config.task, number, learnt[-1], parts))
         run.add_curves(history[-1])
         best = best_epoch(plan.config.task, history)
-        say(epoch_line(history[-1], len(holds), best=best is history[-1] and bool(best.test)))
+        say(epoch_line(history[-1], len(holds), best=best is history[-1] and bool(best.test), called="fit"))
     chosen, hold = learnt[best.number - 1], holds[best.number - 1]
     epochs = [asdict(epoch) for epoch in history]
     if not plan.folds:

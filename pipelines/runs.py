@@ -15,7 +15,7 @@ import importlib.util
 import json
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,23 +107,34 @@ def tensorboard_command(run: Run) -> str:
     return f"tensorboard --logdir {run.uri}{missing}"
 
 
-def epoch_line(epoch: Epoch, epochs: object, *, best: bool) -> str:
-    """An epoch in one line for a person; a star marks the best so far. What it means, `tell_epochs` says before."""
+def epoch_line(epoch: Epoch, epochs: object, *, best: bool, called: str = "epoch") -> str:
+    """An epoch in one line for a person; a star marks the best so far. What it means, `tell_epochs` says before.
+
+    `called` is what it is: of a frozen network a `fit` of its last layers.
+    """
     scores = ", ".join(f"{name.removesuffix('_accuracy')} {value:.3f}" for name, value in epoch.test.items())
     waiting = f", {epoch.waiting:.0%} of the time waiting for data" if epoch.waiting >= MUCH_WAITING else ""
     test = f"  test {scores}" if scores else ""
     return (
-        f"epoch {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{test}  {epoch.tiles_per_s:.0f} tiles/s{waiting}"
+        f"{called} {epoch.number:>3}/{epochs}  loss {epoch.loss:.4f}{test}  {epoch.tiles_per_s:.0f} tiles/s{waiting}"
         + " *" * best
     )
 
 
-def tell_epochs(task: Task, say: Say, *, star: bool) -> None:
+def tell_epochs(task: Task, say: Say, *, star: bool, called: str = "epoch") -> None:
     """Say what the lines of epochs mean, or of trials, in 80 columns; `star`: whether some of them have one."""
     say("test: tiles that are not learned from")
     say(f"  {TASKS[task].epoch}")
     if star:
-        say("  *: the best epoch so far, which is kept")
+        say(f"  *: the best {called} so far, which is kept")
+
+
+def tell_fits(holds: Sequence[float]) -> str:
+    """What is learned of a frozen network, in the stead of epochs, in 80 columns."""
+    if len(holds) == 1:
+        return "the last layers alone are fitted, once and whole: there are no epochs"
+    ways = ", ".join(f"{hold:g}" for hold in holds)
+    return f"the last layer alone is fitted, whole each time, by C {ways}: no epochs"
 
 
 def keep_state(run: Run, name: str, state: TrainState, config: TrainConfig) -> None:

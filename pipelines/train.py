@@ -99,6 +99,7 @@ def train(
     model = name or model_name(config)
     registry.check_publish(model)
     plan = make_plan(bank, with_fixed_start(registry, config))
+    frozen = bool(plan.config.model.frozen)
     check_workers(workers, plan, batch_size=config.batch_size)
     start = find_start(registry, plan.config)
     cluster.connect(*places.named)
@@ -110,6 +111,8 @@ def train(
         say(_about_folds(plan, bank, asked=config.folds != "auto"))
     if network := told_network(plan):
         say(network)
+    if frozen and asks_for_epochs(config):
+        say("note: epochs and patience change nothing: a frozen network has no epochs")
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
     run = find_run(places.open_runs(), plan.config, resume=resume, say=say, bank=bank, model=model)
@@ -118,12 +121,17 @@ def train(
     try:
         trained = _train_plan(bank, plan, shards, run, start=start, workers=workers, use_gpu=use_gpu, say=say)
     except KeyboardInterrupt:
-        say("the same command with --resume goes on after the last epoch that was kept")
+        say(f"the same command with --resume goes on after the last {'fit' if frozen else 'epoch'} that was kept")
         raise
     more = score_paper_holdout(bank, plan, shards, trained.weights) if plan.paper else {}
     version = publish(registry, bank, plan, trained, name=model, start=start, more=more, say=say)
     run.finish(version.ref)
     return version
+
+
+def asks_for_epochs(config: TrainConfig) -> bool:
+    """Whether somebody said how long to train."""
+    return config.epochs != "auto" or config.patience is not None
 
 
 def model_name(config: TrainConfig) -> str:
@@ -366,6 +374,7 @@ def publish(
     `search` and `sweep` are the table and the place of the search that chose it; `more` are scores over other rows
     than the test tiles.
     """
+    say("the network is scored, calibrated and exported; the more frames, the longer")
     card = Card(
         task=plan.config.task,
         classes=list(plan.classes),

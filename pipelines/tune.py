@@ -115,12 +115,13 @@ def _search(sweep: Sweep, say: Say) -> None:
     config, seed = sweep.config, sweep.config.train.seed
     tell_epochs(config.train.task, say, star=False)
     early = config.stop_early and not sweep.of_heads  # which are learnt in seconds
+    long = "the last layers alone" if sweep.of_heads else f"up to {config.train.epochs} epochs"
     if config.searcher == "random":
         chosen = sample_settings(config)
-        say(f"{len(chosen)} trials of up to {config.train.epochs} epochs; of the first: {describe(chosen[0])}")
+        say(f"{len(chosen)} trials of {long}; of the first: {describe(chosen[0])}")
         _run(sweep, {"settings": ray.tune.grid_search(chosen), "seed": seed}, len(chosen), say, early=early)
         return
-    say(f"{config.trials} trials of up to {config.train.epochs} epochs, each chosen by what the earlier came to (TPE)")
+    say(f"{config.trials} trials of {long}, each chosen by what the earlier came to (TPE)")
     space = {key: _domain(values) for key, values in config.space.items()}
     assert config.trials is not None, "checked with the configuration"
     _run(sweep, {"settings": space, "seed": seed}, config.trials, say, early=early, tpe=True)

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,11 @@ def build(args: ServeArgs) -> Application:
     The models are loaded once here, so that a wrong reference or damaged files stop it before anything is deployed.
     Raises NotFoundError, ConfigError, IntegrityError or UntrustedError.
     """
+    return _application(args)[0]
+
+
+def _application(args: ServeArgs) -> tuple[Application, list[str]]:
+    """Likewise, and which versions the models are."""
     trusted = load_trusted(Path(args.trusted_keys)) if args.trusted_keys else ()
     registry = Registry.open(Place(args.registry, args.endpoint_url), trusted=trusted)
     models = resolve_models(registry, args.classifier, args.regressor)
@@ -79,7 +84,7 @@ def build(args: ServeArgs) -> Application:
         health_check_period_s=HEALTH_S,
         **_scale(args),
     )
-    return service.bind(
+    application = service.bind(
         registry=registry,
         classifier=args.classifier,
         regressor=args.regressor,
@@ -101,6 +106,7 @@ def build(args: ServeArgs) -> Application:
         log_requests=args.log_requests,
         overlays=overlays.bind(registry=registry, threads=threads) if args.overlays else None,
     )
+    return application, [version.ref for version in models]
 
 
 def _scale(args: ServeArgs) -> dict[str, Any]:
@@ -121,18 +127,18 @@ def serve_forever(
     port: int = 8000,
     block: bool = True,
     connect: Callable[[], None] = lambda: None,
-    announce: Callable[[str], None] = lambda address: None,
+    announce: Callable[[str, Sequence[str]], None] = lambda address, models: None,
 ) -> str:
     """Serve at `http://HOST:PORT` until Ctrl-C or SIGTERM; if not `block`, return that address at once.
 
-    `connect` brings up Ray, if this process has none yet; `announce` is called with the address as soon as it
-    answers. Raises ConfigError for a port in use, and what `build` raises, before anything is started; and for a
-    service that does not come up.
+    `connect` brings up Ray, if this process has none yet; `announce` is called with the address, and with the versions
+    that it began with, as soon as it answers. Raises ConfigError for a port in use, and what `build` raises, before
+    anything is started; and for a service that does not come up.
     """
     check_port(host, port)
     if host in LOOPBACK or host == "::1":
         args = args.model_copy(update={"hosts": (*LOOPBACK, *args.hosts)})
-    application = build(args)
+    application, models = _application(args)
     connect()
     if block:  # from here on, since Ray's own handler of SIGTERM aborts
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -146,7 +152,7 @@ def serve_forever(
             last = lines[-1] if lines else "Ray Serve says no more"
             raise ConfigError(f"the service does not start: {last}; put that right, or try again") from error
         _check_answer(host, port)
-        announce(f"http://{host}:{port}")
+        announce(f"http://{host}:{port}", models)
         if block:
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()

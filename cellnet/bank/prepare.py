@@ -17,6 +17,7 @@ from cellnet.images import apart
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import cells_of_mask
 from cellnet.images.pixels import Pixels, sharpness_of
+from cellnet.images.tiles import lies_inside
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store, together
 from cellnet.store.paths import BucketPath
@@ -184,10 +185,10 @@ def _check_centres(file: LabelledFile, size: tuple[int, ...]) -> None:
     """Raise DataError for centres that are no pixels of the frame."""
     height, width = size
     centres = file.centres or ()
-    outside = sum(not (0 <= x <= width and 0 <= y <= height) for x, y in centres)
+    outside = sum(not lies_inside(x, y, width=width, height=height) for x, y in centres)
     if outside:
         said = f"{outside} of its {len(centres)} {OUTSIDE} its {width}×{height} pixels"
-        if all(0 <= y <= width and 0 <= x <= height for x, y in centres):
+        if all(lies_inside(y, x, width=width, height=height) for x, y in centres):
             raise DataError(f"{said}, and none with x and y exchanged; exchange the columns x and y of the table")
         raise DataError(f"{said}; give x and y in pixels from the upper left corner, or no centres")
 

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import pyarrow.compute as pc
 
+from cellnet.bank.bank import Bank
+from cellnet.bank.burnt import burnt_in
 from cellnet.bank.columns import Frames, with_twins
 from cellnet.bank.folds import ENOUGH_GROUPS, FOLDS, few_groups, groups_n
 from cellnet.bank.frames import Frame
@@ -33,8 +35,13 @@ def outlook_of(frames: Iterable[Frame]) -> str:
     )
 
 
+def warnings_in(bank: Bank) -> list[str]:
+    """What will hurt a training on a bank, a sentence each; some of its frames are looked at."""
+    return [*warnings_of(bank.frames), *burnt_in(bank)]
+
+
 def warnings_of(frames: Iterable[Frame]) -> list[str]:
-    """What will hurt a training on these frames, a sentence each."""
+    """What will hurt a training on these frames, a sentence each, as far as their table tells."""
     frames = Frames.of(frames)
     warnings = list(_of_groups(frames))
     for lineage, cells in _cells_by_split(frames).items():

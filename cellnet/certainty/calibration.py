@@ -83,9 +83,9 @@ class Calibration(Frozen):
     def lines(self, task: Task) -> Iterator[str]:
         """What a person should know of it."""
         if not self.tiles:
-            yield "no test split: probabilities are as the network gives them, and counts have no interval"
+            yield "neither test split nor folds: probabilities are as the network gives them, counts have no interval"
         elif task == "classify":
-            yield f"temperature {self.temperature:.2f}, by {self.tiles} test tiles of {self.frames} frames"
+            yield f"temperature {self.temperature:.2f}, by {self.tiles} tiles of {self.frames} frames"
         elif self.scale is not None and self.offset is not None:
             yield f"counts × {self.scale:.2f} {self.offset:+.2f} a tile, by {self.frames} counted frames of one plate"
             yield (
@@ -93,7 +93,7 @@ class Calibration(Frozen):
                 "is not known of scale and offset"
             )
         elif self.frame_quantile is None:
-            yield f"{self.frames} test frames are too few for intervals of counts"
+            yield f"{self.frames} frames are too few for intervals of counts"
         else:
             yield f"{self.level:.0%} intervals: count ± {self.frame_quantile:.2f} √(count + 1), by {self.frames} frames"
             if self.frame_basis == "parts of frames":

@@ -1,6 +1,7 @@
 """`cellnet bank`: images come in, and what a bank holds is shown."""
 
 import argparse
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -180,6 +181,12 @@ def import_(arguments: argparse.Namespace) -> int:
         say(f"{centres:,} centres in frames of the bank{refused}")
     unused = {"unused": [asdict(item) for item in imported.unused], "unused_by_reason": by_reason(imported.unused)}
     _print_bank(bank, as_json=arguments.json, more=unused)
+    if bank.frames and not arguments.json:
+        task = "classify" if len(bank.lineages) > 1 else "count"
+        there = ["--endpoint-url", arguments.endpoint_url] if arguments.endpoint_url else []
+        page = ["cellnet", "bank", "show", arguments.bank, "--html", "bank.html", *there]
+        train = ["cellnet", "train", arguments.bank, "--task", task, *there]
+        say(f"next: {shlex.join(page)}; {shlex.join(train)}")
     read = imported.added + known
     if aside > read:
         say(f"more images were set aside than taken ({aside} and {read}): exit {LEFT_OUT}")
@@ -188,17 +195,17 @@ def import_(arguments: argparse.Namespace) -> int:
 
 
 def unused_lines(unused: Sequence[Unused]) -> Iterator[str]:
-    """What an import did not use, a line a reason, the first of each named."""
+    """What an import did not use: a line a reason, below it why, where the reason does not say it, and the first."""
     for reason, many in by_reason(unused).items():
         items = [item for item in unused if item.reason == reason]
-        named = "; ".join(map(_told, items[:UNUSED_SHOWN]))
-        more = f"; and {len(items) - UNUSED_SHOWN} more, which --json tells" if len(items) > UNUSED_SHOWN else ""
-        yield f"{HEADINGS.get(reason, f'not used ({reason})')}: {many}, {named}{more}"
-
-
-def _told(item: Unused) -> str:
-    """What was not used, and why where the heading does not say it."""
-    return item.what if item.why == NO_IMAGE else f"{item.what}: {item.why}"
+        yield f"{HEADINGS.get(reason, f'not used ({reason})')}: {many}"
+        whys = {item.why for item in items}
+        if len(whys) == 1 and whys != {NO_IMAGE}:
+            yield f"  {items[0].why}:"
+        for item in items[:UNUSED_SHOWN]:
+            yield f"  {item.what}" + ("" if len(whys) == 1 or item.why == NO_IMAGE else f": {item.why}")
+        if len(items) > UNUSED_SHOWN:
+            yield f"  and {len(items) - UNUSED_SHOWN} more, which --json tells"
 
 
 def by_reason(unused: Sequence[Unused]) -> dict[str, int]:
@@ -257,11 +264,11 @@ def shards(arguments: argparse.Namespace) -> None:
 def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     """A bank's tables and warnings; as JSON with `more` of an import."""
     from cellnet.bank.splits import by_split
-    from cellnet.bank.warnings import outlook_of, warnings_of
+    from cellnet.bank.warnings import outlook_of, warnings_in
 
     parts = by_split(bank.frames).items()
     rows = [{"lineage": lineage, "split": split, **_facts(held)} for (lineage, split), held in parts]
-    warnings, batches, notes = warnings_of(bank.frames), _batches(bank.frames), _notes(bank.frames)
+    warnings, batches, notes = warnings_in(bank), _batches(bank.frames), _notes(bank.frames)
     outlook = outlook_of(bank.frames)
     if as_json:
         facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}

@@ -99,6 +99,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     for line in calibration.lines(version.card.task):
         say(line)
     tell(version.ref)
+    say(f"next: {places.command('registry', 'promote', version.ref, 'champion')}")
 
 
 def _recount(arguments: argparse.Namespace) -> None:
@@ -128,6 +129,8 @@ def _recount(arguments: argparse.Namespace) -> None:
     for line in calibration.lines("count"):
         say(line)
     tell(done.version.ref)
+    ask = ("predict", *arguments.given, "--regressor", done.version.ref, "--out", "results")
+    say(f"next: {places_of(arguments).command(*ask)}")
 
 
 def _print_recount(done: "Recounted") -> None:
@@ -183,7 +186,7 @@ def _notes(scores: dict[str, Any]) -> Iterator[str]:
         if scores["split"] in ("train", "all") or (scores["split"] == "test" and scores["protocol"] == "paper"):
             yield "these frames include those that the model was trained on; the scores flatter it"
     elif is_own_test(scores):
-        yield "the test split chose the epoch and calibrated the model; its scores flatter it a little"
+        yield "the test split chose what was published, and calibrated it; its scores flatter it a little"
     elif scores["learned"]:
         yield f"{what_it_learned(scores)}; the scores flatter it"
 

@@ -10,6 +10,7 @@ from cellnet.cli.options import JSON, PUBLISHES, READS_REGISTRY, REF, named_plac
 from cellnet.cli.parsing import POSITIVE, Option, command, noun, number
 from cellnet.cli.printing import counted, print_json, print_table, say, scores_line, tell
 from cellnet.cli.tune import print_search
+from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
@@ -166,12 +167,12 @@ def _row(listed: "Listed") -> dict[str, Any]:
     row = {"model": listed.ref, "aliases": ",".join(listed.aliases)}
     if listed.version is None:
         return row | {"task": None, "test": f"NOT USABLE: {listed.problem}"}
-    card = listed.version.card
+    card, model = listed.version.card, listed.version.card.config.model
     scores = scores_line(card.scores.get("test") or card.scores.get("folds", {})) or "-"
     return row | {
         "task": card.task,
-        "network": card.config.model.architecture,
-        "activation": card.config.model.activation,
+        "network": model.architecture,
+        "activation": None if model.architecture in FIXED_ARCHITECTURES else model.activation,
         "kernel": card.preprocess.kernel,
         "created": card.created,
         "test": scores
@@ -217,6 +218,8 @@ def promote(arguments: argparse.Namespace) -> None:
         print_json(json.loads(move.model_dump_json()))
     else:
         _print_move(move)
+        places = places_of(arguments)
+        say(f"next: {places.command('predict', 'IMAGES', '--out', 'results')}; {places.command('serve')}")
 
 
 def history(arguments: argparse.Namespace) -> None:
@@ -229,7 +232,8 @@ def history(arguments: argparse.Namespace) -> None:
         return
     for move in moves:
         before = f" (before: {move.name}@{move.previous})" if move.previous else ""
-        because = "; ".join(str(why) for why in (move.evidence, move.reason) if why) or "no reason given"
+        unsaid = "no reason given" if move.previous else "the first"
+        because = "; ".join(str(why) for why in (move.evidence, move.reason) if why) or unsaid
         tell(f"{move.entry:>3}  {move.moved}  {move.name}@{move.number}{before}: {because}")
 
 

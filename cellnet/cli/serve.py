@@ -3,7 +3,7 @@
 import argparse
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
@@ -48,7 +48,6 @@ def serve(arguments: argparse.Namespace) -> None:
 
     use_haproxy()  # before anything imports ray.serve
     from cellnet.places import absolute
-    from cellnet.prediction.lineup import resolve_models
     from pipelines import cluster, starting
     from serve.app import ServeArgs, serve_forever
 
@@ -58,10 +57,9 @@ def serve(arguments: argparse.Namespace) -> None:
     if given["api_keys"]:
         given["api_keys"] = absolute(given["api_keys"])
 
-    def announce(address: str) -> None:
-        versions = resolve_models(places.open_registry(), given["classifier"], given["regressor"])
+    def announce(address: str, models: Sequence[str]) -> None:
         say(f"serving at {address}: a page, and /docs; Ctrl-C stops it")
-        say(f"models: {', '.join(version.ref for version in versions)}")
+        say(f"models: {', '.join(models)}")
 
     def connect() -> None:
         cluster.connect(places.registry, show_logs=True)

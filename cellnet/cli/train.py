@@ -65,9 +65,9 @@ def train(arguments: argparse.Namespace) -> None:
         return
     evaluate = places.command("evaluate", version.ref, arguments.bank)
     if folds:
-        say(f"{version.card.cross_validation}: {scores_line(folds)}")
+        say(f"{version.card.cross_validation}, per tile: {scores_line(folds)}")
     else:
-        say("test: " + (scores_line(test) or "no test split"))
+        say(f"test split, per tile: {scores_line(test)}" if test else "no test split: nothing was scored")
     for gap in version.card.cross_validation.gaps() if version.card.cross_validation else ():
         say(f"note: {gap}")
     for line in scored_by_batch(version.card):
@@ -88,4 +88,4 @@ def _summary(bank: "Bank", config: TrainConfig) -> str:
     from cellnet.training.plan import make_plan
 
     plan = make_plan(bank, config)
-    return summary(fresh_network(plan.config, len(plan.classes)))
+    return summary(fresh_network(plan.config, len(plan.classes)), frozen=bool(plan.config.model.frozen))

@@ -158,8 +158,9 @@ def counted_files(
         if file.place in explicit and file.place not in counts:
             raise DataError(f"{file.name} has no count in {table}; add a row image,count, or leave the frame out")
     if len(counts) < FEWEST_FRAMES:
+        stray = f" (its row of {strays[0]!r} is of none of them)" if strays else ""
         raise DataError(
-            f"{table} counts {len(counts)} of the given frames, too few to tell a plate by; "
+            f"{table} counts {len(counts)} of the given frames{stray}, too few to tell a plate by; "
             f"count {FEWEST_FRAMES} to 5 of them"
         )
     return list(counts.values()), strays

@@ -32,9 +32,38 @@ class Box(NamedTuple):
         return image_HW[self.top : self.bottom, self.left : self.right]
 
     def centres_inside(self, centres_N2: NDArray[np.float32]) -> int:
-        """How many centres (columns x, y) lie inside; the lower edges belong to the box."""
+        """How many centres (columns x, y) lie inside; the upper and left edges belong to the box."""
         x, y = centres_N2[:, 0], centres_N2[:, 1]
         return int(((x >= self.left) & (x < self.right) & (y >= self.top) & (y < self.bottom)).sum())
+
+
+def are_inside(
+    places_N2: NDArray[np.floating], sizes_N2: NDArray[np.number] | tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Whether places (x, y) lie in images (width, height), one or one each.
+
+    A pixel has its left and upper edges, the last of a row or column both.
+
+    >>> are_inside(np.array([[60, 40], [60.1, 40]]), (60, 40))
+    array([ True, False])
+    """
+    return np.asarray(((places_N2 >= 0) & (places_N2 <= sizes_N2)).all(axis=1))
+
+
+def lies_inside(x: float, y: float, *, width: float, height: float) -> bool:
+    """The same of one place."""
+    return bool(are_inside(np.array([[x, y]]), (width, height))[0])
+
+
+def on_pixels(centres_N2: NDArray[np.float32], *, width: int, height: int) -> NDArray[np.float32]:
+    """Centres (columns x, y) that lie in an image, those on its last edges brought into its last pixels.
+
+    So each is in one of the tiles that share an image out, by the rule of `are_inside`. A fraction of a pixel beyond
+    the edge, which is left where an image was resized to whole pixels, is brought in alike.
+    """
+    last_2 = np.nextafter(np.array([width, height], np.float32), np.float32(0))
+    beyond_N2 = (centres_N2 > last_2) & (centres_N2 < last_2 + 1)
+    return np.where(beyond_N2, last_2, centres_N2)
 
 
 def cut(height: int, width: int, tile_px: tuple[int, int]) -> list[Box]:

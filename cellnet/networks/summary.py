@@ -10,10 +10,14 @@ from cellnet.config.choices import NETWORK_PX
 Row = tuple[str, str, str]
 
 
-def summary(network: nn.Module) -> str:
-    """A table of the layers in the order in which a tile passes them, and how many numbers they hold."""
+def summary(network: nn.Module, *, frozen: bool = False) -> str:
+    """A table of the layers in the order in which a tile passes them, and how many numbers they hold.
+
+    Of a `frozen` network the last layers alone, `out`, are trained.
+    """
     rows = _rows(network)
-    trained = _size(weight for weight in network.parameters() if weight.requires_grad)
+    learned = [weight for name, weight in network.named_parameters() if not frozen or name.startswith("out.")]
+    trained = _size(weight for weight in learned if weight.requires_grad)
     fixed = _size(weight for weight in network.state_dict().values() if weight.is_floating_point()) - trained
     totals = {"total": trained + fixed, "trainable": trained, "non-trainable": fixed}
     table = _table([("layer (type)", "output shape", "parameters"), *rows])

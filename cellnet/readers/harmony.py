@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, open_regular
+from cellnet.images.tiles import lies_inside
 from cellnet.images.wells import named_well
 from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, is_inside, number_of, read_csv
 from cellnet.store.paths import AnyPath, walk
@@ -448,8 +449,8 @@ def _by_well(fields: Iterable[Field]) -> dict[tuple[int, int, int], set[Field]]:
 
 def _inside(facts: dict[str, str], centre: tuple[float, float]) -> bool:
     """Whether a centre lies in a frame, as far as the index gives the frame's size."""
-    sizes = (number_of(facts.get(f"ImageSize{axis}", "")) or math.inf for axis in "XY")
-    return all(0 <= place <= size for place, size in zip(centre, sizes, strict=True))
+    width, height = (number_of(facts.get(f"ImageSize{axis}", "")) or math.inf for axis in "XY")
+    return lies_inside(*centre, width=width, height=height)
 
 
 def _of_wells(path: AnyPath, fields: Iterable[Field], population: str | None) -> dict[Field, _Counts]:

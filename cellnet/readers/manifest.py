@@ -87,7 +87,7 @@ def _unnamed(manifest: AnyPath, images: dict[str, tuple[list[Row], str | None]])
 def _without_points(files: Sequence[LabelledFile]) -> Iterator[Unused]:
     for file in files:
         if file.count is None and not file.problem:
-            why = "it has neither a count nor points, so its count is not known; write 0 where there is no cell"
+            why = "no count and no points; write the count 0 where there is no cell"
             yield Unused(file.image.name, "no_label", why)
 
 

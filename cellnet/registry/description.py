@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.errors import plain
 from cellnet.registry.learned import UNMEASURED
 from cellnet.registry.records import Card, ModelVersion, Recount
@@ -67,13 +68,18 @@ def scored(card: Card) -> Iterator[str]:
         yield "each frame was answered by a network that had not learned from its group; this one learned from all"
         yield from card.cross_validation.gaps()
     elif card.cross_validation:
-        yield f"the test score is {card.cross_validation}; the test split chose between epochs"
+        yield f"the test score is {card.cross_validation}; the test split chose between {_chosen(card)}"
     elif card.config.protocol == "paper":
         yield "trained under protocol=paper: these scores leak, since parts of the same frames were trained on"
     elif not card.scores.get("test"):
-        yield "the bank had no test split: the last epoch was taken, and nothing was scored"
+        yield "the bank had no test split: nothing was chosen, and nothing was scored"
     else:
-        yield "the test split chose between epochs, so its scores are a little too good"
+        yield f"the test split chose between {_chosen(card)}, so its scores are a little too good"
+
+
+def _chosen(card: Card) -> str:
+    """What the test split, or folds, chose among."""
+    return "fits of the last layers" if card.config.model.frozen else "epochs"
 
 
 def scored_by_batch(card: Card) -> Iterator[str]:
@@ -130,8 +136,14 @@ def _input(card: Card) -> Iterator[str]:
 
 def _provenance(version: ModelVersion) -> Iterator[str]:
     card, model = version.card, version.card.config.model
-    yield f"network {model.architecture}, activation {model.activation}, width {model.width}, depth {model.depth}"
-    yield f"trained on {card.bank}, digest {card.bank_digest[:12]}; seed {card.config.seed}, {len(card.history)} epochs"
+    shape = f", activation {model.activation}, width {model.width}, depth {model.depth}"
+    own = model.architecture in FIXED_ARCHITECTURES
+    yield f"network {model.architecture}{'' if own else shape}{', frozen but for its last layers' * bool(model.frozen)}"
+    called = "fit" if model.frozen else "epoch"
+    passes = f"{len(card.history)} {called}{'s' * (len(card.history) != 1)}" + " of its last layers" * bool(
+        model.frozen
+    )
+    yield f"trained on {card.bank}, digest {card.bank_digest[:12]}; seed {card.config.seed}, {passes}"
     if card.lineages:
         yield f"learned to count {', '.join(card.lineages)}"
     if batches := [batch for batch in card.batches or () if batch is not None]:

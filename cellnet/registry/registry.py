@@ -393,7 +393,9 @@ class Registry:
         last = self._versions(name).newest()
         if last:
             aliases = self.aliases(name)
-            return f"it has {name}@1…{last}" + (f" and {name}:{', '.join(aliases)}" if aliases else "")
+            return f"it has {name}@1{f'…{last}' * (last > 1)}" + (
+                f" and {name}:{', '.join(aliases)}" if aliases else ""
+            )
         names = self.names()
         if names:
             return f"it has the models {', '.join(names)}"

@@ -29,6 +29,7 @@ from cellnet.evaluation.metrics import (
     span,
     units,
 )
+from cellnet.registry.records import Card
 from cellnet.reports.pages import Headline, Plot, page, plot
 from cellnet.reports.plots import (
     draw_confusion,
@@ -171,7 +172,7 @@ def _notes(scores: dict[str, Any]) -> list[str]:
     if hides(scores):
         notes.append(f"{TOO_FEW}.")
     if scores["split"] == "test" and (scores.get("learned") is None or is_own_test(scores)):
-        notes.append("The test split chose the epoch and calibrated the model, so it flatters a little.")
+        notes.append("The test split chose what was published, and calibrated it, so it flatters a little.")
     if scores.get("cross_validation"):
         notes.append(
             "Each frame was answered by a network that had not learned from it; pictures are of the published one."
@@ -185,10 +186,12 @@ def _notes(scores: dict[str, Any]) -> list[str]:
         notes.append(f"These are {seen} of the split’s {scores['of_frames']:,} frames, drawn at random.")
     calibration = scores.get("calibration")
     if not calibration or not calibration["tiles"]:
-        notes.append("The model is not calibrated: there were no test frames, or it was published before there was.")
+        notes.append(
+            "The model is not calibrated: no split or fold had frames for it, or it was published before there was."
+        )
     elif calibration["frame_basis"] == "parts of frames":
         notes.append(
-            f"The {calibration['frames']} test frames are too few for conformal intervals of frames; "
+            f"The {calibration['frames']} frames that calibrated it are too few for conformal intervals of frames; "
             "those given rest on parts of these frames and guarantee nothing."
         )
     elif calibration["frame_basis"] == "counted frames":
@@ -225,12 +228,23 @@ def _plots(evaluation: Evaluation) -> list[Plot]:
             if len(evaluation.scores[unit].get("by_density", [])) > 1:
                 draw = partial(draw_density, evaluation=evaluation, unit=unit)
                 plots.append(plot(draw, f"Mean error and bias of {unit}s with few and with many cells."))
-    history = evaluation.card.history if evaluation.card else []
-    if len(history) > 1 and {"number", "loss", "test"} <= history[0].keys():
-        draw = partial(draw_history, history=history, main=TASKS[evaluation.scores["task"]].main)
-        chosen = ", and its score on the test split, which chose the last epoch shown" if history[0]["test"] else ""
-        plots.append(plot(draw, f"The training's loss{chosen}."))
+    plots += _history(evaluation.card) if evaluation.card else []
     return plots
+
+
+def _history(card: Card) -> list[Plot]:
+    """A training's course, and over what its epochs, or the fits of its last layers, were scored."""
+    if len(card.history) < 2 or not {"number", "loss", "test"} <= card.history[0].keys():
+        return []
+    over = "folds" if card.scores.get("folds") else "test"
+    called = "fit" if card.config.model.frozen else "epoch"
+    draw = partial(draw_history, history=card.history, main=TASKS[card.task].main, called=called, over=over)
+    if not card.history[0]["test"]:
+        return [plot(draw, "The training's loss.")]
+    scored = {"folds": "the frames that folds held back", "test": "the test split"}[over]
+    if card.config.model.frozen:
+        return [plot(draw, f"Loss of each fit of the last layers, and its score on {scored}, which chose among them.")]
+    return [plot(draw, f"The training's loss, and its score on {scored}, which chose the last epoch shown.")]
 
 
 def _lists(evaluation: Evaluation) -> dict[str, list[str]]:

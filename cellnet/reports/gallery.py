@@ -1,7 +1,7 @@
 """A bank as a page that one can look at: frames of every lineage, how many cells they hold, what to beware of."""
 
-import contextlib
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,9 +14,10 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.columns import Frames, with_twins
 from cellnet.bank.frames import Frame
 from cellnet.bank.splits import held_by_split
-from cellnet.bank.warnings import outlook_of, warnings_of
+from cellnet.bank.warnings import outlook_of, warnings_in
 from cellnet.errors import CellnetError, ConfigError
 from cellnet.images.pictures import grey_picture, with_centres
+from cellnet.images.tiles import are_inside
 from cellnet.reports.pages import Plot, page, picture, plot
 from cellnet.reports.plots import draw_cell_counts, draw_grey_values
 from cellnet.reports.words import BANK_SPLITS, SPLITS_TOLD, held_table
@@ -31,7 +32,8 @@ MOST: Final = 96
 """Frames of all lineages, as long as there are few enough of these: about 40 kB each."""
 BURNT_IN: Final = (
     "Look for scale bars, clocks and letters that are burnt into the pixels: a network sees them too, and may tell "
-    "lineages by them, and white and black ones take contrast from the cells. Crop them off and import into a new bank."
+    "lineages by them, and white and black ones take contrast from the cells. What is the same in all frames is told "
+    "above; a clock that goes on, or what is in some frames alone, is not. Crop them off and import into a new bank."
 )
 
 
@@ -43,6 +45,23 @@ class Thumbnail(NamedTuple):
     name: str
     words: str
     """What is known of it, or why it cannot be read."""
+
+
+class Look(NamedTuple):
+    """What a frame shows, of pixels that are read once."""
+
+    thumbnail: Thumbnail
+    grey_N: NDArray[Any]
+    """Every fourth pixel both ways, as recorded; none where it cannot be read."""
+
+
+class Pairs(NamedTuple):
+    """Near-duplicates."""
+
+    shown: list[Frame]
+    """The first of them, each after what it copies."""
+    number: int
+    """Of all copies."""
 
 
 class Section(NamedTuple):
@@ -68,23 +87,28 @@ def _gallery_page(bank: Bank) -> str:
     lineages = {name: frames.equal("lineage", name) for (name,) in sorted(frames.counted("lineage"))}
     most = max(FEWEST, min(SHOWN, MOST // max(1, len(lineages))))
     shown = {name: some(frames, most) for name, frames in lineages.items()}
+    looks: dict[str, Look] = {}
+    pairs = _pairs(bank.frames)
+    for frame in (*itertools.chain(*shown.values()), *pairs.shown):
+        if frame.frame not in looks:
+            looks[frame.frame] = _look(bank, frame)
     return page(
         "gallery.html",
         title=f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}",
         lead=f"{bank.store.uri}, digest {bank.digest[:12]}",
-        warnings=warnings_of(bank.frames),
+        warnings=warnings_in(bank),
         outlook=outlook_of(bank.frames),
         held=held_table(held_by_split(bank.frames)),
         splits=SPLITS_TOLD,
-        plots=_histograms(bank, shown, lineages),
+        plots=_histograms(looks, shown, lineages),
         notes=_notes(bank),
         sections={
             f"{name}: {_of(len(shown[name]), len(frames))} shown": Section(
-                centres_told(frames), [_thumbnail(bank, frame) for frame in shown[name]]
+                centres_told(frames), [looks[frame.frame].thumbnail for frame in shown[name]]
             )
             for name, frames in lineages.items()
         }
-        | _near(bank),
+        | _near(pairs, looks),
         set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
     )
 
@@ -119,23 +143,24 @@ def centres_told(frames: Iterable[Frame]) -> str:
     if not len(centres_C2):
         return ""
     sizes_N2 = np.stack([frames.column("width").to_numpy(), frames.column("height").to_numpy()], axis=1)
-    outside = int(((centres_C2 < 0) | (centres_C2 >= sizes_N2[frame_C])).any(axis=1).sum())
+    outside = int((~are_inside(centres_C2, sizes_N2[frame_C])).sum())
     known = f"{len(centres_C2):,} centre{'s' * (len(centres_C2) != 1)}, of which"
     return f"{known} {outside or 'none'} outside of {'its frame' if outside == 1 else 'their frames'}"
 
 
-def _thumbnail(bank: Bank, frame: Frame) -> Thumbnail:
+def _look(bank: Bank, frame: Frame) -> Look:
     name = Path(frame.source).name
     try:
-        grey_HW = grey_picture(bank.pixels(frame), bank.settings.intensity, PICTURE_PX)
+        image_HW = bank.pixels(frame)
+        grey_HW = grey_picture(image_HW, bank.settings.intensity, PICTURE_PX)
     except CellnetError as error:
-        return Thumbnail(None, name, str(error))
+        return Look(Thumbnail(None, name, str(error)), np.empty(0))
     drawn = grey_HW
     centres_N2 = frame.centres_N2
     if centres_N2 is not None:
         scale_2 = np.array([grey_HW.shape[1] / frame.width, grey_HW.shape[0] / frame.height], np.float32)
         drawn = with_centres(cv2.cvtColor(grey_HW, cv2.COLOR_GRAY2BGR), centres_N2 * scale_2)
-    return Thumbnail(picture(drawn), name, _words(frame))
+    return Look(Thumbnail(picture(drawn), name, _words(frame)), image_HW[::4, ::4].ravel())
 
 
 def _words(frame: Frame) -> str:
@@ -159,30 +184,28 @@ def some(frames: Iterable[Frame], most: int) -> list[Frame]:
     return [held[place * len(held) // numbers[split]] for split, held in of.items() for place in range(numbers[split])]
 
 
-def _near(bank: Bank) -> dict[str, Section]:
+def _near(pairs: Pairs, looks: dict[str, Look]) -> dict[str, Section]:
     """Near-duplicates, each beside what it copies, under their heading."""
-    copies, originals = with_twins(bank.frames.known("twin"), bank.frames)
-    if not copies:
+    if not pairs.shown:
         return {}
-    pairs = [frame for pair in zip(originals[:SHOWN], copies[:SHOWN], strict=True) for frame in pair]
-    heading = f"Nearly the same: {min(SHOWN, len(copies))} of {len(copies):,} shown"
-    return {heading: Section("each after what it copies", [_thumbnail(bank, frame) for frame in pairs])}
+    heading = f"Nearly the same: {len(pairs.shown) // 2} of {pairs.number:,} shown"
+    return {heading: Section("each after what it copies", [looks[frame.frame].thumbnail for frame in pairs.shown])}
 
 
-def _histograms(bank: Bank, shown: dict[str, list[Frame]], lineages: dict[str, Frames]) -> list[Plot]:
+def _pairs(frames: Frames) -> Pairs:
+    copies, originals = with_twins(frames.known("twin"), frames)
+    shown = [frame for pair in zip(originals[:SHOWN], copies[:SHOWN], strict=True) for frame in pair]
+    return Pairs(shown, len(copies))
+
+
+def _histograms(looks: dict[str, Look], shown: dict[str, list[Frame]], lineages: dict[str, Frames]) -> list[Plot]:
     """Grey values as recorded, of some frames, and cells a frame where counts are known: a colour a lineage."""
-    values = {name: _grey_values(bank, frames) for name, frames in shown.items()}
+    values = {
+        name: np.concatenate([np.empty(0), *(looks[frame.frame].grey_N for frame in frames)])
+        for name, frames in shown.items()
+    }
     counts = {name: frames.known("count").values("count") for name, frames in lineages.items()}
     plots = [plot(partial(draw_grey_values, values=values), "Grey values as recorded, of the frames below.")]
     if any(counts.values()):
         plots.append(plot(partial(draw_cell_counts, counts=counts), "Cells a frame, where counts are known."))
     return plots
-
-
-def _grey_values(bank: Bank, frames: Sequence[Frame]) -> NDArray[Any]:
-    """Every fourth pixel both ways of the frames that can be read."""
-    values: list[NDArray[Any]] = [np.empty(0)]
-    for frame in frames:
-        with contextlib.suppress(CellnetError):
-            values.append(bank.pixels(frame)[::4, ::4].ravel())
-    return np.concatenate(values)

@@ -159,17 +159,19 @@ def draw_density(axis: Any, evaluation: Evaluation, unit: str) -> None:
     axis.legend(fontsize=8)
 
 
-def draw_history(axis: Any, history: list[dict[str, Any]], main: str) -> None:
-    """The loss and the main test score of every epoch."""
+def draw_history(
+    axis: Any, history: list[dict[str, Any]], main: str, *, called: str = "epoch", over: str = "test"
+) -> None:
+    """The loss and the main score of every epoch, or fit of the last layers, and over what it was scored."""
     epochs = [epoch["number"] for epoch in history]
     axis.plot(epochs, [epoch["loss"] for epoch in history], color=ORANGE, linestyle="--", label="training loss")
-    axis.set(xlabel="epoch", ylabel="training loss", title="training")
+    axis.set(xlabel=called, ylabel="training loss", title="training")
     axis.xaxis.get_major_locator().set_params(integer=True)
     handles, names = axis.get_legend_handles_labels()
     if all(main in epoch["test"] for epoch in history):
         other = axis.twinx()
-        other.plot(epochs, [epoch["test"][main] for epoch in history], color=BLUE, label=f"test {main}")
-        other.set_ylabel(f"test {main}")
+        other.plot(epochs, [epoch["test"][main] for epoch in history], color=BLUE, label=f"{over} {main}")
+        other.set_ylabel(f"{over} {main}")
         other.spines["right"].set_visible(True)
         more, further = other.get_legend_handles_labels()
         handles, names = handles + more, names + further
@@ -253,7 +255,7 @@ def _places(values: list[Any], *, log: bool) -> tuple[list[float], list[tuple[fl
     return [at[str(value)] for value in values], [(height, kind) for kind, height in at.items()]
 
 
-def draw_curves(axis: Any, curves: list[tuple[str, list[float]]], score: str) -> None:
+def draw_curves(axis: Any, curves: list[tuple[str, list[float]]], score: str, *, called: str = "epoch") -> None:
     """The test score of every epoch of every trial; those with a name are drawn in colours, the others behind them."""
     shown = 0
     for name, values in curves:
@@ -263,7 +265,7 @@ def draw_curves(axis: Any, curves: list[tuple[str, list[float]]], score: str) ->
             shown += 1
         else:
             axis.plot(epochs, values, color="#8a8f96", linewidth=0.7, alpha=0.5)
-    axis.set(xlabel="epoch", ylabel=f"test {score}")
+    axis.set(xlabel=called, ylabel=f"test {score}")
     axis.xaxis.get_major_locator().set_params(integer=True)
     if shown:
         axis.legend(fontsize=7.5)

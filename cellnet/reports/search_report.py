@@ -26,7 +26,7 @@ def search_page(
         "search.html",
         title=f"Search that found {model}",
         lead=f"{len(rows)} combinations, {len(trials)} trainings, on {bank}; the winner: {winner}",
-        headlines=_headlines(rows, trials, score),
+        headlines=_headlines(rows, trials, score, frozen=bool(config.train.model.frozen)),
         plots=_plots(config, trials, rows, score),
         combinations=[
             [*rows[0]],
@@ -41,7 +41,7 @@ def trials_settings(row: dict[str, Any], config: TuneConfig) -> dict[str, Any]:
     return {key: row[key.rpartition(".")[2]] for key in config.space}
 
 
-def _headlines(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str) -> list[Headline]:
+def _headlines(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str, *, frozen: bool) -> list[Headline]:
     best = rows[0]
     span = (
         ""
@@ -55,7 +55,7 @@ def _headlines(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str) 
     return [
         Headline(f"test {score} of the winner", f"{best[score]:.3f}", span),
         Headline("trainings", str(len(trials)), f"{failed} failed"),
-        Headline("epochs", f"{had:,}", saved),
+        Headline("fits of the last layers" if frozen else "epochs", f"{had:,}", "" if frozen else saved),
         Headline("time", f"{minutes:.0f} min", "all trainings, one after the other"),
     ]
 
@@ -88,9 +88,10 @@ def _plots(config: TuneConfig, trials: Sequence[Trial], rows: list[dict[str, Any
         for place, trial in enumerate(ranked)
     ]
     if any(len(values) > 1 for _, values in curves):
-        plots.append(
-            plot(partial(draw_curves, curves=curves, score=score), f"Test {score} after every epoch of every training.")
-        )
+        when = "of every fit of the last layers" if config.train.model.frozen else "after every epoch"
+        words = f"Test {score} {when} of every training."
+        called = "fit" if config.train.model.frozen else "epoch"
+        plots.append(plot(partial(draw_curves, curves=curves, score=score, called=called), words))
     return plots
 
 

@@ -15,7 +15,7 @@ Table = list[list[Any]]
 SPLITS: Final = {
     "train": "what a network learns from",
     "test": "what chooses between epochs and between trials, and fits probabilities and intervals",
-    "holdout": "kept aside for the last check; a training by folds learns from it too, unless told otherwise",
+    "holdout": "kept aside for the last check; a training by folds learns from test and it too, unless told otherwise",
     "folds": "every frame answered by a network that learned from the others alone",
     "all": "every frame of the bank, those that the model learned from among them",
 }

@@ -87,7 +87,7 @@ def key_of(plan: Plan, bank_digest: str) -> str:
     config, paper = plan.config, plan.paper
     variants = plan.splits["train"].variants
     recipe = {
-        "form": [*sorted(Shards.model_fields), *SCHEMA.names],
+        "form": [*sorted(Shards.model_fields), *SCHEMA.names, "centres on the last edge"],
         "bank": bank_digest,
         "task": config.task,
         "tile_px": plan.preprocess.tile_px,

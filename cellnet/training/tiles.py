@@ -13,7 +13,7 @@ from cellnet.config.train import Preprocess
 from cellnet.errors import DataError
 from cellnet.images.pixels import Pixels
 from cellnet.images.scale import factor_between, frame_at_scale
-from cellnet.images.tiles import Box, cut, to_network_size
+from cellnet.images.tiles import Box, cut, on_pixels, to_network_size
 
 UNKNOWN_CELLS: Final = 255
 """In every field of the map of a tile whose cells' centres are not known."""
@@ -78,9 +78,9 @@ def count_inside(frame: Frame, box: Box, size: tuple[int, int], factor: float = 
 
     `factor` is what the frame was resized by; centres are in recorded pixels. NaN when nothing is known.
     """
-    centres_N2 = frame.centres_N2
+    centres_N2 = _centres(frame, factor)
     if centres_N2 is not None:
-        return float(box.centres_inside(centres_N2 * factor))
+        return float(box.centres_inside(centres_N2))
     if frame.count is None:
         return float("nan")
     return frame.count * (box.bottom - box.top) * (box.right - box.left) / (size[0] * size[1])
@@ -91,15 +91,23 @@ def map_cells(frame: Frame, box: Box, factor: float = 1.0) -> NDArray[np.uint8]:
 
     UNKNOWN_CELLS in every field when the centres are not known. `factor` is what the frame was resized by.
     """
-    if frame.centres_N2 is None:
+    centres_N2 = _centres(frame, factor)
+    if centres_N2 is None:
         return np.full((MAP_SIDE, MAP_SIDE), UNKNOWN_CELLS, np.uint8)
     y_edges = np.linspace(box.top, box.bottom, MAP_SIDE + 1)
     x_edges = np.linspace(box.left, box.right, MAP_SIDE + 1)
-    x_N, y_N = (frame.centres_N2 * factor).T
+    x_N, y_N = centres_N2.T
     inside_N = (x_N < box.right) & (y_N < box.bottom)  # a histogram's last field has both its edges
     cells_hw, _, _ = np.histogram2d(y_N[inside_N], x_N[inside_N], bins=(y_edges, x_edges))
     saturated_hw: NDArray[np.uint8] = np.minimum(cells_hw, UNKNOWN_CELLS - 1).astype(np.uint8)
     return saturated_hw
+
+
+def _centres(frame: Frame, factor: float) -> NDArray[np.float32] | None:
+    """The known centres of a frame, in pixels of the frame resized by `factor`."""
+    if frame.centres_N2 is None:
+        return None
+    return on_pixels(frame.centres_N2 * factor, width=round(frame.width * factor), height=round(frame.height * factor))
 
 
 def crop_share(box: Box, share: float, rng: np.random.Generator) -> Box:

@@ -285,7 +285,7 @@ def test_an_alias_moves_to_what_is_better_on_the_holdout_or_by_force(
     promote("rival@3", "champion", elsewhere, force=True, reason="a plate of its own")
     assert main(["registry", "history", "rival", "champion", "--registry", str(places.registry)]) == 0
     first, second, third = capsys.readouterr().out.splitlines()
-    assert first.endswith("rival@1: no reason given")
+    assert first.endswith("rival@1: the first")
     assert second.endswith(f"rival@2 (before: rival@1): {move.evidence}")
     assert third.endswith("rival@3 (before: rival@2): a plate of its own")
 

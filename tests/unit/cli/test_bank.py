@@ -10,8 +10,8 @@ from cellnet.bank.bank import Bank, Imported
 from cellnet.bank.frames import Frame
 from cellnet.cli import main
 from cellnet.cli.bank import BATCHES_SHOWN, by_reason, unused_lines
-from cellnet.readers import NO_IMAGE, Unused
-from tests.factories import frame
+from cellnet.readers import NO_IMAGE, Unused, read_source
+from tests.factories import even_png, frame
 
 
 def shown(capsys: pytest.CaptureFixture[str], bank: Path, *options: str) -> tuple[str, str]:
@@ -77,15 +77,41 @@ def test_an_import_tells_what_it_did_not_use_by_its_reason() -> None:
     ]
     assert by_reason(unused) == {"no_image": 60, "no_label": 1}
     assert list(unused_lines(unused)) == [
-        "not used (no_image): 60, points.csv line 2: 2.png: there is no image 2.png; points.csv line 3: 3.png: there "
-        "is no image 3.png; points.csv line 4: 4.png: there is no image 4.png; and 2 more, which --json tells",
-        "without a label: 1, b.png: it has no mask, so its count is not known",
+        "not used (no_image): 60",
+        "  points.csv line 2: 2.png: there is no image 2.png",
+        "  points.csv line 3: 3.png: there is no image 3.png",
+        "  points.csv line 4: 4.png: there is no image 4.png",
+        "  and 2 more, which --json tells",
+        "without a label: 1",
+        "  it has no mask, so its count is not known:",
+        "  b.png",
     ]
+
+
+def test_why_many_images_have_no_label_is_said_once_and_fits_a_terminal(tmp_path: Path) -> None:
+    images = [f"A172_Phase_A7_{n}_01d08h00m_2.png" for n in range(5)]
+    for name in (*images, "counted.png"):
+        (tmp_path / name).write_bytes(even_png())
+    rows = [*(f"{name},A172," for name in images), "counted.png,A172,3"]
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,lineage,count,group", *(f"{row},w" for row in rows)]))
+    (tmp_path / "points.csv").write_text("image,x,y\n" + "".join(f"counted.png,{x},5\n" for x in range(3)))
+    lines = list(unused_lines(read_source(tmp_path / "manifest.csv").unused))
+    assert lines == [
+        "without a label: 5",
+        "  no count and no points; write the count 0 where there is no cell:",
+        *(f"  {name}" for name in images[:3]),
+        "  and 2 more, which --json tells",
+    ]
+    assert max(map(len, lines)) <= 80
 
 
 def test_files_that_are_no_images_are_skipped_by_name() -> None:
     unused = [Unused("A549/notes.pdf", "not_an_image", NO_IMAGE), Unused("b.csv", "not_an_image", "a table")]
-    assert list(unused_lines(unused)) == ["skipped, not an image: 2, A549/notes.pdf; b.csv: a table"]
+    assert list(unused_lines(unused)) == [
+        "skipped, not an image: 2",
+        "  A549/notes.pdf",
+        "  b.csv: a table",
+    ]
 
 
 HIDDEN = Unused("Thumbs.db", "hidden", "a file of a system or a program")
@@ -133,7 +159,9 @@ def test_an_import_says_how_many_centres_there_are_and_whether_any_lie_outside(
     imported = Imported(added=2, known=0, set_aside=[refused] * outside, near=[])
     monkeypatch.setattr(pipelines.ingest, "ingest", lambda *given, **options: (bank, imported))
     assert main(["bank", "import", "a", "b"]) == 0
-    assert f"3 centres in frames of the bank{said}\n" in capsys.readouterr().err
+    lines = capsys.readouterr().err
+    assert f"3 centres in frames of the bank{said}\n" in lines
+    assert "next: cellnet bank show b --html bank.html; cellnet train b --task count\n" in lines
 
 
 def test_how_a_training_of_few_groups_will_score_is_told(bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +178,8 @@ def test_what_an_import_did_not_use_is_printed_and_in_its_json(
     assert main(["bank", "import", str(bank), str(bank), "--json"]) == 0
     printed = capsys.readouterr()
     assert (
-        "not used (no_image): 1, counts.csv line 7: b03.png: there is no image b03.png\n2 frames added" in printed.err
+        "not used (no_image): 1\n  there is no image b03.png:\n  counts.csv line 7: b03.png\n2 frames added"
+        in printed.err
     )
     facts = json.loads(printed.out)
     assert facts["unused_by_reason"] == {"no_image": 1}

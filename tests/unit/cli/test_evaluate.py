@@ -57,7 +57,7 @@ def test_of_frames_that_the_model_never_saw_nothing_is_said(notes: Any) -> None:
 def test_the_test_split_of_the_models_own_bank_chose_it(notes: Any) -> None:
     own = {"split": "test", "same_bank": True, "learned": 5}
     [note] = notes(**own)
-    assert note == "note: the test split chose the epoch and calibrated the model; its scores flatter it a little"
+    assert note == "note: the test split chose what was published, and calibrated it; its scores flatter it a little"
     assert "5 of 5 frames are ones that" in notes(**own | {"same_bank": False})[0]
     assert "5 of 5 frames are ones that" in notes(**own, protocol="paper")[0]
 

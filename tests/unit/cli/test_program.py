@@ -248,7 +248,7 @@ def test_a_training_by_folds_says_over_what_its_score_was_taken(
     assert main(command) == 0
     printed = capsys.readouterr()
     assert printed.out == "regressor@1\n"
-    assert "cross-validated over 5 folds of 15 groups: mae 1.500\n" in printed.err
+    assert "cross-validated over 5 folds of 15 groups, per tile: mae 1.500\n" in printed.err
     assert "note: SHSY5Y: one group only, so not measured on other wells\n" in printed.err
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"model": "regressor@1", "test": {}, "folds": {"mae": 1.5}}

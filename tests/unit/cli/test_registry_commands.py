@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from cellnet.cli import main
+from cellnet.config.train import ModelSpec
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS
@@ -68,6 +69,27 @@ def test_the_newest_are_listed_first_and_more_on_demand(run: Run) -> None:
     assert "champion" in lines[3] and "mae 0.400 r2 0.900" in lines[3]
     assert [line.split()[0] for line in run("list", "regressor", "--newest", 1).splitlines()[1:]] == ["regressor@3"]
     assert [row["model"] for row in json.loads(run("list", "--json"))][:2] == ["classifier@1", "regressor@3"]
+
+
+def test_a_network_that_has_its_own_activation_is_said_to_have_no_other(
+    run: Run, registry: Registry, card: Callable[..., Card]
+) -> None:
+    plain = card("classify", classes=("A549", "THP1"))
+    model = ModelSpec(architecture="efficientnet_lite0", frozen=True)
+    frozen = plain.model_copy(update={"config": plain.config.model_copy(update={"model": model})})
+    registry.publish("classifier", {WEIGHTS: _weights(8)}, frozen)
+    assert json.loads(run("list", "classifier", "--json"))[0]["activation"] is None
+    assert "- network efficientnet_lite0, frozen but for its last layers\n" in run("show", "classifier@2")
+    assert "- network residual, activation relu, width 4, depth 2\n" in run("show", "classifier@1")
+
+
+def test_the_first_move_of_an_alias_needs_no_reason_and_what_to_do_next_is_said(
+    run: Run, refused: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["registry", "promote", "classifier@1", "champion"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "next: cellnet predict IMAGES --out results; cellnet serve"
+    assert run("history", "classifier", "champion").endswith("classifier@1: the first\n")
+    assert "it has classifier@1 and classifier:champion" in refused("show", "classifier@9")
 
 
 def test_what_was_not_listed_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ import serve.settings
 from cellnet.cli import main
 from cellnet.cli.program import parser
 from serve.app import ServeArgs
-from tests.factories import champions
 
 
 @pytest.fixture
@@ -43,8 +42,8 @@ def test_what_is_not_said_is_as_the_fields_have_it(served: Any, tmp_path: Any) -
 def test_what_is_served_where_is_told_in_lines_of_a_terminal(
     served: Any, started: list[tuple[ServeArgs, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served("--registry", champions(tmp_path).store.uri)
-    started[-1][1]["announce"]("http://127.0.0.1:8000")
+    served("--registry", str(tmp_path))
+    started[-1][1]["announce"]("http://127.0.0.1:8000", ["classifier@1", "regressor@1"])
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "serving at http://127.0.0.1:8000: a page, and /docs; Ctrl-C stops it",

@@ -248,6 +248,7 @@ ROWS: list[tuple[str, object]] = [(f"{number}.png", 30 + number) for number in r
         ([("a.png", 3)], "counts none of the 8 given frames (its first row is of 'a.png', the first frame is "),
         ([], "counts none of the 8 given frames (it has no counts, the first frame is "),
         ([*ROWS[:2], ("2.png", "")], "counts 2 of the given frames, too few to tell a plate by; count 3 to 5 of them"),
+        ([*ROWS[:2], ("gone.png", 4)], "2 of the given frames (its row of 'gone.png' is of none of them), too few to"),
         ([*ROWS, ("5.png", "many")], "5.png has the count 'many'; write the number of its cells"),
         ([*ROWS, ("5.png", -1)], "5.png has the count '-1'; write the number of its cells"),
         ([*ROWS, ("0.png", 7)], "/plate/0.png twice; leave one row of it"),

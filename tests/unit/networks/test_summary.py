@@ -24,3 +24,13 @@ def test_the_statistics_of_batch_norms_are_not_trained() -> None:
     assert fixed.startswith(f"non-trainable parameters: {batch_norms} ")
     assert trained.startswith(f"trainable parameters: {parameters_n(network):,} ")
     assert total.startswith(f"total parameters: {parameters_n(network) + batch_norms:,} ")
+
+
+def test_of_a_frozen_network_the_last_layers_alone_are_trained() -> None:
+    network = create(ModelSpec(architecture="residual", width=2, depth=1), "classify", classes=3)
+    last = sum(weight.numel() for weight in network.get_submodule("out").parameters())
+    *_, total, trained, fixed = summary(network, frozen=True).splitlines()
+    assert 0 < last < parameters_n(network)
+    assert trained.startswith(f"trainable parameters: {last:,} ")
+    whole = int(total.split()[2].replace(",", ""))
+    assert fixed.startswith(f"non-trainable parameters: {whole - last:,} ")

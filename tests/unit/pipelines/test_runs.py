@@ -13,9 +13,10 @@ from cellnet.config.train import TrainConfig
 from cellnet.errors import DataError
 from cellnet.store.place import open_store
 from cellnet.tasks import TASKS, Task
+from cellnet.training.heads import FREE, HOLDS
 from cellnet.training.state import Epoch, TrainState
 from cellnet.training.steering import steering
-from pipelines.runs import epoch_line, new_run, read_state, tell_epochs, unfinished_run, write_state
+from pipelines.runs import epoch_line, new_run, read_state, tell_epochs, tell_fits, unfinished_run, write_state
 
 RECIPE = {"bank_digest": "0" * 64, "model": "regressor"}
 
@@ -54,6 +55,15 @@ def test_an_epoch_is_a_line_of_80_columns_and_waiting_is_told_where_it_matters(e
     scores = {"accuracy": 0.5, "balanced_accuracy": 0.25}
     line = epoch_line(dataclasses.replace(epoch, test=scores, tiles_per_s=12345.0), 10, best=True)
     assert "  test accuracy 0.500, balanced 0.250  " in line and len(line) <= 80
+
+
+def test_a_frozen_network_has_fits_and_no_epochs(epoch: Epoch) -> None:
+    assert epoch_line(epoch, 10, best=True, called="fit").startswith("fit   7/10  loss")
+    said = [tell_fits(HOLDS), tell_fits((FREE,))]
+    tell_epochs("classify", said.append, star=True, called="fit")
+    assert said[0] == "the last layer alone is fitted, whole each time, by C 0.003, 0.01, 0.03, 0.1: no epochs"
+    assert said[1] == "the last layers alone are fitted, once and whole: there are no epochs"
+    assert said[-1] == "  *: the best fit so far, which is kept" and "epoch" not in "".join(said[2:])
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -18,7 +18,7 @@ from cellnet.training.plan import Plan, make_plan
 from cellnet.training.shards import Shards
 from cellnet.training.state import Epoch
 from pipelines.runs import Run
-from pipelines.train import Trained, Workers, train
+from pipelines.train import Trained, Workers, asks_for_epochs, train
 from tests.factories import bank_of, frame
 
 
@@ -107,3 +107,8 @@ def test_several_workers_of_a_frozen_network_are_refused_before_anything_is_begu
     ):
         train(places, lite, workers=workers)
     assert not (tmp_path / "runs").exists() and not list(tmp_path.glob("bank/shards/*"))
+
+
+def test_epochs_are_asked_for_where_they_or_patience_are_given() -> None:
+    asked = [asks_for_epochs(TrainConfig(task="count", **given)) for given in ({}, {"epochs": 3}, {"patience": 2})]
+    assert asked == [False, True, True]

@@ -51,6 +51,14 @@ def test_a_version_of_before_says_what_it_said(shown: Callable[..., str]) -> Non
     assert "- test split, per tile: mae 1.250\n- the test split chose between epochs" in text
 
 
+def test_of_a_frozen_network_fits_are_told_and_no_epochs(shown: Callable[..., str], card: Callable[..., Card]) -> None:
+    config = card().config
+    frozen = config.model_copy(update={"model": config.model.model_copy(update={"frozen": True})})
+    text = shown(config=frozen, history=[{"number": 1}], scores={"test": {"mae": 1.25}})
+    assert "seed 0, 1 fit of its last layers\n" in text
+    assert "the test split chose between fits of the last layers" in text and "epoch" not in text
+
+
 def test_a_record_of_before_there_were_folds_is_of_a_training_without(card: Callable[..., Card]) -> None:
     stored = card().model_dump(mode="json")
     stored["config"].pop("folds", None)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from cellnet.registry.records import Card
 from cellnet.reports.evaluation_report import write_report
 from cellnet.reports.plots import INK, draw_history
 from cellnet.reports.words import named
+from tests.factories import card
 from tests.unit.reports.evaluated import classified, counted, picture_of
 from tests.unit.reports.reading import HOSTILE, assert_harmless, unbroken
 
@@ -124,6 +126,40 @@ def test_epochs_are_whole_numbers() -> None:
     assert {1, 2, 3} <= set(ticks) and all(place.is_integer() for place in ticks)
 
 
+@pytest.mark.parametrize(
+    ("frozen", "scores", "told", "axis"),
+    [
+        (
+            None,
+            {"test": {}},
+            "loss, and its score on the test split, which chose the last epoch shown.",
+            "epoch",
+        ),
+        (
+            True,
+            {"folds": {"accuracy": 0.9}},
+            "Loss of each fit of the last layers, and its score on the frames that folds held back, which chose among",
+            "fit",
+        ),
+        (True, {"test": {}}, "and its score on the test split, which chose among them.", "fit"),
+    ],
+)
+def test_a_trainings_course_says_over_what_it_was_scored(
+    tmp_path: Path, frozen: bool | None, scores: dict[str, Any], told: str, axis: str
+) -> None:
+    evaluation = classified()
+    known = card("classify", classes=("A549", "THP1"))
+    config = known.config.model_copy(update={"model": known.config.model.model_copy(update={"frozen": frozen})})
+    history = [{"number": number, "loss": 1.0, "test": {"accuracy": 0.5}} for number in (1, 2)]
+    shown = known.model_copy(update={"config": config, "scores": scores, "history": history})
+    page = unbroken(write_report(tmp_path, replace(evaluation, card=shown)))
+    assert told in page
+    drawn = Figure().subplots()
+    draw_history(drawn, history, "accuracy", called=axis, over="folds" if "folds" in scores else "test")
+    over = {"folds" if "folds" in scores else "test"}
+    assert drawn.get_xlabel() == axis and {one.get_ylabel().split()[0] for one in drawn.figure.axes[1:]} == over
+
+
 def test_curves_of_a_classifier_are_stored_beside_the_page(tmp_path: Path) -> None:
     write_report(tmp_path, classified())
     tile = json.loads((tmp_path / "scores.json").read_text())["plotted"]["tile"]
@@ -177,15 +213,15 @@ def test_frames_that_the_model_learned_from_are_counted_on_the_page(tmp_path: Pa
     assert flatters in page(learned=3)
     assert "flatters" not in page(learned=0, split="all", same_bank=False)
     own = page(learned=4, split="test")
-    assert "chose the epoch and calibrated the model" in own and "4 of 4" not in own
+    assert "chose what was published, and calibrated it" in own and "4 of 4" not in own
     other = page(learned=4, split="test", same_bank=False)
-    assert "chose the epoch" not in other and "4 of 4 frames are ones" in other
+    assert "chose what was published" not in other and "4 of 4 frames are ones" in other
 
 
 def test_a_report_of_a_version_of_before_says_what_the_splits_tell(tmp_path: Path) -> None:
     old = replace(counted(), scores=counted().scores | {"learned": None, "split": "test", "same_bank": False})
     page = unbroken(write_report(tmp_path, old))
-    assert "chose the epoch and calibrated" in page and "trained on another state of the bank" in page
+    assert "chose what was published, and calibrated" in page and "trained on another state of the bank" in page
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

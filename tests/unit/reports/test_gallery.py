@@ -149,9 +149,18 @@ def test_centres_are_drawn_where_they_are_known_and_those_outside_are_counted(tm
     assert (grey_N < 60).any() and (grey_N > 200).any(), "two grey values, stretched as for a network"
 
 
+def test_each_frame_that_is_shown_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bank: Bank) -> None:
+    read: list[str] = []
+    pixels = bank.pixels
+    monkeypatch.setattr(gallery, "warnings_in", lambda bank: [])  # looks at some frames itself
+    monkeypatch.setattr(bank, "pixels", lambda frame: (read.append(frame.frame), pixels(frame))[1])
+    page = write_gallery(tmp_path / "bank.html", bank).read_text()
+    assert page.count("data:image/jpeg") >= len(read) == len(set(read)) > 0
+
+
 def test_centres_whose_x_and_y_are_swapped_are_told() -> None:
-    frames = [framed("train", 0, width=400, height=200, centres=[[50, 300], [150, 50], [400, 0]])]
-    assert centres_told(frames) == "3 centres, of which 2 outside of their frames"
+    frames = [framed("train", 0, width=400, height=200, centres=[[50, 300], [150, 50], [401, 0], [400, 200]])]
+    assert centres_told(frames) == "4 centres, of which 2 outside of their frames"
     assert centres_told([framed("train", 0)]) == ""
 
 

@@ -1,5 +1,6 @@
 """How the service starts and ends, without a Ray."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import serve.app
 from cellnet.errors import ConfigError
 from serve.app import ServeArgs, serve_forever
 from serve.haproxy import free_port
+from tests.factories import champions
 
 
 @pytest.mark.parametrize(
@@ -25,10 +27,28 @@ def test_a_service_that_does_not_come_up_is_told_in_a_line_and_shut_down(
         raise error
 
     ended: list[str] = []
-    monkeypatch.setattr(serve.app, "build", lambda args: None)
+    monkeypatch.setattr(serve.app, "_application", lambda args: (None, []))
     monkeypatch.setattr(serve.app.serve, "start", lambda **settings: None)
     monkeypatch.setattr(serve.app.serve, "run", fails)
     monkeypatch.setattr(serve.app, "shut_down", lambda: ended.append("ended"))
     with pytest.raises(ConfigError, match=f"the service does not start: {said}") as raised:
         serve_forever(ServeArgs(registry="nowhere"), port=free_port(), block=False)
     assert "\n" not in str(raised.value) and ended == ["ended"]
+
+
+def test_the_models_that_are_announced_are_those_that_it_began_with_and_are_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    registry = champions(tmp_path)
+    asked: list[Any] = []
+    told: list[tuple[str, list[str]]] = []
+    resolve = serve.app.resolve_models
+    monkeypatch.setattr(serve.app, "resolve_models", lambda *given: (asked.append(given), resolve(*given))[1])
+    for name in ("start", "run"):
+        monkeypatch.setattr(serve.app.serve, name, lambda *given, **settings: None)
+    monkeypatch.setattr(serve.app, "load_model", lambda *given, **settings: None)
+    monkeypatch.setattr(serve.app, "_check_answer", lambda host, port: None)
+    port = free_port()
+    args = ServeArgs(registry=registry.store.uri, overlays=False)
+    serve_forever(args, port=port, block=False, announce=lambda *line: told.append(line))
+    assert told == [(f"http://127.0.0.1:{port}", ["classifier@1", "regressor@1"])] and len(asked) == 1

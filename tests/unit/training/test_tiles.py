@@ -13,9 +13,18 @@ from cellnet.config.choices import PAPER_SHARES
 from cellnet.config.train import Augment, Preprocess
 from cellnet.errors import DataError
 from cellnet.images.scale import frame_at_scale
-from cellnet.images.tiles import Box, to_network_size
+from cellnet.images.tiles import Box, cut, to_network_size
 from cellnet.training.batches import Target, vary
-from cellnet.training.tiles import UNKNOWN_CELLS, Tile, Variants, count_inside, crop_share, make_tiles, tiles_n
+from cellnet.training.tiles import (
+    UNKNOWN_CELLS,
+    Tile,
+    Variants,
+    count_inside,
+    crop_share,
+    make_tiles,
+    map_cells,
+    tiles_n,
+)
 from tests.factories import frame, noise
 
 AS_IS = Intensity(rule="range", low=0, high=255)
@@ -124,6 +133,20 @@ def test_the_tiles_of_a_frame_share_out_its_centres() -> None:
     known = frame(centres=centres, count=70.0, height=400, width=600)
     made = tiles(known, noise(400, 600), shares=(1.0,))
     assert len(made) == 6 and sum(tile.count for tile in made) == 70
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.373, 0.731])
+def test_centres_on_the_last_edges_belong_to_the_last_pixels(factor: float) -> None:
+    """As an import takes them; of a frame that is brought to another magnification, too."""
+    centres = [[0, 0], [600, 5], [5, 400], [600, 400], [599.9, 399.9]]
+    known = frame(centres=centres, count=5.0, height=400, width=600)
+    height, width = round(400 * factor), round(600 * factor)
+    boxes = cut(height, width, (200, 200))
+    last = max(boxes)
+    assert count_inside(known, Box(0, 0, height, width), (height, width), factor) == 5
+    assert count_inside(known, last, (height, width), factor) == map_cells(known, last, factor).sum() == 2
+    beyond = frame(centres=[[602 + 2 / factor, 5]], count=1.0, height=400, width=600)
+    assert count_inside(beyond, Box(0, 0, height, width), (height, width), factor) == 0
 
 
 @pytest.mark.parametrize(
