@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from cellnet.bank.duplicates import fingerprint
-from cellnet.bank.frames import FEW_GREYS, FORM, Frame, digest_of_pixels
+from cellnet.bank.frames import FEW_GREYS, FORM, MOST_CELLS, Frame, digest_of_pixels
 from cellnet.bank.table import SCHEMA, from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError, encodable
 from cellnet.images import apart
@@ -20,7 +20,6 @@ from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store, together
 from cellnet.store.paths import BucketPath
 
-MOST_CELLS: Final = 10**9
 OUTSIDE: Final = "centres lie outside"
 """In the reason why an image with such is set aside."""
 LONGEST: Final = 1000
