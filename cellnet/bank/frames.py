@@ -18,6 +18,8 @@ FORM: Final = 3
 3: TIFF by tifffile. Before, white was taken for black where 16 bits say so, planar colour and channels were mixed, and
 pixel sizes in µm, and some in other units, were not seen.
 """
+MOST_CELLS: Final = 10**9
+"""Of a frame."""
 FEW_GREYS: Final = 32
 """An image of fewer grey values was exported from a small part of the camera's range."""
 

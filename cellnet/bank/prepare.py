@@ -10,7 +10,7 @@ import numpy as np
 
 from cellnet.bank.columns import SCHEMA, Frames
 from cellnet.bank.duplicates import fingerprint
-from cellnet.bank.frames import FEW_GREYS, FORM, Frame, digest_of_pixels
+from cellnet.bank.frames import FEW_GREYS, FORM, MOST_CELLS, Frame, digest_of_pixels
 from cellnet.bank.table import from_parquet, to_parquet
 from cellnet.errors import DataError, NotFoundError, encodable
 from cellnet.images import apart
@@ -22,7 +22,6 @@ from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store, together
 from cellnet.store.paths import BucketPath
 
-MOST_CELLS: Final = 10**9
 OUTSIDE: Final = "centres lie outside"
 """In the reason why an image with such is set aside."""
 LONGEST: Final = 1000

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cellnet.bank.columns import SCHEMA, Frames
-from cellnet.bank.frames import Frame
+from cellnet.bank.duplicates import BITS
+from cellnet.bank.frames import MOST_CELLS, Frame
 from cellnet.config.choices import Split
 from cellnet.errors import DataError
 from cellnet.store.parquet import read_parquet
@@ -27,7 +28,9 @@ _ALWAYS: Final = ("frame", "source", "group", "height", "width", "bits", "darkes
 """Columns in which something stands in every row."""
 _DEFAULTS: Final = {field.name: field.default for field in fields(Frame) if field.default is not MISSING}
 """Of columns that a table may lack."""
-_NOT_NEGATIVE: Final = ("count", "height", "width", "pixel_um")
+_NOT_NEGATIVE: Final = ("count", "height", "width", "pixel_um", "time_h")
+_FINGERPRINT: Final = rf"\A([0-9a-f]{{{BITS // 4}}})?\z"
+"""None of a frame that was set aside."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def _checked(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         field.name not in _ALWAYS or not column.null_count,
         not pa.types.is_floating(values.type) or pc.all(pc.is_finite(values)).as_py() is not False,
         field.name not in _NOT_NEGATIVE or pc.all(pc.greater_equal(values, 0)).as_py() is not False,
+        field.name != "count" or pc.all(pc.less_equal(values, MOST_CELLS)).as_py() is not False,
+        field.name != "fingerprint" or pc.all(pc.match_substring_regex(values, _FINGERPRINT)).as_py() is not False,
         field.name != "split" or set(pc.unique(values).to_pylist()) <= {None, *get_args(Split)},
         field.name != "centres" or set(pc.unique(pc.list_value_length(pc.list_flatten(column))).to_pylist()) <= {2},
     ]

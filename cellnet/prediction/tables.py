@@ -56,5 +56,5 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-# What a spreadsheet would run, at the start of a text or after what it may cut at.
-_FORMULA: Final = re.compile(r"(?:^|(?<=[;\t\r\n]))(?=[=+\-@\t\r])")
+# What a spreadsheet would run, at the start of a text or after what it may cut at; in Japanese ones also in full width.
+_FORMULA: Final = re.compile(r"(?:^|(?<=[;\t\r\n]))(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])")

@@ -130,6 +130,14 @@ def is_file(path: AnyPath) -> bool:
         return False
 
 
+def is_folder(path: AnyPath) -> bool:
+    """Whether a folder is there; no for a name that no folder can have, or one above that may not be entered."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def is_inside(path: AnyPath, folder: AnyPath) -> bool:
     """Whether a path, its links followed, leads into a folder; also where links lead in a circle, or nowhere."""
     try:

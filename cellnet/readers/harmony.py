@@ -40,7 +40,13 @@ TRANSMITTED: Final = ("Brightfield", "Phase")
 MAX_BYTES: Final = 10**9
 """Of an XML, or of a table of results."""
 MOST_ELEMENTS: Final = 2 * 10**7
-"""Of an XML, which are kept until its end."""
+"""Of an XML."""
+KEPT: Final = frozenset({"Plate", "Entry", "Image", "Layer", "Well"})
+"""Elements whose children are kept until they end; all others are let go of as they are complete."""
+MOST_DEPTH: Final = 50
+"""Elements within each other; an index has five."""
+MOST_KEPT: Final = 200_000
+"""Elements at a time: a layer of 1,536 wells has 6,000."""
 MOST_LINE: Final = 10**6
 """Characters of a line of a table."""
 Well = tuple[int, int]
@@ -124,17 +130,34 @@ def _find_index(source: AnyPath) -> AnyPath | None:
 
 
 def _elements(path: AnyPath) -> Iterator[ET.Element]:
-    """Every element of an XML file when it is complete, named without its namespace."""
+    """Every element of an XML file when it is complete, named without its namespace, with children if it is `KEPT`."""
+    above: list[ET.Element] = []
+    ended_n = kept_n = 0
     try:
         _check_size(path)
         with open_regular(path) as file:
-            for number, (_, element) in enumerate(ET.iterparse(file)):
-                if number > MOST_ELEMENTS:
+            for event, element in ET.iterparse(file, ("start", "end")):
+                if event == "start":
+                    above.append(element)
+                else:
+                    above.pop()
+                    ended_n, kept_n = ended_n + 1, kept_n + 1
+                    element.tag = _local(element)
+                    yield element
+                    if above and _local(above[-1]) not in KEPT:
+                        above[-1].remove(element)
+                    if not any(_local(each) in KEPT for each in above):
+                        kept_n = 0
+                if ended_n > MOST_ELEMENTS:
                     raise DataError(f"{path} has over {MOST_ELEMENTS:,} elements; export the plate in parts")
-                element.tag = element.tag.rpartition("}")[2]
-                yield element
+                if kept_n > MOST_KEPT or len(above) > MOST_DEPTH:
+                    raise DataError(f"{path} has more elements within one than Harmony writes; export it again")
     except (ET.ParseError, OSError) as error:
         raise DataError(f"{path} is not readable as XML ({error}); export it again") from error
+
+
+def _local(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]
 
 
 def _check_size(path: AnyPath) -> None:
@@ -156,10 +179,8 @@ def _read_index(path: AnyPath) -> tuple[_Plate, list[dict[str, str]]]:
             plate = plate or _texts(element)
         elif element.tag == "Entry" and "ChannelID" in element.attrib:
             channels[element.attrib["ChannelID"]].update(_texts(element))
-            element.clear()
         elif element.tag == "Image" and element.find("URL") is not None:
             planes.append(_texts(element))
-            element.clear()
     if not planes:
         raise DataError(f"{path} lists no images; export the plate again, with its images")
     return _plate(plate, path), [channels[plane.get("ChannelID", "")] | plane for plane in planes]

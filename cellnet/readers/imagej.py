@@ -22,6 +22,8 @@ from cellnet.store.paths import AnyPath
 MAX_BYTES: Final = 64 * 10**6
 """Of a file of marks, and of all ROIs of a set."""
 MAX_ROIS: Final = 100_000
+MOST_TAGS: Final = 2_000_000
+"""Of an XML: a marker has eight, and each takes a hundred bytes in memory."""
 ROOT: Final = "CellCounter_Marker_File"
 _BARE_AMPERSAND: Final = re.compile(r"&(?!#?\w{1,8};)")
 """Cell Counter writes the image's name as it is, which makes no XML of "A & B.tif"."""
@@ -53,6 +55,8 @@ def read_cell_counter(path: AnyPath) -> Marks:
     text = read_bytes(path).decode("utf-8-sig", errors="replace")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise DataError(f"{path} has entities of its own, which Cell Counter never writes; save the markers again")
+    if text.count("<") > MOST_TAGS:
+        raise DataError(f"{path} has over {MOST_TAGS:,} tags, too many for cells that were marked in one image")
     try:
         root = ElementTree.fromstring(_BARE_AMPERSAND.sub("&amp;", text).encode())
     except (ElementTree.ParseError, LookupError, ValueError) as error:
@@ -60,9 +64,9 @@ def read_cell_counter(path: AnyPath) -> Marks:
     if root.tag != ROOT:
         raise DataError(f"{path} is no file of Cell Counter, but <{root.tag[:40]}>")
     of_kind: dict[str, list[Mark]] = defaultdict(list)
-    for kind in root.iter("Marker_Type"):
+    for kind in root.iterfind("Marker_Data/Marker_Type"):
         name = (kind.findtext("Name") or "").strip() or f"Type {(kind.findtext('Type') or '?').strip()}"
-        of_kind[name] += [_marker(path, marker) for marker in kind.iter("Marker")]
+        of_kind[name] += [_marker(path, marker) for marker in kind.iterfind("Marker")]
     image = (root.findtext("Image_Properties/Image_Filename") or "").strip()
     return Marks(dict(of_kind), image.removeprefix("Counter Window - ") or None)
 
@@ -91,10 +95,23 @@ def is_roi_set(path: AnyPath) -> bool:
     try:
         if path.stat().st_size > MAX_BYTES:
             return False
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        with open_regular(path) as file:
+            data = file.read(MAX_BYTES)
+        if _has_too_many(data):
+            return False
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _all_rois(archive)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
+
+
+def _has_too_many(data: bytes) -> bool:
+    """Whether an archive lists more files than a set has ROIs: zipfile keeps half a kilobyte of each."""
+    return data.count(_LISTED) > MAX_ROIS
+
+
+_LISTED: Final = b"PK\1\2"
+"""Begins what an archive says of a file at its end."""
 
 
 def _all_rois(archive: zipfile.ZipFile) -> bool:
@@ -116,13 +133,16 @@ def read_bytes(path: AnyPath) -> bytes:
 
 def _unpacked(path: AnyPath, data: bytes) -> dict[str, bytes]:
     """The ROIs of an archive by their names. No more is unpacked than the archive says, and that is bounded."""
+    too_much = f"{path} holds over {MAX_ROIS} ROIs or {MAX_BYTES // 10**6} MB; save one image's alone"
     try:
+        if _has_too_many(data):
+            raise DataError(too_much)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.filename.startswith("__MACOSX/")]
             if not _all_rois(archive):
                 raise DataError(f"{path} is an archive of other things than ROIs")
-            if len(entries) > MAX_ROIS or sum(entry.file_size for entry in entries) > MAX_BYTES:
-                raise DataError(f"{path} holds over {MAX_ROIS} ROIs or {MAX_BYTES // 10**6} MB; save one image's alone")
+            if sum(entry.file_size for entry in entries) > MAX_BYTES:
+                raise DataError(too_much)
             return {f"{place}/{entry.filename}": _entry(archive, entry) for place, entry in enumerate(entries, start=1)}
     except DataError:
         raise

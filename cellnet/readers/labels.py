@@ -54,7 +54,7 @@ def one_row(rows: Sequence[Row], table: AnyPath) -> tuple[Row, str | None, list[
 
     Rows that say the same are one; where one is silent the other speaks.
     """
-    told = Row(rows[0], rows[0].line)
+    told = Row(rows[0], rows[0].line, rows[0].columns)
     unused: list[Unused] = []
     for row in rows[1:]:
         new = {name: cell for name, cell in row.items() if cell and name != "image" and cell != told.get(name)}

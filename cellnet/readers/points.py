@@ -20,7 +20,7 @@ from typing import Final
 
 from cellnet.errors import DataError
 from cellnet.images.file import open_regular
-from cellnet.readers import LabelledFile, Options, Source, Unused, number_of, read_csv
+from cellnet.readers import LabelledFile, Options, Source, Unused, is_folder, number_of, read_csv
 from cellnet.readers.imagej import MAX_BYTES, ROOT, Mark, Marks, is_roi_set, read_cell_counter, read_rois
 from cellnet.readers.matching import Names, is_hidden
 from cellnet.store.objects import together
@@ -138,7 +138,7 @@ def _candidates(files: Sequence[LabelledFile], of: AnyPath, root: AnyPath) -> It
         beside[path.parent].add(path)
     every = _Images(images, root)
     for folder in sorted({root, *beside}):
-        if not folder.is_dir():
+        if not is_folder(folder):
             continue
         groups = [_Images(beside.get(folder, ()), folder), *([every] if folder == root else [])]
         for path in sorted(folder.iterdir()):
@@ -209,7 +209,7 @@ def _read_table(path: AnyPath, *, of_imagej: bool) -> Iterator[_Found]:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; save a table an image")
     rows = read_csv(path, ())
-    names = {_column(name): name for row in rows[:1] for name in row}
+    names = {_column(name): name for row in rows[:1] for name in row.columns if name}
     x_y = _x_y(names)
     if x_y is None:
         return

@@ -9,10 +9,10 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from cellnet.errors import DataError
+from cellnet.errors import DataError, plain
 from cellnet.images.file import open_regular
 from cellnet.store.paths import AnyPath
 
@@ -30,11 +30,18 @@ DOUBTFUL: Final = "?"
 
 
 class Row(dict[str, str]):
-    """The cells of a row by the names of their columns, and the line of the file where it ends."""
+    """The cells of a row by the names of their columns, and the line of the file where it ends.
 
-    def __init__(self, cells: dict[str, str], line: int) -> None:
+    Empty cells are not held, which a header of thousands of names has in every row; asked for they are empty texts.
+    """
+
+    def __init__(self, cells: Mapping[str, str], line: int, columns: Sequence[str]) -> None:
         super().__init__(cells)
         self.line = line
+        self.columns = columns
+
+    def __missing__(self, name: str) -> str:
+        return ""
 
 
 def read_csv(path: AnyPath, columns: Sequence[str], *, numbers: Sequence[str] = ()) -> list[Row]:
@@ -160,7 +167,7 @@ _OWN: Final = {_squeezed(name): name for name in COLUMNS}
 
 def _check_header(path: AnyPath, names: Sequence[str], columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in names]:
-        held = f"it has {', '.join(filter(None, names))[:100]} and" if any(names) else "it"
+        held = f"it has {plain(', '.join(filter(None, names))[:100])} and" if any(names) else "it"
         meant = {
             column: name
             for column in missing
@@ -171,7 +178,7 @@ def _check_header(path: AnyPath, names: Sequence[str], columns: Sequence[str]) -
         hint = f"; rename {renamed}" if len(set(meant.values())) == len(meant) > 0 else ""
         raise DataError(f"{path} has no column {', '.join(missing)}; {held} needs {','.join(columns)}{hint}")
     if twice := [name for name, number in Counter(filter(None, names)).items() if number > 1]:
-        raise DataError(f"{path} has the column {twice[0]} twice; leave one of them")
+        raise DataError(f"{path} has the column {plain(twice[0][:100])} twice; leave one of them")
 
 
 def _says_something(cells: Sequence[str]) -> bool:
@@ -188,8 +195,8 @@ def _row(path: AnyPath, names: Sequence[str], cells: Sequence[str], line: int) -
             f"{path} line {line} has {len(cells)} cells, its header {len(names)}; put quotes around what holds the "
             "separator"
         )
-    known = {name: _known(_plain(cell)) for name, cell in zip(names, cells, strict=False) if name}
-    return Row(dict.fromkeys(filter(None, names), "") | known, line)
+    told = zip(names, (_known(_plain(cell)) for cell in cells), strict=False)
+    return Row({name: cell for name, cell in told if name and cell}, line, names)
 
 
 def _plain(cell: str) -> str:

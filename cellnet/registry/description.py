@@ -1,5 +1,6 @@
 """A version as a model card, in Markdown (Mitchell et al. 2019, 10.1145/3287560.3287596)."""
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -27,8 +28,20 @@ def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> 
         "Files": _files(version, signature),
     }
     title = f"# {version.ref}" + (f" ({', '.join(aliases)})" if aliases else "")
-    sections = (f"## {name}\n\n" + "\n".join(f"- {line}" for line in lines) for name, lines in parts.items())
-    return plain("\n\n".join([title, _purpose(version.card), *sections]), lines=True)
+    sections = (f"## {name}\n\n" + "\n".join(f"- {_text(line)}" for line in lines) for name, lines in parts.items())
+    return "\n\n".join([_text(title), _text(_purpose(version.card)), *sections])
+
+
+def _text(line: str) -> str:
+    r"""A line that holds names of anybody, which make neither HTML, nor a link, nor a line of their own.
+
+    >>> print(_text("learned from the batches <b>, [a](b), c\n# d"))
+    learned from the batches \<b>, \[a](b), c?# d
+    """
+    return _OPENING.sub(lambda found: found[1] * 2 + "\\" + found[2], plain(line))
+
+
+_OPENING: Final = re.compile(r"(\\*)([<\[])")
 
 
 def size(count: int) -> str:

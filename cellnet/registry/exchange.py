@@ -1,6 +1,7 @@
 """Versions brought out of a registry, and into one."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -15,6 +16,7 @@ from cellnet.registry.kept import answers_from_parquet
 from cellnet.registry.learned import frames_from_bytes
 from cellnet.registry.records import ANSWERS, LEARNED, NEW_ANSWERS, RECORD_BYTES, Card, ModelVersion, Origin
 from cellnet.registry.registry import Registry
+from cellnet.store.regular import read_file
 from cellnet.untrusted import check_onnx, check_safetensors
 
 RECORD: Final = "version.json"
@@ -67,13 +69,11 @@ def _brought_in(
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        return read_file(path, limit)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise IntegrityError(f"{path} has over the {limit} bytes that are expected; export it again") from error
         raise ConfigError(f"cannot read {path}: {error.strerror}; give a folder of cellnet registry export") from error
-    if len(data) > limit:
-        raise IntegrityError(f"{path} has more than the {limit} bytes that are expected; export it again")
-    return data
 
 
 def export_version(registry: Registry, ref: str, folder: Path) -> Path:

@@ -31,13 +31,16 @@ def make_keys(path: Path) -> Path:
         if os.path.lexists(place):
             raise ConfigError(f"{place} is there already; name a new one")
     signer = CryptoSigner.generate_ed25519()
+    made: list[Path] = []
     for place, data, mode in ((path, signer.private_bytes, 0o600), (public, _public_pem(signer), 0o644)):
         try:
-            with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            made.append(place)
+            with os.fdopen(handle, "wb") as file:
                 file.write(data)
         except OSError as error:
-            if place == public:
-                path.unlink(missing_ok=True)
+            for each in made:  # half a key is none, and would be in the way of the next
+                each.unlink(missing_ok=True)
             raise ConfigError(f"cannot write {place}: {error.strerror}") from error
     return public
 

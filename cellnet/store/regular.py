@@ -19,6 +19,15 @@ def open_file(path: str | Path) -> BinaryIO:
     return file
 
 
+def read_file(path: str | Path, most: int) -> bytes:
+    """All of a file. Raises OSError as `open_file`, also for one of over `most` bytes, of which no more are read."""
+    with open_file(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has over {most:,} bytes", str(path))
+    return data
+
+
 def kind_of_file(mode: int) -> str:
     """What lies at a place, in words, by its mode."""
     kinds = (

@@ -12,9 +12,12 @@ from typing import Final
 from starlette.datastructures import Headers
 
 from cellnet.errors import ConfigError
+from cellnet.store.regular import read_file
 
 VARIABLE: Final = "CELLNET_API_KEYS"
 SHORTEST: Final = 16
+MOST_BYTES: Final = 10**6
+"""Of a file of keys."""
 
 
 def load_keys(file: Path | None) -> tuple[str, ...]:
@@ -25,7 +28,7 @@ def load_keys(file: Path | None) -> tuple[str, ...]:
     keys = [key.strip() for key in os.environ.get(VARIABLE, "").split(",") if key.strip()]
     if file is not None:
         try:
-            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+            lines = [line.strip() for line in read_file(file, MOST_BYTES).decode("utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise ConfigError(f"the API keys in {file} cannot be read: {why}; write one key a line") from error
@@ -35,7 +38,7 @@ def load_keys(file: Path | None) -> tuple[str, ...]:
         keys += listed
     if any(len(key) < SHORTEST for key in keys):
         raise ConfigError(f"an API key is shorter than {SHORTEST} characters; make one with: openssl rand -hex 32")
-    return tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys)
+    return tuple(hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest() for key in keys)
 
 
 def accepted(headers: Headers, keys: tuple[str, ...]) -> bool:

@@ -29,12 +29,12 @@ def test_texts_are_quoted_and_numbers_and_empty_cells_are_not() -> None:
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("name", [NASTY, "=1+1.png", "\t=1.png"])
+@pytest.mark.parametrize("name", [NASTY, "=1+1.png", "\t=1.png", "\uff1d1;\uff0b1;\uff0d1;\uff201"])
 def test_no_cell_is_a_formula_wherever_a_spreadsheet_cuts(name: str, separator: str) -> None:
     rows = [row_of(Prediction(image=name, error=name)), row_of(Prediction(image=name, lineage=name, error=name))]
     cells = [cell for row in csv.reader(io.StringIO("".join(csv_lines(rows))), delimiter=separator) for cell in row]
     assert len(cells) >= 3 and any("1" in cell for cell in cells)
-    assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+    assert [cell for cell in cells if cell.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r"))] == []
 
 
 def test_a_text_that_no_spreadsheet_would_run_is_left_alone() -> None:

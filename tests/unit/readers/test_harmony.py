@@ -300,6 +300,16 @@ def test_an_index_or_a_table_by_the_gigabyte_is_refused_before_it_is_read(tmp_pa
             read_source(folder)
 
 
+@pytest.mark.parametrize("plate", ["<a />" * 30, f"{'<a>' * 60}{'</a>' * 60}"])
+def test_elements_are_let_go_of_and_an_index_that_has_them_all_within_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plate: str
+) -> None:
+    monkeypatch.setattr(harmony, "MOST_KEPT", 30)
+    assert len(read_source(export(tmp_path / "large", fields=20))) == 40
+    with pytest.raises(DataError, match=r"Index\.idx\.xml has more elements within one than Harmony writes"):
+        read_source(export(tmp_path / "odd", plate=f"<Name>P1</Name>{plate}"))
+
+
 def test_an_index_of_countless_elements_and_a_table_of_one_line_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

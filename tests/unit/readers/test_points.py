@@ -14,7 +14,7 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.prepare import prepare
 from cellnet.errors import DataError
 from cellnet.images.file import encode_png
-from cellnet.readers import LabelledFile, Options, Source, read_source
+from cellnet.readers import LabelledFile, Options, Source, imagej, read_source
 from tests import factories
 
 CELLS = ((10, 20), (30, 40), (55, 12))
@@ -165,7 +165,8 @@ def test_an_older_cell_counter_gives_types_no_names(folder: Path) -> None:
         ),
         ("<a><CellCounter_Marker_File/></a>", "is no file of Cell Counter, but <a>"),
         (
-            f"<CellCounter_Marker_File><Marker_Type>{MARKER.format('x', 2, 1)}</Marker_Type></CellCounter_Marker_File>",
+            "<CellCounter_Marker_File><Marker_Data><Marker_Type>"
+            f"{MARKER.format('x', 2, 1)}</Marker_Type></Marker_Data></CellCounter_Marker_File>",
             "'x'",
         ),
         ('<?xml version="1.0" encoding="?"?><CellCounter_Marker_File/>', "is not readable as XML"),
@@ -239,6 +240,37 @@ def test_rois_that_are_none_are_the_problem_of_their_image(folder: Path) -> None
 def test_an_archive_that_would_grow_too_large_is_not_unpacked(folder: Path) -> None:
     zipped(folder / "A549" / "a.zip", ("1.roi", bytes(70 * 10**6)))
     assert "holds over 100000 ROIs or 64 MB" in (read_source(folder)[0].problem or "")
+
+
+def test_an_archive_of_more_files_than_a_set_has_rois_is_not_listed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imagej, "MAX_ROIS", 2)
+    entries = [(f"{place}.roi", points_roi(*CELLS).tobytes()) for place in range(3)]
+    two, three = zipped(folder / "two.zip", *entries[:2]), zipped(folder / "three.zip", *entries)
+    assert imagej.is_roi_set(two) and not imagej.is_roi_set(three)
+    monkeypatch.setattr(zipfile, "ZipFile", lambda _: pytest.fail("it was listed"))
+    with pytest.raises(DataError, match=r"three.zip holds over 2 ROIs"):
+        imagej.read_rois(three)
+
+
+def test_markers_are_those_of_their_own_type_however_types_are_nested(folder: Path) -> None:
+    marker = MARKER.format(1, 2, 1)
+    nested = "<Marker_Type>" * 200 + marker * 200 + "</Marker_Type>" * 200
+    path = folder / "CellCounter_a.xml"
+    text = "<CellCounter_Marker_File><Marker_Data>{}</Marker_Data></CellCounter_Marker_File>"
+    path.write_text(text.format(f"<Marker_Type><Name>cell</Name>{marker}{nested}</Marker_Type>"))
+    assert imagej.read_cell_counter(path).of_kind == {"cell": [(1, 2, 1)]}
+
+
+def test_an_xml_of_more_tags_than_cells_have_is_refused_unread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagej, "MOST_TAGS", 50)
+    path = folder / "CellCounter_a.xml"
+    cell_counter(path, "a.png", cell=CELLS)
+    assert len(imagej.read_cell_counter(path).of_kind["cell"]) == 3
+    cell_counter(path, "a.png", cell=CELLS * 2)
+    with pytest.raises(DataError, match=r"CellCounter_a.xml has over 50 tags"):
+        imagej.read_cell_counter(path)
 
 
 def test_an_archive_that_says_less_than_it_holds_is_damaged(folder: Path) -> None:

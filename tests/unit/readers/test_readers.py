@@ -305,3 +305,25 @@ def test_a_file_of_40_gb_of_which_nothing_is_on_the_disk_is_set_aside(tmp_path: 
             file.truncate(40 * 10**9)
         frame = prepare(LabelledFile(image=ImageFile.at(tmp_path / name)), FolderStore(tmp_path / "bank"))
         assert frame.set_aside
+
+
+def test_a_row_holds_no_empty_cells_however_many_columns_the_header_has(source: Path) -> None:
+    columns = [f"c{number}" for number in range(1000)]
+    (source / "wide.csv").write_text(f"image,{','.join(columns)}\n" + "a.png,7\nb.png,,8\n")
+    one, other = read_csv(source / "wide.csv", ("image",))
+    assert (one, other) == ({"image": "a.png", "c0": "7"}, {"image": "b.png", "c1": "8"})
+    assert one["c1"] == "" and list(one.columns) == ["image", *columns]
+
+
+@pytest.mark.parametrize("name", [f"{'d/' * 3000}x.png", f"{'../' * 1500}x.png", f"{'x' * 5000}.png"])
+def test_a_name_that_no_file_can_have_is_missing(source: Path, name: str) -> None:
+    known, missing = read(source, HEADER + f"a.png,A549,12,B7\n{name},A549,12,B7\n")
+    assert (known.problem, missing.problem) == (None, "the file is missing")
+
+
+@pytest.mark.parametrize("header", ['"im\na\x1b[2J",count', '"a\nb","a\nb",image'])
+def test_a_refusal_of_a_header_is_one_line_without_what_commands_a_terminal(source: Path, header: str) -> None:
+    (source / "odd.csv").write_text(f"{header}\n1,2\n")
+    with pytest.raises(DataError) as refused:
+        read_csv(source / "odd.csv", ("image",))
+    assert str(refused.value).isprintable()

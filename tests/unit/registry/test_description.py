@@ -1,5 +1,6 @@
 """The model card: over what each score was taken, how a version does on new batches, and which it learned from."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -105,3 +106,13 @@ def test_the_batches_that_it_learned_from_are_named() -> None:
     text = described(batches=(*(f"P{n:02}" for n in range(BATCHES + 3)), None))
     assert "P11 and 3 more, and from frames whose batch is not known\n" in text and "P12" not in text
     assert "learned from" not in described(batches=(None,))
+
+
+NASTY = "a\n# b\n<script>c</script> \\<img src=x> ![d](https://d.example/e.png) `<f>"
+
+
+def test_names_of_anybody_make_neither_html_nor_links_nor_lines_of_the_card() -> None:
+    config = factories.card().config.model_copy(update={"lineage": NASTY})
+    text = described(bank=NASTY, batches=(NASTY,), lineages=(NASTY,), parent=NASTY, config=config)
+    assert {line[:2] for line in text.splitlines()[1:]} == {"", "- ", "##", "Co"}
+    assert text.count("script>c") == 6 and not re.search(r"(?<!\\)(\\\\)*[<\[]", text)

@@ -1,5 +1,6 @@
 """Signed versions: what is trusted, and what is not."""
 
+import errno
 import json
 import pickle
 from collections.abc import Callable
@@ -154,3 +155,15 @@ def test_a_class_named_like_the_envelope_is_no_envelope(lab: Lab, card: Callable
     registry = lab.open()
     registry.publish("classifier", {WEIGHTS: b"w"}, card("classify", classes=("payloadType", "A549")))
     assert registry.resolve("classifier@1").card.classes == ["payloadType", "A549"]
+
+
+def test_keys_that_cannot_be_written_whole_leave_none_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(signing.os, "fdopen", full)
+        with pytest.raises(ConfigError, match="lab: No space left on device"):
+            signing.make_keys(tmp_path / "lab")
+    assert list(tmp_path.iterdir()) == []
+    assert signing.make_keys(tmp_path / "lab").exists()

@@ -394,6 +394,17 @@ def test_a_card_that_no_training_writes_is_not_brought_in(
         import_version(Registry.open(str(tmp_path / "other")), registry, "regressor@1")
 
 
+@pytest.mark.parametrize("name", ["version.json", WEIGHTS])
+def test_a_pipe_in_a_folder_that_is_brought_in_is_not_waited_for(
+    tmp_path: Path, registry: Registry, publish: Callable, name: str
+) -> None:
+    folder = export_version(registry, publish(1), tmp_path / "model")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ConfigError, match=f"{name}: it is a named pipe, no file"):
+        publish_folder(registry, folder)
+
+
 # What a process does, how the world looks when it has been done, and a registry in which it can be done.
 
 State = tuple[object, ...]

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -19,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from starlette.datastructures import Headers
 
 from cellnet.errors import ConfigError
 from cellnet.images.file import ImageFile, encode_png
@@ -26,7 +28,7 @@ from cellnet.prediction.answers import Answer, Prediction, combine
 from cellnet.registry.registry import Registry
 from serve.answering import How, Room
 from serve.haproxy_rules import EDGE
-from serve.http.keys import load_keys
+from serve.http.keys import accepted, load_keys
 from serve.http.middleware import Surroundings, access_log, set_up_logs
 from serve.http.schemas import Predictions
 from serve.limits import Limits
@@ -372,6 +374,27 @@ def test_a_file_of_keys_that_would_let_everybody_in_or_nobody_is_refused(
     with pytest.raises(ConfigError, match=why):
         load_keys(file)
     assert load_keys(None) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("pipe", "it is a named pipe, no file"), ("long", "it has over 1,000,000 bytes")]
+)
+def test_a_file_of_keys_is_a_file_and_no_larger_than_one(tmp_path: Path, kind: str, why: str) -> None:
+    file = tmp_path / "keys"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_bytes(b"k" * 32 + b"\n" * 10**6)
+    with pytest.raises(ConfigError, match=why):
+        load_keys(file)
+
+
+def test_a_key_of_the_environment_that_is_no_text_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = b"\xff" * 16
+    monkeypatch.setenv("CELLNET_API_KEYS", os.fsdecode(key))
+    keys = load_keys(None)
+    assert accepted(Headers(raw=[(b"x-api-key", key)]), keys)
+    assert not accepted(Headers(raw=[(b"x-api-key", b"\xfe" * 16)]), keys)
 
 
 def test_a_file_of_keys_may_be_written_in_notepad(tmp_path: Path) -> None:
