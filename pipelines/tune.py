@@ -275,6 +275,10 @@ class _Teller(ray.tune.Callback):  # type: ignore[misc]
         self._told_s = time.monotonic()
         self.begin()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For what Ray Tune keeps of a Tuner, which goes on in none: without who is told."""
+        return self.__dict__ | {"_say": None}
+
     def begin(self) -> None:
         """There is a new Tuner."""
         self.cut_short = False  # whether trials are left that have not ended

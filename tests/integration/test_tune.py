@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 import boto3
 import pyarrow.parquet as pq
 import pytest
+import ray
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
+import pipelines.tune
 from cellnet.cli import main
 from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, TrainConfig
 from cellnet.config.tune import Range, TuneConfig
-from cellnet.errors import ConfigError, DataError, NotFoundError
+from cellnet.errors import CellnetError, ConfigError, DataError, NotFoundError
 from cellnet.places import Places
 from cellnet.store.place import Place, place_of
 from cellnet.training.heads import HOLDS
@@ -26,8 +30,11 @@ from cellnet.training.plan import make_plan
 from cellnet.untrusted import WEIGHTS
 from pipelines.runs import Run
 from pipelines.sweeps import trials_of
+from pipelines.trials import trainable
 from pipelines.tune import tune
 from pipelines.winner import publish_sweep
+
+from .servers import PersistentServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -169,6 +176,63 @@ def test_a_search_on_s3_goes_on_after_a_kill_ctrl_c_and_lost_files_and_the_best_
     assert {name: after[name].score for name in kept} == {name: trial.score for name, trial in kept.items()}
     best = places.open_registry().resolve("regressor@2")
     assert best.card.scores["test"]["mae"] == min(trial.score for trial in after.values())
+
+
+def test_a_search_whose_trials_get_no_room_begins_anew_or_ends_and_frees_what_it_reserved(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where what a Tuner reserved on a node that is gone stays pending for ever."""
+    taken: list[Any] = []
+
+    def without_room(*arguments: Any) -> Any:
+        if not taken:
+            taken.append(placement_group([{"CPU": 2}]))
+            ray.get(taken[0].ready())
+        return trainable(*arguments)
+
+    def reserved() -> set[str]:
+        return {name for name, group in placement_group_table().items() if group["state"] != "REMOVED"}
+
+    def give_room(line: str) -> None:
+        said.append(line)
+        if line.startswith("the search goes on"):
+            assert reserved() == {taken[0].id.hex()}
+            remove_placement_group(taken[0])  # and no other is taken
+            monkeypatch.setattr(pipelines.tune, "STALL_S", 120)  # while processes start
+
+    monkeypatch.setattr(pipelines.tune, "trainable", without_room)
+    monkeypatch.setattr(pipelines.tune, "STALL_S", 1)
+    said: list[str] = []
+    config = TuneConfig(space={"kernel": ("none", "edge")}, **ONE_EACH, train=TRAIN.model_copy(update={"epochs": 1}))
+    with pytest.raises(CellnetError, match=r"not one epoch more was kept for 0 s; .* the same command with --resume"):
+        tune(places, config, wait_s=0, say=give_room)
+    assert reserved() == {taken[0].id.hex()} and not records(places)
+    remove_placement_group(taken.pop())
+    found = tune(places, config, say=give_room)
+    assert said.count("no trial has had room for 1 s") == 2
+    assert [row["epochs"] for row in found.trials] == [1, 1] and found.winner.ref == "regressor@1"
+
+
+def test_a_search_whose_store_is_gone_for_a_while_comes_to_what_an_undisturbed_one_does(
+    places: Places, tmp_path: Path, credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.tune, "STORE_S", 0.5)
+    config = TuneConfig(space={"kernel": ("none", "sharpen", "edge")}, **ONE_EACH, train=TRAIN)
+    undisturbed = tune(places, config)
+    said: list[str] = []
+
+    def kill_once(line: str) -> None:
+        said.append(line)
+        if line.startswith("trial   1/3"):
+            server.kill()
+        if line.startswith("waiting for s3://lab/outage/runs"):
+            threading.Timer(1, server.start).start()
+
+    with PersistentServer(tmp_path / "server") as server:
+        found = tune(replace(places, registry=Place("s3://lab/outage/registry", server.address)), config, say=kill_once)
+        assert "waiting for s3://lab/outage/runs, which does not answer" in said
+        found_in, undisturbed_in = ([row | {"seconds": 0} for row in one.trials] for one in (found, undisturbed))
+        assert found_in == undisturbed_in
 
 
 def test_what_is_no_search_or_came_to_nothing_is_said(places: Places, tmp_path: Path) -> None:

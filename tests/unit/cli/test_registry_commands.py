@@ -197,7 +197,7 @@ def test_an_exported_folder_is_published_elsewhere(run: Run, refused: Run, tmp_p
     (folder / WEIGHTS).write_bytes(_weights(5))
     assert "is not what version.json says" in refused("publish", folder, *there)
     (folder / WEIGHTS).write_bytes(_weights(5) * 2)
-    assert "has more than the" in refused("publish", folder, *there)
+    assert "has over the" in refused("publish", folder, *there)
     (folder / WEIGHTS).unlink()
     assert "cannot read" in refused("publish", folder, *there)
     (folder / "version.json").write_text("{}")
