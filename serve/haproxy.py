@@ -31,7 +31,7 @@ SETTINGS: Final = {
     # A replica that is to end is out of HAProxy's list within a second, and then finishes what it has.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     # An HAProxy that died, or its actor, is found after three checks: Ray's own 10 s each would leave its node without.
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.2",
     # Ray's figures of requests, a line each that is read in Python; the service has its own.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
