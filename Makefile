@@ -41,13 +41,13 @@ demo: setup
 test: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Clusters of several nodes alone, one after the other.
+# Clusters of several nodes, and what takes a minute each of them, one after the other.
 nodes: setup-dev
-	$(BIN)/python -m pytest -m nodes -n 0
+	$(BIN)/python -m pytest -m "nodes or whole" -n 0
 
 # Those of seconds, to be run often.
 unit: setup-dev
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests/unit cellnet
+	$(BIN)/python -m pytest -m "not slow and not whole" -n 2 --dist loadfile tests/unit cellnet
 
 # A table of the lines that no test runs; those of Ray's workers and of commands count too (half as long again).
 coverage: setup-dev

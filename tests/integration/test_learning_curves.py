@@ -23,7 +23,7 @@ def test_a_point_is_the_mean_over_draws_with_its_interval_over_groups() -> None:
     assert point.score == 3.0 and point.spread == (2.0, 4.0)
     assert point.interval == [1.5, 4.5]
     assert list(lines_of("hemocytometer", answers)) == [
-        "| hemocytometer | 2, 2 | 5 | 3.00 (1.50–4.50), 30% of 10 | 2.00–4.00 |"
+        "| hemocytometer | 2, 2 | 5 | 3.00 (1.50–4.50), 30 % of 10.00 | 2.00–4.00 |"
     ]
 
 

@@ -15,6 +15,7 @@ from tests.machines import Machine, Machines, ServiceCluster, are_possible, wait
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.nodes,
+    pytest.mark.whole,
     pytest.mark.skipif(
         not are_possible(), reason="machines of their own take root, and Linux's ip, unshare and nsenter"
     ),

@@ -213,6 +213,7 @@ def test_a_search_whose_trials_get_no_room_begins_anew_or_ends_and_frees_what_it
     assert [row["epochs"] for row in found.trials] == [1, 1] and found.winner.ref == "regressor@1"
 
 
+@pytest.mark.whole
 def test_a_search_whose_store_is_gone_for_a_while_comes_to_what_an_undisturbed_one_does(
     places: Places, tmp_path: Path, credentials: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
