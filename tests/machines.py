@@ -39,6 +39,13 @@ def are_possible() -> bool:
     )
 
 
+def environment_of(home: Path, **own: str) -> dict[str, str]:
+    """What this process has but of Ray, with another home folder, the commands of its Python, and what is its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+    return kept | {"HOME": str(home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"} | own
+
+
 class Machine:
     """One of them: what runs in it ends with it."""
 
@@ -63,21 +70,32 @@ class Machine:
 
     def start(self, *command: str, log: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
         """A command in it, which writes what it says into a file."""
-        inside = ["nsenter", "--target", str(self._pid), "--net", "--pid", "--mount", *command]
         with (log or Path(os.devnull)).open("ab") as file:
             return subprocess.Popen(
-                inside, env=self.environment | environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+                self._inside(command),
+                env=self.environment | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
             )
 
     def run(self, *command: str, cwd: Path | None = None, timeout_s: float = 120) -> str:
         """What a command in it says. Raises RuntimeError where it fails."""
-        inside = ["nsenter", "--target", str(self._pid), "--net", "--pid", "--mount", *command]
         done = subprocess.run(
-            inside, env=self.environment, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False
+            self._inside(command),
+            env=self.environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout
+
+    def _inside(self, command: Sequence[str]) -> list[str]:
+        return ["nsenter", "--target", str(self._pid), "--net", "--pid", "--mount", *command]
 
     def is_up(self) -> bool:
         """Whether it runs."""
@@ -105,9 +123,7 @@ class Machines:
 
     def __init__(self, home: Path, **environment: str) -> None:
         """`home` is shared by all; `environment` comes beside what this process has, without Ray's."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-        self.environment = kept | {"HOME": str(home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"} | environment
+        self.environment = environment_of(home, **environment)
         self.all: list[Machine] = []
         self._folders: list[str] = []
         self._name = f"cn{secrets.token_hex(3)}"

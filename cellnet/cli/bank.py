@@ -149,6 +149,7 @@ def gc(arguments: argparse.Namespace) -> None:
 
 def import_(arguments: argparse.Namespace) -> int:
     from cellnet.bank.prepare import OUTSIDE
+    from cellnet.bank.warnings import warnings_in
     from cellnet.store.paths import path_at
     from pipelines.ingest import ingest
 
@@ -180,7 +181,7 @@ def import_(arguments: argparse.Namespace) -> int:
         refused = f"; {counted(outside, 'image')} set aside since centres lie outside" if outside else ", none outside"
         say(f"{centres:,} centres in frames of the bank{refused}")
     unused = {"unused": [asdict(item) for item in imported.unused], "unused_by_reason": by_reason(imported.unused)}
-    _print_bank(bank, as_json=arguments.json, more=unused)
+    _print_bank(bank, warnings_in(bank), as_json=arguments.json, more=unused)
     if bank.frames and not arguments.json:
         task = "classify" if len(bank.lineages) > 1 else "count"
         there = ["--endpoint-url", arguments.endpoint_url] if arguments.endpoint_url else []
@@ -225,12 +226,15 @@ def _near(frames: "Frames", copies: "Sequence[Frame]") -> list[tuple[str, str]]:
 
 
 def show(arguments: argparse.Namespace) -> None:
+    from cellnet.bank.warnings import warnings_in
+
     bank = places_of(arguments).open_bank()
-    _print_bank(bank, as_json=arguments.json)
+    warnings = warnings_in(bank)
+    _print_bank(bank, warnings, as_json=arguments.json)
     if arguments.html:
         from cellnet.reports.gallery import write_gallery
 
-        say(f"page: {write_gallery(arguments.html, bank)}")
+        say(f"page: {write_gallery(arguments.html, bank, warnings)}")
     if not arguments.json:
         for frame in bank.set_aside:
             tell(f"set aside {frame.source}: {frame.set_aside}")
@@ -261,14 +265,14 @@ def shards(arguments: argparse.Namespace) -> None:
     tell(make_shards(bank, plan).describe(plan))
 
 
-def _print_bank(bank: "Bank", *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+def _print_bank(bank: "Bank", warnings: Sequence[str], *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     """A bank's tables and warnings; as JSON with `more` of an import."""
     from cellnet.bank.splits import by_split
-    from cellnet.bank.warnings import outlook_of, warnings_in
+    from cellnet.bank.warnings import outlook_of
 
     parts = by_split(bank.frames).items()
     rows = [{"lineage": lineage, "split": split, **_facts(held)} for (lineage, split), held in parts]
-    warnings, batches, notes = warnings_in(bank), _batches(bank.frames), _notes(bank.frames)
+    batches, notes = _batches(bank.frames), _notes(bank.frames)
     outlook = outlook_of(bank.frames)
     if as_json:
         facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}

@@ -1,7 +1,7 @@
 """A bank as a page that one can look at: frames of every lineage, how many cells they hold, what to beware of."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -71,9 +71,12 @@ class Section(NamedTuple):
     thumbnails: list[Thumbnail]
 
 
-def write_gallery(path: Path, bank: Bank) -> Path:
-    """A self-contained page at that path. Raises ConfigError when it cannot be written."""
-    text = _gallery_page(bank)
+def write_gallery(path: Path, bank: Bank, warnings: Sequence[str] | None = None) -> Path:
+    """A self-contained page at that path, with the bank's `warnings_in`, which read frames, if they are known already.
+
+    Raises ConfigError when it cannot be written.
+    """
+    text = _gallery_page(bank, warnings_in(bank) if warnings is None else warnings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -82,7 +85,7 @@ def write_gallery(path: Path, bank: Bank) -> Path:
     return path
 
 
-def _gallery_page(bank: Bank) -> str:
+def _gallery_page(bank: Bank, warnings: Sequence[str]) -> str:
     frames = bank.frames.named
     lineages = {name: frames.equal("lineage", name) for (name,) in sorted(frames.counted("lineage"))}
     most = max(FEWEST, min(SHOWN, MOST // max(1, len(lineages))))
@@ -96,7 +99,7 @@ def _gallery_page(bank: Bank) -> str:
         "gallery.html",
         title=f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}",
         lead=f"{bank.store.uri}, digest {bank.digest[:12]}",
-        warnings=warnings_in(bank),
+        warnings=warnings,
         outlook=outlook_of(bank.frames),
         held=held_table(held_by_split(bank.frames)),
         splits=SPLITS_TOLD,

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.factories import COUNTER, exports_kept, quick_config
+from tests.machines import environment_of
 
 if TYPE_CHECKING:
     from cellnet.places import Places
@@ -28,9 +28,7 @@ class OwnCluster:
     """A cluster of `ray start`, with files and a home folder of its own, apart from the one that this process is in."""
 
     def __init__(self, home: Path, **environment: str) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-        self.environment = kept | {"HOME": str(home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"} | environment
+        self.environment = environment_of(home, **environment)
         self.log = home / "nodes.log"
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._files: list[str] = []

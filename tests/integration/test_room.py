@@ -1,7 +1,6 @@
 """Nodes that come on demand: a cluster whose autoscaler starts them on this machine, in namespaces of its own."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.machines import environment_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.timeout(300)]
 
@@ -81,14 +82,12 @@ def test_a_cluster_that_grows_on_demand_is_asked_for_gpus_and_waited_for(tmp_pat
         pytest.skip("namespaces for a network and processes take root, unshare and ip")
     files = Path(tempfile.mkdtemp(prefix="ray"))  # a short path, for the names of sockets
     (files / "autoscaler.json").write_text(json.dumps(AUTOSCALER))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    own = {"HOME": str(tmp_path), "FILES": str(files), "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}"}
     rays = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled"}
-    rays |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "127.0.0.1:6379"}
+    environment = environment_of(tmp_path, FILES=str(files), RAY_ADDRESS="127.0.0.1:6379", **rays)
     try:
         done = subprocess.run(
             [*ALONE, "sh", "-c", HEAD, "sh", sys.executable, "-c", JOB],
-            cwd=Path(__file__).parents[2], env=kept | own | rays, capture_output=True, text=True, timeout=280,
+            cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, timeout=280,
         )  # fmt: skip
         log = (files / "head.log").read_text()
     finally:

@@ -60,6 +60,22 @@ def test_of_very_many_batches_the_first_are_shown(tmp_path: Path, capsys: pytest
     assert "P029" in text and "P030" not in text and "and 5 batches more, which --json tells" in text
 
 
+def test_a_page_says_what_the_terminal_does_and_frames_are_looked_through_once(
+    bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Bank] = []
+
+    def found(bank: Bank) -> list[str]:
+        looked.append(bank)
+        return ["a scale bar?"]
+
+    monkeypatch.setattr("cellnet.bank.warnings.burnt_in", found)
+    _, err = shown(capsys, bank, "--html", str(tmp_path / "bank.html"))
+    assert "warning: a scale bar?" in err
+    assert "a scale bar?" in (tmp_path / "bank.html").read_text(encoding="utf-8")
+    assert len(looked) == 1
+
+
 def test_how_masks_were_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     note = "255 is taken as the background"
     Bank.create(tmp_path / "bank").add([frame(n, note=note if n < 5 else None) for n in range(6)])
