@@ -13,8 +13,11 @@ import logging
 import signal
 import socket
 import threading
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +31,8 @@ from cellnet.prediction.lineup import resolve_models, strangers
 from cellnet.registry.registry import Registry
 from cellnet.registry.signing import load_trusted
 from cellnet.store.place import Place
+from serve import haproxy
+from serve.haproxy_rules import EDGE
 from serve.http.keys import load_keys
 from serve.limits import Limits
 from serve.overlays import Overlays
@@ -45,6 +50,8 @@ BUSY: Final = 4
 """Requests that keep a replica busy: one is computed, one is read, and others are on their way."""
 HEALTH_S: Final = 2.0
 """How often each process is asked whether it is well: after three times that it is not, it is started anew."""
+ANSWER_S: Final = 30.0
+"""How long a service that has started may take until it answers."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",  # the engine has threads of its own, and small matrices want none
@@ -165,14 +172,30 @@ def serve_forever(
 
 
 def _check_answer(host: str, port: int) -> None:
-    """Raise ConfigError unless it is this port that answers: a Ray Serve that ran before keeps its own."""
+    """Wait until this port answers, and HAProxy has been told what to heed. Raises ConfigError where it is not it.
+
+    A Ray Serve that ran before keeps its own port.
+    """
+    deadline = time.monotonic() + ANSWER_S
     try:
-        urllib.request.urlopen(f"http://{host}:{port}/healthz", timeout=30).close()
+        urllib.request.urlopen(f"http://{host}:{port}/healthz", timeout=ANSWER_S).close()
+        while haproxy.is_used() and not _is_told(host, port) and time.monotonic() < deadline:
+            time.sleep(0.1)
     except OSError as error:
         raise ConfigError(
             f"the Ray Serve of this cluster does not answer at {host}:{port}, since it was started with other "
             "settings; use its port, or deploy with: serve deploy infra/serve.yaml"
         ) from error
+
+
+def _is_told(host: str, port: int) -> bool:
+    """Whether the HAProxy there knows proxies and names: until then it says 503 of this path, and 404 after."""
+    try:
+        urllib.request.urlopen(f"http://{host}:{port}{EDGE}", timeout=ANSWER_S).close()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code != HTTPStatus.SERVICE_UNAVAILABLE
+    return True
 
 
 def shut_down() -> None:

@@ -19,6 +19,7 @@ import socket
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,8 @@ ASKED: Final = 3
 """Replicas that are asked what HAProxy is to heed, until one answers."""
 ASK_S: Final = 1.0
 """How long each may take."""
+FIRST_S: Final = 12.0
+"""How long busy ones are asked again where nothing was ever said: no proxy is believed until then. Ray waits 30 s."""
 COUNTED: Final = {
     "haproxy_frontend_denied_connections_total": "connections",
     "haproxy_frontend_requests_denied_total": "share",
@@ -160,20 +163,25 @@ def ask(replicas: list[tuple[str, int, str]], folder: Path) -> Told | None:
     `replicas`: host, port, and the prefix of the application's paths. None where there is no replica, or none of ours.
     """
     kept = folder / "cellnet-edge.json"
-    for host, port, prefix in replicas[:ASKED]:
-        connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
-        try:
-            connection.request("GET", prefix + EDGE)
-            response = connection.getresponse()
-            text = response.read(2**20).decode()
-            if response.status == 200:
-                told = Told.of(json.loads(text), len(replicas), prefix)
-                kept.write_text(text, encoding="utf-8")
-                return told
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-            pass
-        finally:
-            connection.close()
+    deadline = time.monotonic() + (0 if kept.is_file() else FIRST_S)
+    busy = bool(replicas)
+    while busy:
+        busy = False
+        for host, port, prefix in replicas[:ASKED]:
+            connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
+            try:
+                connection.request("GET", prefix + EDGE)
+                response = connection.getresponse()
+                text = response.read(2**20).decode()
+                if response.status == 200:
+                    told = Told.of(json.loads(text), len(replicas), prefix)
+                    kept.write_text(text, encoding="utf-8")
+                    return told
+            except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+                busy = busy or isinstance(error, TimeoutError)
+            finally:
+                connection.close()
+        busy = busy and time.monotonic() < deadline
     if not replicas or not kept.is_file():
         return None
     return Told.of(json.loads(kept.read_text(encoding="utf-8")), len(replicas), replicas[0][2])

@@ -178,6 +178,7 @@ def _shares(folder: Path, told: Told | None, most: int) -> list[str]:
     """Rules by which no client shuts the others out; what Ray says of itself is closed, but for its health."""
     proxies = f"src -f {folder / PROXIES}"
     part = QUARTER if told and told.proxies else HALF
+    closed = 404 if told else 503  # by which who starts a service knows that it is told
     rules = [
         f"maxconn {most}",
         f"acl cellnet_proxy {proxies}",
@@ -185,7 +186,7 @@ def _shares(folder: Path, told: Told | None, most: int) -> list[str]:
         f"tcp-request connection reject if {{ sc0_conn_cur gt {most // part} }} !cellnet_proxy",
         f"tcp-request connection reject if {{ fe_conn gt {most - most // RESERVE} }} {{ sc0_conn_cur gt {FEW} }} "
         "!cellnet_proxy",
-        f"http-request return status 404 errorfile {_file(folder, 404)} "
+        f"http-request return status {closed} errorfile {_file(folder, closed)} "
         "if { path,url_dec -i -m beg /-/ } !{ path /-/healthz }",
         "http-request set-var(txn.client) src",
         *(

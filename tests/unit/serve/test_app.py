@@ -1,5 +1,7 @@
 """How the service starts and ends, without a Ray."""
 
+import http.server
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,25 @@ def test_the_models_that_are_announced_are_those_that_it_began_with_and_are_aske
     args = ServeArgs(registry=registry.store.uri, overlays=False)
     serve_forever(args, port=port, block=False, announce=lambda *line: told.append(line))
     assert told == [(f"http://127.0.0.1:{port}", ["classifier@1", "regressor@1"])] and len(asked) == 1
+
+
+def test_a_service_is_announced_once_its_haproxy_was_told_what_to_heed(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [503, 503, 404]
+    asked: list[str] = []
+
+    class Edge(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path == "/healthz" else said.pop(0))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setattr(serve.app.haproxy, "is_used", lambda: True)
+    with http.server.HTTPServer(("127.0.0.1", 0), Edge) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        serve.app._check_answer("127.0.0.1", server.server_address[1])
+        server.shutdown()
+    assert asked == ["/healthz", *["/-/edge"] * 3] and not said

