@@ -179,6 +179,19 @@ class Answerer:
             await self._do(self._small if small else self._large, job)
             return self._told(job)
 
+    async def pixels(self, image: ImageFile, how: How) -> Pixels:
+        """The one plane of an image that would be counted, by turns as all are. Raises DataError, naming the image."""
+        job = _Job(image.name, replace(how, models=Lineup(), shadows=Lineup()), lambda: self._seen(image, how))
+        await self._do(self._small if apart.is_plain(image) else self._large, job)
+        if job.large is not None:
+            if len(job.large.pages) != 1:
+                raise DataError(f"{image.name}: holds {len(job.large.pages)} pages; choose one: page, a number")
+            [page] = job.large.pages
+            job = _Job(page.name, job.how, lambda: self._decoded(page, how))
+            await self._do(self._large, job)
+        assert job.cuts is not None
+        return job.cuts.image_HW
+
     async def _do(self, batcher: Batcher[_Job], job: _Job) -> None:
         await batcher.do(job, client=job.how.client, request=job.how)
 

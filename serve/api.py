@@ -10,13 +10,14 @@ from cellnet.version import number
 from serve.answering import Answerer
 from serve.http.middleware import Surroundings
 from serve.http.pages import add_pages
-from serve.http.predict import Draw, add_predict
+from serve.http.pixels import PIXELS, add_pixels
+from serve.http.predict import Draw, Find, add_predict
 from serve.http.problems import add_problems
 from serve.http.state import Texts, add_edge, add_state
 from serve.v2.inference import add_inference
 from serve.v2.tensors import HEADER
 
-EXPOSED: Final = ("Retry-After", "Cellnet-Models", "X-Request-ID", HEADER)
+EXPOSED: Final = ("Retry-After", "Cellnet-Models", "X-Request-ID", HEADER, *PIXELS)
 """Headers of answers that web pages of others may read."""
 
 
@@ -28,6 +29,7 @@ def make_api(
     hosts: Sequence[str] = (),
     proxies: Sequence[str] | None = None,
     draw: Draw | None = None,
+    find: Find | None = None,
     texts: Texts | None = None,
 ) -> FastAPI:
     """The application over the models of an answerer.
@@ -35,8 +37,8 @@ def make_api(
     `keys`: sha256 of the API keys; where there are none, none is asked for. `origins`: web pages of others that may
     call it. `hosts`: the names that it answers to, like localhost, so that no web page reaches it by a name of its own
     (DNS rebinding); where there are none, any. `proxies`: networks of the proxies before it, to be told to HAProxy;
-    None: there is no HAProxy. `draw`: makes overlays. `texts`: the figures of all processes (this
-    one's alone).
+    None: there is no HAProxy. `draw`: makes overlays. `find`: says where cells are. `texts`: the
+    figures of all processes (this one's alone).
     """
     api = FastAPI(
         title="cellnet",
@@ -59,7 +61,8 @@ def make_api(
         api.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=EXPOSED
         )
-    add_predict(api, answerer, draw)
+    add_predict(api, answerer, draw, find)
+    add_pixels(api, answerer)
     add_inference(api, answerer)
     add_state(api, answerer, texts)
     if proxies is not None:

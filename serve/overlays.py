@@ -1,4 +1,4 @@
-"""The process that draws: torch, for what an ONNX export does not tell, apart from the one that answers."""
+"""The process that says where: torch, for what an ONNX export does not tell, apart from the one that answers."""
 
 import functools
 from typing import TYPE_CHECKING
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from cellnet.errors import DataError
 from cellnet.images import apart
 from cellnet.images.file import ImageFile, Pages
+from cellnet.images.pixels import Pixels
+from cellnet.prediction.answers import FoundCell
 from cellnet.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,8 +36,7 @@ class Overlays:
     ) -> bytes | DataError:
         """A PNG of an image with what these versions say of it, or what is wrong with the image."""
         try:
-            [image] = apart.opened(image).pages(page, channel)
-            image_HW = apart.decode(image)
+            image, image_HW = _decoded(image, page, channel)
             from cellnet.reports.overlays import draw_overlay
 
             return draw_overlay(
@@ -47,6 +48,18 @@ class Overlays:
         except DataError as error:
             return error
 
+    def find(
+        self, image: ImageFile, page: Pages | None, channel: str | None, pixel_um: float | None, regressor: str
+    ) -> list[FoundCell] | DataError | None:
+        """The cells that a counter found; None where it knows no places, or what is wrong with the image."""
+        try:
+            image, image_HW = _decoded(image, page, channel)
+            from cellnet.prediction.density import find_cells
+
+            return find_cells(self._load(regressor), image_HW, pixel_um or image.pixel_um)[1]
+        except DataError as error:
+            return error
+
     def _loaded(self, ref: str) -> "Predictor":
         import torch
 
@@ -54,3 +67,8 @@ class Overlays:
 
         torch.set_num_threads(self._threads)
         return Predictor.load(self._registry, ref)
+
+
+def _decoded(image: ImageFile, page: Pages | None, channel: str | None) -> tuple[ImageFile, Pixels]:
+    [image] = apart.opened(image).pages(page, channel)
+    return image, apart.decode(image)

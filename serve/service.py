@@ -6,7 +6,7 @@ It never loads torch, but for versions that were published without an ONNX expor
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from cellnet.config.choices import NETWORK_PX, EngineName
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.prediction.answers import Prediction
+from cellnet.prediction.answers import FoundCell, Prediction
 from cellnet.prediction.engines import load_model
 from cellnet.prediction.model import FrameModel
 from cellnet.registry.records import ModelVersion
@@ -85,6 +85,7 @@ class Service:
             hosts=self._hosts,
             proxies=self._proxies,
             draw=self._draw if self._overlays else None,
+            find=self._find if self._overlays else None,
             texts=self._texts,
         )
 
@@ -107,18 +108,26 @@ class Service:
         return model
 
     async def _draw(self, image: ImageFile, how: How, prediction: Prediction) -> bytes:
-        assert self._overlays is not None
         refs = prediction.models
-        try:
-            picture: bytes | DataError = await self._overlays.draw.remote(
-                image, how.page, how.channel, how.pixel_um, refs.classifier, refs.regressor
-            )
-        except Exception as error:  # of the registry, or of the process that draws
-            log.exception("an overlay of %s and %s failed", refs.classifier, refs.regressor)
-            raise busy("the overlay cannot be drawn now") from error
-        if isinstance(picture, DataError):
-            raise picture
+        picture: bytes = await self._told("draw", image, how, refs.classifier, refs.regressor)
         return picture
+
+    async def _find(self, image: ImageFile, how: How, prediction: Prediction) -> list[FoundCell] | None:
+        found: list[FoundCell] | None = await self._told("find", image, how, prediction.models.regressor)
+        return found
+
+    async def _told(self, what: str, image: ImageFile, how: How, *refs: str | None) -> Any:
+        """What the process that says where makes of an image. Raises DataError, and 503 where it fails."""
+        assert self._overlays is not None
+        try:
+            ask = getattr(self._overlays, what)
+            told = await ask.remote(image, how.page, how.channel, how.pixel_um, *refs)
+        except Exception as error:  # of the registry, or of that process
+            log.exception("to %s by %s failed", what, " and ".join(filter(None, refs)))
+            raise busy("what was seen where cannot be told now") from error
+        if isinstance(told, DataError):
+            raise told
+        return told
 
     async def _texts(self) -> dict[str, str]:
         """The figures of all processes; of one that does not answer in time, none."""

@@ -41,6 +41,14 @@ class Answer(BaseModel):
         return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
 
 
+class FoundCell(BaseModel):
+    """A cell that a counter found."""
+
+    x: float = Field(description="Pixels of the frame as recorded, from its left edge.")
+    y: float = Field(description="From its upper edge.")
+    probability: float = Field(description="How sure the counter is of it, 0 to 1.")
+
+
 class ModelRefs(BaseModel):
     """The versions that answered; null where there is no such model."""
 
@@ -99,6 +107,11 @@ class Prediction(BaseModel):
         default=None,
         exclude_if=is_none,
         description="A small picture of it with a contrast that a person sees, as a data URL, where it was asked for.",
+    )
+    points: list[FoundCell] | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="The cells that were found, surest first, where they were asked for and the counter knows places.",
     )
     error: str | None = Field(default=None, description="Why this image could not be used; all else is null then.")
     channels: list[str] | None = Field(

@@ -12,12 +12,15 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 
+HERE: Final = Path(__file__).parent
+PARTS: Final = ("bench.css", "bench.js")
+"""Files that the page holds where it names them."""
 STATIC: Final = Path(fastapi_offline.__file__).parent / "static"
 """The documentation page's script and style, since it may load nothing from elsewhere."""
 
 
 def add_pages(api: FastAPI) -> None:
-    html = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    html = page_html()
     policy = content_policy(html)
 
     @api.get("/", include_in_schema=False)
@@ -39,6 +42,14 @@ def add_pages(api: FastAPI) -> None:
 
     for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
         api.add_api_route(f"/docs/{name}", functools.partial(_file, STATIC / name), include_in_schema=False)
+
+
+def page_html() -> str:
+    """The page, with the style and the script of its workbench in it: one file, that loads nothing."""
+    html, *parts = (HERE.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", *PARTS))
+    for name, part in zip(PARTS, parts, strict=True):
+        html = html.replace(f"/* {name} */", part)
+    return html
 
 
 async def _file(path: Path) -> FileResponse:

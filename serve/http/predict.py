@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
-from cellnet.prediction.answers import ModelRefs, Prediction, Timing
+from cellnet.prediction.answers import FoundCell, ModelRefs, Prediction, Timing
 from cellnet.prediction.tables import csv_lines, row_of
 from serve.answering import Answerer, How
 from serve.http.problems import problems
@@ -21,16 +21,9 @@ from serve.http.uploads import FIELD, read_images
 from serve.limits import network_of
 
 
-class Asked(BaseModel):
-    """What is asked of the images of a request."""
+class Chosen(BaseModel):
+    """What is taken of a file."""
 
-    pixel_um: float | None = Field(
-        None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Micrometres a pixel; if left out, what an OME-TIFF itself says.",
-        examples=[0.65],
-    )
     page: Literal["middle", "all"] | Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="What to take of a file of several pages: a number from 1, the middle one, or all of them; if left "
@@ -44,9 +37,26 @@ class Asked(BaseModel):
         "transmitted light. Where nobody can tell, the problem lists them in `channels`.",
         examples=["Phase contrast"],
     )
+
+
+class Asked(Chosen):
+    """What is asked of the images of a request."""
+
+    pixel_um: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Micrometres a pixel; if left out, what an OME-TIFF itself says.",
+        examples=[0.65],
+    )
     format: Literal["json", "csv"] = Field("json", description="`csv` is for spreadsheets: a row an image.")
     overlay: bool = Field(
         False, description="A picture (PNG) of one image instead: what was counted where, and what was looked at."
+    )
+    points: bool = Field(
+        False,
+        description="The places of the cells too, with how sure the counter is of each; of counters that know places, "
+        "and images of one page.",
     )
     thumbnail: bool = Field(
         False,
@@ -74,7 +84,7 @@ class Straight(APIRoute):
 
 
 _BYTES: Final = {"type": "string", "format": "binary"}
-_BODY: Final = {
+BODY: Final = {
     "required": True,
     "content": {
         "multipart/form-data": {
@@ -84,7 +94,7 @@ _BODY: Final = {
         "application/octet-stream": {"schema": _BYTES},
     },
 }
-_NAME: Final = {
+NAME: Final = {
     "name": "name",
     "in": "query",
     "schema": {"type": "string"},
@@ -124,9 +134,11 @@ _ANSWERS: Final = {
 
 Draw = Callable[[ImageFile, How, Prediction], Awaitable[bytes]]
 """A picture of an image and its prediction."""
+Find = Callable[[ImageFile, How, Prediction], Awaitable[list[FoundCell] | None]]
+"""The cells in an image that was counted."""
 
 
-def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
+def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None, find: Find | None) -> None:
     async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Response:
         """Send one image as the body, or several as a form's fields `images`: PNG, JPEG, TIFF or BMP.
 
@@ -148,6 +160,8 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
         else:
             answered = await asyncio.gather(*(answerer.predict_or_say(image, how) for image in images))
             predictions = [prediction for pages in answered for prediction in pages]
+        if asked.points:
+            predictions = await _with_points(images, how, predictions, find)
         bad = sum(prediction.error is not None for prediction in predictions)
         request.state.noted = {"images": len(predictions), "bad": bad, "models": [served.ref for served in how.models]}
         if asked.format == "csv":
@@ -158,7 +172,7 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
         "/v1/predict",
         predict,
         methods=["POST"],
-        openapi_extra={"requestBody": _BODY, "parameters": [_NAME]},
+        openapi_extra={"requestBody": BODY, "parameters": [NAME]},
         summary="Lineage and count of images",
         responses=_ANSWERS,
         response_model=Predictions,
@@ -168,6 +182,23 @@ def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None) -> None:
 
 def _csv(predictions: list[Prediction]) -> str:
     return "".join(csv_lines(row_of(prediction) for prediction in predictions))
+
+
+async def _with_points(
+    images: list[ImageFile], how: How, predictions: list[Prediction], find: Find | None
+) -> list[Prediction]:
+    """The predictions with the cells that were found, one image after the other."""
+    if find is None:
+        raise DataError(
+            "this service does not say where cells are; start it without --no-overlays, or leave points out"
+        )
+    if len(predictions) != len(images):
+        raise DataError("points are of images of one page; choose: page, a number")
+    told = []
+    for image, prediction in zip(images, predictions, strict=True):
+        counted = prediction.error is None and prediction.models.regressor is not None
+        told.append(prediction.model_copy(update={"points": await find(image, how, prediction)} if counted else {}))
+    return told
 
 
 async def _drawn(images: list[ImageFile], how: How, answerer: Answerer, draw: Draw | None) -> Response:

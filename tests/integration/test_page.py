@@ -18,10 +18,10 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-import serve
+from cellnet.bank.frames import digest_of_pixels
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.wells import read_names, thumbnails
-from serve.http.pages import content_policy
+from serve.http.pages import content_policy, page_html
 from serve.thumbnails import thumbnail
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
@@ -36,6 +36,7 @@ FLAGS = (
     "--disable-component-update --disable-sync --window-size=1000,900"
 )
 SHARES = {"A172": 0.9, "VERO6": 0.1}
+RAMP = np.linspace(1000, 5000, 400 * 300, dtype=np.uint16).reshape(300, 400)
 NOISE_PNG = encode_png(np.random.default_rng(0).integers(0, 255, (60, 80), np.uint8))
 
 
@@ -68,6 +69,16 @@ class Service:
             return self.answer(request, body)
         finally:
             self.at_once -= 1
+
+    async def pixels(self, request: Request) -> Response:
+        """Of what is no image: a ramp of 16 bits, 400 pixels wide and 300 high."""
+        body = await request.body()
+        image_HW = RAMP
+        if body.startswith((b"\x89PNG", b"II")):
+            [image] = ImageFile("a", body).pages("middle")
+            image_HW = image.decode()
+        values = {"Cellnet-Shape": "{}, {}".format(*image_HW.shape), "Cellnet-Bits": str(8 * image_HW.itemsize)}
+        return Response(image_HW.tobytes(), headers=values | {"Cellnet-Sha256": digest_of_pixels(image_HW)})
 
     def answer(self, request: Request, body: bytes) -> Response:
         name = request.query_params["name"]
@@ -116,7 +127,7 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, **m
 def application(service: Service) -> FastAPI:
     """The service, below /lab as behind a proxy."""
     api = FastAPI()
-    html = (Path(serve.__file__).parent / "http/page.html").read_text(encoding="utf-8")
+    html = page_html()
 
     @api.get("/lab/")
     async def page() -> HTMLResponse:
@@ -137,6 +148,7 @@ def application(service: Service) -> FastAPI:
         return JSONResponse({"models": [{"ref": "classifier@1"}, {"ref": "regressor@2"}]})
 
     api.post("/lab/v1/predict")(service.predict)
+    api.post("/lab/v1/pixels")(service.pixels)
     return api
 
 
@@ -216,13 +228,24 @@ class Page:
         for kind in ("dragEnter", "dragOver", "drop"):
             self.command("Input.dispatchDragEvent", type=kind, x=300, y=200, data=data)
 
-    def download(self) -> list[list[str]]:
+    def download(self, button: str = "#csv", name: str = "cellnet.csv") -> list[list[str]]:
         """The lines of the downloaded CSV."""
         folder = self.folder / "downloads"
         self.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
-        self.find("#csv").click()
-        self.wait_for((folder / "cellnet.csv").exists)
-        return list(csv.reader((folder / "cellnet.csv").read_text(encoding="utf-8").splitlines()))
+        self.find(button).click()
+        self.wait_for((folder / name).exists)
+        return list(csv.reader((folder / name).read_text(encoding="utf-8").splitlines()))
+
+    def see_overlay(self) -> None:
+        """Of the frame that was opened: what was seen in it."""
+        self.wait_for(lambda: self.find("#bench").is_displayed())
+        self.find("#tab-seen").click()
+        self.wait_for(lambda: self.find("#overlay").is_displayed())
+
+    def open_bench(self, row: int = 1) -> None:
+        """Open the frame of a row to correct it."""
+        self.find(f"#rows tr:nth-child({row}) button").click()
+        self.wait_for(lambda: self.find("#bench").is_displayed())
 
     def plate(self, number: int = 1) -> dict[str, str]:
         """What a plate's map says of its wells."""
@@ -265,7 +288,7 @@ def test_chosen_images_are_listed_with_lineage_count_and_what_is_wrong(page: Pag
         *("b.tif unlike the training images: do not rely on the count", "A172 90 %", "1,235 9.5–14.5"),
         *("c.jpg", "not a readable PNG, JPEG, TIFF or BMP image"),
     ]
-    assert page.texts("#images thead th") == ["Image", "Lineage", "Cells (90 % interval)", "Overlay"]
+    assert page.texts("#images thead th") == ["Image", "Lineage", "Cells (90 % interval)", "Look"]
     assert page.texts("#rows .thumb") == ["", "TIF", "JPG"], "the first is a picture"
     assert page.texts("#summary li:not(.bad)") == ["3 images", "1,247 cells", "A172 2"]
     assert page.texts("#summary .bad") == ["1 failed"]
@@ -375,7 +398,7 @@ def test_every_page_of_a_stack_has_a_row_if_one_asks_for_it(page: Page, service:
     assert page.texts("#rows .name") == ["stack.tif#1", "stack.tif#2", "stack.tif#3"]
     assert page.texts("#rows .count b") == ["1.0", "2.0", "3.0"]
     page.find("#rows tr:nth-child(2) button").click()
-    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    page.see_overlay()
     assert service.asked[-1] == {"name": "stack.tif", "page": "2", "overlay": "true"}
 
 
@@ -408,7 +431,7 @@ def test_which_channel_of_files_is_meant_is_asked_once_for_all_that_have_the_sam
     assert "holds 2 channels; choose one" in page.find("#rows .failed").text
     row = next(n for n, name in enumerate(page.texts("#rows .name"), 1) if name == "a.tif")
     page.find(f"#rows tr:nth-child({row}) button").click()
-    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    page.see_overlay()
     assert service.asked[-1] == {"name": "a.tif", "page": "middle", "channel": "2", "overlay": "true"}
 
 
@@ -629,7 +652,11 @@ def test_the_overlay_opens_and_closes_by_keyboard(page: Page, service: Service) 
     asked = len(service.asked)
     press = ActionChains(page.browser).send_keys
     press(Keys.ENTER).perform()
+    page.wait_for(lambda: page.find("#bench").is_displayed())
+    page.run("document.getElementById('tab-bench').focus()")
+    press(Keys.ARROW_RIGHT).perform()
     page.wait_for(lambda: page.find("#overlay").is_displayed())
+    assert page.run("document.activeElement.id") == "tab-seen"
     assert page.find("#viewer-title").text == "a.png"
     assert page.run("[...document.querySelectorAll('#overlay img')].map(part => [part.naturalWidth, part.alt])") == [
         [80, "a.png: where cells were counted, brighter where there are more"],
@@ -645,15 +672,16 @@ def test_the_overlay_opens_and_closes_by_keyboard(page: Page, service: Service) 
         "Time read 2 ms, models 30 ms",
     ]
     assert page.find("#save").get_attribute("download") == "a-overlay.png"
-    assert page.run("document.activeElement.id") == "close"
+    page.run("document.getElementById('close').focus()")
     press(Keys.ARROW_RIGHT).perform()
     page.wait_for(lambda: page.find("#viewer-title").text == "c.png" and page.find("#overlay").is_displayed())
     press(Keys.ESCAPE).perform()
     page.wait_for(lambda: not page.find("#viewer").is_displayed())
-    assert page.run("document.activeElement.ariaLabel") == "Show the overlay of c.png"
+    assert page.run("document.activeElement.ariaLabel") == "Show c.png"
     press(Keys.ENTER).perform()
     page.wait_for(lambda: page.find("#overlay").is_displayed())
-    assert [query["name"] for query in service.asked[asked:]] == ["a.png", "c.png"]  # once each
+    drawn = [query["name"] for query in service.asked[asked:] if "overlay" in query]
+    assert drawn == ["a.png", "c.png"]  # once each
 
 
 def test_what_is_flagged_is_said_in_plain_words_with_the_reason(page: Page) -> None:
@@ -663,7 +691,7 @@ def test_what_is_flagged_is_said_in_plain_words_with_the_reason(page: Page) -> N
     page.choose(page.write("a.png", unlike), page.write("b.png", unknown))
     page.wait_for_status("2 of 2 done")
     page.find("#rows button").click()
-    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    page.see_overlay()
     cells, lineage, belongs, *_ = page.texts("#facts div")
     assert cells == "Cells in the image 12.0 Do not rely on it. 90 % interval: 9.5 to 14.5 cells"
     assert lineage == "Lineage A172 90 % VERO6 10 %"
@@ -816,7 +844,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page) -> None:
     fill(page)
     assert page.run("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
     page.run("rows.querySelector('button').click()")
-    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    page.see_overlay()
     assert page.run("viewer.scrollWidth <= viewer.clientWidth && viewer.offsetWidth <= innerWidth")
     widths = page.run(
         "[...document.querySelectorAll('#overlay div')].map(part => part.offsetWidth / viewer.clientWidth)"
@@ -828,7 +856,7 @@ def test_a_picture_takes_most_of_the_room_there_is(page: Page) -> None:
     page.choose(page.write("a.png"))
     page.wait_for_status("1 of 1 done")
     page.find("#rows button").click()
-    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    page.see_overlay()
     width, height = page.run("[$('overlay').offsetWidth / innerWidth, $('overlay').offsetHeight / innerHeight]")
     assert width > 0.9 or height > 0.6
     left, right = page.run(
@@ -883,7 +911,7 @@ CONTROLS |= {"table", "dialog", "region", "radiogroup", "group", "columnheader",
 def test_everything_has_a_name_for_a_screen_reader(page: Page, service: Service) -> None:
     fill(page)
     page.run("rows.scrollIntoView()")  # rows beyond the screen are not drawn, nor told
-    page.wait_for(lambda: ("button", "Show the overlay of a plate/P1.png") in accessible(page))
+    page.wait_for(lambda: ("button", "Show a plate/P1.png") in accessible(page))
     nodes = accessible(page)
     assert [role for role, name in nodes if role in CONTROLS and not name] == []
     names = set(nodes)
@@ -896,7 +924,7 @@ def test_everything_has_a_name_for_a_screen_reader(page: Page, service: Service)
         ("radio", "cells"),
         ("searchbox", "Find"),
         ("checkbox", "only flagged or failed"),
-        ("button", "Show the overlay of a plate/P1.png"),
+        ("button", "Show a plate/P1.png"),
         ("table", "Images"),
         ("table", "a plate: mean cells per field, by well"),
         ("columnheader", "Lineage"),
@@ -909,7 +937,7 @@ def test_everything_has_a_name_for_a_screen_reader(page: Page, service: Service)
     assert titles == ["H1cellnet", "H2Plate map", "H2Images", "H2"]
     assert page.texts("#spoken") == ["26 of 26 done, 1 failed"]
     page.find("#rows button").click()
-    page.wait_for(lambda: page.find("#overlay").is_displayed())
+    page.see_overlay()
     assert ("dialog", page.find("#viewer-title").text) in accessible(page)
 
 
@@ -917,3 +945,183 @@ def accessible(page: Page) -> list[tuple[str, str]]:
     """Role and name of all that a screen reader is told of."""
     nodes = page.command("Accessibility.getFullAXTree")["nodes"]
     return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node.get("ignored")]
+
+
+FOUND = [{"x": 100, "y": 60, "probability": 0.9}, {"x": 200, "y": 150, "probability": 0.4}]
+
+
+def bench(page: Page, name: str) -> Any:
+    return page.find(f"[data-bench={name}]")
+
+
+def places(page: Page) -> list[list[float]]:
+    """The cells on the frame that is open."""
+    return page.run("label.points.map(({ x, y }) => [x, y])")
+
+
+def click_in_frame(page: Page, *corners: tuple[float, float]) -> None:
+    """Press at the first place of the frame, which is 400 × 300 pixels and fitted in, go to the others and let go."""
+    wide, high = page.run(
+        "[document.querySelector('canvas').clientWidth, document.querySelector('canvas').clientHeight]"
+    )
+    scale = min(wide / 400, high / 300)
+    canvas = bench(page, "canvas")
+    mouse = ActionChains(page.browser, duration=0)
+    for n, (x, y) in enumerate(corners):
+        mouse.move_to_element_with_offset(canvas, round((x - 200) * scale), round((y - 150) * scale))
+        if not n:
+            mouse.click_and_hold()
+    mouse.release().perform()
+
+
+def test_cells_are_added_and_removed_by_the_mouse_and_the_correction_is_a_table(page: Page) -> None:
+    page.choose(page.write("a.tif", {"count": 2.3, "points": FOUND}))
+    page.wait_for_status("1 of 1 done")
+    page.open_bench()
+    assert bench(page, "count").get_attribute("value") == "2.3"
+    assert not page.find("#keep").is_enabled() and page.find("#accept").is_enabled()
+    page.find("[data-tool=cells]").click()
+    click_in_frame(page, (300, 200))
+    click_in_frame(page, (200, 150))
+    [kept, added] = places(page)
+    assert kept == [100, 60] and added == pytest.approx([300, 200], abs=1)
+    assert page.texts("[data-bench=spoken]") == ["Removed a cell. 2 cells."]
+    bench(page, "undo").click()
+    assert len(places(page)) == 3 and bench(page, "count").get_attribute("value") == "3"
+    bench(page, "redo").click()
+    page.find("[data-bench=lineage] option[value='none of these']").click()
+    page.find("#by").send_keys("Ada")
+    page.find("#why").send_keys("two were debris")
+    page.find("#keep").click()
+    assert page.texts("#rows .edited") == ["corrected: none of these, 2 cells"]
+    page.find("#close").click()
+    header, line = page.download("#corrections", "corrections.csv")
+    told = dict(zip(header, line, strict=True))
+    assert {name: told[name] for name in ("image", "sha256", "lineage", "count", "by", "why", "unusable")} == {
+        **{"image": "a.tif", "sha256": digest_of_pixels(RAMP), "lineage": "none of these", "count": "2"},
+        **{"by": "Ada", "why": "two were debris", "unusable": ""},
+    }
+    assert told["points"] == f"100 60; {added[0]:g} {added[1]:g}"
+    assert (told["seen"], told["seen_lineage"], told["seen_count"]) == ("classifier@1 regressor@2", "A172", "2.3")
+    page.open_bench()
+    assert len(places(page)) == 2, "what was kept is there again"
+
+
+def test_a_frame_is_corrected_by_keys_alone(page: Page) -> None:
+    page.choose(page.write("a.tif", {"count": 2.0, "points": FOUND}))
+    page.wait_for_status("1 of 1 done")
+    page.run("rows.querySelector('button').focus()")
+    press = ActionChains(page.browser).send_keys
+    press(Keys.ENTER).perform()
+    page.wait_for(lambda: page.find("#bench").is_displayed())
+    page.run("document.querySelector('canvas').focus()")
+    said = lambda: page.texts("[data-bench=spoken]")  # noqa: E731
+    press("n").perform()
+    assert said() == ["Cell 1 of 2, 90 %"]
+    press(Keys.ENTER).perform()
+    assert said() == ["Removed a cell. 1 cell."] and places(page) == [[200, 150]]
+    press("n", Keys.DELETE, "n").perform()
+    press(*[Keys.ARROW_RIGHT] * 12, Keys.SPACE).perform()
+    assert said() == ["Added a cell. 2 cells."]
+    x, y = places(page)[1]
+    assert x > 230 and y == 150
+    ActionChains(page.browser).key_down(Keys.CONTROL).send_keys("z").key_up(Keys.CONTROL).perform()
+    assert said() == ["Undone. 1 cell."]
+    press(*[Keys.ARROW_DOWN] * 3, "x", *[Keys.ARROW_LEFT] * 30, *[Keys.ARROW_UP] * 12, "x").perform()
+    assert said() == ["Region left out. 0 cells."], "the one cell is in it"
+    assert page.run("label.regions.length") == 1
+
+
+def test_what_lies_in_regions_counts_or_not_and_a_part_is_not_kept_for_the_frame(page: Page) -> None:
+    page.choose(page.write("a.tif", {"count": 2.0, "points": FOUND}))
+    page.wait_for_status("1 of 1 done")
+    page.open_bench()
+    around = [(70, 30), (130, 30), (130, 90), (70, 90)]
+    page.find("[data-tool=count]").click()
+    click_in_frame(page, *around)
+    assert bench(page, "count").get_attribute("value") == "1"
+    page.find("#keep").click()
+    assert page.find("#kept").text == "The count of a part is none of the frame: nothing is kept."
+    bench(page, "regions").click()
+    assert bench(page, "count").get_attribute("value") == "2"
+    page.find("[data-tool=leave]").click()
+    click_in_frame(page, *around)
+    assert bench(page, "count").get_attribute("value") == "1"
+    page.find("#keep").click()
+    page.find("#close").click()
+    header, line = page.download("#corrections", "corrections.csv")
+    assert dict(zip(header, line, strict=True))["points"] == "200 150"
+
+
+def test_an_answer_is_accepted_and_a_frame_is_of_no_use(page: Page) -> None:
+    page.choose(page.write("a.tif", {"count": 2.3}), page.write("b.tif"))
+    page.wait_for_status("2 of 2 done")
+    page.open_bench()
+    assert page.find("#kept").text == "No counter here knows places: add the cells, or say their number."
+    page.find("#accept").click()
+    page.find("#next").click()
+    page.wait_for(lambda: page.find("#viewer-title").text == "b.tif" and page.find("#bench").is_displayed())
+    page.find("[data-bench=unusable] option[value=focus]").click()
+    page.find("#keep").click()
+    assert page.texts("#rows .edited") == ["accepted: A172, 2.3 cells", "corrected: not usable (focus)"]
+    page.find("#close").click()
+    header, *lines = page.download("#corrections", "corrections.csv")
+    told = [dict(zip(header, line, strict=True)) for line in lines]
+    assert [(one["accepted"], one["unusable"], one["count"], one["points"]) for one in told] == [
+        ("yes", "", "", ""),
+        ("", "focus", "", ""),
+    ]
+
+
+def test_all_grey_values_are_there_and_are_seen_as_the_eye_wants_them(page: Page) -> None:
+    page.choose(page.write("a.tif", {"count": 0.0, "points": []}))
+    page.wait_for_status("1 of 1 done")
+    page.open_bench()
+    seen = (
+        "(() => { const canvas = document.querySelector('canvas'), { width, height } = canvas,"
+        "scale = Math.min(width / 400, height / 300),"
+        "copy = Object.assign(document.createElement('canvas'), { width, height })"
+        ".getContext('2d', { willReadFrequently: true }); copy.drawImage(canvas, 0, 0);"
+        "return [5, 150, 295].map(y => copy.getImageData(canvas.width / 2, canvas.height / 2 + (y - 150) * scale, 1, 1)"
+        ".data[0]); })()"
+    )
+    page.wait_for(lambda: page.run(seen)[2] > 200)
+    dark, middle, bright = page.run(seen)
+    assert dark < 15 < 100 < middle < 155 and bright > 240, "from the darkest to the brightest that there is"
+    page.run("Object.assign(document.querySelector('[data-bench=gamma]'), { value: 3 }).oninput()")
+    page.wait_for(lambda: page.run(seen)[1] > 190)
+
+
+def test_the_other_frames_of_a_well_are_beside_it(page: Page) -> None:
+    page.choose(*(page.write(f"B03_f{number}.tif", {"count": number}) for number in (1, 2)), page.write("C04_f1.tif"))
+    page.wait_for_status("3 of 3 done")
+    page.open_bench()
+    assert page.texts("#beside button") == ["B03_f2.tif 2.0 cells"]
+    page.find("#beside button").click()
+    page.wait_for(lambda: page.find("#viewer-title").text == "B03_f2.tif" and page.find("#bench").is_displayed())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_workbench_can_be_read_and_is_told_to_a_screen_reader(page: Page, scheme: str) -> None:
+    page.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    page.choose(page.write("a.tif", {"count": 2.0, "points": FOUND}))
+    page.wait_for_status("1 of 1 done")
+    page.open_bench()
+    nodes = accessible(page)
+    assert [role for role, name in nodes if role in CONTROLS | {"tab", "slider", "Canvas"} and not name] == []
+    assert {("tab", "Correct"), ("tab", "What was seen"), ("spinbutton", "Cells"), ("combobox", "Lineage")} <= set(
+        nodes
+    )
+    assert ("application", "The frame with its cells") in nodes
+    faint = {text: ratio for text, ratio in page.run(CONTRASTS).items() if ratio < 4.5}
+    assert not faint
+
+
+def test_on_a_phone_the_workbench_is_as_wide_as_the_screen(page: Page) -> None:
+    page.command("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
+    page.choose(page.write("a.tif", {"count": 2.0, "points": FOUND}))
+    page.wait_for_status("1 of 1 done")
+    page.run("rows.querySelector('button').click()")
+    page.wait_for(lambda: page.find("#bench").is_displayed())
+    assert page.run("viewer.scrollWidth <= viewer.clientWidth && viewer.offsetWidth <= innerWidth")
+    assert page.run("document.querySelector('canvas').clientWidth / innerWidth") > 0.85

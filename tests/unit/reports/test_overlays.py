@@ -16,7 +16,7 @@ from cellnet.config.train import ModelSpec
 from cellnet.errors import DataError
 from cellnet.networks.pretrained import imagenet_start
 from cellnet.networks.weights import fresh_network
-from cellnet.prediction.density import density_map
+from cellnet.prediction.density import density_map, find_cells
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.records import Card
 from cellnet.reports import overlays as overlay
@@ -127,6 +127,24 @@ def test_places_of_a_frozen_counter_add_up_to_its_count(discs: Callable, card: C
     assert said.count == regressor.predict(image_HW).count > 1
     assert cells_HW.shape == (480, 360) and (cells_HW >= 0).all() and np.ptp(cells_HW) > 0
     assert cells_HW.sum() == pytest.approx(said.count, rel=1e-4)
+
+
+def test_the_cells_that_were_found_have_their_place_and_how_sure_each_is(counter: Callable) -> None:
+    image_HW = with_dots(400, 600, (30, 50), (250, 580), (100, 300), (100, 302))
+    said, cells = find_cells(counter(views=8), image_HW)
+    assert said.count == pytest.approx(4, rel=1e-4) and cells is not None
+    places = {(round(cell.y, -1), round(cell.x, -1)): cell.probability for cell in cells}
+    assert places == pytest.approx({(30, 50): 1, (250, 580): 1, (100, 300): 1}, abs=0.03), "two in a field are one"
+    half = Calibration(tiles=9, frames=5, scale=0.5, offset=0)
+    plain = counter()
+    unsure = Predictor(plain.ref, plain.card.model_copy(update={"calibration": half}), plain.network)
+    _, cells = find_cells(unsure, image_HW)
+    assert cells is not None and [cell.probability for cell in cells] == pytest.approx([1, 0.5], abs=0.03)
+
+
+def test_in_an_empty_frame_no_cell_is_found_and_a_counter_of_whole_tiles_knows_no_places(counter: Callable) -> None:
+    assert find_cells(counter(), with_dots(200, 300))[1] == []
+    assert find_cells(counter("paper"), with_dots(200, 300, (30, 50)))[1] is None
 
 
 def test_of_a_counter_that_was_fitted_to_a_plate_every_tile_has_the_cells_that_are_told(counter: Callable) -> None:

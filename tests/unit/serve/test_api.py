@@ -22,9 +22,10 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
 
+from cellnet.bank.frames import digest_of_pixels
 from cellnet.errors import ConfigError
 from cellnet.images.file import ImageFile, encode_png
-from cellnet.prediction.answers import Answer, Prediction, combine
+from cellnet.prediction.answers import Answer, FoundCell, Prediction, combine
 from cellnet.registry.registry import Registry
 from serve.answering import How, Room
 from serve.haproxy_rules import EDGE
@@ -46,6 +47,7 @@ CLASSIFIED = Answer(
 )
 
 
+NOISE = np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8)
 DARK, BRIGHT = even_png(), even_png(grey=200)
 
 
@@ -140,6 +142,47 @@ def test_an_overlay_is_one_picture_of_one_image_with_the_versions_it_shows(kitch
     assert_problem(api.post("/v1/predict?overlay=true", files=form), 422, "one image", "holds 2")
     assert_problem(api.post("/v1/predict?overlay=true&name=x.png", content=b"no"), 422, "x.png")
     assert_problem(client(kitchen()).post("/v1/predict?overlay=true", content=DARK), 422, "no overlays")
+
+
+def test_the_cells_come_with_each_image_that_was_counted_where_they_are_asked_for(kitchen: Callable) -> None:
+    async def find(image: ImageFile, how: How, prediction: Prediction) -> list[FoundCell] | None:
+        return [FoundCell(x=1.5, y=2, probability=0.75)] if image.name == "a.png" else None
+
+    api = client(kitchen(find=find))
+    form = [("images", (name, content)) for name, content in {"a.png": DARK, "b.png": DARK, "c.png": b"no"}.items()]
+    found, unknown, bad = api.post("/v1/predict?points=true", files=form).json()["predictions"]
+    assert found["points"] == [{"x": 1.5, "y": 2.0, "probability": 0.75}]
+    assert "points" not in unknown and bad["error"] and "points" not in bad
+    assert "points" not in api.post("/v1/predict", content=DARK).json()["predictions"][0]
+    stack = cv2.imencodemulti(".tiff", [NOISE, NOISE])[1].tobytes()
+    assert_problem(api.post("/v1/predict?points=true&page=all", content=stack), 422, "images of one page")
+    assert_problem(client(kitchen()).post("/v1/predict?points=true", content=DARK), 422, "does not say where")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_grey_values_of_an_image_come_at_full_depth_with_the_name_that_banks_give_it(
+    kitchen: Callable, dtype: type
+) -> None:
+    image_HW = np.arange(210 * 300).reshape(210, 300).astype(dtype)
+    said = client(kitchen()).post("/v1/pixels?name=a.png", content=encode_png(image_HW))
+    assert (said.headers["cellnet-shape"], said.headers["cellnet-bits"]) == ("210, 300", str(8 * image_HW.itemsize))
+    assert said.headers["cellnet-sha256"] == digest_of_pixels(image_HW)
+    assert (np.frombuffer(said.content, np.dtype(dtype).newbyteorder("<")).reshape(210, 300) == image_HW).all()
+
+
+def test_grey_values_are_of_one_page_within_the_limits_and_count_nothing(kitchen: Callable) -> None:
+    pages = [NOISE // part for part in (1, 2, 3)]
+    stack = cv2.imencodemulti(".tiff", pages)[1].tobytes()
+    small = kitchen(limits=Limits(megapixels=0.05))
+    api = client(small)
+    assert api.post("/v1/pixels?name=s.tif&page=middle", content=stack).content == pages[1].tobytes()
+    assert api.post("/v1/pixels?name=s.tif&page=3", content=stack).content == pages[2].tobytes()
+    assert_problem(api.post("/v1/pixels?name=s.tif&page=all", content=stack), 422, "s.tif", "holds 3 pages")
+    assert_problem(api.post("/v1/pixels?name=b.png", content=b"no"), 422, "b.png")
+    large = encode_png(np.tile(NOISE, (2, 2)))
+    assert_problem(api.post("/v1/pixels?name=l.png", content=large), 422, "l.png", "0.2 megapixels")
+    assert_problem(api.post("/v1/pixels", files=[("images", (n, DARK)) for n in ("a.png", "b.png")]), 422, "one at a")
+    assert small.figure("cellnet_images_total", result="answered") in (None, 0)
 
 
 def test_the_pages_of_a_stack_are_bounded(kitchen: Callable) -> None:
