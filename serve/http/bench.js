@@ -4,8 +4,8 @@
 // it is heard also `counted`, the number that is shown, and `left`, the points that count.
 const DOT = 6, NEAR = 14 /* screen pixels within which a click is of a cell */, SLICE_MS = 10, KEPT = 500 /* steps that can be undone */;
 function makeBench(root, heard) {
-  const at = name => root.querySelector(`[data-bench=${name}]`), canvas = at("canvas"), pen = canvas.getContext("2d", { alpha: false });
-  const shown = document.createElement("canvas"); // the frame, in the contrast that was asked for
+  const at = name => root.querySelector(`[data-bench=${name}]`), canvas = at("canvas"), pen = canvas.getContext("2d");
+  const shown = at("frame"); // in the contrast that was asked for; moved and zoomed by its style, which costs the page nothing
   let frame = null, view = { scale: 1, x: 0, y: 0 }, cursor = null, tool = "move", drawing = null, painting = 0, due = 0;
   let steps = [], now = -1, least = 0;
   const pointers = new Map(), label = () => steps[now];
@@ -27,7 +27,6 @@ function makeBench(root, heard) {
         for (let n = 0, from = top * width; n < words.length; n++) words[n] = table[values[from + n]];
         target.putImageData(pixels, 0, top); top += high;
       }
-      draw();
       if (top < height && mine === painting) requestAnimationFrame(() => slice(top));
     })(0);
   }
@@ -38,12 +37,11 @@ function makeBench(root, heard) {
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio);
     }
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0); pen.fillStyle = "#11171d"; pen.fillRect(0, 0, width, height);
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0); pen.clearRect(0, 0, width, height);
     if (!frame) return;
-    pen.imageSmoothingEnabled = view.scale < 3;
-    pen.drawImage(shown, view.x, view.y, frame.width * view.scale, frame.height * view.scale);
+    shown.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`; shown.style.imageRendering = view.scale < 3 ? "auto" : "pixelated";
     for (const region of [...label().regions, ...(drawing ? [drawing] : [])]) outline(region);
-    if (at("dots").checked) dots(width, height);
+    if (at("dots").checked) dots(width, height, ratio);
     if (cursor && document.activeElement === canvas) cross();
   }
   function outline({ inside, corners }) {
@@ -52,18 +50,26 @@ function makeBench(root, heard) {
     pen.closePath(); pen.fillStyle = inside ? "#4fc3c926" : "#ff9a9140"; pen.fill();
     pen.lineWidth = 2; pen.setLineDash(inside ? [] : [6, 4]); pen.strokeStyle = inside ? "#4fc3c9" : "#ff9a91"; pen.stroke(); pen.setLineDash([]);
   }
-  function dots(width, height) { // two strokes each, so that they are seen on black and on white; those that do not count are faint
-    const radius = Math.max(3, Math.min(DOT, 4 + view.scale)), groups = new Map();
+  const rings = new Map(); // pictures of rings, of two strokes, so that they are seen on black and on white
+  function ring(kind, radius, ratio) {
+    const key = `${kind} ${radius} ${ratio}`;
+    if (!rings.has(key)) {
+      const side = 2 * radius + 5, picture = Object.assign(document.createElement("canvas"), { width: side * ratio, height: side * ratio }), ink = picture.getContext("2d");
+      ink.scale(ratio, ratio);
+      for (const [style, wide] of [["#11171d", 3.5], [DOTS[kind], 1.75]]) {
+        ink.beginPath(); ink.lineWidth = wide; ink.strokeStyle = style; ink.arc(side / 2, side / 2, radius, 0, 2 * Math.PI); ink.stroke();
+      }
+      rings.set(key, picture);
+    }
+    return rings.get(key);
+  }
+  function dots(width, height, ratio) {
+    const radius = Math.round(Math.max(3, Math.min(DOT, 4 + view.scale))), half = radius + 2.5;
     for (const point of label().points) {
       const [x, y] = onScreen(point.x, point.y);
-      if (x < -radius || y < -radius || x > width + radius || y > height + radius || point.probability < least) continue;
+      if (x < -half || y < -half || x > width + half || y > height + half || point.probability < least) continue;
       const kind = counts(point) ? point.probability === undefined ? "mine" : point.probability < .5 ? "unsure" : "sure" : "out";
-      if (!groups.get(kind)?.push([x, y])) groups.set(kind, [[x, y]]);
-    }
-    for (const [kind, places] of groups) for (const [style, wide] of [["#11171d", 3.5], [DOTS[kind], 1.75]]) {
-      pen.beginPath(); pen.lineWidth = wide; pen.strokeStyle = style;
-      for (const [x, y] of places) { pen.moveTo(x + radius, y); pen.arc(x, y, radius, 0, 2 * Math.PI); }
-      pen.stroke();
+      pen.drawImage(ring(kind, radius, ratio), Math.round((x - half) * ratio) / ratio, Math.round((y - half) * ratio) / ratio, 2 * half, 2 * half);
     }
   }
   function cross() {

@@ -961,9 +961,7 @@ def places(page: Page) -> list[list[float]]:
 
 def click_in_frame(page: Page, *corners: tuple[float, float]) -> None:
     """Press at the first place of the frame, which is 400 × 300 pixels and fitted in, go to the others and let go."""
-    wide, high = page.run(
-        "[document.querySelector('canvas').clientWidth, document.querySelector('canvas').clientHeight]"
-    )
+    wide, high = (bench(page, "canvas").size[side] for side in ("width", "height"))
     scale = min(wide / 400, high / 300)
     canvas = bench(page, "canvas")
     mouse = ActionChains(page.browser, duration=0)
@@ -1014,7 +1012,7 @@ def test_a_frame_is_corrected_by_keys_alone(page: Page) -> None:
     press = ActionChains(page.browser).send_keys
     press(Keys.ENTER).perform()
     page.wait_for(lambda: page.find("#bench").is_displayed())
-    page.run("document.querySelector('canvas').focus()")
+    page.run("document.querySelector('[data-bench=canvas]').focus()")
     said = lambda: page.texts("[data-bench=spoken]")  # noqa: E731
     press("n").perform()
     assert said() == ["Cell 1 of 2, 90 %"]
@@ -1077,14 +1075,12 @@ def test_all_grey_values_are_there_and_are_seen_as_the_eye_wants_them(page: Page
     page.choose(page.write("a.tif", {"count": 0.0, "points": []}))
     page.wait_for_status("1 of 1 done")
     page.open_bench()
-    seen = (
-        "(() => { const canvas = document.querySelector('canvas'), { width, height } = canvas,"
-        "scale = Math.min(width / 400, height / 300),"
-        "copy = Object.assign(document.createElement('canvas'), { width, height })"
-        ".getContext('2d', { willReadFrequently: true }); copy.drawImage(canvas, 0, 0);"
-        "return [5, 150, 295].map(y => copy.getImageData(canvas.width / 2, canvas.height / 2 + (y - 150) * scale, 1, 1)"
-        ".data[0]); })()"
-    )
+    seen = """(() => {
+      const size = { width: 400, height: 300 }, copy = Object.assign(document.createElement("canvas"), size);
+      const pen = copy.getContext("2d", { willReadFrequently: true });
+      pen.drawImage(document.querySelector("[data-bench=frame]"), 0, 0);
+      return [5, 150, 295].map(y => pen.getImageData(200, y, 1, 1).data[0]);
+    })()"""
     page.wait_for(lambda: page.run(seen)[2] > 200)
     dark, middle, bright = page.run(seen)
     assert dark < 15 < 100 < middle < 155 and bright > 240, "from the darkest to the brightest that there is"
@@ -1124,4 +1120,4 @@ def test_on_a_phone_the_workbench_is_as_wide_as_the_screen(page: Page) -> None:
     page.run("rows.querySelector('button').click()")
     page.wait_for(lambda: page.find("#bench").is_displayed())
     assert page.run("viewer.scrollWidth <= viewer.clientWidth && viewer.offsetWidth <= innerWidth")
-    assert page.run("document.querySelector('canvas').clientWidth / innerWidth") > 0.85
+    assert page.run("document.querySelector('[data-bench=canvas]').clientWidth / innerWidth") > 0.85
