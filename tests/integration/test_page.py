@@ -824,6 +824,22 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page) -> None:
     assert min(widths) > 0.98, "each part is as wide as the screen"
 
 
+@pytest.mark.parametrize("width", [360, 500, 1280])
+def test_the_figures_of_a_map_leave_room_in_their_wells(page: Page, width: int) -> None:
+    page.command("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=1, mobile=False)
+    for name, count in {"A1": 1234, "A2": 110, "B1": 56.7, "B2": 3}.items():
+        page.write(f"plate/{name}.png", {"count": count, "unfamiliar": True, "count_unfamiliar": True})
+    page.choose_folder(page.folder / "plate")
+    page.wait_for_status("4 of 4 done")
+    free = page.run(
+        "[...document.querySelectorAll('.plate .well')].map(well => {"
+        " const text = document.createRange(); text.setStart(well, 0); text.setEndBefore(well.querySelector('.away'));"
+        " return well.offsetWidth - text.getBoundingClientRect().width; })"
+    )
+    assert len(free) == 4 and min(free) >= 6, "pixels"
+    assert page.plate()["A1"] == "1,234* (1 field, unlike the training images)"
+
+
 def test_a_picture_takes_most_of_the_room_there_is(page: Page) -> None:
     page.choose(page.write("a.png"))
     page.wait_for_status("1 of 1 done")

@@ -26,10 +26,10 @@ def refs(registry: Registry, classifier: str | None = None, regressor: str | Non
 
 
 def test_models_are_resolved_to_versions_and_a_missing_champion_is_left_out(registry: Registry) -> None:
-    with pytest.raises(NotFoundError, match="has no champion; train a model: cellnet train BANK --task classify$"):
+    with pytest.raises(NotFoundError, match=r"has no champion; train a model: cellnet train BANK --task classify$"):
         refs(registry)
     publish(registry, "count", alias=None)
-    with pytest.raises(NotFoundError, match="no champion; choose one: cellnet registry promote regressor@1 champion$"):
+    with pytest.raises(NotFoundError, match=r"no champion; choose one: cellnet registry promote regressor@1 champion$"):
         refs(registry)
     publish(registry, "count")
     assert refs(registry) == Lineup(regressor="regressor@2")
