@@ -521,7 +521,8 @@ def test_names_that_leave_their_well_open_are_told_and_on_no_plate(page: Page) -
     page.wait_for_status("3 of 3 done")
     assert page.find("#doubts").text == (
         "1 name could mean two wells, like x_A01_B02.png (A01 or B02). 1 name may hold a well, or a day, a passage or "
-        "a cell line, like HeLa_P12_3.png (P12). Say above where in a name the well is."
+        "a cell line, like HeLa_P12_3.png (P12). No map shows them; where they are of wells, say above where in a name "
+        "the well is."
     )
     assert sorted(page.texts("#rows .where")) == ["", "", "E05"]
     page.find("#wells").send_keys(r"_A\d+_([A-H]\d+)", Keys.ENTER)
