@@ -384,10 +384,9 @@ def _read_folder(folder: str) -> _Name:
 
 
 def _by_others(names: Iterable[_Name], folders: Iterable[str]) -> list[_Other | None]:
-    """The wells of names that leave them open, by the names beside them that have as many words behind the same signs."""
+    """The wells of names that leave them open, by names beside them with as many words behind the same signs."""
     pairs = [
-        (name, (folder, tuple(word.before for word in name.words)))
-        for name, folder in zip(names, folders, strict=True)
+        (name, (folder, tuple(word.before for word in name.words))) for name, folder in zip(names, folders, strict=True)
     ]
     beside: dict[Hashable, list[_Name]] = defaultdict(list)
     for name, group in pairs:
