@@ -1,5 +1,6 @@
 """How the service starts and ends, without a Ray."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,20 @@ def test_the_models_that_are_announced_are_those_that_it_began_with_and_are_aske
     args = ServeArgs(registry=registry.store.uri, overlays=False)
     serve_forever(args, port=port, block=False, announce=lambda *line: told.append(line))
     assert told == [(f"http://127.0.0.1:{port}", ["classifier@1", "regressor@1"])] and len(asked) == 1
+
+
+def test_ctrl_c_is_heard_before_what_was_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[str] = []
+
+    def pressed(event: threading.Event) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve.app, "_application", lambda args: (None, []))
+    for name in ("start", "run"):
+        monkeypatch.setattr(serve.app.serve, name, lambda *given, **settings: None)
+    monkeypatch.setattr(serve.app, "_check_answer", lambda host, port: None)
+    monkeypatch.setattr(serve.app.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(serve.app.threading.Event, "wait", pressed)
+    monkeypatch.setattr(serve.app, "shut_down", lambda: came.append("shut down"))
+    serve_forever(ServeArgs(registry="nowhere"), port=free_port(), stopping=lambda: came.append("told"))
+    assert came == ["told", "shut down"]
