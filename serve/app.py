@@ -135,11 +135,12 @@ def serve_forever(
     block: bool = True,
     connect: Callable[[], None] = lambda: None,
     announce: Callable[[str, Sequence[str]], None] = lambda address, models: None,
+    stopping: Callable[[], None] = lambda: None,
 ) -> str:
     """Serve at `http://HOST:PORT` until Ctrl-C or SIGTERM; if not `block`, return that address at once.
 
     `connect` brings up Ray, if this process has none yet; `announce` is called with the address, and with the versions
-    that it began with, as soon as it answers. Raises ConfigError for a port in use, and what `build` raises, before
+    that it began with, as soon as it answers, and `stopping` when it is to end. Raises ConfigError for a port in use, and what `build` raises, before
     anything is started; and for a service that does not come up.
     """
     check_port(host, port)
@@ -167,6 +168,7 @@ def serve_forever(
         shut_down()
         raise
     if block:
+        stopping()
         shut_down()
     return f"http://{host}:{port}"
 

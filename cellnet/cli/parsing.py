@@ -3,11 +3,12 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol
 
-from cellnet.config.settings import NEAR, called
+from cellnet.config.settings import NEAR, called, like
 from cellnet.errors import ConfigError
 
 IN_OUR_WORDS: Final[tuple[tuple[str, Callable[..., str]], ...]] = (
@@ -36,48 +37,76 @@ IN_OUR_WORDS: Final[tuple[tuple[str, Callable[..., str]], ...]] = (
 class Parser(argparse.ArgumentParser):
     """Raises ConfigError, in one line that ends in the next step, where argparse prints its usage and ends."""
 
+    _given: tuple[str, ...] = ()
+    """What is being read."""
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required") and (unknown := self._unknown()):
+            message = f"unrecognized arguments: {unknown}"  # what is missing may have been given by it
         said = message
         for theirs, ours in IN_OUR_WORDS:
             if match := re.fullmatch(theirs, message, re.DOTALL):
                 said = ours(*match.groups())
                 break
-        raise ConfigError(f"{said}; {self._meant(message, said)}see {self.prog} --help")
+        raise ConfigError(self._meant(message, said) or f"{said}; see {self.prog} --help")
+
+    def _unknown(self) -> str:
+        """The first option that nobody knows, with what follows it; nothing where all are known."""
+        for place, word in enumerate(self._given):
+            name = word.partition("=")[0]
+            if word.startswith("--") and not any(known.startswith(name) for known in self._option_string_actions):
+                return " ".join(self._given[place:])
+        return ""
 
     def _meant(self, theirs: str, said: str) -> str:
-        """What may have been meant by a word that nobody knows."""
-        known = list(self._option_string_actions)
+        """What is said of a word that nobody knows, with what may have been meant; nothing where that is open."""
         if match := re.fullmatch(r"unrecognized arguments: (--([^=\s]+))(?:[= ]([^-]\S*))?.*", theirs, re.DOTALL):
-            option, name, value = match.groups()
-            if "--set" in known and (meant := _setting_meant(self.prog, name.replace("-", "_"), value or "VALUE")):
-                return meant
-            near = difflib.get_close_matches(option, known, n=1, cutoff=NEAR)
-        elif match := re.fullmatch(r"[A-Z]+ takes (.*), not '(.*)'", said):
-            near = difflib.get_close_matches(match[2], re.split(", | or ", match[1]), n=1, cutoff=NEAR)
-        else:
-            near = []
-        return f"did you mean {near[0]}? " if near else ""
+            meant = self._option_meant(*match.groups())
+            return f"{said}; {meant}" if meant else ""
+        if match := re.fullmatch(r"([A-Z]+) takes (.*), not '(.*)'", said, re.DOTALL):
+            what, words, seen = match.groups()
+            if near := difflib.get_close_matches(seen, re.split(", | or ", words), n=1, cutoff=NEAR):
+                return f"there is no {what.lower()} {seen!r}; did you mean {near[0]}?"
+        return ""
+
+    def _option_meant(self, option: str, name: str, value: str | None) -> str:
+        """An option or a setting that may have been meant by an option; nothing where none is near."""
+        known, key, shown = list(self._option_string_actions), name.replace("-", "_"), value or "VALUE"
+        takes_settings = "--set" in known
+        if takes_settings and (meant := _setting_meant(self.prog, key, shown)):
+            return meant
+        if near := difflib.get_close_matches(option, known, n=1, cutoff=NEAR):
+            return f"did you mean {near[0]}?"
+        near_key = like(key, sorted(_settings_taken().get(self.prog, ()))) if takes_settings else None
+        return f"did you mean --set {near_key}={shown}?" if near_key else ""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, but what nobody knows is refused by the command that it was given to."""
+        self._given = tuple(sys.argv[1:] if args is None else args)
         arguments, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return arguments, unknown
 
 
-def _setting_meant(program: str, name: str, value: str) -> str:
-    """How to write the setting of this very name, to this command or, where it takes none so called, to another."""
+def _settings_taken() -> dict[str, list[str]]:
+    """The keys that a command's `--set` takes, by command."""
     from cellnet.cli.settings import settings_by_command
 
     taken = {f"cellnet {command}": [one.key for one in settings] for command, settings in settings_by_command().items()}
     taken["cellnet bank shards"] = taken["cellnet train"]
     taken["cellnet tune"] += [f"train.{key}" for key in taken["cellnet train"]]
+    return taken
+
+
+def _setting_meant(program: str, name: str, value: str) -> str:
+    """How to write the setting of this very name, to this command or, where it takes none so called, to another."""
+    taken = _settings_taken()
     if key := called(name, sorted(taken.get(program, ()))):
-        return f"write --set {key}={value}; "
+        return f"write --set {key}={value}"
     for command, keys in taken.items():
         if key := called(name, sorted(keys)):
-            return f"{key} is a setting of {command}; "
+            return f"{key} is a setting of {command}"
     return ""
 
 

@@ -12,8 +12,10 @@ from cellnet.cli.printing import counted, print_json, print_table, say, scores_l
 from cellnet.cli.tune import print_search
 from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.errors import ConfigError, IntegrityError
+from cellnet.tasks import TASKS
 
 if TYPE_CHECKING:
+    from cellnet.registry.records import Card
     from cellnet.registry.registry import Listed
 
 NAME: Final = Option("name", metavar="NAME")
@@ -154,7 +156,7 @@ def list_(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(rows)
     elif rows:
-        print_table(rows)
+        print_table([_line(version) for version in versions])
         whole = {version.ref.rpartition("@")[0] for version in versions if version.ref.endswith("@1")}
         if whole != {version.ref.rpartition("@")[0] for version in versions}:
             say("older versions are not shown; --all, or --newest N, shows them")
@@ -175,9 +177,29 @@ def _row(listed: "Listed") -> dict[str, Any]:
         "activation": None if model.architecture in FIXED_ARCHITECTURES else model.activation,
         "kernel": card.preprocess.kernel,
         "created": card.created,
-        "test": scores
-        + (" (leaks)" if card.config.protocol == "paper" else " (folds)" if "folds" in card.scores else ""),
+        "test": _marked(scores, card),
     }
+
+
+def _line(listed: "Listed") -> dict[str, Any]:
+    """A row of the list as a person reads it, in 80 columns mostly; `registry show` has the rest."""
+    row = _row(listed)
+    shown = {"model": row["model"], "aliases": row["aliases"], "network": None, "created": None, "test": row["test"]}
+    if listed.version is None:
+        return shown
+    card, main = listed.version.card, TASKS[listed.version.card.task].main
+    scores = card.scores.get("test") or card.scores.get("folds", {})
+    kernel = None if row["kernel"] == "none" else row["kernel"]
+    return shown | {
+        "network": " ".join(part for part in (row["network"], row["activation"], kernel) if part),
+        "created": row["created"].partition("T")[0],
+        "test": _marked(scores_line({main: scores.get(main)}) or f"{card.task}, not scored", card),
+    }
+
+
+def _marked(scores: str, card: "Card") -> str:
+    """Scores with what they are of, where that is not the test split of its own."""
+    return scores + (" (leaks)" if card.config.protocol == "paper" else " (folds)" if "folds" in card.scores else "")
 
 
 def show(arguments: argparse.Namespace) -> None:

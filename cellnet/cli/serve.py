@@ -62,6 +62,7 @@ def serve(arguments: argparse.Namespace) -> None:
         say(f"models: {', '.join(models)}")
 
     def connect() -> None:
+        say("starting: Ray, then the models; it takes some seconds")
         cluster.connect(places.registry, show_logs=True)
         if not arguments.no_cluster_token:
             starting.check_closed()
@@ -72,6 +73,7 @@ def serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         connect=connect,
         announce=announce,
+        stopping=lambda: say("stopping: what was begun is answered first"),
     )
 
 

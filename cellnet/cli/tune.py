@@ -1,12 +1,14 @@
 """`cellnet tune`: settings are searched, and the winner is published."""
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any
 
 from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, WAIT, own_settings, places_of
 from cellnet.cli.parsing import POSITIVE, Option, command
 from cellnet.cli.printing import print_json, print_table, say, tell
 from cellnet.config.loading import load_config
+from cellnet.config.train import TrainConfig
 from cellnet.config.tune import TuneConfig
 from cellnet.tasks import TASKS
 
@@ -43,10 +45,8 @@ def add_to(commands: Any) -> None:
 def tune(arguments: argparse.Namespace) -> None:
     from pipelines.tune import tune
 
-    sets = [
-        item if item.split(".")[0].split("=")[0] in TuneConfig.model_fields else f"train.{item}"
-        for item in arguments.set
-    ]
+    of_training = TrainConfig.model_fields.keys() - TuneConfig.model_fields.keys()
+    sets = [f"train.{item}" if re.split(r"[.=]", item)[0] in of_training else item for item in arguments.set]
     fixed = {f"train.{key}": value for key, value in own_settings(arguments).items()}
     trials = {"trials": arguments.trials} if arguments.trials else {}
     config = load_config(TuneConfig, file=arguments.config, sets=sets, **fixed, **trials)

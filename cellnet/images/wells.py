@@ -10,10 +10,11 @@ The page reads names by the same rule, and `tests/data/wells.csv` has examples f
    passage or a plate, a channel, a day and a field.
 3. Where two are left, either could be the well. One that is left is it, unless it is the name of a cell line, is of a
    plate of 1536, or is a day, a passage or the like by its letter (`HeLa_D5` and `f01`, but not `HeLa_D05` and `D5_1`).
-4. What that leaves open, the other names of the folder decide that have as many such words: the well is where most
-   names have theirs for certain, or else where alone the words are of several rows. A day, a passage, a plate and a
-   channel have the same letter in every name. A name that is certain stays as it is, whatever lies beside it, and one
-   that is read as others are is told where these are not most, or it may name a line.
+4. What that leaves open, the other names of the folder decide that have as many such words behind the same signs
+   (names like `HL60.C1.30` say nothing of `A549_C1_30`): the well is where most names have theirs for certain, or else
+   where alone the words are of several rows. A day, a passage, a plate and a channel have the same letter in every
+   name. A name that is certain stays as it is, whatever lies beside it, and one that is read as others are is told
+   where these are not most, or it may name a line.
 5. A name that does not tell its well may lie in a folder that does, B03/1.png; the plate is the folder above. Folders
    like A1, P01 and D5 do only where those beside them are of several rows.
 
@@ -224,7 +225,8 @@ class _Word(NamedTuple):
     well: Well | None
     letters: str
     digits: str
-    start: int
+    before: str
+    """The sign before it; empty at the start."""
     is_line: bool
     has_field: bool
     is_apart: bool
@@ -360,7 +362,7 @@ _RATHER: Final[tuple[Callable[[_Word], bool], ...]] = (
 def _words(text: str) -> list[_Word]:
     return [
         _Word(
-            well=_well_in(letters, digits), letters=letters, digits=digits, start=match.start(),
+            well=_well_in(letters, digits), letters=letters, digits=digits, before=text[: match.start()][-1:],
             is_line=_LINE.search(text[: match.start()] + letters + digits) is not None,
             has_field=match[3] is not None, is_apart=match[1] is None,
         )
@@ -376,14 +378,16 @@ def _read_folder(folder: str) -> _Name:
     if match is None or well is None:
         return _Name()
     letters, digits = match[2] or "", match[3] or match[5]
-    word = _Word(well, letters, digits, 0, _LINE.search(letters + digits) is not None, False, False)
+    word = _Word(well, letters, digits, "", _LINE.search(letters + digits) is not None, False, False)
     certain = match[1] or match[4] or (len(digits) == 2 and word.rank == 2 and not word.is_line and not word.is_far)
     return _Name(words=[word], left=[0], well=well if certain else None)
 
 
 def _by_others(names: Iterable[_Name], folders: Iterable[str]) -> list[_Other | None]:
-    """The wells of names that leave them open, by the names beside them that have as many words."""
-    pairs = [(name, (folder, len(name.words))) for name, folder in zip(names, folders, strict=True)]
+    """The wells of names that leave them open, by names beside them with as many words behind the same signs."""
+    pairs = [
+        (name, (folder, tuple(word.before for word in name.words))) for name, folder in zip(names, folders, strict=True)
+    ]
     beside: dict[Hashable, list[_Name]] = defaultdict(list)
     for name, group in pairs:
         beside[group].append(name)

@@ -74,11 +74,22 @@ def resolve_models(registry: Registry, classifier: str | None, regressor: str | 
         found = {lineage: checked(registry.resolve(ref), "regressor") for lineage, ref in refs.items()}
         by_lineage = {lineage: version for lineage, version in found.items() if counts(version, lineage)}
     if not by_role:
-        raise NotFoundError(
-            f"the registry {registry.store.uri} has neither classifier:champion nor regressor:champion; "
-            "train a model, then: cellnet registry promote REF champion"
-        ) from missing[0]
+        raise _no_champion(registry) from missing[0]
     return Lineup(classifier=by_role.get("classifier"), regressor=by_role.get("regressor"), by_lineage=by_lineage)
+
+
+def _no_champion(registry: Registry) -> NotFoundError:
+    """What to do where nothing would answer: promote the newest version of either role, or train one."""
+    there = (next(registry.versions(role, newest=1), None) for role in TASK_OF)
+    newest = next((listed.ref for listed in there if listed), None)
+    return NotFoundError(
+        f"the registry {registry.store.uri} has no champion; "
+        + (
+            f"choose one: cellnet registry promote {newest} {CHAMPION}"
+            if newest
+            else "train a model: cellnet train BANK --task classify"
+        )
+    )
 
 
 def strangers(classifier: ModelVersion | None, counter: ModelVersion | None) -> str | None:

@@ -77,13 +77,23 @@ def add_problems(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, error.detail, error.headers, _id(request))
+        return problem(error.status_code, _detail(request, error), error.headers, _id(request))
 
     @api.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         detail = f"{first['loc'][:2][-1]}: {first['msg']} (seen: {first['input']!r:.80})"
         return problem(422, detail, request_id=_id(request))
+
+
+def _detail(request: Request, error: HTTPException) -> str:
+    """What is wrong; of a path or method that no route has, where routes are described."""
+    if error.detail != http.HTTPStatus(error.status_code).phrase:
+        return error.detail
+    path = plain(request.url.path)[:80]
+    if error.status_code == 405 and (methods := (error.headers or {}).get("Allow")):
+        return f"{path} takes {methods}, not {request.method}; see /docs"
+    return f"there is nothing at {path}; see /docs" if error.status_code == 404 else error.detail
 
 
 def _id(request: Request) -> str | None:

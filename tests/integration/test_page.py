@@ -544,7 +544,8 @@ def test_names_that_leave_their_well_open_are_told_and_on_no_plate(page: Page) -
     page.wait_for_status("3 of 3 done")
     assert page.find("#doubts").text == (
         "1 name could mean two wells, like x_A01_B02.png (A01 or B02). 1 name may hold a well, or a day, a passage or "
-        "a cell line, like HeLa_P12_3.png (P12). Say above where in a name the well is."
+        "a cell line, like HeLa_P12_3.png (P12). No map shows them; where they are of wells, say above where in a name "
+        "the well is."
     )
     assert sorted(page.texts("#rows .where")) == ["", "", "E05"]
     page.find("#wells").send_keys(r"_A\d+_([A-H]\d+)", Keys.ENTER)
@@ -850,6 +851,22 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page) -> None:
         "[...document.querySelectorAll('#overlay div')].map(part => part.offsetWidth / viewer.clientWidth)"
     )
     assert min(widths) > 0.98, "each part is as wide as the screen"
+
+
+@pytest.mark.parametrize("width", [360, 500, 1280])
+def test_the_figures_of_a_map_leave_room_in_their_wells(page: Page, width: int) -> None:
+    page.command("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=1, mobile=False)
+    for name, count in {"A1": 1234, "A2": 110, "B1": 56.7, "B2": 3}.items():
+        page.write(f"plate/{name}.png", {"count": count, "unfamiliar": True, "count_unfamiliar": True})
+    page.choose_folder(page.folder / "plate")
+    page.wait_for_status("4 of 4 done")
+    free = page.run(
+        "[...document.querySelectorAll('.plate .well')].map(well => {"
+        " const text = document.createRange(); text.setStart(well, 0); text.setEndBefore(well.querySelector('.away'));"
+        " return well.offsetWidth - text.getBoundingClientRect().width; })"
+    )
+    assert len(free) == 4 and min(free) >= 6, "pixels"
+    assert page.plate()["A1"] == "1,234* (1 field, unlike the training images)"
 
 
 def test_a_picture_takes_most_of_the_room_there_is(page: Page) -> None:

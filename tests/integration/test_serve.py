@@ -375,7 +375,7 @@ def test_a_port_in_use_stops_it_before_anything_starts(registry: Registry) -> No
 
 
 def test_references_that_mean_nothing_stop_it_before_anything_starts(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="neither classifier:champion nor regressor:champion"):
+    with pytest.raises(NotFoundError, match="has no champion; train a model: cellnet train"):
         build(ServeArgs(registry=str(tmp_path)))
     with pytest.raises(NotFoundError, match="no classifier@9; it has classifier@1"):
         build(ServeArgs(registry=registry.store.uri, classifier="classifier@9"))

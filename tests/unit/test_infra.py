@@ -190,6 +190,24 @@ def test_processes_of_make_and_of_tests_keep_what_they_compile() -> None:
     assert told.stdout == "[]\n" and "PYTHONDONTWRITEBYTECODE" not in os.environ
 
 
+def test_make_alone_lists_every_target_with_what_it_does() -> None:
+    root = INFRA.parent
+    told = subprocess.run(["make", "--silent"], cwd=root, capture_output=True, text=True, check=True).stdout
+    [phony] = re.findall(r"^\.PHONY: (.*)$", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.findall(r"^    make ([\w-]+) +# \S.*$", told, re.MULTILINE) == phony.split()
+
+
+def test_setting_up_without_python_3_11_says_what_to_give(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    make = ["make", "--silent", "-f", str(INFRA.parent / "Makefile"), "setup", "PYTHON=python9.9"]
+    told = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode != 0 and not (tmp_path / ".venv").exists()
+    assert told.stderr.splitlines()[0] == (
+        "make: python9.9 is no Python 3.11; install it, or say where it is: make setup PYTHON=/path/to/python3.11"
+    )
+
+
 def test_the_bill_of_materials_is_built_by_ci() -> None:
     root = INFRA.parent
     assert "cyclonedx-py environment" in (root / "Makefile").read_text(encoding="utf-8")

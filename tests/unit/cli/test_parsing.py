@@ -112,34 +112,36 @@ def test_arguments_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]
     ("typed", "line"),
     [
         ("", "nothing was given for COMMAND; see cellnet --help"),
-        ("trian bank", "COMMAND takes bank, train, tune, calibrate, evaluate, registry, predict, serve or settings, "
-                       "not 'trian'; did you mean train? see cellnet --help"),
-        ("bnak show", "COMMAND takes bank, train, tune, calibrate, evaluate, registry, predict, serve or settings, "
-                      "not 'bnak'; did you mean bank? see cellnet --help"),
+        ("trian bank", "there is no command 'trian'; did you mean train?"),
+        ("bnak show", "there is no command 'bnak'; did you mean bank?"),
+        ("foo", "COMMAND takes bank, train, tune, calibrate, evaluate, registry, predict, serve or settings, not "
+                "'foo'; see cellnet --help"),
         ("bank", "nothing was given for VERB; see cellnet bank --help"),
-        ("bank shwo", "VERB takes import, show, sample, gc or shards, not 'shwo'; did you mean show? see cellnet bank "
-                      "--help"),
+        ("bank shwo", "there is no verb 'shwo'; did you mean show?"),
+        ("bank x", "VERB takes import, show, sample, gc or shards, not 'x'; see cellnet bank --help"),
         ("bank show a b", "nothing more is wanted, and 'b' was given; see cellnet bank show --help"),
         ("train bank", "nothing was given for --task; see cellnet train --help"),
+        ("train bank --tsk count", "there is no option --tsk; did you mean --task?"),
+        ("train --epochs=6", "there is no option --epochs=6; write --set epochs=6"),
+        ("bank import --colour red", "there is no option --colour; see cellnet bank import --help"),
+        ("train --tas", "--task takes a value, and none was given; see cellnet train --help"),
         ("train bank --task sort", "--task takes classify or count, not 'sort'; see cellnet train --help"),
         ("predict a.png --csv --json", "--csv and --json exclude each other; choose one; see cellnet predict --help"),
         ("predict x --re r@1", "--re is short for --regressor or --registry; write it out; see cellnet predict --help"),
         ("predict a.png --pixel-um 0", "--pixel-um takes micrometres above 0, not '0'; see cellnet predict --help"),
         ("registry gc --keep-days x", "--keep-days takes a number, not 'x'; see cellnet registry gc --help"),
-        ("train bank --task count --epochs 6", "there is no option --epochs; write --set epochs=6; see cellnet train "
-                                              "--help"),
+        ("train bank --task count --epochs 6", "there is no option --epochs; write --set epochs=6"),
+        ("train bank --task count --epoch 6", "there is no option --epoch; did you mean --set epochs=6?"),
+        ("train bank --task count --learning-rte", "there is no option --learning-rte; did you mean --set "
+                                                   "learning_rate=VALUE?"),
+        ("tune bank --task count --epoch 6", "there is no option --epoch; did you mean --set train.epochs=6?"),
         ("tune bank --task count --learning-rate=1e-3 --json", "there is no option --learning-rate=1e-3; write --set "
-                                                               "train.learning_rate=1e-3; see cellnet tune --help"),
-        ("train bank --task count --width --json", "there is no option --width; write --set model.width=VALUE; see "
-                                                   "cellnet train --help"),
-        ("bank shards bank --task count --epochs=6", "there is no option --epochs=6; write --set epochs=6; see cellnet "
-                                                     "bank shards --help"),
-        ("tune bank --task count --epochs 6", "there is no option --epochs; write --set train.epochs=6; see cellnet "
-                                              "tune --help"),
-        ("bank import a b --epochs 3", "there is no option --epochs; epochs is a setting of cellnet train; see cellnet "
-                                       "bank import --help"),
-        ("predict a.png --regstry b", "there is no option --regstry; did you mean --registry? see cellnet predict "
-                                        "--help"),
+                                                               "train.learning_rate=1e-3"),
+        ("train bank --task count --width --json", "there is no option --width; write --set model.width=VALUE"),
+        ("bank shards bank --task count --epochs=6", "there is no option --epochs=6; write --set epochs=6"),
+        ("tune bank --task count --epochs 6", "there is no option --epochs; write --set train.epochs=6"),
+        ("bank import a b --epochs 3", "there is no option --epochs; epochs is a setting of cellnet train"),
+        ("predict a.png --regstry b", "there is no option --regstry; did you mean --registry?"),
         ("--colour train bank --task count", "there is no option --colour; see cellnet --help"),
     ],
 )  # fmt: skip

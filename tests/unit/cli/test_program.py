@@ -140,6 +140,16 @@ def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert said in refused(capsys, "train", tmp_path / "bank", "--task", "count", "--set", setting)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trial=3", "trials"), ("epoch=3", "train.epochs"), ("blurr=3", "train.augment.blur")]
+)
+def test_a_setting_of_a_search_that_there_is_not_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, typed: str, meant: str
+) -> None:
+    said = refused(capsys, "tune", tmp_path / "bank", "--task", "count", "--set", typed)
+    assert f"did you mean {meant}? cellnet settings lists all" in said
+
+
 def test_an_unknown_reference_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     registry = ("--registry", tmp_path / "registry")
     assert "is empty" in refused(capsys, "registry", "promote", "classifier@3", "champion", *registry)
@@ -151,7 +161,7 @@ def test_prediction_without_images_or_models_is_refused(capsys: pytest.CaptureFi
     registry = ("--registry", tmp_path / "registry")
     assert "does not exist" in refused(capsys, "predict", tmp_path / "a.png", *registry)
     cv2.imwrite(str(tmp_path / "b.png"), np.eye(300, dtype=np.uint8))
-    assert "neither classifier:champion nor" in refused(capsys, "predict", tmp_path / "b.png", *registry)
+    assert "has no champion; train a model" in refused(capsys, "predict", tmp_path / "b.png", *registry)
     assert "give that too" in refused(capsys, "predict", tmp_path / "b.png", "--overwrite", *registry)
     assert refused(capsys, "predict", tmp_path / "b.png", "--well-pattern", "(", *registry).startswith(
         "cellnet: --well-pattern '(' is not a regular expression: missing ), unterminated subpattern at position 0"

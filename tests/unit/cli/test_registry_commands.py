@@ -66,9 +66,32 @@ def test_the_newest_are_listed_first_and_more_on_demand(run: Run) -> None:
     run("promote", "regressor@2", "champion")
     lines = run("list").splitlines()
     assert [line.split()[0] for line in lines] == ["model", "classifier@1", "regressor@3", "regressor@2", "regressor@1"]
-    assert "champion" in lines[3] and "mae 0.400 r2 0.900" in lines[3]
+    assert "champion" in lines[3] and lines[3].endswith("mae 0.400")
+    assert json.loads(run("list", "regressor", "--json"))[1]["test"] == "mae 0.400 r2 0.900"
     assert [line.split()[0] for line in run("list", "regressor", "--newest", 1).splitlines()[1:]] == ["regressor@3"]
     assert [row["model"] for row in json.loads(run("list", "--json"))][:2] == ["classifier@1", "regressor@3"]
+
+
+def test_the_list_fits_a_terminal_and_says_what_marks_its_scores(
+    run: Run, registry: Registry, card: Callable[..., Card]
+) -> None:
+    plain = card("classify", classes=("A549", "THP1"))
+    model = ModelSpec(architecture="efficientnet_lite0", frozen=True)
+    scores = {"folds": {"accuracy": 0.835, "balanced_accuracy": 0.836}}
+    frozen = plain.model_copy(
+        update={
+            "config": plain.config.model_copy(update={"model": model}),
+            "preprocess": plain.preprocess.model_copy(update={"kernel": "sharpen"}),
+            "scores": scores,
+        }
+    )
+    registry.publish("classifier", {WEIGHTS: _weights(8)}, frozen)
+    run("promote", "classifier@2", "champion")
+    head, first, second, *_ = run("list").splitlines()
+    assert head.split() == ["model", "aliases", "network", "created", "test"]
+    assert first.startswith("classifier@2  champion  efficientnet_lite0 sharpen  ")
+    assert first.endswith("  accuracy 0.835 (folds)") and second.endswith("  classify, not scored")
+    assert max(map(len, (head, first, second))) <= 86
 
 
 def test_a_network_that_has_its_own_activation_is_said_to_have_no_other(

@@ -40,14 +40,23 @@ def test_what_is_not_said_is_as_the_fields_have_it(served: Any, tmp_path: Any) -
 
 
 def test_what_is_served_where_is_told_in_lines_of_a_terminal(
-    served: Any, started: list[tuple[ServeArgs, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served: Any,
+    started: list[tuple[ServeArgs, dict[str, Any]]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    served("--registry", str(tmp_path))
+    monkeypatch.setattr("pipelines.cluster.connect", lambda *given, **settings: None)
+    served("--registry", str(tmp_path), "--no-cluster-token")
+    started[-1][1]["connect"]()
     started[-1][1]["announce"]("http://127.0.0.1:8000", ["classifier@1", "regressor@1"])
+    started[-1][1]["stopping"]()
     said = capsys.readouterr().err.splitlines()
     assert said == [
+        "starting: Ray, then the models; it takes some seconds",
         "serving at http://127.0.0.1:8000: a page, and /docs; Ctrl-C stops it",
         "models: classifier@1, regressor@1",
+        "stopping: what was begun is answered first",
     ]
     assert max(map(len, said)) <= 80
 

@@ -26,9 +26,11 @@ def refs(registry: Registry, classifier: str | None = None, regressor: str | Non
 
 
 def test_models_are_resolved_to_versions_and_a_missing_champion_is_left_out(registry: Registry) -> None:
-    with pytest.raises(NotFoundError, match="neither classifier:champion nor regressor:champion"):
+    with pytest.raises(NotFoundError, match=r"has no champion; train a model: cellnet train BANK --task classify$"):
         refs(registry)
     publish(registry, "count", alias=None)
+    with pytest.raises(NotFoundError, match=r"no champion; choose one: cellnet registry promote regressor@1 champion$"):
+        refs(registry)
     publish(registry, "count")
     assert refs(registry) == Lineup(regressor="regressor@2")
     assert refs(registry, regressor="regressor@1") == Lineup(regressor="regressor@1")

@@ -348,6 +348,13 @@ def test_what_haproxy_is_to_heed_is_told_under_any_name_and_only_where_it_is(kit
     assert client(kitchen(**guard)).get(EDGE).status_code == 404
 
 
+def test_a_route_that_there_is_not_or_another_method_is_answered_with_where_to_read(kitchen: Callable) -> None:
+    api = client(kitchen())
+    assert_problem(api.get("/v1/predict"), 405, "/v1/predict takes POST, not GET; see /docs")
+    assert_problem(api.post("/predict", content=DARK), 404, "there is nothing at /predict; see /docs")
+    assert_problem(api.get("/" + "x" * 5000), 404, "/" + "x" * 79 + "; see /docs")
+
+
 def test_a_fault_of_the_service_is_a_500_that_tells_nothing_of_its_inside(kitchen: Callable) -> None:
     def fail() -> None:
         raise RuntimeError("the secret path")

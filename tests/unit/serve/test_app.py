@@ -76,3 +76,20 @@ def test_a_service_is_announced_once_its_haproxy_was_told_what_to_heed(monkeypat
         serve.app._check_answer("127.0.0.1", server.server_address[1])
         server.shutdown()
     assert asked == ["/healthz", *["/-/edge"] * 3] and not said
+
+
+def test_ctrl_c_is_heard_before_what_was_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[str] = []
+
+    def pressed(event: threading.Event) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve.app, "_application", lambda args: (None, []))
+    for name in ("start", "run"):
+        monkeypatch.setattr(serve.app.serve, name, lambda *given, **settings: None)
+    monkeypatch.setattr(serve.app, "_check_answer", lambda host, port: None)
+    monkeypatch.setattr(serve.app.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(serve.app.threading.Event, "wait", pressed)
+    monkeypatch.setattr(serve.app, "shut_down", lambda: came.append("shut down"))
+    serve_forever(ServeArgs(registry="nowhere"), port=free_port(), stopping=lambda: came.append("told"))
+    assert came == ["told", "shut down"]

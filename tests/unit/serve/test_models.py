@@ -167,7 +167,7 @@ def test_challengers_are_loaded_only_where_they_are_wanted_and_others_than_the_c
 def test_without_any_model_or_with_one_that_is_not_there_nothing_begins(
     tmp_path: Path, registry: Registry, card: Callable
 ) -> None:
-    with pytest.raises(NotFoundError, match="neither classifier:champion nor regressor:champion"):
+    with pytest.raises(NotFoundError, match="has no champion; train a model: cellnet train"):
         Kitchen(Registry.open(str(tmp_path / "empty")))
     kitchen = Kitchen(registry)
     with pytest.raises(NotFoundError, match="no classifier@3"):
