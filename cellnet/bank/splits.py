@@ -91,12 +91,6 @@ def cells_of(frames: Iterable[Frame]) -> int | None:
     return round(math.fsum(counts)) if counts else None
 
 
-def mean_count(frames: Iterable[Frame]) -> float | None:
-    """The mean count of some frames, as far as they were counted; None where none was."""
-    counts = [frame.count for frame in frames if frame.count is not None]
-    return math.fsum(counts) / len(counts) if counts else None
-
-
 def mean_counts(frames: Iterable[Frame]) -> dict[str, float]:
     """The mean count of a frame of each group; of groups without a count nothing."""
     counted = Frames.of(frames).known("count")
