@@ -56,7 +56,7 @@ def assign_splits(
             continue
         draws = DRAWS if len({counts.get(group) for family in stratum.waiting for group in family}) > 1 else 1
         fixed = _sides(stratum.splits, counts)
-        dealt = [stratum.dealt(shares, _drawn(settings.seed, draw)) for draw in range(draws)]
+        dealt = (stratum.dealt(shares, _drawn(settings.seed, draw)) for draw in range(draws))  # of which few are held
         splits |= min(dealt, key=functools.partial(_imbalance, counts, fixed))
     return splits
 
