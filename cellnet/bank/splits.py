@@ -107,12 +107,16 @@ class _Stratum:
     splits: dict[str, Split] = field(default_factory=dict)
     waiting: list[list[str]] = field(default_factory=list)
 
+    @functools.cached_property
+    def taken(self) -> Counter[Split]:
+        """How many groups have each side."""
+        return Counter(self.splits.values())
+
     def dealt(self, shares: dict[Split, float], drawn: Callable[[list[str]], bytes]) -> dict[str, Split]:
         """The sides of the waiting families when they get theirs in the order that is drawn."""
         splits: dict[str, Split] = {}
         families = sorted(self.waiting, key=drawn)
-        taken = Counter(self.splits.values())
-        for family, split in zip(families, _in_turn(shares, taken, map(len, families)), strict=True):
+        for family, split in zip(families, _in_turn(shares, self.taken, map(len, families)), strict=True):
             splits |= dict.fromkeys(family, split)
         return splits
 
