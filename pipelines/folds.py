@@ -9,7 +9,7 @@ learns from the rows of the frames that others hold back. Each is trained to its
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from cellnet.training.losses import criterion_of
 from cellnet.training.plan import Plan
 from cellnet.training.shards import SPLITS, TILES_A_READ, Shards
 from cellnet.training.state import TrainState, is_over
-from cellnet.training.tiles import tiles_n
+from cellnet.training.tiles import grids_of
 from pipelines import cluster, room
 from pipelines.runs import Run, Say, epoch_line, keep_state, kept_state, tell_epochs
 from pipelines.shards import batches, dataset_of
@@ -102,10 +102,12 @@ def state_of_fold(run: Run, fold: int) -> TrainState | None:
     return kept_state(run, f"fold-{fold}", what=f"fold {fold}", again="train")
 
 
-def _tiles_of_folds(plan: Plan, frames: Sequence[Frame]) -> dict[int, int]:
+def _tiles_of_folds(plan: Plan, frames: Iterable[Frame]) -> dict[int, int]:
     """How many training tiles the network of each fold learns from."""
     train = plan.splits["train"]
-    of_frame = {frame.frame: train.variants.number(tiles_n(frame, plan.preprocess)) for frame in plan.among(frames)}
+    taken = plan.among(frames)
+    tiles = map(train.variants.number, grids_of(taken, plan.preprocess).tolist())
+    of_frame = dict(zip(taken.values("frame"), tiles, strict=True))
     return {fold: train.rows - sum(map(of_frame.__getitem__, held)) for fold, held in plan.held_back.items()}
 
 

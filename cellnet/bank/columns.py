@@ -187,6 +187,13 @@ class Frames(Sequence[Frame]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its rows alone: with a slice Arrow would pickle all that it was cut from."""
+        written = pa.BufferOutputStream()
+        with pa.ipc.new_stream(written, self.table.schema) as stream:
+            stream.write_table(self.table)
+        return _unpickled, (written.getvalue().to_pybytes(),)
+
     def __repr__(self) -> str:
         return f"Frames({list(self[:SHOWN])}{'…' * (len(self) > SHOWN)})"
 
@@ -195,6 +202,10 @@ def with_twins(copies: Frames, frames: Frames) -> tuple[Frames, Frames]:
     """The near-duplicates whose twins are among the frames, and those, one each."""
     places = pc.index_in(copies.column("twin"), value_set=frames.column("frame").combine_chunks())
     return copies.where(pc.is_valid(places)), frames.at(places.drop_null())
+
+
+def _unpickled(data: bytes) -> Frames:
+    return Frames(pa.ipc.open_stream(data).read_all())
 
 
 def _table_of(rows: Sequence[Frame]) -> pa.Table:

@@ -5,15 +5,16 @@ The network of a fold learns from all frames but those of the fold, and answers 
 """
 
 import hashlib
+import itertools
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from cellnet.bank.columns import NOT_KNOWN, Frames
 from cellnet.bank.duplicates import linked, near_pairs
 from cellnet.bank.frames import Frame
-from cellnet.bank.splits import mean_count
 
 ENOUGH_GROUPS: Final = 20
 """A lineage with fewer groups makes a bank small. By the bank's shares one with twenty has five or six to choose and
@@ -21,8 +22,8 @@ calibrate by, and two held out: the fewest of which a score says anything."""
 FOLDS: Final = 5
 """Of a small bank. With more folds each network learns from a little more, and all of them take longer."""
 
-Unit = list[Frame]
-"""Frames that are held back together."""
+Unit = list[int]
+"""The places of frames that are held back together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def groups_n(frames: Iterable[Frame]) -> dict[str, int]:
     return dict(sorted(Counter(lineage for lineage, _ in of_groups).items()))
 
 
-def deal_folds(frames: Sequence[Frame], number: int, *, seed: int) -> Folds:
+def deal_folds(frames: Iterable[Frame], number: int, *, seed: int) -> Folds:
     """Frames dealt into so many folds, or as many as there is something for: the same whatever their order.
 
     A group stays together, and with it the groups that hold near-duplicates of its frames. Of each lineage the folds
@@ -71,113 +72,125 @@ def deal_folds(frames: Sequence[Frame], number: int, *, seed: int) -> Folds:
     frames of a lineage that has one group alone are dealt one by one; the last of what there is of a lineage trains in
     every fold.
     """
-    near = near_pairs([frame.fingerprint for frame in frames])
-    families = linked(frames, [*near, *_siblings(frames, lambda frame: True)])
-    alone = {lineage for lineage, families_n in _units_of(families).items() if families_n == 1}
-    units = linked(frames, [*near, *_siblings(frames, lambda frame: frame.lineage not in alone)])
-    of_lineage = _units_of(units)
-    held = [unit for unit in units if all(of_lineage[frame.lineage] > 1 for frame in unit)]
+    heeded = _Heeded.of(frames)
+    families = heeded.linked(heeded.groups)
+    alone = {lineage for lineage, families_n in heeded.units_of(families).items() if families_n == 1}
+    by_group = zip(heeded.groups, heeded.lineages, strict=True)
+    units = heeded.linked(None if lineage in alone else group for group, lineage in by_group)
+    of_lineage = heeded.units_of(units)
+    held = [unit for unit in units if all(of_lineage[heeded.lineages[place]] > 1 for place in unit)]
     number = min(number, len(held))
-    fold_of = {frame.frame: fold for unit, fold in _dealt(held, number, seed) for frame in unit}
-    scored = {frame.lineage for unit in held for frame in unit}
+    scored = heeded.units_of(held)
     return Folds(
         number=number,
-        fold_of=fold_of,
-        groups=len({frame.group for unit in held for frame in unit}),
-        one_group=tuple(sorted(_told(lineage) for lineage in alone & scored)),
-        unmeasured=tuple(sorted(_told(lineage) for lineage in set(of_lineage) - scored)),
+        fold_of={heeded.names[place]: fold for unit, fold in _dealt(held, heeded, number, seed) for place in unit},
+        groups=len({heeded.groups[place] for unit in held for place in unit}),
+        one_group=tuple(sorted(_told(lineage) for lineage in alone & scored.keys())),
+        unmeasured=tuple(sorted(_told(lineage) for lineage in of_lineage.keys() - scored.keys())),
     )
 
 
-def deal_batches(frames: Sequence[Frame], *, most: int | None = None) -> Folds:
+def deal_batches(frames: Iterable[Frame], *, most: int | None = None) -> Folds:
     """Folds of which each holds one batch back, in the order of their names; of more than `most`, several each.
 
     Batches that share a group, or nearly the same frame, are held back together. Frames whose batch is not known train
     in every fold, and so do those of a batch that is all there is of one of its lineages: nobody can name, without
     it, what it holds.
     """
-    near = near_pairs([frame.fingerprint for frame in frames])
-    by_batch = _siblings(frames, _has_batch, lambda frame: frame.batch or "")
-    families = linked(frames, [*near, *_siblings(frames, lambda frame: True), *by_batch])
-    batches = [unit for unit in families if any(map(_has_batch, unit))]
-    of_lineage = _units_of(batches)
-    held = [unit for unit in batches if all(of_lineage[frame.lineage] > 1 for frame in unit)]
-    held.sort(key=lambda unit: min(frame.batch or "" for frame in unit if _has_batch(frame)))
+    heeded = _Heeded.of(frames)
+    batches = heeded.batches
+    units = [
+        unit for unit in heeded.linked(heeded.groups, batches) if any(batches[place] is not None for place in unit)
+    ]
+    of_lineage = heeded.units_of(units)
+    held = [unit for unit in units if all(of_lineage[heeded.lineages[place]] > 1 for place in unit)]
+    held.sort(key=lambda unit: min(batch for place in unit if (batch := batches[place]) is not None))
     held = held if len(held) > 1 else []
     number = len(held) if most is None else min(most, len(held))
-    dealt = _dealt(held, number, seed=0) if number < len(held) else zip(held, range(1, number + 1), strict=True)
-    scored = {frame.lineage for unit in held for frame in unit}
+    in_turn = zip(held, range(1, number + 1), strict=True)
+    dealt = _dealt(held, heeded, number, seed=0) if number < len(held) else in_turn
     return Folds(
         number=number,
-        fold_of={frame.frame: fold for unit, fold in dealt for frame in unit},
-        groups=len({frame.group for unit in held for frame in unit}),
+        fold_of={heeded.names[place]: fold for unit, fold in dealt for place in unit},
+        groups=len({heeded.groups[place] for unit in held for place in unit}),
         one_group=(),
-        unmeasured=tuple(sorted(_told(lineage) for lineage in {frame.lineage for frame in frames} - scored)),
+        unmeasured=tuple(sorted(_told(one) for one in set(heeded.lineages) - heeded.units_of(held).keys())),
         by_batch=True,
     )
 
 
-def _has_batch(frame: Frame) -> bool:
-    return frame.batch is not None
+@dataclass(frozen=True, kw_only=True)
+class _Heeded:
+    """What is heeded of frames, a value for each in its place: columns, since a bank may have a million."""
+
+    names: Sequence[str]
+    lineages: Sequence[str | None]
+    groups: Sequence[str]
+    batches: Sequence[str | None]
+    counts: Sequence[float | None]
+    near: Sequence[tuple[int, int]]
+    """The places of near-duplicates."""
+
+    @classmethod
+    def of(cls, frames: Iterable[Frame]) -> Self:
+        frames = Frames.of(frames)
+        return cls(
+            names=frames.values("frame"),
+            lineages=frames.values("lineage"),
+            groups=frames.values("group"),
+            batches=frames.values("batch"),
+            counts=frames.values("count"),
+            near=near_pairs(frames.column("fingerprint")),
+        )
+
+    def linked(self, *names: Iterable[str | None]) -> list[Unit]:
+        """The frames, those together that are near each other, or of one name, directly or through others."""
+        links = itertools.chain(self.near, *map(_namesakes, names))
+        return linked(range(len(self.names)), links)
+
+    def units_of(self, units: Iterable[Unit]) -> Counter[str | None]:
+        """In how many units each lineage has frames."""
+        return Counter(lineage for unit in units for lineage in {self.lineages[place] for place in unit})
+
+    def stratum(self, unit: Unit) -> tuple[str, ...]:
+        """The lineages of a unit."""
+        return tuple(sorted({self.lineages[place] or "" for place in unit}))
+
+    def mean_count(self, unit: Unit) -> float:
+        """Of a frame, as far as they were counted; 0 where none was."""
+        counts = [count for place in unit if (count := self.counts[place]) is not None]
+        return math.fsum(counts) / len(counts) if counts else 0.0
+
+    def drawn(self, unit: Unit, seed: int) -> bytes:
+        """By what the order of units that are alike is drawn."""
+        return hashlib.sha256(f"{seed}/{min(self.names[place] for place in unit)}".encode()).digest()
 
 
-def _dealt(units: Iterable[Unit], number: int, seed: int) -> Iterator[tuple[Unit, int]]:
-    """Each unit with its fold."""
-    folds = [_Fold() for _ in range(number)]
-    for unit in sorted(units, key=lambda unit: (_stratum(unit), -_mean_count(unit), _drawn(unit, seed))):
-        loads = [fold.load(unit) for fold in folds]
+def _dealt(units: Iterable[Unit], heeded: _Heeded, number: int, seed: int) -> Iterator[tuple[Unit, int]]:
+    """Each unit with its fold: of those that hold least of its lineages so far, then of its cells, then of frames."""
+    of_lineage = [Counter[str | None]() for _ in range(number)]
+    cells = [defaultdict[tuple[str, ...], float](float) for _ in range(number)]
+    frames_n = [0] * number
+    ordered = sorted((heeded.stratum(unit), -heeded.mean_count(unit), heeded.drawn(unit, seed), unit) for unit in units)
+    for stratum, less_cells, _, unit in ordered:
+        lineages = {heeded.lineages[place] for place in unit}
+        loads = [
+            (max(of_lineage[fold][lineage] for lineage in lineages), cells[fold][stratum], frames_n[fold])
+            for fold in range(number)
+        ]
         emptiest = loads.index(min(loads))
-        folds[emptiest].add(unit)
+        of_lineage[emptiest].update(lineages)
+        cells[emptiest][stratum] -= less_cells
+        frames_n[emptiest] += len(unit)
         yield unit, emptiest + 1
 
 
-class _Fold:
-    """What a fold holds so far."""
-
-    def __init__(self) -> None:
-        self.units = Counter[str | None]()
-        """Of each lineage."""
-        self.cells: dict[tuple[str, ...], float] = defaultdict(float)
-        """The mean counts of the units of each stratum, added up."""
-        self.frames = 0
-
-    def load(self, unit: Unit) -> tuple[float, ...]:
-        """How much it holds already of what a unit would bring: the fold that holds least gets it."""
-        return max(self.units[frame.lineage] for frame in unit), self.cells[_stratum(unit)], self.frames
-
-    def add(self, unit: Unit) -> None:
-        self.units.update({frame.lineage for frame in unit})
-        self.cells[_stratum(unit)] += _mean_count(unit)
-        self.frames += len(unit)
-
-
-def _siblings(
-    frames: Sequence[Frame],
-    chosen: Callable[[Frame], bool],
-    name: Callable[[Frame], str] = lambda frame: frame.group,
-) -> Iterator[tuple[int, int]]:
-    """Each chosen frame with the first chosen one of its group, or of what else `name` says."""
+def _namesakes(names: Iterable[str | None]) -> Iterator[tuple[int, int]]:
+    """Each place that has a name, with the first of that name."""
     first: dict[str, int] = {}
-    for place, frame in enumerate(frames):
-        if chosen(frame):
-            yield first.setdefault(name(frame), place), place
-
-
-def _units_of(units: Iterable[Unit]) -> Counter[str | None]:
-    """In how many units each lineage has frames."""
-    return Counter(lineage for unit in units for lineage in {frame.lineage for frame in unit})
-
-
-def _stratum(unit: Unit) -> tuple[str, ...]:
-    return tuple(sorted({frame.lineage or "" for frame in unit}))
-
-
-def _mean_count(unit: Unit) -> float:
-    return mean_count(unit) or 0.0
-
-
-def _drawn(unit: Unit, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{min(frame.frame for frame in unit)}".encode()).digest()
+    for place, name in enumerate(names):
+        if name is not None:
+            yield first.setdefault(name, place), place
 
 
 def _told(lineage: str | None) -> str:

@@ -56,7 +56,7 @@ def assign_splits(
             continue
         draws = DRAWS if len({counts.get(group) for family in stratum.waiting for group in family}) > 1 else 1
         fixed = _sides(stratum.splits, counts)
-        dealt = [stratum.dealt(shares, _drawn(settings.seed, draw)) for draw in range(draws)]
+        dealt = (stratum.dealt(shares, _drawn(settings.seed, draw)) for draw in range(draws))  # of which few are held
         splits |= min(dealt, key=functools.partial(_imbalance, counts, fixed))
     return splits
 
@@ -91,12 +91,6 @@ def cells_of(frames: Iterable[Frame]) -> int | None:
     return round(math.fsum(counts)) if counts else None
 
 
-def mean_count(frames: Iterable[Frame]) -> float | None:
-    """The mean count of some frames, as far as they were counted; None where none was."""
-    counts = [frame.count for frame in frames if frame.count is not None]
-    return math.fsum(counts) / len(counts) if counts else None
-
-
 def mean_counts(frames: Iterable[Frame]) -> dict[str, float]:
     """The mean count of a frame of each group; of groups without a count nothing."""
     counted = Frames.of(frames).known("count")
@@ -113,12 +107,16 @@ class _Stratum:
     splits: dict[str, Split] = field(default_factory=dict)
     waiting: list[list[str]] = field(default_factory=list)
 
+    @functools.cached_property
+    def taken(self) -> Counter[Split]:
+        """How many groups have each side."""
+        return Counter(self.splits.values())
+
     def dealt(self, shares: dict[Split, float], drawn: Callable[[list[str]], bytes]) -> dict[str, Split]:
         """The sides of the waiting families when they get theirs in the order that is drawn."""
         splits: dict[str, Split] = {}
         families = sorted(self.waiting, key=drawn)
-        taken = Counter(self.splits.values())
-        for family, split in zip(families, _in_turn(shares, taken, map(len, families)), strict=True):
+        for family, split in zip(families, _in_turn(shares, self.taken, map(len, families)), strict=True):
             splits |= dict.fromkeys(family, split)
         return splits
 

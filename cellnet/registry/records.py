@@ -199,7 +199,8 @@ class ModelVersion(Stored):
     """An immutable model: `name@number`."""
 
     FORMAT: ClassVar[int] = 2
-    """2: counts have a scale and an offset, which readers of 1 would leave out where they run torch."""
+    """2: counts have a scale and an offset, or tiles are evened out, which readers of 1 would leave out where they run
+    torch; or there is a choice that they do not know, so that they would take the record for a damaged one."""
 
     name: str
     number: int
@@ -214,8 +215,15 @@ class ModelVersion(Stored):
     @property
     def written_format(self) -> int:
         """1 of all that readers of 1 can use."""
-        calibration = self.card.calibration
-        return 1 if calibration is None or calibration.scale is None else 2
+        card = self.card
+        is_later = (
+            card.calibration is not None and card.calibration.scale is not None,
+            card.preprocess.illumination != "none",
+            card.preprocess.intensity.rule == "background",
+            card.config.model.architecture == "efficientnet_lite0",
+            card.config.folds == "batch",
+        )
+        return 2 if any(is_later) else 1
 
     @property
     def ref(self) -> str:

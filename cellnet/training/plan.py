@@ -1,11 +1,13 @@
 """A training with every `auto` decided, from what a bank's table says of its frames, before anything is read."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.columns import Frames
@@ -22,7 +24,7 @@ from cellnet.networks.architectures import resolve
 from cellnet.tasks import TASKS, Task
 from cellnet.training.heads import holds_of
 from cellnet.training.protocols import Paper
-from cellnet.training.tiles import Variants, tiles_n
+from cellnet.training.tiles import Variants, grids_of
 
 WHOLE_FRAME_PX: Final = 300
 """Frames whose shorter side is under this are one tile each, unless the configuration says otherwise."""
@@ -136,13 +138,13 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     """The plan of a configuration for a bank as it is. Raises DataError for a bank that cannot train it."""
     labelled = trainable_frames(bank, config.task, config.lineage)
     config = decide_network(decide_folds(config, labelled), labelled)
-    taking = [frame for frame in labelled if config.holdout == "use" or frame.split != "holdout"]
-    training = taking if config.folds else [frame for frame in labelled if frame.split == "train"]
+    taking = labelled if config.holdout == "use" else labelled.where(pc.not_equal(labelled.column("split"), "holdout"))
+    training = taking if config.folds else labelled.equal("split", "train")
     check_teaching(bank, config.task, config.lineage, training)
     preprocess = preprocess_for(config, training, bank.settings.intensity)
-    grids = {frame.frame: tiles_n(frame, preprocess) for frame in labelled}
-    training_grids = [grids[frame.frame] for frame in training if grids[frame.frame]]
-    if not training_grids:
+    training_grids = grids_of(training, preprocess)
+    training_grids = training_grids[training_grids > 0]
+    if not len(training_grids):
         width, height = preprocess.tile_px[::-1]
         raise DataError(
             f"every training frame of {bank.store.uri} is smaller than the {width}×{height} pixels of a tile; "
@@ -152,15 +154,15 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     augment = decide_augment(
         config.augment,
         task=config.task,
-        tiles=sum(training_grids),
+        tiles=int(training_grids.sum()),
         protocol=config.protocol,
         frozen=bool(config.model.frozen),
-        centres=any(frame.centres_N2 is not None for frame in training),
+        centres=training.column("centres").null_count < len(training),
     )
     paper = _paper(bank, config)
-    taken = [frame for frame in taking if grids[frame.frame]]
+    taken = taking.where(pa.array(grids_of(taking, preprocess) > 0))
     folds = _folds(bank, config, taken)
-    splits = _splits(taken, grids, augment, paper=paper, folds=folds)
+    splits = _splits(taken, preprocess, augment, paper=paper, folds=folds)
     model = decide_start(resolve(config.model, config.task, frame_tiles=frame_tiles))
     if config.task == "count" and model.frozen:
         check_places(model, tiles=splits["train"].rows)
@@ -176,11 +178,11 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
         classes=tuple(bank.lineages) if config.task == "classify" else (),
         splits=splits,
         frame_px=(
-            int(np.median([frame.height for frame in training])),
-            int(np.median([frame.width for frame in training])),
+            int(np.median(training.column("height"))),
+            int(np.median(training.column("width"))),
         ),
         frame_tiles=frame_tiles,
-        left_out=sum(not grid for grid in grids.values()),
+        left_out=int((grids_of(labelled, preprocess) == 0).sum()),
         paper=paper,
         folds=folds,
         batches=_batches_beside(folds, taken),
@@ -188,7 +190,7 @@ def make_plan(bank: Bank, config: TrainConfig) -> Plan:
     )
 
 
-def decide_folds(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
+def decide_folds(config: TrainConfig, labelled: Iterable[Frame]) -> TrainConfig:
     """The configuration with its folds, and what they do with the holdout, decided for a bank's labelled frames.
 
     A bank of which no frame can be held back, one of each lineage, is trained today's way.
@@ -222,12 +224,12 @@ def told_network(plan: Plan) -> str:
     )
 
 
-def refit_plan(plan: Plan, frames: Sequence[Frame], *, epochs: int) -> Plan:
+def refit_plan(plan: Plan, frames: Iterable[Frame], *, epochs: int) -> Plan:
     """The plan of the training at the end: so many epochs on all frames of a plan, which are among the bank's."""
     variants = plan.splits["train"].variants
     taken = plan.among(frames)
-    rows = sum(variants.number(tiles_n(frame, plan.preprocess)) for frame in taken)
-    everything = PlannedSplit(frames=tuple(frame.frame for frame in taken), variants=variants, rows=rows)
+    rows = sum(map(variants.number, grids_of(taken, plan.preprocess).tolist()))
+    everything = PlannedSplit(frames=tuple(taken.values("frame")), variants=variants, rows=rows)
     nothing = PlannedSplit(frames=(), variants=Variants(), rows=0)
     return replace(
         plan,
@@ -239,16 +241,17 @@ def refit_plan(plan: Plan, frames: Sequence[Frame], *, epochs: int) -> Plan:
     )
 
 
-def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Intensity) -> Preprocess:
+def preprocess_for(config: TrainConfig, frames: Iterable[Frame], intensity: Intensity) -> Preprocess:
     """The preprocess of a training on these frames: its tile decided, its pixel size the median.
 
     The pixel size is known only if every frame's is. The paper's protocol puts the kernel on by itself.
     """
-    known = [frame.pixel_um for frame in frames if frame.pixel_um is not None]
-    pixel_um = float(np.median(known)) if len(known) == len(frames) else None
-    factors_N = np.array([frame.pixel_um / pixel_um if frame.pixel_um and pixel_um else 1.0 for frame in frames])
-    height = round(np.median(factors_N * [frame.height for frame in frames]))
-    width = round(np.median(factors_N * [frame.width for frame in frames]))
+    frames = Frames.of(frames)
+    known_N = np.asarray(frames.column("pixel_um").drop_null())
+    pixel_um = float(np.median(known_N)) if len(known_N) == len(frames) else None
+    factors_N = np.where(known_N != 0, known_N / pixel_um, 1.0) if pixel_um else np.ones(len(frames))
+    height = round(np.median(factors_N * frames.column("height")))
+    width = round(np.median(factors_N * frames.column("width")))
     pooled = config.model.frozen and config.task == "classify"
     usual, least = (FROZEN_TILE_PX, FROZEN_TILE_PX) if pooled else (NETWORK_PX, WHOLE_FRAME_PX)
     whole = config.tile == "frame" or (config.tile == "auto" and min(height, width) < least)
@@ -262,9 +265,9 @@ def preprocess_for(config: TrainConfig, frames: Sequence[Frame], intensity: Inte
     )
 
 
-def _around_background(frames: Sequence[Frame]) -> Intensity:
+def _around_background(frames: Frames) -> Intensity:
     """The rule of `greys=background` for frames like these."""
-    between = max(1.0, float(np.median([frame.brightest - frame.darkest for frame in frames])))
+    between = max(1.0, float(np.median(pc.subtract(frames.column("brightest"), frames.column("darkest")))))
     return Intensity(rule="background", low=-BELOW * between, high=ABOVE * between)
 
 
@@ -320,7 +323,7 @@ def _drawn(augment: Augment, *, as_recorded: bool, movable: bool) -> dict[str, f
     return drawn
 
 
-def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfig:
+def decide_network(config: TrainConfig, labelled: Iterable[Frame]) -> TrainConfig:
     """The configuration with its network decided, where that depends on how many labelled frames there are.
 
     Lineages that have few groups are told apart by a network that knows photographs, whose last layers alone are
@@ -330,18 +333,19 @@ def decide_network(config: TrainConfig, labelled: Sequence[Frame]) -> TrainConfi
     """
     model, fields = config.model, ModelSpec.model_fields
     told = any(getattr(model, name) != fields[name].default for name in OF_THE_NETWORK)
+    labelled = Frames.of(labelled)
     suits = few_groups(labelled) if config.task == "classify" else _counts_teach(config, labelled)
     if config.protocol == "grouped" and not told and (model.frozen or suits):
         frozen = model.frozen is not False
         config = with_settings(config, {"model.architecture": "efficientnet_lite0", "model.frozen": frozen})
     if config.greys == "auto":
-        alike = len({frame.bits for frame in labelled}) == 1
+        alike = len(labelled.counted("bits")) == 1
         by_place = config.task == "count" and config.model.frozen
         config = config.model_copy(update={"greys": "background" if by_place and alike else "bank"})
     return config
 
 
-def _counts_teach(config: TrainConfig, frames: Sequence[Frame]) -> bool:
+def _counts_teach(config: TrainConfig, frames: Frames) -> bool:
     """Whether a frozen counter is the one for these frames: nothing is known but how many cells each has.
 
     And they are of several tiles, whose counts are then not known, or few; nothing is asked for that it does not do;
@@ -352,15 +356,10 @@ def _counts_teach(config: TrainConfig, frames: Sequence[Frame]) -> bool:
         return False
     plain = augment.shares in ("auto", (1.0,)) and augment.shifts in ("auto", 0) and augment.orientation == "drawn"
     as_recorded = all(getattr(augment, name) in (None, nothing) for name, nothing in AS_RECORDED.items())
-    if not plain or not as_recorded or any(frame.centres is not None for frame in frames):
+    if not plain or not as_recorded or frames.column("centres").null_count < len(frames):
         return False
-    preprocess = preprocess_for(config, frames, Intensity())
-    tiles = 0
-    for frame in frames:  # as far as needed: a bank may have a million
-        tiles += tiles_n(frame, preprocess)
-        if tiles > MOST_PLACED:
-            return False
-    return tiles > len(frames) or bool(few_groups(frames))
+    tiles = int(grids_of(frames, preprocess_for(config, frames, Intensity())).sum())
+    return tiles <= MOST_PLACED and (tiles > len(frames) or bool(few_groups(frames)))
 
 
 def check_places(model: ModelSpec, *, tiles: int) -> None:
@@ -431,7 +430,7 @@ def _paper(bank: Bank, config: TrainConfig) -> Paper | None:
     )
 
 
-def _folds(bank: Bank, config: TrainConfig, frames: Sequence[Frame]) -> Folds | None:
+def _folds(bank: Bank, config: TrainConfig, frames: Frames) -> Folds | None:
     """The folds that the configuration asks for."""
     if not config.folds:
         return None
@@ -452,7 +451,7 @@ def _folds(bank: Bank, config: TrainConfig, frames: Sequence[Frame]) -> Folds | 
     return folds
 
 
-def _batches_beside(folds: Folds | None, frames: Sequence[Frame]) -> Folds | None:
+def _batches_beside(folds: Folds | None, frames: Frames) -> Folds | None:
     """Batches that are left out besides folds of groups, no more of them at once than there are folds."""
     if folds is None or folds.by_batch:
         return None
@@ -461,9 +460,9 @@ def _batches_beside(folds: Folds | None, frames: Sequence[Frame]) -> Folds | Non
 
 
 def _splits(
-    frames: Sequence[Frame], grids: dict[str, int], augment: Augment, *, paper: Paper | None, folds: Folds | None
+    frames: Frames, preprocess: Preprocess, augment: Augment, *, paper: Paper | None, folds: Folds | None
 ) -> dict[Split, PlannedSplit]:
-    """The splits of frames that are cut into so many tiles each; by folds every frame is in both."""
+    """The splits of frames that give tiles; by folds every frame is in both."""
     assert augment.shares != "auto" and augment.shifts != "auto", "decided before"
     augmented = Variants(
         shares=augment.shares,
@@ -475,11 +474,11 @@ def _splits(
         variants = dict.fromkeys(("train", "test", "holdout"), augmented)
     planned = {}
     for split, wanted in variants.items():
-        names = tuple(frame.frame for frame in frames if paper or folds or frame.split == split)
-        tiles = {name: wanted.number(grids[name]) for name in names}
+        taken = frames if paper or folds else frames.equal("split", split)
+        names = tuple(taken.values("frame"))
         rows = sum(
             sum(side == split for side in itertools.islice(paper.splits_of(name), number)) if paper else number
-            for name, number in tiles.items()
+            for name, number in zip(names, map(wanted.number, grids_of(taken, preprocess).tolist()), strict=True)
         )
         planned[split] = PlannedSplit(frames=names, variants=wanted, rows=rows)
     return planned

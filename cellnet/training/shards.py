@@ -8,6 +8,7 @@ The model's kernel is applied after reading, so all kernels share one set of sha
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections import Counter
@@ -17,16 +18,18 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, SkipValidation
 
+from cellnet.bank.columns import Frames
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.config.choices import MAP_SIDE, NETWORK_PX, Split
 from cellnet.config.loading import Frozen
 from cellnet.store.arrow import filesystem
 from cellnet.store.objects import Store
 from cellnet.training.plan import Plan
-from cellnet.training.tiles import Tile, make_tiles, tiles_n
+from cellnet.training.tiles import Tile, grids_of, make_tiles
 
 SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 """Those that a training reads."""
@@ -131,24 +134,28 @@ class Draft:
     split: Split
     path: str
     """Below the bank."""
-    frames: list[Frame]
+    frames: Frames
 
 
 def drafts_of(plan: Plan, frames: Iterable[Frame], folder: str) -> list[Draft]:
     """The files of a plan's splits, which are made of the bank's `frames`: the same on every cluster."""
-    by_name = {frame.frame: frame for frame in frames}
+    frames = Frames.of(frames)
+    names = frames.column("frame").combine_chunks()
     drafts: list[Draft] = []
     for split, planned in plan.splits.items():
-        order = np.random.default_rng(plan.config.seed).permutation(len(planned.frames))
-        most_frames = max(FRAMES_A_FILE, len(planned.frames) // 256)
+        places_N = pc.index_in(pa.array(planned.frames, pa.string()), value_set=names).to_numpy()
+        order_N = np.random.default_rng(plan.config.seed).permutation(len(places_N))
+        ordered = frames.at(places_N[order_N])
+        most_frames = max(FRAMES_A_FILE, len(ordered) // 256)
+        starts: list[int] = []
         tiles = TILES_A_FILE  # of the last file
-        for place, i in enumerate(order):
-            frame = by_name[planned.frames[i]]
-            if tiles >= TILES_A_FILE or len(drafts[-1].frames) >= most_frames:
-                drafts.append(Draft(split, f"{folder}/{split}/{place:08}.parquet", []))
+        for place, grid in enumerate(grids_of(ordered, plan.preprocess).tolist()):
+            if tiles >= TILES_A_FILE or place - starts[-1] >= most_frames:
+                starts.append(place)
                 tiles = 0
-            drafts[-1].frames.append(frame)
-            tiles += planned.variants.number(tiles_n(frame, plan.preprocess))
+            tiles += planned.variants.number(grid)
+        for start, stop in itertools.pairwise([*starts, len(ordered)]):
+            drafts.append(Draft(split, f"{folder}/{split}/{start:08}.parquet", ordered[start:stop]))
     return drafts
 
 
@@ -161,7 +168,7 @@ def write_file(draft: Draft, plan: Plan, store: Store) -> int:
         f"{root}/{draft.path}", SCHEMA, filesystem=files, compression="zstd", use_dictionary=False
     ) as file:
         waiting: list[pa.Table] = []
-        for frame in draft.frames:
+        for number, frame in enumerate(draft.frames, start=1):
             tiles = make_tiles(
                 frame,
                 read_pixels(store, frame),
@@ -174,7 +181,7 @@ def write_file(draft: Draft, plan: Plan, store: Store) -> int:
                 tiles = plan.paper.of_split(tiles, frame, draft.split)
             waiting.append(table_of(list(tiles)))
             rows = sum(map(len, waiting))
-            if rows >= TILES_A_READ or frame is draft.frames[-1]:
+            if rows >= TILES_A_READ or number == len(draft.frames):
                 file.write_table(pa.concat_tables(waiting), row_group_size=TILES_A_READ)
                 waiting, written = [], written + rows
     return written

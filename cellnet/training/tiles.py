@@ -1,12 +1,14 @@
 """From a frame to the tiles that a network is trained on: cut, crop a share, turn, resize."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellnet.bank.columns import Frames
 from cellnet.bank.frames import Frame
 from cellnet.config.choices import MAP_SIDE, Orientation
 from cellnet.config.train import Preprocess
@@ -64,13 +66,20 @@ class Batch(TypedDict):
     """(B, 50, 50), as `Tile.cells_hw`; what a classifier is trained on has none."""
 
 
-def tiles_n(frame: Frame, preprocess: Preprocess) -> int:
-    """Into how many tiles a frame is cut; 0 if it is smaller than one, or of a magnification too far off."""
-    try:
-        factor = factor_between(frame.pixel_um, preprocess.pixel_um)
-        return len(cut(round(frame.height * factor), round(frame.width * factor), preprocess.tile_px))
-    except DataError:
-        return 0
+def grids_of(frames: Iterable[Frame], preprocess: Preprocess) -> NDArray[np.int64]:
+    """Into how many tiles each frame is cut (N,); 0 if it is smaller than one, or of a magnification too far off."""
+
+    @functools.cache  # frames of a bank are of few sizes
+    def tiles_n(height: int, width: int, pixel_um: float | None) -> int:
+        try:
+            factor = factor_between(pixel_um, preprocess.pixel_um)
+            return len(cut(round(height * factor), round(width * factor), preprocess.tile_px))
+        except DataError:
+            return 0
+
+    frames = Frames.of(frames)
+    sizes = (frames.values(name) for name in ("height", "width", "pixel_um"))
+    return np.array(list(map(tiles_n, *sizes)), np.int64)
 
 
 def count_inside(frame: Frame, box: Box, size: tuple[int, int], factor: float = 1.0) -> float:

@@ -1,5 +1,6 @@
 """Frames as columns: what they give is what a list of frames gave."""
 
+import pickle
 from dataclasses import fields, replace
 
 import pyarrow as pa
@@ -82,6 +83,12 @@ def test_centres_are_told_with_the_frame_that_each_is_of() -> None:
     assert frame_C.tolist() == [0, 4, 4, 6] and centres_C2.tolist() == [[1.0, 2.0]] * 4
     none_C, nothing_C2 = Frames.of(ROWS[:1]).centres
     assert none_C.shape == (0,) and nothing_C2.shape == (0, 2)
+
+
+def test_few_frames_of_many_are_few_where_they_are_sent_elsewhere() -> None:
+    frames = Frames.of(replace(ROWS[1], frame=f"{n:064x}") for n in range(1000))
+    sent = pickle.dumps(frames[5:7])
+    assert pickle.loads(sent) == frames[5:7] and len(sent) < len(pickle.dumps(frames)) / 10
 
 
 def test_a_near_duplicate_whose_original_is_not_there_has_no_pair() -> None:

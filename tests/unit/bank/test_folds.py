@@ -1,5 +1,6 @@
 """Folds: no frame is answered by a network that learned from its group, and every fold is like the others."""
 
+import hashlib
 import random
 from collections import Counter, defaultdict
 
@@ -84,6 +85,24 @@ def test_the_deal_depends_on_the_seed_and_not_on_the_order(count: float | None) 
         deal_folds(items, 5, seed=seed).fold_of for items, seed in ((frames, 0), (shuffled, 0), (frames, 1))
     )
     assert first == again != other
+
+
+def test_what_is_dealt_stays_as_it_is_so_that_a_training_by_folds_can_be_resumed() -> None:
+    frames = [
+        frame(
+            n,
+            ("A549", "THP1", None)[n // 6 % 3],
+            f"well {n // 3}",
+            count=float(n * 7 % 23) if n % 5 else None,
+            batch=("may", "june", None, "july")[n // 15 % 4],
+            fingerprint=hashlib.sha512(b"%d" % (n % 109)).hexdigest(),
+        )
+        for n in range(120)
+    ]
+    dealt = [deal_folds(frames, 5, seed=0), deal_batches(frames)]
+    assert [(folds.number, folds.groups) for folds in dealt] == [(5, 40), (2, 30)]
+    of_each = [hashlib.sha256(repr(sorted(folds.fold_of.items())).encode()).hexdigest()[:16] for folds in dealt]
+    assert of_each == ["a55f49c8481b68bf", "da8cf05a61d923c9"]
 
 
 def test_the_lineages_that_make_a_bank_small_are_named_with_their_groups() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cellnet.certainty.calibration import Calibration
+from cellnet.config.loading import place_at
 from cellnet.errors import ConfigError, ConflictError, IntegrityError, LaterError, NotFoundError, RegistryError
 from cellnet.registry.records import ONNX, Card, Evidence, parse_ref
 from cellnet.registry.registry import PUBLISH_S, Registry
@@ -462,6 +463,26 @@ def test_a_version_of_a_later_format_is_refused_politely_and_the_others_are_list
     registry.store.put("regressor/aliases/champion/000002.json", b'{"format": 2}')
     with pytest.raises(IntegrityError, match=r"later cellnet \(format 2"):
         registry.promote("regressor@1", "champion")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("preprocess.illumination", "shading"),
+        ("preprocess.intensity", {"rule": "background", "low": -5.0, "high": 10.0}),
+        ("config.model", {"architecture": "efficientnet_lite0"}),
+        ("config.folds", "batch"),
+    ],
+)
+def test_a_version_that_cellnets_of_before_would_misread_is_of_a_format_that_they_refuse(
+    registry: Registry, card: Callable[..., Card], place: str, value: object
+) -> None:
+    values = card("count").model_dump()
+    place_at(values, place.split("."), value)
+    for made in (card("count"), Card.model_validate(values)):
+        registry.publish("regressor", {}, made)
+    stored = [json.loads(registry.record(registry.resolve(f"regressor@{number}"))) for number in (1, 2)]
+    assert [record["format"] for record in stored] == [1, 2]
 
 
 def test_a_version_whose_counts_are_scaled_is_of_a_format_that_cellnets_of_before_refuse(

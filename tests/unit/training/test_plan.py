@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import cellnet.bank.columns
 import cellnet.training.plan
 from cellnet.bank.bank import Bank
 from cellnet.bank.columns import Frames
@@ -25,6 +26,7 @@ from cellnet.training.plan import (
     refit_plan,
     told_network,
 )
+from cellnet.training.shards import drafts_of
 from cellnet.training.tiles import Variants
 from tests.factories import frame
 
@@ -377,6 +379,19 @@ def test_what_leaves_nothing_to_learn_from_is_refused_with_the_next_step(
     alone = Bank(open_store(tmp_path), BankSettings(), State(before=Frames.of([held])))
     with pytest.raises(DataError, match=r"none of the counted frames of .* is in its train split; train by folds"):
         make_plan(alone, TrainConfig(task="count"))
+
+
+@pytest.mark.parametrize("config", [{"folds": 0}, {"folds": 3}, {"folds": "batch"}, {"folds": 0, "tile": "frame"}])
+def test_frames_stay_columns_until_their_pixels_are_read(
+    bank: Callable[..., Bank], monkeypatch: pytest.MonkeyPatch, config: dict[str, object]
+) -> None:
+    """Since a million of them as objects are five gigabytes."""
+    held = bank(6, *(frame(n, group=f"b{n}", count=3.0, split="train", batch=f"b{n % 3}") for n in range(99, 120)))
+    monkeypatch.setattr(cellnet.bank.columns, "_made", None)  # what makes objects of columns
+    plan = make_plan(held, TrainConfig(task="count", **config))  # type: ignore[arg-type]
+    drafts = drafts_of(plan, held.frames, "here")
+    assert sum(len(draft.frames) for draft in drafts) == sum(len(one.frames) for one in plan.splits.values()) > 30
+    assert refit_plan(plan, held.frames, epochs=1).splits["train"].rows > 30
 
 
 def test_the_training_at_the_end_is_on_all_frames_and_has_no_test_split(bank: Callable[..., Bank]) -> None:

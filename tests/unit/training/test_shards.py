@@ -1,6 +1,7 @@
 """Shards as files: a plan says how many rows there will be, and what was written says so too."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from cellnet.training.shards import (
     write_file,
     write_record,
 )
+from tests.factories import frame
 
 
 def bank_of(folder: Path) -> Bank:
@@ -63,6 +65,21 @@ def written(bank: Bank, plan: Plan, folder: str = "shards/here") -> Shards:
 def rows_of(bank: Bank, shards: Shards) -> list[str]:
     files = sorted(Path(bank.store.uri, shards.folder).rglob("*.parquet"))
     return [repr(row) for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def test_which_frames_lie_in_which_file_stays_as_it_is(tmp_path: Path) -> None:
+    """So that a training of the same seed sees them in the same order."""
+    frames = [
+        frame(
+            n, group=f"well {n // 3}", count=5.0, split=("train", "train", "test")[n // 3 % 3], height=200 + n % 3 * 200
+        )
+        for n in range(300)
+    ]
+    bank = Bank(open_store(tmp_path), BankSettings(), State(before=Frames.of(frames)))
+    drafts = drafts_of(make_plan(bank, TrainConfig(task="count", folds=0, tile=200)), bank.frames, "here")
+    assert [draft.path for draft in drafts][-2:] == ["here/test/00000080.parquet", "here/test/00000096.parquet"]
+    names = "".join(one.frame for draft in drafts for one in draft.frames)
+    assert hashlib.sha256(names.encode()).hexdigest()[:16] == "e99818ea6a06730d"
 
 
 @pytest.mark.parametrize("protocol", ["grouped", "paper"])

@@ -21,9 +21,9 @@ from cellnet.training.tiles import (
     Variants,
     count_inside,
     crop_share,
+    grids_of,
     make_tiles,
     map_cells,
-    tiles_n,
 )
 from tests.factories import frame, noise
 
@@ -227,7 +227,8 @@ def test_a_frame_that_gives_no_tile_is_known_beforehand() -> None:
     preprocess = Preprocess(tile_px=(200, 200), pixel_um=1.0)
     sizes = [(frame(height=400, width=600), 6), (frame(height=100, width=600), 0)]
     scaled = [(frame(height=200, width=200, pixel_um=2.0), 4), (frame(height=900, width=900, pixel_um=9.0), 0)]
-    assert [tiles_n(one, preprocess) for one, _ in sizes + scaled] == [n for _, n in sizes + scaled]
+    frames, numbers = zip(*sizes, *scaled, strict=True)
+    assert grids_of(frames, preprocess).tolist() == list(numbers)
 
 
 def test_disc_counts_hold_in_every_tile(discs: Callable) -> None:
