@@ -26,7 +26,7 @@ from ray.train.v2.api.callback import RayTrainCallback
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.folds import ENOUGH_GROUPS, few_groups
-from cellnet.bank.labels import labelled_frames
+from cellnet.bank.teaching import labelled_frames
 from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError, DataError
