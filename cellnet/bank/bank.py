@@ -176,9 +176,10 @@ class Bank:
     def label(self, labels: Iterable[Label], *, by: str = "", why: str = "") -> int:
         """Write down what people say of frames: one entry of the log, whose number this is.
 
-        `by` says who, where a label does not; empty, it is who runs this. All is seen or nothing, nothing that was said
-        before is lost, and of two who write at once each gets a number. Raises DataError for a frame that the bank
-        lacks and for points outside a frame, and ConfigError for a bank that holds what this cellnet does not know.
+        `by` and `why` say who and why, where a label does not; empty, `by` is who runs this. All is seen or nothing,
+        nothing that was said before is lost, and of two who write at once each gets a number. Raises DataError for a
+        frame that the bank lacks and for points outside a frame, and ConfigError for a bank that holds what this
+        cellnet does not know.
         """
         self._check_newest()
         given = list(labels)
@@ -189,9 +190,10 @@ class Bank:
         def write() -> tuple[State | None, int]:
             _check_labels(given, self._imported)
             at, entry = next_moment(self._state), self._state.entry + 1
-            said = [
-                label.model_copy(update={"by": label.by or by, "at": label.at or at, "entry": entry}) for label in given
-            ]
+            said = []
+            for label in given:
+                whose = {"by": label.by or by, "why": label.why or why, "at": label.at or at}
+                said.append(label.model_copy(update={**whose, "entry": entry}))
             return write_labels(self.store, self._state, Labels.of(said), by=by, why=why, at=at), entry
 
         return self._commit(write)

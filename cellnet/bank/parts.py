@@ -30,7 +30,7 @@ from cellnet.bank.table import MOVED, from_parquet, to_parquet
 from cellnet.config.loading import Frozen, Stored, is_none, read_record, record_bytes
 from cellnet.errors import ConfigError, DataError, IntegrityError, LaterError, NotFoundError, RegistryError
 from cellnet.store.log import LAST, Log
-from cellnet.store.objects import Store
+from cellnet.store.objects import Store, together
 
 GROWTH: Final = 2
 """A part has more than so many times the rows of the next one; else they are one."""
@@ -174,11 +174,10 @@ def write_labels(
 
 
 def entries_of(store: Store) -> Iterator[tuple[int, Entry]]:
-    """The log of a bank, the oldest first; what somebody has left there and is damaged is left out."""
+    """The log of a bank, the oldest first. Raises DataError for an entry that is damaged."""
     log = _log(store)
-    for number in log.numbers():
-        with contextlib.suppress(NotFoundError):
-            yield number, _read_entry(log, number)
+    numbers = list(log.numbers())
+    yield from zip(numbers, together(lambda number: _read_entry(log, number), numbers), strict=True)
 
 
 def user() -> str:
