@@ -26,7 +26,7 @@ from cellnet.bank.digest import digest_of
 from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.history import taken_back, with_labels
-from cellnet.bank.labels import Label, Labels
+from cellnet.bank.labels import Label, Labels, check_points
 from cellnet.bank.parts import NOTHING, Moment, State, next_moment, read_state, user, write_labels, write_state
 from cellnet.bank.splits import assign_splits
 from cellnet.config.bank import BankSettings
@@ -34,7 +34,6 @@ from cellnet.config.choices import Split
 from cellnet.config.loading import read_record, record_bytes
 from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
 from cellnet.images.pixels import Pixels
-from cellnet.images.tiles import lies_inside
 from cellnet.readers import Unused
 from cellnet.store.objects import Store
 from cellnet.store.place import PlaceLike, open_store
@@ -274,12 +273,8 @@ def _check_labels(labels: Sequence[Label], frames: Frames) -> None:
             "image first"
         )
     for label, place in zip(labels, places, strict=True):
-        frame = frames[place] if label.points else None
-        if frame and not all(lies_inside(x, y, width=frame.width, height=frame.height) for x, y in label.points or ()):
-            raise DataError(
-                f"points of {frame.source} lie outside its {frame.width}×{frame.height} pixels; give x and y in pixels "
-                "from the upper left corner"
-            )
+        if label.points:
+            check_points(label, frames[place])
 
 
 def _check_undo(entry: int, labels: Labels, newest: int) -> None:

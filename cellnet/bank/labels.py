@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
 
-from cellnet.bank.frames import MOST_CELLS
+from cellnet.bank.frames import MOST_CELLS, Frame
 from cellnet.config.loading import Frozen
 from cellnet.errors import DataError
+from cellnet.images.tiles import lies_inside
 from cellnet.store.parquet import read_parquet
 
 FORMAT: Final = 1
@@ -158,6 +159,15 @@ def label_of(**values: Any) -> Label:
         said = str(first["ctx"]["error"]) if first["type"] == "value_error" else str(first["msg"])
         seen = f" (seen: {first['input']!r:.80})" if first["loc"] else ""
         raise DataError(f"{f'{what}: ' if what else ''}{said}{seen}") from error
+
+
+def check_points(label: Label, frame: Frame) -> None:
+    """Raise DataError where a point of a label is no pixel of its frame."""
+    if not all(lies_inside(x, y, width=frame.width, height=frame.height) for x, y in label.points or ()):
+        raise DataError(
+            f"points of {frame.source} lie outside its {frame.width}×{frame.height} pixels; give x and y in pixels "
+            "from the upper left corner"
+        )
 
 
 class Labels(Sequence[Label]):
