@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.parts import Moment
 from cellnet.config.bank import BankSettings
 from cellnet.errors import ConfigError
 from cellnet.registry import signing
@@ -20,6 +21,8 @@ class Places:
     """The places of one job; one that the job does not use is left empty."""
 
     bank: Place = NOWHERE
+    as_of: Moment | None = None
+    """The moment of the bank that is meant; None for the bank as it is."""
     registry: Place = NOWHERE
     runs: Place = NOWHERE
     """Where Ray Train and Ray Tune keep checkpoints; left empty: `runs` beside the registry."""
@@ -34,8 +37,8 @@ class Places:
         return tuple(place for place in (self.bank, self.registry, self.runs) if place)
 
     def open_bank(self) -> Bank:
-        """The bank. Raises NotFoundError where there is none."""
-        return Bank.open(self.bank)
+        """The bank, as it was then where a moment is meant. Raises NotFoundError where there is none."""
+        return Bank.open(self.bank, as_of=self.as_of)
 
     def new_bank(self, settings: BankSettings | None = None) -> Bank:
         """The bank, or an empty one in its place. Raises ConfigError if it has other settings."""

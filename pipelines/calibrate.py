@@ -23,7 +23,7 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
     """
     bank, registry = places.open_bank(), places.open_registry()
     version = registry.resolve(ref)
-    if version.card.task == "classify" and not {frame.lineage for frame in bank.frames} >= set(version.card.classes):
+    if version.card.task == "classify" and not {frame.lineage for frame in bank.usable} >= set(version.card.classes):
         raise ConfigError(f"{version.ref} knows {', '.join(version.card.classes)}; calibrate it on a bank of these")
     answers = kept_answers(registry, version)
     if any(frame.frame in answers.folds for frame in bank.split("test")):

@@ -14,7 +14,7 @@ import ray.data
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
-from cellnet.bank.labels import labelled_frames
+from cellnet.bank.teaching import labelled_frames
 from cellnet.errors import DataError, NotFoundError
 from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.scoring import EvaluateSplit, LeftOut, ScoredFrame, evaluation_of, score_frame, scored_by

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
-from cellnet.bank.labels import labelled_frames
+from cellnet.bank.teaching import labelled_frames
 from cellnet.errors import ConfigError, NotBetterError, NotFoundError, plain
 from cellnet.evaluation.comparison import compare
 from cellnet.places import Places
@@ -159,7 +159,7 @@ def _by_kept(kept: Sequence[Kept], bank: Bank) -> _ByKept | None:
     """What both keep of the same frames of a bank: without batches, of two groups at least, else by folds."""
 
     def groups_n(answers: Sequence[Collection[str]]) -> int:
-        return len({frame.group for frame in bank.frames if all(frame.frame in one for one in answers)})
+        return len({frame.group for frame in bank.usable if all(frame.frame in one for one in answers)})
 
     without, folds = [one.batches for one in kept], [one.folds for one in kept]
     if groups_n(without) > 1:

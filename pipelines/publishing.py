@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cellnet.bank.bank import Bank
 from cellnet.bank.folds import Folds
 from cellnet.bank.frames import Frame, read_pixels
-from cellnet.bank.labels import labelled_frames
+from cellnet.bank.teaching import labelled_frames
 from cellnet.certainty.calibration import Calibration, calibrate_classifier, calibrate_counter
 from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, distances_between, fit_familiarity
 from cellnet.config.choices import Split

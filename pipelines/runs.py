@@ -30,7 +30,9 @@ from cellnet.errors import DataError, NotFoundError
 from cellnet.store.objects import Store
 from cellnet.tasks import TASKS, Task
 from cellnet.training.checkpoint import STATE, state_from_bytes, state_to_bytes
+from cellnet.training.plan import Plan
 from cellnet.training.state import Epoch, TrainState
+from cellnet.training.truths import whole_of
 
 Config = TrainConfig | TuneConfig
 Say = Callable[[str], None]
@@ -63,20 +65,24 @@ class Run:
         self.runs.put(f"{self.name}/{FINISHED}", json.dumps({"model": ref}).encode())
 
 
-def find_run(runs: Store, config: Config, *, resume: bool, say: Say, bank: Bank, model: str) -> Run:
-    """With `resume` the unfinished run of the same recipe, if there is one, and else a new one."""
-    left = unfinished_run(runs, config, bank_digest=bank.digest, model=model)
+def find_run(runs: Store, config: Config, *, resume: bool, say: Say, bank: Bank, plan: Plan, model: str) -> Run:
+    """With `resume` the unfinished run of the same recipe, if there is one, and else a new one.
+
+    Of the bank what the plan learns from is part of the recipe: other labels than these may have changed meanwhile.
+    """
+    digest = whole_of(plan, bank.frames)
+    left = unfinished_run(runs, config, bank_digest=digest, model=model)
     if left and resume:
         return left
     if left:
         say(f"note: {left.uri} was left unfinished; --resume would go on with it")
     elif resume:
         say(f"nothing to resume: {runs.uri} has no unfinished run of this bank and these settings; a new one starts")
-    return new_run(runs, config, bank_digest=bank.digest, model=model, bank=bank.store.uri)
+    return new_run(runs, config, bank_digest=digest, model=model, bank=bank.store.uri)
 
 
 def new_run(runs: Store, config: Config, *, bank_digest: str, model: str, bank: str = "") -> Run:
-    """An empty run for a recipe: a resolved configuration, a state of a bank, the name of a model.
+    """An empty run for a recipe: a resolved configuration, what of a bank it learns from, the name of a model.
 
     `bank` says where the bank was, which is kept beside the recipe.
     """

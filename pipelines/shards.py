@@ -49,7 +49,7 @@ Rows = dict[str, NDArray[Any]]
 
 def make_shards(bank: Bank, plan: Plan) -> Shards:
     """The shards of a plan that was made for the bank, found or made."""
-    key = key_of(plan, bank.digest)
+    key = key_of(plan, bank.frames)
     try:
         shards = read_record(bank.store, key)
         with contextlib.suppress(RegistryError):  # a bank that may only be read, which nobody clears then

@@ -26,7 +26,7 @@ from ray.train.v2.api.callback import RayTrainCallback
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.folds import ENOUGH_GROUPS, few_groups
-from cellnet.bank.labels import labelled_frames
+from cellnet.bank.teaching import labelled_frames
 from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError, DataError
@@ -115,7 +115,7 @@ def train(
         say("note: epochs and patience change nothing: a frozen network has no epochs")
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
-    run = find_run(places.open_runs(), plan.config, resume=resume, say=say, bank=bank, model=model)
+    run = find_run(places.open_runs(), plan.config, resume=resume, say=say, bank=bank, plan=plan, model=model)
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
     try:
@@ -383,6 +383,7 @@ def publish(
         frame_px=plan.frame_px,
         bank=bank.store.uri,
         bank_digest=bank.digest,
+        bank_entry=bank.entry or None,
         scores=({} if trained.cross_validation and not trained.scores else {"test": trained.scores}) | (more or {}),
         history=trained.history,
         code_version=code_version(),

@@ -80,7 +80,7 @@ def tune(
         room.at_once(config.gpus, workers)  # refused before anything is written
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
-    run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, model=model)
+    run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, plan=plan, model=model)
     say(f"run: {run.uri}")
     sweep = Sweep(run=run, config=config, plan=plan, shards=shards, starts=starts, workers=workers, wait_s=wait_s)
     try:

@@ -34,6 +34,7 @@ from cellnet.reports.search_report import search_page
 from cellnet.store.place import PlaceLike, place_of
 from cellnet.training.fit import outputs_of
 from cellnet.training.plan import make_plan
+from cellnet.training.truths import whole_of
 from pipelines import cluster
 from pipelines.evaluate import evaluate
 from pipelines.heads import asked_about_test
@@ -74,9 +75,9 @@ def publish_sweep(given: PlaceLike, places: Places, *, alias: str, say: Say = la
     config = read_stored(TuneConfig, recipe["config"], f"{folder}/run.json")
     on_bank = replace(places, bank=places.bank or folder.elsewhere(recipe["bank"]))
     bank = on_bank.open_bank()
-    if bank.digest != recipe["bank_digest"]:
-        say("note: the bank has changed since the search; scores are taken on it as it is now")
     plan = make_plan(bank, config.train)
+    if recipe["bank_digest"] not in (whole_of(plan, bank.frames), bank.digest):  # the bank's, of searches of before
+        say("note: the bank has changed since the search; scores are taken on it as it is now")
     cluster.connect(*on_bank.named)
     starts = starts_of(places.open_registry(), plan, config.space)
     sweep = Sweep(run=run, config=config, plan=plan, shards=make_shards(bank, plan), starts=starts)

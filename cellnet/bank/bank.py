@@ -3,16 +3,18 @@
     bank.json              the settings, fixed when the bank is made
     pixels/SHA256.png      grey pixels as recorded, addressed by their content
     prepared/KEY.parquet   what some images came to when they were read, for an import that is run again
-    parts/SHA256.parquet   rows of the table of frames
+    parts/SHA256.parquet   rows of the table of frames, and labels that people gave them since
     log/000003.json        which parts are the bank; the newest counts, created only if absent (cellnet/bank/parts.py)
 
 An import writes pixels first and commits with one new entry of the log, so it is seen whole or not at all, and of two
 imports at once the later one adds to what the earlier one made. One that was interrupted goes on where it stopped.
+Labels are entries of the same log: what was imported stays as it was, and what counts of a frame is what was said of it
+last (cellnet/bank/history.py).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +25,9 @@ from cellnet.bank.columns import Frames
 from cellnet.bank.digest import digest_of
 from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame, read_pixels
-from cellnet.bank.parts import NOTHING, State, read_state, write_state
+from cellnet.bank.history import taken_back, with_labels
+from cellnet.bank.labels import Label, Labels, check_points
+from cellnet.bank.parts import NOTHING, Moment, State, next_moment, read_state, user, write_labels, write_state
 from cellnet.bank.splits import assign_splits
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
@@ -35,6 +39,12 @@ from cellnet.store.objects import Store
 from cellnet.store.place import PlaceLike, open_store
 
 SETTINGS_KEY: Final = "bank.json"
+TRIES: Final = 100
+"""How often a change is made anew on what others wrote meanwhile: as many may be at it at once."""
+
+
+BATCH_OR_TIME: Final = "batch or time"
+_Outcome = TypeVar("_Outcome")
 
 
 @dataclass(frozen=True)
@@ -56,21 +66,29 @@ class Imported:
 
 
 class Bank:
-    """An open bank; `frames` is the state when it was opened or last imported into."""
+    """An open bank; `frames` is the state when it was opened, last written to or refreshed."""
 
     def __init__(self, store: Store, settings: BankSettings, state: State = NOTHING) -> None:
         self.store = store
         self.settings = settings
         self._is_new = True
+        self._as_of: Moment | None = None
         self._digest: str | None = None
         self._adopt(state)
 
     @classmethod
-    def open(cls, place: PlaceLike) -> Self:
-        """The bank at a place, a folder or `s3://bucket/prefix`. Raises NotFoundError where there is none."""
-        bank = cls.create(place)
+    def open(cls, place: PlaceLike, *, as_of: Moment | None = None) -> Self:
+        """The bank at a place, a folder or `s3://bucket/prefix`; as it was at a moment, where that is told.
+
+        A moment is a time, or the number of an entry of the bank's log. What is opened so cannot be written to. Raises
+        NotFoundError where there is no bank, and ConfigError for a moment at which there was none.
+        """
+        bank = cls(open_store(place), BankSettings())
+        bank._adopt_settings(wanted=None)
         if bank._is_new:
             raise NotFoundError(f"there is no bank at {place}; make one with: cellnet bank import SOURCE {place}")
+        bank._as_of = as_of
+        bank._adopt(read_state(bank.store, as_of=as_of))
         return bank
 
     @classmethod
@@ -86,8 +104,28 @@ class Bank:
 
     @property
     def frames(self) -> Frames:
-        """The frames in use."""
+        """The frames in use, with what counts of their labels; those that are unusable too."""
         return self._frames
+
+    @property
+    def usable(self) -> Frames:
+        """The frames that can teach and score: without those that a label calls unusable."""
+        return self.frames.equal("unusable", None)
+
+    @property
+    def imported(self) -> Frames:
+        """The same frames as they came in, without any label."""
+        return self._imported
+
+    @property
+    def labels(self) -> Labels:
+        """All that was said of frames since they came, the oldest first; also what was taken back."""
+        return self._state.labels
+
+    @property
+    def entry(self) -> int:
+        """The number of the newest entry of its log; 0 where there is none."""
+        return self._state.entry
 
     @property
     def set_aside(self) -> Frames:
@@ -97,7 +135,7 @@ class Bank:
     @property
     def lineages(self) -> list[str]:
         """The known lineages, sorted: the classes of a classifier."""
-        return sorted(lineage for (lineage,) in self.frames.counted("lineage") if lineage is not None)
+        return sorted(lineage for (lineage,) in self.usable.counted("lineage") if lineage is not None)
 
     @property
     def digest(self) -> str:
@@ -120,21 +158,87 @@ class Bank:
         Where `replacing`, what comes out otherwise than an earlier cellnet read it takes the place of that. Raises
         ConfigError for a bank that holds what this cellnet does not know and would lose.
         """
+        self._check_newest()
         if self._is_new and not self.store.create(SETTINGS_KEY, record_bytes(self.settings)):
             self._adopt_settings(wanted=self.settings)  # somebody else's bank, made in the meantime
-            self._adopt(read_state(self.store))
+            self.refresh()
         self._is_new = False
         prepared = Frames.of(prepared)
-        for _ in range(20):
-            rows, imported = _merge(self._frames, self._set_aside, prepared, self.settings, replacing)
-            state = write_state(self.store, self._state, rows)
-            if state is self._state:
-                return imported
+
+        def write() -> tuple[State | None, Imported]:
+            labelled = {frame.frame: frame for frame in self._labelled()}
+            rows, imported = _merge(self._imported, self._set_aside, prepared, self.settings, replacing, labelled)
+            return write_state(self.store, self._state, rows), imported
+
+        return self._commit(write)
+
+    def label(self, labels: Iterable[Label], *, by: str = "", why: str = "") -> int:
+        """Write down what people say of frames: one entry of the log, whose number this is.
+
+        `by` and `why` say who and why, where a label does not; empty, `by` is who runs this. All is seen or nothing,
+        nothing that was said before is lost, and of two who write at once each gets a number. Raises DataError for a
+        frame that the bank lacks and for points outside a frame, and ConfigError for a bank that holds what this
+        cellnet does not know.
+        """
+        self._check_newest()
+        given = list(labels)
+        by = by or user()
+        if not given:
+            raise DataError("no labels were given")
+
+        def write() -> tuple[State | None, int]:
+            _check_labels(given, self._imported)
+            at, entry = next_moment(self._state), self._state.entry + 1
+            said = []
+            for label in given:
+                whose = {"by": label.by or by, "why": label.why or why, "at": label.at or at}
+                said.append(label.model_copy(update={**whose, "entry": entry}))
+            return write_labels(self.store, self._state, Labels.of(said), by=by, why=why, at=at), entry
+
+        return self._commit(write)
+
+    def undo(self, entry: int, *, by: str = "", why: str = "") -> int:
+        """Take back the labels of an entry by a new one, whose number this is; which can be taken back likewise.
+
+        Raises ConfigError for an entry that has no labels, or whose labels were taken back already.
+        """
+        self._check_newest()
+        by = by or user()
+
+        def write() -> tuple[State | None, int]:
+            _check_undo(entry, self.labels, self.entry)
+            at, number = next_moment(self._state), self._state.entry + 1
+            frames = dict.fromkeys(self.labels.of_entry(entry).table.column("frame").to_pylist())
+            said = Labels.of(Label(frame=frame, undoes=entry, by=by, why=why, at=at, entry=number) for frame in frames)
+            return write_labels(self.store, self._state, said, by=by, why=why, at=at, undoes=entry), number
+
+        return self._commit(write)
+
+    def refresh(self) -> None:
+        """Take what others wrote meanwhile; of parts only those are read that are new."""
+        state = read_state(self.store, self._state, as_of=self._as_of)
+        if state is not self._state:
+            self._adopt(state)
+
+    def _commit(self, write: Callable[[], tuple[State | None, _Outcome]]) -> _Outcome:
+        """What `write` comes to on the bank as it is: once more, where somebody else was first."""
+        for _ in range(TRIES):
+            state, outcome = write()
             if state is not None:
-                self._adopt(state)
-                return imported
-            self._adopt(read_state(self.store))
-        raise ConflictError(f"the bank {self.store.uri} is being changed all the time; import again later")
+                if state is not self._state:
+                    self._adopt(state)
+                return outcome
+            self.refresh()
+        raise ConflictError(f"the bank {self.store.uri} is being changed all the time; try again later")
+
+    def _check_newest(self) -> None:
+        """Raise ConfigError for a bank that was opened as it was."""
+        if self._as_of is not None:
+            raise ConfigError(f"{self.store.uri} was opened as it was, and only as it is can it be written to")
+
+    def _labelled(self) -> Frames:
+        """The frames of which a label says something, as they are with it."""
+        return self._frames.named_by("frame", set(self.labels.table.column("frame").to_pylist()))
 
     def _adopt_settings(self, *, wanted: BankSettings | None) -> None:
         """Take the settings of the bank that is there, if there is one."""
@@ -154,12 +258,43 @@ class Bank:
 
     def _adopt(self, state: State) -> None:
         self._state, rows, self._digest = state, state.rows, None
-        self._frames, self._set_aside = rows.equal("set_aside", None), rows.known("set_aside")
+        self._imported, self._set_aside = rows.equal("set_aside", None), rows.known("set_aside")
+        self._frames = with_labels(self._imported, state.labels)
+
+
+def _check_labels(labels: Sequence[Label], frames: Frames) -> None:
+    """Raise DataError where a frame of a label is not of the bank, or a point not of its frame."""
+    names = pa.array([label.frame for label in labels], pa.string())
+    places = pc.index_in(names, value_set=frames.column("frame").combine_chunks()).to_pylist()
+    missing = [label.frame for label, place in zip(labels, places, strict=True) if place is None]
+    if missing:
+        raise DataError(
+            f"the bank has no frame {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}; import its "
+            "image first"
+        )
+    for label, place in zip(labels, places, strict=True):
+        if label.points:
+            check_points(label, frames[place])
+
+
+def _check_undo(entry: int, labels: Labels, newest: int) -> None:
+    """Raise ConfigError where an entry has no labels that count."""
+    if not labels.of_entry(entry):
+        what = "is an import, which is not undone" if 0 < entry <= newest else "is not there"
+        raise ConfigError(f"the entry {entry} {what}; cellnet bank labels lists the entries that have labels")
+    if by := taken_back(labels).get(entry):
+        raise ConfigError(f"the entry {entry} was undone already, by {by}; to have it back, undo {by}")
 
 
 def _merge(
-    frames: Frames, aside: Frames, prepared: Frames, settings: BankSettings, replacing: bool
+    frames: Frames,
+    aside: Frames,
+    prepared: Frames,
+    settings: BankSettings,
+    replacing: bool,
+    labelled: Mapping[str, Frame],
 ) -> tuple[Frames, Imported]:
+    """All rows with the prepared ones, and what came of these; `labelled` are frames as their labels say them."""
     otherwise = _read_otherwise(frames, prepared)
     again = {frame.source for frame in otherwise.values()}
     if replacing:
@@ -185,11 +320,15 @@ def _merge(
         same = changed.get(place, first)
         known += 1
         another = _contradicted(same, frame)
+        if another and same.frame in labelled and not _contradicted(labelled[same.frame], frame):
+            another = ""  # what a label says of it by now
         if another:
-            reason = (
-                f"the same pixels as {same.source}, with another {another}; labels are "
-                "fixed at the first import, so import the corrected manifest into a new bank"
+            mend = (
+                "these are fixed at the first import, so import it into a new bank"
+                if another == BATCH_OR_TIME
+                else "say what is right by: cellnet bank label"
             )
+            reason = f"the same pixels as {same.source}, with another {another}; {mend}"
             refused[int(candidates_N[k])] = replace(frame, frame="", set_aside=reason)
             continue
         told = _told_more(same, frame)
@@ -238,7 +377,7 @@ def _contradicted(frame: Frame, again: Frame) -> str:
     if (frame.lineage, frame.count) != (again.lineage, again.count):
         return "lineage or count"
     said = [(frame.batch, again.batch), (frame.time_h, again.time_h)]
-    return "batch or time" if any(None not in pair and pair[0] != pair[1] for pair in said) else ""
+    return BATCH_OR_TIME if any(None not in pair and pair[0] != pair[1] for pair in said) else ""
 
 
 def _told_more(frame: Frame, again: Frame) -> Frame:

@@ -35,6 +35,7 @@ SCHEMA: Final = pa.schema(
         ("batch", pa.string()),
         ("time_h", pa.float64()),
         ("form", pa.int32()),
+        ("unusable", pa.string()),
     ]
 )
 SHOWN: Final = 8

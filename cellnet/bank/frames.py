@@ -58,6 +58,8 @@ class Frame:
     """The perceptual hash (cellnet/bank/duplicates.py)."""
     twin: str | None = None
     """The `frame` of the first one that is nearly the same."""
+    unusable: str | None = None
+    """Why it can neither teach nor score, as a label says; None for a frame that can."""
     form: int | None = None
     """The `FORM` by which it was read; None of before there were any."""
     set_aside: str | None = None

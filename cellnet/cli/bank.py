@@ -8,7 +8,9 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cellnet.cli import labels
 from cellnet.cli.options import (
+    AS_OF,
     BANK,
     CHANNEL,
     ENDPOINT_URL,
@@ -89,10 +91,12 @@ def add_to(commands: Any) -> None:
         show,
         BANK,
         Option("--html", type=Path, metavar="FILE", help="also write a page with frames and histograms"),
+        AS_OF,
         JSON,
         ENDPOINT_URL,
         help="frames, groups and cells of every lineage and split",
     )
+    labels.add_to(verbs)
     command(
         verbs,
         "sample",
@@ -273,13 +277,13 @@ def _print_bank(bank: "Bank", warnings: Sequence[str], *, as_json: bool, more: M
     parts = by_split(bank.frames).items()
     rows = [{"lineage": lineage, "split": split, **_facts(held)} for (lineage, split), held in parts]
     batches, notes = _batches(bank.frames), _notes(bank.frames)
-    outlook = outlook_of(bank.frames)
+    outlook, said = outlook_of(bank.frames), labels.facts_of(bank)
     if as_json:
         facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}
         set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
         near, misread = _near(bank.frames, bank.frames.known("twin")), bank.frames.misread.values("source")
         lists = {"set_aside": set_aside, "near": near, "earlier": misread, "notes": notes}
-        lists |= {"outlook": outlook}
+        lists |= {"outlook": outlook, "entry": bank.entry, "labels": said}
         print_json(facts | lists | dict(more or {}))
         return
     print_table(rows)
@@ -291,6 +295,12 @@ def _print_bank(bank: "Bank", warnings: Sequence[str], *, as_json: bool, more: M
         print()
     frames = counted(len(bank.frames), "frame")
     tell(f"{frames}, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
+    if said["labels"]:
+        disagree = f", people disagree on {counted(said['disagreements'], 'frame')}" if said["disagreements"] else ""
+        tell(f"{counted(said['labels'], 'label')} of {counted(said['frames'], 'frame')} since they came{disagree}")
+    if said["unusable"]:
+        why = ", ".join(f"{number} {why}" for why, number in said["unusable"].items())
+        tell(f"{counted(sum(said['unusable'].values()), 'frame')} unusable ({why}), left out of training and of scores")
     for note in notes:
         names = [Path(source).name for source in note["sources"]]
         others = f" and {len(names) - UNUSED_SHOWN} more" if len(names) > UNUSED_SHOWN else ""

@@ -170,6 +170,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         say(f"report: {write_report(arguments.report, evaluation)}")
     for note in [*gaps(scores), *_notes(scores)]:
         say(f"note: {note}")
+    if scores["bank_entry"]:
+        say(f"on the labels of entry {scores['bank_entry']} of the bank, digest {scores['bank_digest'][:12]}")
     if arguments.json:
         print_json(scores)
         return

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cellnet.cli.parsing import PAGES, Option, number, one_of
+from cellnet.cli.parsing import MOMENT, PAGES, Option, number, one_of
 from cellnet.config.loading import load_config
 from cellnet.config.train import TrainConfig
 
@@ -45,6 +45,12 @@ WAIT: Final = Option(
     help="how long to wait for nodes of a cluster that grows on demand (900, as Ray's autoscaler does for one node)",
 )
 
+AS_OF: Final = Option(
+    "--as-of",
+    type=MOMENT,
+    metavar="MOMENT",
+    help="the bank as it was: the number of an entry (cellnet bank labels), or a time like 2026-11-29T10:30 (UTC)",
+)
 ENDPOINT_URL: Final = Option("--endpoint-url", metavar="URL", help="another S3 server (or AWS_ENDPOINT_URL_S3)")
 _REGISTRY: Final = (
     Option(
@@ -95,6 +101,7 @@ def places_of(arguments: argparse.Namespace) -> "Places":
 
     return Places(
         bank=place("bank"),
+        as_of=getattr(arguments, "as_of", None),
         registry=place("registry"),
         runs=place("runs"),
         trusted_keys=file("trusted_keys"),

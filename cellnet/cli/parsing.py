@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
 from typing import Any, Final, NoReturn, Protocol
 
 from cellnet.config.settings import NEAR, called, like
@@ -262,6 +263,21 @@ def _range(text: str) -> int | tuple[int, int]:
     return ends[0] if len(ends) == 1 else (ends[0], ends[1])
 
 
+def _moment(text: str) -> int | datetime:
+    """An entry's number, or a time; a day alone means its end, and where no zone is told it is UTC.
+
+    >>> _moment("12"), _moment("2026-11-29").isoformat(), _moment("2026-11-29T10:30+01:00").isoformat()
+    (12, '2026-11-29T23:59:59.999999+00:00', '2026-11-29T10:30:00+01:00')
+    """
+    if text.isdecimal() and len(text) < 8:
+        return int(text)
+    at = datetime.fromisoformat(text)
+    if "T" not in text and ":" not in text:
+        at = datetime.combine(at, time.max)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
 POSITIVE: Final = number(int, least=1)
+MOMENT: Final = Reader("the number of an entry, or a time like 2026-11-29T10:30", _moment)
 NUMBER_OR_RANGE: Final = Reader("a number from 1, or MIN:MAX like 1:4", _range)
 PAGES: Final = Reader("middle, all", lambda text: one_of("middle", "all").read(text)) | POSITIVE

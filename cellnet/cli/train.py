@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, WAIT, places_of, train_config
+from cellnet.cli.options import AS_OF, BANK, JSON, PUBLISHES, TRAINING, WAIT, places_of, train_config
 from cellnet.cli.parsing import NUMBER_OR_RANGE, Option, command
 from cellnet.cli.printing import print_json, say, scores_line, tell
 from cellnet.config.train import TrainConfig
@@ -19,6 +19,7 @@ def add_to(commands: Any) -> None:
         "train",
         train,
         BANK,
+        AS_OF.but(help="learn from the bank as it was: the number of an entry (cellnet bank labels), or a time (UTC)"),
         *TRAINING,
         Option(
             "--workers",

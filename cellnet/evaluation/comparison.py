@@ -51,6 +51,7 @@ def compare(
         lineage=challenger.scores.get("lineage"),
         bank="" if challenger.card is None else challenger.card.bank,
         bank_digest=challenger.bank_digest,
+        bank_entry=challenger.bank_entry or None,
         split=challenger.scores["split"] if challenger.scores["split"] == champion.scores["split"] else "holdout",
         unit=unit,
         score=TASKS[task].main,

@@ -52,6 +52,8 @@ class Evaluation:
     """The files of the frames."""
     card: Card | None = None
     bank_digest: str = ""
+    bank_entry: int = 0
+    """Of the bank's log, whose labels the scores were taken on."""
     held: list[dict[str, Any]] = field(default_factory=list)
     """`lineage`, `split`, `frames` and `groups` of every part of the bank."""
     set_aside: list[str] = field(default_factory=list)

@@ -1,5 +1,6 @@
 """What a model says of the frames of a bank, scored per tile and per frame."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
@@ -12,11 +13,14 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.splits import held_by_split
 from cellnet.certainty.calibration import Calibration, count_interval, uncalibrated
+from cellnet.errors import DataError
 from cellnet.evaluation.batches import Answered, by_age, by_batch
 from cellnet.evaluation.evaluations import Evaluation, Picture, worst_rows
 from cellnet.evaluation.metrics import Rows
 from cellnet.images.pictures import grey_picture
 from cellnet.images.pixels import Pixels, normalise
+from cellnet.images.scale import factor_between
+from cellnet.images.tiles import Box
 from cellnet.networks.saliency import grad_cam
 from cellnet.prediction.density import density_map, in_picture
 from cellnet.prediction.model import FrameOutputs
@@ -98,6 +102,8 @@ def evaluation_of(
         "lineage": lineage,
         "of_frames": of_frames or len(scored) + len(left_out),
         "same_bank": card.bank_digest == bank.digest,
+        "bank_digest": bank.digest,
+        "bank_entry": bank.entry or None,
         "protocol": card.config.protocol,
         "cross_validation": _over(validation, scored).model_dump() if validation else None,
         "batch_validation": _over(card.batch_validation, new).model_dump() if card.batch_validation and new else None,
@@ -114,6 +120,7 @@ def evaluation_of(
         sources=[frame.source for frame in frames],
         card=card,
         bank_digest=bank.digest,
+        bank_entry=bank.entry,
         held=held_by_split(bank.frames),
         set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
         worst=_worst(scored, whole, predictor, bank.store) if pictures else [],
@@ -190,14 +197,18 @@ def score_frame(predictor: Predictor, frame: Frame, store: Store, *, with_featur
     """Ask a model about a frame of a bank. Raises DataError or NotFoundError for one that cannot be used."""
     image_HW = read_pixels(store, frame)
     outputs = predictor.predict(image_HW, pixel_um=frame.pixel_um, with_features=with_features)
-    boxes = outputs.boxes
-    size = (max(box.bottom for box in boxes), max(box.right for box in boxes))
     return ScoredFrame(
         frame=frame,
         outputs=outputs,
         interval=predictor.interval(outputs),
-        tile_counts=[count_inside(frame, box, size, outputs.factor) for box in boxes],
+        tile_counts=_counts_inside(frame, outputs.boxes, outputs.factor),
     )
+
+
+def _counts_inside(frame: Frame, boxes: Sequence[Box], factor: float) -> list[float]:
+    """Cells in each tile of a frame that was resized by a factor."""
+    size = (max(box.bottom for box in boxes), max(box.right for box in boxes))
+    return [count_inside(frame, box, size, factor) for box in boxes]
 
 
 def kept_answer(scored: ScoredFrame, card: Card, *, fold: int, distance_N: NDArray[np.float64] | None) -> KeptAnswer:
@@ -215,13 +226,20 @@ def kept_answer(scored: ScoredFrame, card: Card, *, fold: int, distance_N: NDArr
 
 
 def scored_by(answer: KeptAnswer, frame: Frame, predictor: Predictor) -> ScoredFrame:
-    """The frame with the answer that was kept of it, calibrated as the model's own answers are."""
+    """The frame with the answer that was kept of it, calibrated as the model's own answers are.
+
+    What is true of its tiles is what is said of the frame by now, not what was when the answer was kept.
+    """
     raw = FrameOutputs(magnification="assumed", boxes=answer.boxes, tile_outputs=answer.tile_outputs, factor=1.0)
     outputs = predictor.calibrated(raw)
     if predictor.familiarity and answer.distance_N is not None:
         outputs = replace(outputs, strangeness_N=answer.distance_N / predictor.familiarity.threshold)
-    counts = answer.truth_N if predictor.task == "count" else np.full(len(answer.boxes), np.nan)
-    return ScoredFrame(frame=frame, outputs=outputs, interval=predictor.interval(outputs), tile_counts=counts.tolist())
+    factor = max(box.bottom for box in answer.boxes) / frame.height
+    with contextlib.suppress(DataError):  # a pixel size that was told since, of which these tiles know nothing
+        exact = factor_between(frame.pixel_um, predictor.card.preprocess.pixel_um)
+        factor = exact if abs(exact - factor) * frame.height < 1 else factor
+    counts = _counts_inside(frame, answer.boxes, factor)
+    return ScoredFrame(frame=frame, outputs=outputs, interval=predictor.interval(outputs), tile_counts=counts)
 
 
 def _of_tiles(scored: Sequence[ScoredFrame], card: Card) -> Rows:

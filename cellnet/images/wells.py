@@ -152,6 +152,15 @@ def well_at(row: int, column: int) -> Well | None:
     return Well(row, column) if 1 <= row <= len(ROWS) and 1 <= column <= COLUMNS else None
 
 
+def group_of(plate: str, row: int, column: int) -> str:
+    """What frames of a well are kept together by: its plate and it.
+
+    >>> group_of("P7", 2, 3)
+    'P7/r02c03'
+    """
+    return f"{plate}/r{row:02d}c{column:02d}"
+
+
 def named_well(text: str) -> Well | None:
     """The well that a text is the name of, and nothing besides.
 

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from cellnet.errors import DataError
 from cellnet.images.file import ImageFile, open_regular
 from cellnet.images.tiles import lies_inside
-from cellnet.images.wells import named_well
+from cellnet.images.wells import group_of, named_well
 from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, is_inside, number_of, read_csv
 from cellnet.store.paths import AnyPath, walk
 
@@ -255,7 +255,7 @@ def _label(
         lineage=lineages.get(field[:2]),
         count=known.count if known else None,
         centres=known.centres if known else None,
-        group=f"{plate.name}/{_named(field[:2])}",
+        group=group_of(plate.name, *field[:2]),
         batch=plate.batch,
         pixel_um=_micrometres(facts.get("ImageResolutionX", "")),
         problem=problem,

@@ -160,6 +160,16 @@ COLUMNS: Final = {
     "well": ("wellid", "position"),
     "x": ("xm", "posx", "centerx", "centroidx", "xcoordinate"),
     "y": ("ym", "posy", "centery", "centroidy", "ycoordinate"),
+    "sha256": ("sha", "hash", "digest"),
+    "points": ("centres", "centers", "centroids"),
+    "unusable": ("excluded", "bad"),
+    "accepted": ("accept", "correct", "ok"),
+    "by": ("who", "user", "annotator", "person", "observer"),
+    "why": ("reason", "comment", "note", "remark"),
+    "at": ("when", "date", "time"),
+    "seen": ("version", "versions", "model"),
+    "seen_lineage": ("predicted", "prediction"),
+    "seen_count": ("predictedcount",),
 }
 """Names of columns that cellnet asks for, and others, squeezed, that people give to the same."""
 _OWN: Final = {_squeezed(name): name for name in COLUMNS}

@@ -156,7 +156,8 @@ def _provenance(version: ModelVersion) -> Iterator[str]:
     passes = f"{len(card.history)} {called}{'s' * (len(card.history) != 1)}" + " of its last layers" * bool(
         model.frozen
     )
-    yield f"trained on {card.bank}, digest {card.bank_digest[:12]}; seed {card.config.seed}, {passes}"
+    entry = f", entry {card.bank_entry}" if card.bank_entry else ""
+    yield f"trained on {card.bank}, digest {card.bank_digest[:12]}{entry}; seed {card.config.seed}, {passes}"
     if card.lineages:
         yield f"learned to count {', '.join(card.lineages)}"
     if batches := [batch for batch in card.batches or () if batch is not None]:

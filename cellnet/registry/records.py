@@ -122,6 +122,9 @@ class Card(Frozen):
     """Median height and width of the training frames, in pixels."""
     bank: str
     bank_digest: str
+    bank_entry: int | None = Field(default=None, exclude_if=is_none)
+    """The entry of the bank's log that it learned from, by which the bank can be opened as it was; None of models
+    published before they were kept, and of banks without a log."""
     scores: dict[str, dict[str, Any]]
     """By split; `test` chose this model, `holdout` is its report; `folds` is of cross-validation."""
     history: list[dict[str, Any]]
@@ -242,6 +245,8 @@ class Evidence(Frozen):
     """The one lineage that the frames were of; None for all."""
     bank: str
     bank_digest: str
+    bank_entry: int | None = Field(default=None, exclude_if=is_none)
+    """The entry of the bank's log whose labels both were scored on."""
     split: str
     unit: Literal["tile", "frame"]
     score: str

@@ -113,7 +113,7 @@ def _lead(evaluation: Evaluation) -> str:
     words = [
         f"{an} {model.architecture} network ({activation}kernel {card.preprocess.kernel})",
         f"published {card.created[:10]}",
-        f"bank {evaluation.bank_digest[:12]}",
+        f"bank {evaluation.bank_digest[:12]}" + (f", entry {evaluation.bank_entry}" if evaluation.bank_entry else ""),
     ]
     return ", ".join(words)
 

@@ -13,7 +13,7 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.columns import Frames
 from cellnet.bank.folds import FOLDS, Folds, deal_batches, deal_folds, few_groups
 from cellnet.bank.frames import Frame
-from cellnet.bank.labels import check_teaching, trainable_frames
+from cellnet.bank.teaching import check_teaching, trainable_frames
 from cellnet.config.bank import Intensity
 from cellnet.config.choices import FIXED_ARCHITECTURES, NETWORK_PX, PAPER_SHARES, Protocol, Split
 from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, Preprocess, TrainConfig

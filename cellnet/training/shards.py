@@ -3,7 +3,8 @@
     BANK/shards/KEY.json               what the shards hold: written last, so that they are seen whole or not at all
     BANK/shards/KEY-XXXX/train/*.parquet, test/*.parquet (and holdout/*.parquet of the paper's protocol)
 
-KEY names the bank's digest and every setting that shapes a tile: the second training finds its shards ready.
+KEY names the frames, what the task is told of them, and every setting that shapes a tile: the second training finds its
+shards ready, and so does one after labels of other frames were corrected.
 The model's kernel is applied after reading, so all kernels share one set of shards.
 """
 
@@ -30,6 +31,7 @@ from cellnet.store.arrow import filesystem
 from cellnet.store.objects import Store
 from cellnet.training.plan import Plan
 from cellnet.training.tiles import Tile, grids_of, make_tiles
+from cellnet.training.truths import truths_of
 
 SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 """Those that a training reads."""
@@ -85,13 +87,14 @@ class Shards(Frozen):
         return f"shards {made}: {self.rows['train']} training tiles of {tile} px{alone}, {test}{out}"
 
 
-def key_of(plan: Plan, bank_digest: str) -> str:
-    """What shards are called after: the same for the same tiles of the same frames."""
+def key_of(plan: Plan, frames: Iterable[Frame]) -> str:
+    """What shards are called after: the same for the same tiles of the same of a bank's frames."""
     config, paper = plan.config, plan.paper
     variants = plan.splits["train"].variants
     recipe = {
         "form": [*sorted(Shards.model_fields), *SCHEMA.names, "centres on the last edge"],
-        "bank": bank_digest,
+        "truths": truths_of(plan, frames),
+        "classes": plan.classes,
         "task": config.task,
         "tile_px": plan.preprocess.tile_px,
         "pixel_um": plan.preprocess.pixel_um,
@@ -99,10 +102,10 @@ def key_of(plan: Plan, bank_digest: str) -> str:
         "shifts": variants.shifts,
         "orientations": variants.orientations,
         "seed": config.seed,
-        "protocol": (config.protocol, config.kernel if paper else None),
+        "protocol": paper and [paper.kernel, sorted(paper.filtered), paper.holdout_share, paper.test_share, paper.seed],
         **({"lineage": config.lineage} if config.lineage else {}),
         **({"frames": plan.shards_of} if plan.shards_of else {}),
-        **({"greys": plan.preprocess.intensity.model_dump()} if config.greys == "background" else {}),
+        "greys": plan.preprocess.intensity.model_dump(),
     }
     return key_of_recipe(recipe)
 

@@ -22,6 +22,7 @@ from cellnet.places import Places
 from cellnet.store.folder import FolderStore
 from cellnet.store.place import place_of
 from cellnet.training.plan import make_plan
+from cellnet.training.truths import whole_of
 from cellnet.untrusted import WEIGHTS
 from pipelines import cluster
 from pipelines.runs import Run, new_run
@@ -178,7 +179,9 @@ def test_a_plain_training_says_that_there_is_one_to_resume_and_that_its_counter_
     places = Places(bank=undisturbed.bank, registry=place_of(tmp_path / "registry"))
     bank = Bank.open(places.bank)
     paper = config(model=ModelSpec(architecture="paper", width=4, depth=2), learning_rate=3.0)
-    left = new_run(places.open_runs(), make_plan(bank, paper).config, bank_digest=bank.digest, model="regressor")
+    plan = make_plan(bank, paper)
+    digest = whole_of(plan, bank.frames)
+    left = new_run(places.open_runs(), plan.config, bank_digest=digest, model="regressor")
     left.runs.put(f"{left.name}/checkpoint_manager_snapshot.json", b"{}")
     said: list[str] = []
     with pytest.raises(DataError, match=r"the counter is dead: it gave every tile the same count .* --set seed=1"):

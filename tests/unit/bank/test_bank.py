@@ -105,7 +105,9 @@ def test_the_same_pixels_with_another_label_are_set_aside_and_the_first_label_st
     other = take(bank, write_image(tmp_path / "b.png", 1), lineage="THP1", count=3.0)
     assert (other.added, len(other.set_aside)) == (0, 1)
     assert [(kept.lineage, kept.count) for kept in bank.frames] == [("A549", 3.0)]
-    assert "a.png, with another lineage or count" in bank.set_aside[0].set_aside
+    assert "a.png, with another lineage or count; say what is right by: cellnet bank label" in str(
+        bank.set_aside[0].set_aside
+    )
 
 
 def test_a_batch_and_an_age_that_were_not_known_are_filled_in_by_a_later_import(bank: Bank, tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_a_batch_and_an_age_that_were_not_known_are_filled_in_by_a_later_import(
 def test_the_same_pixels_of_another_batch_or_age_are_set_aside(bank: Bank, other: dict[str, object]) -> None:
     bank.add([frame(1, batch="P1", time_h=3.0)])
     [refused] = bank.add([replace(frame(1, **{"batch": "P1", "time_h": 3.0} | other), source="b.png")]).set_aside
-    assert str(refused.set_aside).startswith("the same pixels as 1.png, with another batch or time; labels are fixed")
+    assert str(refused.set_aside).startswith("the same pixels as 1.png, with another batch or time; these are fixed")
     assert [(kept.batch, kept.time_h) for kept in bank.frames] == [("P1", 3.0)]
 
 

@@ -1,5 +1,6 @@
 """What a model says of a bank's frames: which it knew before, and how it does on the others, batch by batch."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,17 @@ import numpy as np
 import pytest
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.labels import Label
 from cellnet.bank.prepare import prepare
 from cellnet.config.train import ModelSpec
 from cellnet.evaluation.evaluations import how_new
-from cellnet.evaluation.scoring import evaluation_of, score_frame
+from cellnet.evaluation.scoring import evaluation_of, kept_answer, score_frame, scored_by
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.networks.weights import fresh_network
 from cellnet.prediction.predictor import Predictor
 from cellnet.readers import LabelledFile
 from cellnet.registry.learned import Learned
-from cellnet.registry.records import CrossValidation, ModelVersion
+from cellnet.registry.records import Card, CrossValidation, ModelVersion
 from tests.factories import Known, card, discs
 
 BATCHES = ("P1", "P1", "P2", "P3", "P3", None)
@@ -137,3 +139,37 @@ def test_a_counters_worst_frames_come_with_what_it_found_and_where_cells_are_kno
         assert picture.truth == picture.box.centres_inside(picture.centres_N2)
     else:
         assert picture.centres_N2 is None and picture.truth == 1.0
+
+
+def counter_of(made: Card) -> Predictor:
+    return Predictor("regressor@1", made, fresh_network(made.config, 0, mean_count=9))
+
+
+def test_answers_that_were_kept_are_scored_on_what_is_said_of_the_frame_by_now(bank: Bank) -> None:
+    model = counter_of(card(tile_px=(200, 200)))
+    frame = bank.frames[0]
+    answer = kept_answer(
+        score_frame(model, frame, bank.store, with_features=False), model.card, fold=1, distance_N=None
+    )
+    assert scored_by(answer, frame, model).tile_counts == [2.0] * 4 == answer.truth_N.tolist()
+    bank.label([Label(frame=frame.frame, points=((1, 1), (399, 1), (399, 2)))])
+    assert scored_by(answer, bank.frames[0], model).tile_counts == [1.0, 2.0, 0.0, 0.0]
+
+
+def test_answers_that_were_kept_of_a_frame_that_was_resized_are_of_its_tiles(bank: Bank) -> None:
+    model = counter_of(card(tile_px=(200, 200), pixel_um=0.5))
+    frame = replace(bank.frames[0], pixel_um=1.0, centres=[[99.0, 99.0], [101.0, 399.0]], count=2.0)
+    scored = score_frame(model, frame, bank.store, with_features=False)
+    answer = kept_answer(scored, model.card, fold=1, distance_N=None)
+    assert len(scored.tile_counts) == 16 and scored_by(answer, frame, model).tile_counts == scored.tile_counts
+    told_since = replace(frame, pixel_um=0.5)
+    assert scored_by(answer, told_since, model).tile_counts == scored.tile_counts
+
+
+def test_scores_say_on_which_labels_they_were_taken(bank: Bank) -> None:
+    before = scores_of(bank, None)
+    bank.label([Label(frame=bank.frames[0].frame, count=20)])
+    after = scores_of(bank, None)
+    assert (before["bank_entry"], after["bank_entry"]) == (7, 8)
+    assert before["bank_digest"] != after["bank_digest"] == bank.digest
+    assert after["frame"]["mae"] == pytest.approx(before["frame"]["mae"] + 12 / 7)

@@ -120,7 +120,8 @@ def test_shards_are_found_by_what_shapes_a_tile_and_by_nothing_else(tmp_path: Pa
     bank = bank_of(tmp_path)
 
     def key(**changes: object) -> str:
-        return key_of(make_plan(bank, TrainConfig(**({"task": "count", "folds": 0, "tile": 60} | changes))), "0" * 64)
+        plan = make_plan(bank, TrainConfig(**({"task": "count", "folds": 0, "tile": 60} | changes)))
+        return key_of(plan, bank.frames)
 
     same = key()
     assert {
