@@ -140,8 +140,8 @@ def serve_forever(
     """Serve at `http://HOST:PORT` until Ctrl-C or SIGTERM; if not `block`, return that address at once.
 
     `connect` brings up Ray, if this process has none yet; `announce` is called with the address, and with the versions
-    that it began with, as soon as it answers, and `stopping` when it is to end. Raises ConfigError for a port in use, and what `build` raises, before
-    anything is started; and for a service that does not come up.
+    that it began with, as soon as it answers, and `stopping` when it is to end. Raises ConfigError for a port in use,
+    and what `build` raises, before anything is started; and for a service that does not come up.
     """
     check_port(host, port)
     if host in LOOPBACK or host == "::1":
