@@ -25,7 +25,7 @@ from cellnet.bank.columns import Frames
 from cellnet.bank.digest import digest_of
 from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame, read_pixels
-from cellnet.bank.history import taken_back, with_labels
+from cellnet.bank.history import standing, taken_back, with_labels
 from cellnet.bank.labels import Label, Labels, check_points
 from cellnet.bank.parts import NOTHING, Moment, State, next_moment, read_state, user, write_labels, write_state
 from cellnet.bank.splits import assign_splits
@@ -168,7 +168,9 @@ class Bank:
         def write() -> tuple[State | None, Imported]:
             labelled = {frame.frame: frame for frame in self._labelled()}
             rows, imported = _merge(self._imported, self._set_aside, prepared, self.settings, replacing, labelled)
-            return write_state(self.store, self._state, rows), imported
+            otherwise = _read_otherwise(self._imported, prepared) if replacing else {}
+            said = _said_again(self.labels, otherwise, self._state.entry + 1)
+            return write_state(self.store, self._state, rows, said), imported
 
         return self._commit(write)
 
@@ -352,6 +354,21 @@ def _merge(
         sized=sized,
     )
     return Frames.joined([kept, Frames.of(kept_aside.values())]), imported
+
+
+def _said_again(labels: Labels, otherwise: Mapping[str, Frame], entry: int) -> Labels:
+    """What counts of the labels of frames whose places others take, said of these; points as far as they have them."""
+    table = standing(labels).table
+    said = []
+    for label in Labels(table.filter(pc.is_in(table.column("frame"), pa.array(otherwise, pa.string())))):
+        frame = otherwise[label.frame]
+        again = label.model_copy(update={"frame": frame.frame, "entry": entry})
+        try:
+            check_points(again, frame)
+        except DataError:
+            again = again.model_copy(update={"points": None})
+        said.append(again)
+    return Labels.of(said)
 
 
 def _places(mask: Any) -> NDArray[np.int64]:

@@ -51,8 +51,7 @@ SCHEMA: Final = pa.schema(
         ("undoes", pa.int32()),
     ]
 )
-RESERVED: Final = ("regions",)
-"""Columns that tables of later cellnets have: polygons whose cells are counted, or left out."""
+"""Of the tables. The name `regions` is kept free for later ones: polygons whose cells are counted, or left out."""
 
 
 def _printable(text: str) -> str:

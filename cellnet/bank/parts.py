@@ -151,16 +151,16 @@ def read_state(store: Store, known: State = NOTHING, *, as_of: Moment | None = N
     return NOTHING
 
 
-def write_state(store: Store, state: State, rows: Frames) -> State | None:
+def write_state(store: Store, state: State, rows: Frames, labels: Labels) -> State | None:
     """Let a bank that is in this state have these rows, and say in which it is then; None: it is no longer in this one.
 
-    The state itself where it has them already. Raises ConfigError for a bank that holds what this cellnet does not know
+    `labels` are more of them, of rows that take the places of others. The state itself where it has them already. Raises ConfigError for a bank that holds what this cellnet does not know
     and would lose.
     """
     pieces = list(_joined(_arranged(state, rows), Frames.joined))
     if Frames.joined(piece for _, piece in pieces) == state.rows:
         return state
-    return _append(store, state, Entry(at=next_moment(state), by=user(), parts=[]), pieces, state.said)
+    return _append(store, state, Entry(at=next_moment(state), by=user(), parts=[]), pieces, _with(state, labels))
 
 
 def write_labels(
@@ -168,9 +168,13 @@ def write_labels(
 ) -> State | None:
     """Likewise with these labels more, of its next entry, and the rows that it has."""
     pieces = list(_joined(_arranged(state, state.rows), Frames.joined))
-    said = list(_joined([*state.said, (None, labels)], Labels.joined))
     entry = Entry(what="labels", at=at, by=by, why=why, undoes=undoes, parts=[])
-    return _append(store, state, entry, pieces, said)
+    return _append(store, state, entry, pieces, _with(state, labels))
+
+
+def _with(state: State, labels: Labels) -> list[tuple[Part | None, Labels]]:
+    """The parts of a state's labels, with more of them."""
+    return list(_joined([*state.said, (None, labels)], Labels.joined))
 
 
 def entries_of(store: Store) -> Iterator[tuple[int, Entry]]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.labels import Label
 from cellnet.bank.prepare import prepare
 from cellnet.bank.upkeep import DAY_S, clear
 from cellnet.errors import CellnetError, ConfigError, ConflictError, IntegrityError, NotFoundError, RegistryError
@@ -256,6 +257,9 @@ def test_a_bank_lives_in_either(place: str, tmp_path: Path) -> None:
     reopened = Bank.open(place)
     assert reopened.digest == bank.digest == other.digest
     assert (reopened.pixels(reopened.frames[0]) == image_HW).all()
+    said = [Label(frame=frame.frame, count=count) for count in (5, 6)]
+    assert [bank.label([said[0]], by="ana"), reopened.label([said[1]], by="ben")] == [2, 3]  # by losing that race
+    assert [Bank.open(place, as_of=entry).frames[0].count for entry in (1, 2, 3)] == [1.0, 5.0, 6.0]
 
 
 def test_what_nobody_needs_of_a_bank_and_of_runs_is_removed_in_either(

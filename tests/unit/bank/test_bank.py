@@ -23,6 +23,7 @@ import cellnet.bank.columns
 from cellnet.bank.bank import Bank, Imported
 from cellnet.bank.columns import Frames
 from cellnet.bank.frames import FORM, Frame, digest_of_pixels
+from cellnet.bank.labels import Label
 from cellnet.bank.parts import State
 from cellnet.bank.prepare import prepare, prepare_all
 from cellnet.bank.splits import held_by_split
@@ -513,6 +514,20 @@ def test_a_file_that_an_earlier_reader_read_otherwise_is_named_and_replaced_only
     assert (now.group, now.split, now.count, now.form) == ("B7", before.split, 4.0, FORM)
     assert len(reopened.frames) == 9 and reopened.set_aside == [] and reopened.digest != digest
     assert not any("earlier cellnet read" in line for line in warnings_of(reopened.frames))
+
+
+def test_what_labels_say_of_a_frame_stays_with_what_takes_its_place(bank: Bank, tmp_path: Path) -> None:
+    path = tmp_path / "white.tif"
+    right_HW = white_for_black(path, 9)
+    before = read_before(bank, path, lineage="A549", count=3.0)
+    bank.label([Label(frame=before.frame, lineage="THP1", points=((1, 2),), unusable="debris")], by="ana")
+    file = LabelledFile(image=ImageFile.at(path), lineage="A549", count=3.0)
+    for _ in range(2):
+        assert bank.add([prepare(file, bank.store)], replacing=True).set_aside == []
+        [now] = Bank.open(tmp_path / "bank").frames
+        assert now.frame == digest_of_pixels(right_HW)
+        assert (now.lineage, now.count, now.centres, now.unusable) == ("THP1", 1.0, [[1.0, 2.0]], "debris")
+    assert [(label.by, label.entry) for label in bank.labels.of_frame(now.frame)] == [("ana", 3)]
 
 
 def test_a_file_that_comes_out_as_before_is_known_and_told_the_pixel_size_that_was_not_seen(
