@@ -179,8 +179,11 @@ class Answerer:
             await self._do(self._small if small else self._large, job)
             return self._told(job)
 
-    async def pixels(self, image: ImageFile, how: How) -> Pixels:
-        """The one plane of an image that would be counted, by turns as all are. Raises DataError, naming the image."""
+    async def pixels(self, image: ImageFile, how: How) -> tuple[Pixels, float | None]:
+        """The one plane of an image that would be counted, and its µm a pixel, by turns as all are.
+
+        Raises DataError, naming the image.
+        """
         job = _Job(image.name, replace(how, models=Lineup(), shadows=Lineup()), lambda: self._seen(image, how))
         await self._do(self._small if apart.is_plain(image) else self._large, job)
         if job.large is not None:
@@ -190,7 +193,7 @@ class Answerer:
             job = _Job(page.name, job.how, lambda: self._decoded(page, how))
             await self._do(self._large, job)
         assert job.cuts is not None
-        return job.cuts.image_HW
+        return job.cuts.image_HW, job.cuts.pixel_um
 
     async def _do(self, batcher: Batcher[_Job], job: _Job) -> None:
         await batcher.do(job, client=job.how.client, request=job.how)

@@ -8,6 +8,8 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from cellnet.version import number
 from serve.answering import Answerer
+from serve.http.keys import Key
+from serve.http.labels import Correct, add_labels
 from serve.http.middleware import Surroundings
 from serve.http.pages import add_pages
 from serve.http.pixels import PIXELS, add_pixels
@@ -24,20 +26,22 @@ EXPOSED: Final = ("Retry-After", "Cellnet-Models", "X-Request-ID", HEADER, *PIXE
 def make_api(
     answerer: Answerer,
     *,
-    keys: Sequence[str] = (),
+    keys: Sequence[Key] = (),
     origins: Sequence[str] = (),
     hosts: Sequence[str] = (),
     proxies: Sequence[str] | None = None,
     draw: Draw | None = None,
     find: Find | None = None,
+    correct: Correct | None = None,
     texts: Texts | None = None,
 ) -> FastAPI:
     """The application over the models of an answerer.
 
-    `keys`: sha256 of the API keys; where there are none, none is asked for. `origins`: web pages of others that may
+    `keys`: the API keys; where there are none, none is asked for. `origins`: web pages of others that may
     call it. `hosts`: the names that it answers to, like localhost, so that no web page reaches it by a name of its own
     (DNS rebinding); where there are none, any. `proxies`: networks of the proxies before it, to be told to HAProxy;
-    None: there is no HAProxy. `draw`: makes overlays. `find`: says where cells are. `texts`: the
+    None: there is no HAProxy. `draw`: makes overlays. `find`: says where cells are. `correct`: writes
+    what people say into a bank. `texts`: the
     figures of all processes (this one's alone).
     """
     api = FastAPI(
@@ -63,8 +67,10 @@ def make_api(
         )
     add_predict(api, answerer, draw, find)
     add_pixels(api, answerer)
+    if correct:
+        add_labels(api, answerer, correct)
     add_inference(api, answerer)
-    add_state(api, answerer, texts)
+    add_state(api, answerer, texts, saves=correct is not None)
     if proxies is not None:
         add_edge(api, answerer.limits, proxies, hosts)
     add_pages(api)

@@ -25,6 +25,7 @@ from joblib import cpu_count
 from ray import serve
 from ray.serve import Application
 
+from cellnet.bank.bank import Bank
 from cellnet.errors import ConfigError
 from cellnet.prediction.engines import load_model
 from cellnet.prediction.lineup import resolve_models, strangers
@@ -32,6 +33,7 @@ from cellnet.registry.registry import Registry
 from cellnet.registry.signing import load_trusted
 from cellnet.store.place import Place
 from serve import haproxy
+from serve.corrections import Corrections
 from serve.haproxy_rules import EDGE
 from serve.http.keys import load_keys
 from serve.limits import Limits
@@ -112,8 +114,19 @@ def _application(args: ServeArgs) -> tuple[Application, list[str]]:
         proxies=args.trusted_proxies,
         log_requests=args.log_requests,
         overlays=overlays.bind(registry=registry, threads=threads) if args.overlays else None,
+        corrections=_corrections(args, small),
     )
     return application, [version.ref for version in models]
+
+
+def _corrections(args: ServeArgs, small: dict[str, Any]) -> Application | None:
+    """What writes labels into the bank, which must be there."""
+    if args.bank is None:
+        return None
+    place = Place(args.bank, args.endpoint_url)
+    Bank.open(place)
+    writing = serve.deployment(Corrections, name="corrections").options(ray_actor_options=small, max_ongoing_requests=8)
+    return writing.bind(bank=place, most_labels=args.max_labels, most_mb=args.max_label_mb)
 
 
 def _scale(args: ServeArgs) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from cellnet.config.choices import NETWORK_PX, EngineName
-from cellnet.errors import DataError
+from cellnet.errors import DataError, plain
 from cellnet.images.file import ImageFile
 from cellnet.prediction.answers import FoundCell, Prediction
 from cellnet.prediction.engines import load_model
@@ -27,6 +27,8 @@ from serve import haproxy
 from serve.answering import Answerer, Challenge, How
 from serve.api import make_api
 from serve.batching import MOST_TILES
+from serve.http.keys import Key
+from serve.http.labels import Labelled, Taken
 from serve.http.middleware import set_up_logs
 from serve.limits import Limits, busy
 from serve.meters import Meters
@@ -52,18 +54,20 @@ class Service:
         threads: int,
         poll_s: float,
         limits: Limits,
-        keys: Sequence[str],
+        keys: Sequence[Key],
         origins: Sequence[str],
         hosts: Sequence[str],
         proxies: Sequence[str],
         log_requests: bool,
         overlays: DeploymentHandle | None,
+        corrections: DeploymentHandle | None,
     ) -> None:
         set_up_logs(log_requests)
         cv2.setNumThreads(1)  # an image is decoded sooner than threads are woken
         self.meters = Meters()
         self._registry, self._engine, self._threads = registry, engine, threads
         self._keys, self._origins, self._hosts, self._overlays = keys, origins, hosts, overlays
+        self._corrections = corrections
         self._proxies = proxies if haproxy.is_used() else None
         shelf = Shelf(
             registry,
@@ -86,6 +90,7 @@ class Service:
             proxies=self._proxies,
             draw=self._draw if self._overlays else None,
             find=self._find if self._overlays else None,
+            correct=self._correct if self._corrections else None,
             texts=self._texts,
         )
 
@@ -115,6 +120,17 @@ class Service:
     async def _find(self, image: ImageFile, how: How, prediction: Prediction) -> list[FoundCell] | None:
         found: list[FoundCell] | None = await self._told("find", image, how, prediction.models.regressor)
         return found
+
+    async def _correct(self, taken: Taken) -> Labelled:
+        assert self._corrections is not None
+        try:
+            written: Labelled | Exception = await self._corrections.write.remote(taken)
+        except Exception as error:  # of that process
+            log.exception("a label of %s was not written", plain(taken.name))
+            raise busy("the bank takes no corrections now") from error
+        if isinstance(written, Exception):
+            raise written
+        return written
 
     async def _told(self, what: str, image: ImageFile, how: How, *refs: str | None) -> Any:
         """What the process that says where makes of an image. Raises DataError, and 503 where it fails."""

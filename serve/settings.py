@@ -52,6 +52,8 @@ class ServeArgs(Frozen):
 
     registry: str = Field(default_factory=lambda: os.environ.get("CELLNET_REGISTRY", "registry"))
     """A folder or `s3://bucket/prefix`."""
+    bank: Annotated[str | None, AsOption("a bank into which what people correct is written", "BANK")] = None
+    """A folder or `s3://bucket/prefix`; left out, the page gives corrections as a table."""
     endpoint_url: str | None = None
     """Another S3 server than Amazon's."""
     trusted_keys: str | None = Field(default_factory=lambda: os.environ.get("CELLNET_TRUSTED_KEYS") or None)
@@ -109,6 +111,14 @@ class ServeArgs(Frozen):
         default=60, gt=0
     )
     """From the beginning of a request to its answer."""
+    max_labels: Annotated[int, AsOption("that a key may write in a day (%(default)s)", "N", BOUNDS)] = Field(
+        default=10_000, ge=1
+    )
+    """Labels that each key may write in a day, or all who come without one."""
+    max_label_mb: Annotated[float, AsOption("of labelled images of a key in a day (%(default)g)", "MB", BOUNDS)] = (
+        Field(default=10_000, gt=0)
+    )
+    """Megabytes of images that each key may label in a day."""
     api_keys: Annotated[
         str | None,
         AsOption("keys, one a line, of which requests must hold one (CELLNET_API_KEYS: keys)", "FILE", GUARD),

@@ -154,8 +154,8 @@ def read_state(store: Store, known: State = NOTHING, *, as_of: Moment | None = N
 def write_state(store: Store, state: State, rows: Frames, labels: Labels) -> State | None:
     """Let a bank that is in this state have these rows, and say in which it is then; None: it is no longer in this one.
 
-    `labels` are more of them, of rows that take the places of others. The state itself where it has them already. Raises ConfigError for a bank that holds what this cellnet does not know
-    and would lose.
+    `labels` are more of them, of rows that take the places of others. The state itself where it has them already.
+    Raises ConfigError for a bank that holds what this cellnet does not know and would lose.
     """
     pieces = list(_joined(_arranged(state, rows), Frames.joined))
     if Frames.joined(piece for _, piece in pieces) == state.rows:

@@ -171,13 +171,13 @@ class Cuts:
 
     def __init__(self, image_HW: Pixels, pixel_um: float | None) -> None:
         self.image_HW = image_HW
-        self._pixel_um = pixel_um
+        self.pixel_um = pixel_um
         self._made: dict[Hashable, Cut] = {}
 
     def of(self, model: FrameModel) -> Cut:
         """The frame's tiles for a model. Raises DataError where it cannot be cut."""
         if model.cuts_by not in self._made:
-            self._made[model.cuts_by] = model.cut(self.image_HW, self._pixel_um)
+            self._made[model.cuts_by] = model.cut(self.image_HW, self.pixel_um)
         return self._made[model.cuts_by]
 
 

@@ -1,13 +1,16 @@
 """API keys: whoever sends one of them as `Authorization: Bearer KEY`, or as `X-API-Key`, is let in.
 
-Only their sha256 goes anywhere: into the service's processes, never into its logs.
+A line of a file of keys is `KEY`, which may have images predicted, or `NAME SCOPES KEY`, like `ada predict,label …`:
+what it labels is by that name. Only the sha256 of a key goes anywhere: into the service's processes, never into its
+logs.
 """
 
 import hashlib
 import hmac
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
 
@@ -16,12 +19,28 @@ from cellnet.store.regular import read_file
 
 VARIABLE: Final = "CELLNET_API_KEYS"
 SHORTEST: Final = 16
+LONGEST_NAME: Final = 100
+SCOPES: Final = frozenset({"predict", "label"})
+"""What keys may open."""
 MOST_BYTES: Final = 10**6
 """Of a file of keys."""
 
 
-def load_keys(file: Path | None) -> tuple[str, ...]:
-    """The sha256 of each key of a file, one a line, and of CELLNET_API_KEYS, between commas; none where neither is.
+class Key(NamedTuple):
+    """What a key opens."""
+
+    sha256: str
+    name: str = ""
+    """Whose it is; empty where it has none."""
+    scopes: frozenset[str] = frozenset({"predict"})
+
+
+NOBODY: Final = Key("", scopes=SCOPES)
+"""Who comes where no keys are asked for."""
+
+
+def load_keys(file: Path | None) -> tuple[Key, ...]:
+    """Each key of a file, one a line, and of CELLNET_API_KEYS, between commas; none where neither is.
 
     Raises ConfigError for a file that cannot be read or holds none, and for keys that could be guessed.
     """
@@ -36,15 +55,33 @@ def load_keys(file: Path | None) -> tuple[str, ...]:
         if not listed:
             raise ConfigError(f"{file} holds no API key; write one a line, like the output of: openssl rand -hex 32")
         keys += listed
-    if any(len(key) < SHORTEST for key in keys):
+    return tuple(_key_of(line) for line in keys)
+
+
+def _key_of(line: str) -> Key:
+    *told, key = line.split()
+    if len(key) < SHORTEST:
         raise ConfigError(f"an API key is shorter than {SHORTEST} characters; make one with: openssl rand -hex 32")
-    return tuple(hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest() for key in keys)
+    sha256 = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+    if not told:
+        return Key(sha256)
+    name, scopes = told[0], frozenset(told[-1].split(","))
+    if len(told) != 2 or not scopes <= SCOPES or not name.isprintable() or len(name) > LONGEST_NAME:
+        raise ConfigError(
+            "a line of the API keys is neither KEY nor NAME SCOPES KEY; write it like: ada predict,label KEY"
+        )
+    return Key(sha256, name, scopes)
 
 
-def accepted(headers: Headers, keys: tuple[str, ...]) -> bool:
-    """Whether a request may come in, always where there are no keys; a wrong key takes as long as a right one."""
+def accepted(headers: Headers, keys: Sequence[Key]) -> Key | None:
+    """The key that a request came with, None for none or a wrong one, which takes as long as a right one.
+
+    Where there are no keys, `NOBODY`, who may do all.
+    """
     scheme, _, token = headers.get("authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
     digest = hashlib.sha256(given.encode("latin-1")).hexdigest()  # as it came
-    matches = [hmac.compare_digest(digest, key) for key in keys]
-    return any(matches) or not keys
+    matching = [key for key in keys if hmac.compare_digest(digest, key.sha256)]
+    if not keys:
+        return NOBODY
+    return matching[0] if matching else None

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cellnet.errors import plain
 from serve import haproxy_rules
-from serve.http.keys import accepted
+from serve.http.keys import Key, accepted
 from serve.http.problems import problem
 from serve.limits import Held, Limits, Share, busy
 from serve.meters import Meters
@@ -33,6 +33,8 @@ access_log = logging.getLogger("cellnet.requests")
 PAGES: Final = frozenset({"/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"})
 UNBOUNDED: Final = frozenset(haproxy_rules.UNBOUNDED)
 HEALTH: Final = UNBOUNDED - {"/metrics"}
+LABELS: Final = "/v1/labels"
+"""Which wants a scope of its own."""
 OPEN: Final = PAGES | HEALTH
 """Paths that ask for no key: they tell nothing of images or models."""
 SAFE: Final = {
@@ -69,7 +71,7 @@ class Surroundings:
         *,
         limits: Limits,
         meters: Meters,
-        keys: tuple[str, ...] = (),
+        keys: tuple[Key, ...] = (),
         hosts: tuple[str, ...] = (),
         origins: tuple[str, ...] = (),
         behind_haproxy: bool = False,
@@ -92,7 +94,8 @@ class Surroundings:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id = _request_id(headers)
         state["share"] = share = Share(self._held)
-        state["known"] = known = accepted(headers, self._keys)
+        state["key"] = key = accepted(headers, self._keys)
+        state["known"] = key is not None
         state["client"] = _client(scope, headers, self._behind_haproxy)
         answered: dict[str, Any] = {"status": None}
         reading = _Reading(receive, self._limits, self._meters)
@@ -110,7 +113,7 @@ class Surroundings:
         self._requests += 1
         self._meters.in_flight.set(self._requests)
         try:
-            refusal = self._refusal(path, headers, known)
+            refusal = self._refusal(path, headers, key)
             if refusal:
                 await problem(refusal.status_code, refusal.detail, refusal.headers, request_id)(scope, receive, sender)
                 return
@@ -134,7 +137,7 @@ class Surroundings:
             share.give_back()
             self._note(scope, path, answered["status"], time.perf_counter() - started)
 
-    def _refusal(self, path: str, headers: Headers, known: bool) -> HTTPException | None:
+    def _refusal(self, path: str, headers: Headers, key: Key | None) -> HTTPException | None:
         """Why a request is turned away before any of it is read."""
         if path == haproxy_rules.EDGE:
             return None  # HAProxy asks by an address, and lets nobody else
@@ -149,11 +152,15 @@ class Surroundings:
             origin = headers.get("origin", "another site")
             detail = f"web pages of {origin:.80} may not ask this service; start it with --cors ORIGIN to let them"
             return HTTPException(403, detail)
-        if not known and path not in OPEN:
+        if key is None and path not in OPEN:
             self._meters.refused.labels("key").inc()
             return HTTPException(
                 401, "this service asks for an API key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
             )
+        scope = "label" if path == LABELS else "predict"
+        if key and scope not in key.scopes and path not in OPEN:
+            self._meters.refused.labels("key").inc()
+            return HTTPException(403, f"this API key may not {scope}; its line needs the scope: NAME {scope} KEY")
         if self._requests > self._limits.queue and path not in UNBOUNDED:
             self._meters.refused.labels("queue").inc()
             return busy(f"the service is busy with {self._limits.queue} requests")

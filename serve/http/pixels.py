@@ -33,7 +33,7 @@ def add_pixels(api: FastAPI, answerer: Answerer) -> None:
         images = await read_images(request, answerer.limits)
         if len(images) != 1:
             raise DataError(f"the request holds {len(images)} images; send one at a time")
-        image_HW = await answerer.pixels(images[0], how)
+        image_HW, _ = await answerer.pixels(images[0], how)
         height, width = image_HW.shape
         return Response(
             image_HW.astype(image_HW.dtype.newbyteorder("<"), copy=False).tobytes(),

@@ -39,8 +39,8 @@ class Chosen(BaseModel):
     )
 
 
-class Asked(Chosen):
-    """What is asked of the images of a request."""
+class Recorded(Chosen):
+    """What is known of it besides."""
 
     pixel_um: float | None = Field(
         None,
@@ -49,6 +49,11 @@ class Asked(Chosen):
         description="Micrometres a pixel; if left out, what an OME-TIFF itself says.",
         examples=[0.65],
     )
+
+
+class Asked(Recorded):
+    """What is asked of the images of a request."""
+
     format: Literal["json", "csv"] = Field("json", description="`csv` is for spreadsheets: a row an image.")
     overlay: bool = Field(
         False, description="A picture (PNG) of one image instead: what was counted where, and what was looked at."

@@ -24,10 +24,12 @@ STATUS: Final[dict[type[CellnetError], int]] = {
 }
 WHY: Final = {
     401: ("No API key, or a wrong one.", "this service asks for an API key: Authorization: Bearer KEY"),
+    403: ("The API key may not do this.", "this API key may not label; its line needs the scope: NAME label KEY"),
     404: ("Nothing of this name is served.", "no model 'counter' is served; there is classifier, regressor, cellnet"),
     408: ("It arrives too slowly.", "the request did not arrive within 60 s; send fewer images at a time"),
     413: ("Too large, or too many images.", "the request is over 64 MB; send fewer images at a time, or as PNG"),
     422: ("An image or a parameter is not usable.", "a.png: blank, every pixel has the value 7"),
+    429: ("Its share is used up.", "the key ada may write 10,000 labels or 10,000 MB a day; come again tomorrow (UTC)"),
     503: ("Busy; `Retry-After` says when to come again.", "the service is busy with 128 requests; try again in 1 s"),
     504: ("The answer takes too long.", "the answer took longer than 60 s; send fewer images at a time, or try again"),
 }

@@ -33,6 +33,7 @@ class Models(BaseModel):
     """The models that are being served."""
 
     models: list[ModelInfo]
+    corrections: bool = Field(description="Whether what people say is written into a bank (`/v1/labels`).")
 
 
 class Problem(BaseModel):

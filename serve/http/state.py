@@ -20,13 +20,13 @@ Texts = Callable[[], Awaitable[dict[str, str]]]
 """The figures of every process that serves, by its name."""
 
 
-def add_state(api: FastAPI, answerer: Answerer, texts: Texts | None) -> None:
+def add_state(api: FastAPI, answerer: Answerer, texts: Texts | None, saves: bool) -> None:
     shelf, meters = answerer.shelf, answerer.meters
 
     @api.get("/v1/models", summary="The models that are served", responses=problems(401, 503))
     async def list_models() -> Models:
         """Each version with its role, lineages and scores."""
-        return Models(models=[*_infos(answerer)])
+        return Models(models=[*_infos(answerer)], corrections=saves)
 
     @api.get("/healthz", summary="Whether the service is alive", response_class=PlainTextResponse)
     async def healthz() -> str:

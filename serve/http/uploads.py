@@ -13,6 +13,7 @@ from cellnet.images.file import ImageFile
 from serve.limits import Limits, Share
 
 FIELD = "images"
+LABEL = "label"
 MAX_NAME = 200
 
 
@@ -31,6 +32,19 @@ async def read_images(request: Request, limits: Limits) -> list[ImageFile]:
     form = await _read_form(request, limits)
     try:
         return await _read_files(form)
+    finally:
+        await form.close()
+
+
+async def read_labelled(request: Request, limits: Limits) -> tuple[ImageFile, str]:
+    """The one image of a form, and the text of its field `label`. Raises as `read_images`."""
+    _check_length(request, limits)
+    form = await _read_form(request, limits)
+    try:
+        images, label = await _read_files(form), form.get(LABEL)
+        if len(images) != 1 or not isinstance(label, str):
+            raise DataError(f"a label is of one image: a file in the field '{FIELD}', and JSON in the field '{LABEL}'")
+        return images[0], label
     finally:
         await form.close()
 

@@ -55,6 +55,9 @@ class Service:
         self.too_late = 0  # as many take it too long
         self.key: str | None = None
         self.problems: list[str] = []
+        self.saves = False  # whether it writes labels into a bank
+        self.labels: list[dict[str, Any]] = []
+        self.refuses: str | None = None
         self.go_on = threading.Event()  # predictions wait for it
         self.go_on.set()
 
@@ -79,6 +82,16 @@ class Service:
             image_HW = image.decode()
         values = {"Cellnet-Shape": "{}, {}".format(*image_HW.shape), "Cellnet-Bits": str(8 * image_HW.itemsize)}
         return Response(image_HW.tobytes(), headers=values | {"Cellnet-Sha256": digest_of_pixels(image_HW)})
+
+    async def label(self, request: Request) -> Response:
+        if self.refuses:
+            return problem(429, self.refuses) if "day" in self.refuses else problem(403, self.refuses)
+        form = await request.form()
+        image = form["images"]
+        self.labels.append({"name": image.filename, "bytes": await image.read()} | json.loads(str(form["label"])))
+        others = [{"by": "Bob", "at": "2026-11-29T09:00:00Z", "lineage": None, "count": 14.0, "unusable": None}]
+        told = {"frame": "0" * 64, "entry": len(self.labels), "added": True, "others": others}
+        return JSONResponse(told)
 
     def answer(self, request: Request, body: bytes) -> Response:
         name = request.query_params["name"]
@@ -145,10 +158,12 @@ def application(service: Service) -> FastAPI:
     async def models(request: Request) -> Response:
         if not service.lets_in(request):
             return problem(401, "give the key as Authorization: Bearer KEY")
-        return JSONResponse({"models": [{"ref": "classifier@1"}, {"ref": "regressor@2"}]})
+        known = [{"ref": "classifier@1"}, {"ref": "regressor@2"}]
+        return JSONResponse({"models": known, "corrections": service.saves})
 
     api.post("/lab/v1/predict")(service.predict)
     api.post("/lab/v1/pixels")(service.pixels)
+    api.post("/lab/v1/labels")(service.label)
     return api
 
 
@@ -1138,3 +1153,35 @@ def test_on_a_phone_the_workbench_is_as_wide_as_the_screen(page: Page) -> None:
     page.wait_for(lambda: page.find("#bench").is_displayed())
     assert page.run("viewer.scrollWidth <= viewer.clientWidth && viewer.offsetWidth <= innerWidth")
     assert page.run("document.querySelector('[data-bench=canvas]').clientWidth / innerWidth") > 0.85
+
+
+def test_where_there_is_a_bank_what_is_said_is_saved_in_it_with_the_image(page: Page, service: Service) -> None:
+    service.saves = True
+    file = page.write("plate 1/B03_f1.tif", {"count": 2.0, "points": FOUND})
+    page.choose_folder(file.parent)
+    page.wait_for_status("1 of 1 done")
+    page.open_bench()
+    page.find("[data-tool=cells]").click()
+    click_in_frame(page, (200, 150))
+    page.find("#by").send_keys("Ada")
+    page.find("#keep").click()
+    page.wait_for(lambda: page.find("#kept").text.startswith("Saved in the bank, entry 1, which has the image since."))
+    assert page.find("#kept").text.endswith("both are kept. Bob: 14 cells.")
+    [label] = service.labels
+    assert label == {
+        **{"name": "plate 1/B03_f1.tif", "bytes": file.read_bytes(), "points": [[100, 60]], "by": "Ada", "why": ""},
+        **{"plate": "plate 1", "well": "B03"},
+        "seen": {"versions": ["classifier@1", "regressor@2"], "lineage": "A172", "count": 2},
+    }
+    assert page.texts("#rows .edited") == ["corrected: 1 cell (entry 1)"]
+
+
+def test_what_is_not_saved_is_kept_here_and_said(page: Page, service: Service) -> None:
+    service.saves, service.refuses = True, "this API key may not label; its line needs the scope: NAME label KEY"
+    page.choose(page.write("a.tif", {"count": 2.0, "points": FOUND}))
+    page.wait_for_status("1 of 1 done")
+    page.open_bench()
+    page.find("#accept").click()
+    page.wait_for(lambda: page.find("#kept").text.startswith("Not saved: this API key may not label"))
+    assert page.find("#kept").text.endswith("It is kept here. Download the corrections to put them into a bank.")
+    assert page.texts("#rows .edited") == ["accepted: A172, 2.0 cells"] and page.find("#corrections").is_enabled()

@@ -1,6 +1,7 @@
 """The service over real HTTP: a local Ray Serve, a registry in a folder, networks too small to be any good."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
+from cellnet.bank.bank import Bank
 from cellnet.errors import ConfigError, NotFoundError, UntrustedError
 from cellnet.prediction.model import Cut, FrameModel
 from cellnet.prediction.predictor import Predictor
@@ -35,7 +37,7 @@ from serve import answering
 from serve.app import ServeArgs, build, serve_forever
 from serve.haproxy import free_port
 from serve.service import Service
-from tests.factories import LINEAGES, clouds, publish_untrained
+from tests.factories import LINEAGES, bank_of, clouds, publish_untrained
 
 pytestmark = pytest.mark.ray
 
@@ -77,9 +79,16 @@ def that_hangs() -> type[Service]:
 
 
 @pytest.fixture(scope="module")
-def service(ray_started: None, registry: Registry) -> Iterator[httpx.Client]:
-    """A client of the service, which takes 2 MB and 4 images a request and has two processes that answer."""
-    args = ServeArgs(registry=registry.store.uri, replicas=2, threads=1, poll_s=0.2, max_request_mb=2, max_images=4)
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank of one frame."""
+    return bank_of(tmp_path_factory.mktemp("corrected") / "bank", {"A549": ["P1/B02"]})
+
+
+@pytest.fixture(scope="module")
+def service(ray_started: None, registry: Registry, bank: Path) -> Iterator[httpx.Client]:
+    """A client of the service, which takes 2 MB and 4 images a request, has two processes that answer, and a bank."""
+    bounds = {"max_request_mb": 2, "max_images": 4}
+    args = ServeArgs(registry=registry.store.uri, bank=str(bank), replicas=2, threads=1, poll_s=0.2, **bounds)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("serve.app.Service", that_hangs())
@@ -229,7 +238,7 @@ def test_the_page_may_run_nothing_but_its_own_script(service: httpx.Client) -> N
 def test_two_processes_answer_and_one_draws_and_the_figures_are_of_all(service: httpx.Client) -> None:
     deployments = serve.status().applications["cellnet"].deployments
     running = {name: status.replica_states.get("RUNNING") for name, status in deployments.items()}
-    assert running == {"service": 2, "overlays": 1}
+    assert running == {"service": 2, "overlays": 1, "corrections": 1}
     before = answers_told(service)
     for _ in range(20):
         response = service.post("/v1/predict", content=encode(clouds(200, 200))).raise_for_status()
@@ -279,6 +288,26 @@ def answers_told(service: httpx.Client) -> dict[str, float]:
         for sample in family.samples
         if sample.name == "cellnet_answers_total" and sample.labels["model"].startswith("regressor@")
     }
+
+
+def test_cells_are_told_and_what_a_person_says_of_an_image_is_in_the_bank(service: httpx.Client, bank: Path) -> None:
+    data = encode(clouds(200, 300))
+    [said] = service.post("/v1/predict?points=true&name=a.png", content=data).json()["predictions"]
+    assert len(said["points"]) <= round(said["count"]) and all(0 <= one["x"] <= 300 for one in said["points"])
+    seen = {"versions": list(said["models"].values()), "count": said["count"]}
+    label = json.dumps({"points": [[10, 20.5], [250, 100]], "by": "Ada", "seen": seen})
+    done = service.post("/v1/labels", files={"images": ("a.png", data), "label": (None, label)}).json()
+    assert done["added"] and done["others"] == []
+    label = json.dumps({"unusable": "focus", "by": "Bob"})
+    other = service.post("/v1/labels", files={"images": ("a.png", data), "label": (None, label)}).json()
+    assert (other["frame"], other["added"], [one["by"] for one in other["others"]]) == (done["frame"], False, ["Ada"])
+    kept = Bank.open(str(bank))
+    [frame] = kept.frames.equal("frame", done["frame"])
+    assert (frame.count, frame.unusable) == (2, "focus")
+    assert [one.by for one in kept.labels.of_frame(done["frame"])] == ["Ada", "Bob"]
+    assert_problem(
+        service.post("/v1/labels", files={"images": ("a.png", data), "label": (None, '{"points": [[400, 2]]}')}), 422
+    )
 
 
 def test_an_overlay_is_a_picture_of_what_was_counted_where(service: httpx.Client) -> None:

@@ -131,6 +131,16 @@ def test_the_s3_policy_lets_nothing_be_deleted_but_checkpoints() -> None:
     assert [statement["Resource"] for statement in deleting] == ["arn:aws:s3:::my-bucket/runs/*"]
 
 
+def test_a_service_that_labels_may_add_to_the_bank_alone_and_delete_nothing() -> None:
+    policy = json.loads((INFRA / "s3-label-policy.json").read_text(encoding="utf-8"))
+    rights = {statement["Resource"]: statement["Action"] for statement in policy["Statement"]}
+    assert rights == {
+        "arn:aws:s3:::my-bucket": "s3:ListBucket",
+        "arn:aws:s3:::my-bucket/registry/*": "s3:GetObject",
+        "arn:aws:s3:::my-bucket/bank/*": ["s3:GetObject", "s3:PutObject"],
+    }
+
+
 def test_gc_may_delete_only_where_it_clears() -> None:
     policy = json.loads((INFRA / "s3-gc-policy.json").read_text(encoding="utf-8"))
     deleting = [statement for statement in policy["Statement"] if "s3:DeleteObject" in statement["Action"]]

@@ -29,7 +29,8 @@ from cellnet.prediction.answers import Answer, FoundCell, Prediction, combine
 from cellnet.registry.registry import Registry
 from serve.answering import How, Room
 from serve.haproxy_rules import EDGE
-from serve.http.keys import accepted, load_keys
+from serve.http.keys import Key, accepted, load_keys
+from serve.http.labels import Labelled, Taken
 from serve.http.middleware import Surroundings, access_log, set_up_logs
 from serve.http.schemas import Predictions
 from serve.limits import Limits
@@ -183,6 +184,37 @@ def test_grey_values_are_of_one_page_within_the_limits_and_count_nothing(kitchen
     assert_problem(api.post("/v1/pixels?name=l.png", content=large), 422, "l.png", "0.2 megapixels")
     assert_problem(api.post("/v1/pixels", files=[("images", (n, DARK)) for n in ("a.png", "b.png")]), 422, "one at a")
     assert small.figure("cellnet_images_total", result="answered") in (None, 0)
+
+
+def test_what_a_person_says_of_an_image_is_handed_over_with_its_grey_values(kitchen: Callable) -> None:
+    came: list[Taken] = []
+
+    async def correct(taken: Taken) -> Labelled:
+        came.append(taken)
+        return Labelled(frame="0" * 64, entry=7, added=True, others=[])
+
+    api = client(kitchen(correct=correct))
+    label = {"points": [[1, 2.5], [3, 4]], "by": "Ada", "seen": {"versions": ["classifier@1"]}, "day": "2026-11-29"}
+    form = {"images": ("a.tif", cv2.imencode(".tiff", NOISE)[1].tobytes()), "label": (None, json.dumps(label))}
+    told = api.post("/v1/labels?pixel_um=0.5", files=form).json()
+    assert told == {"frame": "0" * 64, "entry": 7, "added": True, "others": []}
+    [taken] = came
+    assert (taken.name, taken.pixel_um, taken.by, taken.said.points) == ("a.tif", 0.5, "", [(1, 2.5), (3, 4)])
+    assert (ImageFile("a", taken.png).decode() == NOISE).all()
+    for wrong, why in {
+        '{"cells": 3}': "cells of the label",
+        '{"count": -1}': "count of the label",
+        "no JSON": "the label",
+        '{"unusable": "ugly"}': "unusable of the label",
+    }.items():
+        assert_problem(api.post("/v1/labels", files=form | {"label": (None, wrong)}), 422, "a.tif", why)
+    assert_problem(api.post("/v1/labels", files=form | {"images": ("b.png", b"no")}), 422, "b.png")
+    assert_problem(api.post("/v1/labels", files={"images": form["images"]}), 422, "one image", "'label'")
+    assert len(came) == 1
+    assert api.get("/v1/models").json()["corrections"] is True
+    without = client(kitchen())
+    assert without.get("/v1/models").json()["corrections"] is False
+    assert without.post("/v1/labels", files=form).status_code == 404
 
 
 def test_the_pages_of_a_stack_are_bounded(kitchen: Callable) -> None:
@@ -342,7 +374,7 @@ def test_a_body_that_stalls_is_given_up_however_much_of_it_came_before(kitchen: 
 
 
 def test_what_haproxy_is_to_heed_is_told_under_any_name_and_only_where_it_is(kitchen: Callable) -> None:
-    guard = {"hosts": ("lab.example",), "keys": ("0" * 64,)}
+    guard = {"hosts": ("lab.example",), "keys": (Key("0" * 64),)}
     told = client(kitchen(proxies=("10.0.0.0/8",), **guard)).get(EDGE)
     assert told.json() == {"proxies": ["10.0.0.0/8"], "hosts": ["lab.example"], "queue": 128}
     assert client(kitchen(**guard)).get(EDGE).status_code == 404
@@ -411,8 +443,40 @@ def test_where_keys_are_asked_for_only_those_who_hold_one_come_in(
         assert api.post("/v1/predict", content=DARK, headers=headers).status_code == 200
 
 
+def test_a_key_opens_what_its_line_says_and_one_without_a_name_predictions_alone(
+    kitchen: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CELLNET_API_KEYS", raising=False)
+    (tmp_path / "keys").write_text(f"{'k' * 32}\nada  predict,label {'a' * 32}\nscope label {'l' * 32}\n")
+    came: list[str] = []
+
+    async def correct(taken: Taken) -> Labelled:
+        came.append(taken.by)
+        return Labelled(frame="0" * 64, entry=1, added=False, others=[])
+
+    api = client(kitchen(keys=load_keys(tmp_path / "keys"), correct=correct))
+    form = {"images": ("a.png", DARK), "label": (None, '{"count": 3}')}
+    said = {
+        letter: (
+            api.post("/v1/predict", content=DARK, headers={"X-API-Key": letter * 32}).status_code,
+            api.post("/v1/labels", files=form, headers={"X-API-Key": letter * 32}).status_code,
+        )
+        for letter in "kalx"
+    }
+    assert said == {"k": (200, 403), "a": (200, 200), "l": (403, 200), "x": (401, 401)} and came == ["ada", "scope"]
+    refused = api.post("/v1/labels", files=form, headers={"X-API-Key": "k" * 32})
+    assert_problem(refused, 403, "may not label", "NAME label KEY")
+
+
 @pytest.mark.parametrize(
-    ("text", "why"), [("# none\n", "holds no API key"), ("short\n", "shorter than 16"), (None, "cannot be read")]
+    ("text", "why"),
+    [
+        ("# none\n", "holds no API key"),
+        ("short\n", "shorter than 16"),
+        (None, "cannot be read"),
+        (f"ada write {'k' * 32}\n", "neither KEY nor NAME SCOPES KEY"),
+        (f"ada {'k' * 32}\n", "neither KEY nor NAME SCOPES KEY"),
+    ],
 )
 def test_a_file_of_keys_that_would_let_everybody_in_or_nobody_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, why: str
@@ -544,7 +608,7 @@ def test_readiness_tells_what_is_stale_but_not_to_strangers(kitchen: Callable, r
     service.shelf.refresh()
     said = client(service).get("/readyz").json()
     assert said["status"] == "stale" and "regressor@2 cannot be used" in said["problems"][0]
-    guarded = kitchen(keys=("0" * 64,))
+    guarded = kitchen(keys=(Key("0" * 64),))
     guarded.shelf.problems = {"regressor": "s3://secret does not answer"}
     said = client(guarded).get("/readyz").json()
     assert (said["status"], said["problems"]) == ("stale", [])
@@ -615,7 +679,7 @@ def test_the_figures_of_all_processes_are_told_apart_and_can_be_read_by_promethe
 def test_the_client_knows_every_request_by_the_name_that_the_log_has(
     kitchen: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    api = client(kitchen(keys=("0" * 64,)))
+    api = client(kitchen(keys=(Key("0" * 64),)))
     with caplog.at_level(logging.INFO, "cellnet.requests"):
         good = api.get("/healthz")
         refused = api.get("/v1/models", headers={"X-Request-ID": "not a name"})

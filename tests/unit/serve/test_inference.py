@@ -23,6 +23,7 @@ from cellnet.certainty.calibration import Calibration
 from cellnet.images.file import encode_png
 from cellnet.prediction.answers import Answer
 from cellnet.registry.registry import Registry
+from serve.http.keys import Key
 from serve.limits import Limits
 from serve.v2.tensors import read_request
 from tests.factories import SIDE, champions, even, publish
@@ -310,7 +311,7 @@ def test_a_file_in_pieces_takes_no_more_memory_than_a_whole_one(api: TestClient)
 
 
 def test_a_key_is_asked_for_but_of_those_who_look_after_the_process(kitchen: Callable[..., Kitchen]) -> None:
-    api = client(kitchen(keys=["0" * 64]))
+    api = client(kitchen(keys=[Key("0" * 64)]))
     assert_problem(api.get("/v2/models/cellnet"), 401, "API key")
     assert_problem(infer(api, of_files(DARK_PNG)), 401, "API key")
     assert api.get("/v2/health/ready").json() == {"ready": True}
