@@ -100,7 +100,8 @@ def _near_in_bands(bytes_NB: NDArray[np.uint8], start: int, width: int) -> NDArr
     for key_N, most in _bands(bytes_NB, width):
         flips = _flips(width, most)
         wanted_K = np.zeros(1 << width, bool)
-        wanted_K[(key_N[start:, None] ^ flips).ravel()] = True
+        for flip in flips:  # one by one, since there are two hundred, and a number for each fingerprint
+            wanted_K[key_N[start:] ^ flip] = True
         order_M = np.flatnonzero(wanted_K[key_N] | (places_N >= start))
         order_M = order_M[np.argsort(key_N[order_M], kind="stable")]
         key_M, words_MW = key_N[order_M], words_NW[order_M]

@@ -1,11 +1,14 @@
 """Where jobs leave their runs, and how a store looks to Ray."""
 
+import socket
 from pathlib import Path
 
 import pyarrow.fs
 import pytest
 
-from cellnet.errors import ConfigError
+import cellnet.store.arrow
+import cellnet.store.s3
+from cellnet.errors import ConfigError, UnavailableError
 from cellnet.places import Places, absolute
 from cellnet.store.arrow import filesystem
 from cellnet.store.place import Place, place_of
@@ -54,6 +57,22 @@ def test_the_endpoint_of_a_store_reaches_pyarrow(monkeypatch: pytest.MonkeyPatch
     there = {"endpoint_override": "s3.lab.example", "scheme": "https", "region": "us-east-1"}
     told = pyarrow.fs.S3FileSystem(**there, **limits)
     assert filesystem(S3Store("s3://lab")) == (told, "lab")
+
+
+@pytest.mark.slow
+def test_a_server_that_takes_connections_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "tester")
+    monkeypatch.setattr(cellnet.store.arrow, "READ_S", 0.1)
+    monkeypatch.setattr(cellnet.store.s3, "READ_S", 0.1)
+    monkeypatch.setattr(cellnet.store.s3, "ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = S3Store("s3://lab/runs", endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(UnavailableError, match=r"cannot read run.json in s3://lab/runs: Read timeout"):
+            store.get("run.json")
+        files, root = filesystem(store)
+        with pytest.raises(OSError, match="Timeout was reached"):
+            files.get_file_info(f"{root}/run.json")
 
 
 def test_runs_are_on_the_server_of_the_registry_that_they_lie_beside() -> None:
