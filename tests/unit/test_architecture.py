@@ -23,6 +23,7 @@ STOREYS = {
         *(
             "app",
             "service",
+            "corrections",
             "api",
             "v2",
             "http",
