@@ -14,6 +14,7 @@ last (cellnet/bank/history.py).
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import numpy as np
@@ -83,10 +84,13 @@ class Bank:
         A moment is a time, or the number of an entry of the bank's log. What is opened so cannot be written to. Raises
         NotFoundError where there is no bank, and ConfigError for a moment at which there was none.
         """
+        folder = Path(str(place))
+        if folder.is_file():
+            raise _no_bank(place, is_source=True)
         bank = cls(open_store(place), BankSettings())
         bank._adopt_settings(wanted=None)
         if bank._is_new:
-            raise NotFoundError(f"there is no bank at {place}; make one with: cellnet bank import SOURCE {place}")
+            raise _no_bank(place, is_source=folder.is_dir() and any(folder.iterdir()))
         bank._as_of = as_of
         bank._adopt(read_state(bank.store, as_of=as_of))
         return bank
@@ -262,6 +266,13 @@ class Bank:
         self._state, rows, self._digest = state, state.rows, None
         self._imported, self._set_aside = rows.equal("set_aside", None), rows.known("set_aside")
         self._frames = with_labels(self._imported, state.labels)
+
+
+def _no_bank(place: PlaceLike, *, is_source: bool) -> NotFoundError:
+    """How to make a bank: in the place of none, or of the images or the manifest that lie in its place."""
+    if is_source:
+        return NotFoundError(f"{place} is no bank; make one of it with: cellnet bank import {place} bank")
+    return NotFoundError(f"there is no bank at {place}; make one with: cellnet bank import SOURCE {place}")
 
 
 def _check_labels(labels: Sequence[Label], frames: Frames) -> None:

@@ -334,6 +334,12 @@ def test_opening_no_bank_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"cellnet bank import SOURCE .*nowhere"):
         Bank.open(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/manifest.csv").touch()
+    for source in (tmp_path / "images", tmp_path / "images/manifest.csv"):
+        with pytest.raises(NotFoundError, match=f"{source} is no bank; .*: cellnet bank import {source} bank$"):
+            Bank.open(source)
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["manifest.csv"]
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-20], lambda data: data[:60] + b"\xff" * 99])
