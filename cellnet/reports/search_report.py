@@ -51,12 +51,16 @@ def _headlines(rows: list[dict[str, Any]], trials: Sequence[Trial], score: str, 
     had, wanted = sum(trial.epochs for trial in trials), sum(trial.of_epochs for trial in trials)
     failed = sum(trial.error is not None for trial in trials)
     saved = f"of {wanted:,} without stopping early" if wanted > had else "none was stopped early"
-    minutes = sum(trial.seconds for trial in trials) / 60
+    seconds = sum(trial.seconds for trial in trials)
     return [
         Headline(f"test {score} of the winner", f"{best[score]:.3f}", span),
         Headline("trainings", str(len(trials)), f"{failed} failed"),
         Headline("fits of the last layers" if frozen else "epochs", f"{had:,}", "" if frozen else saved),
-        Headline("time", f"{minutes:.0f} min", "all trainings, one after the other"),
+        Headline(
+            "time",
+            f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s",
+            "all trainings, one after the other",
+        ),
     ]
 
 

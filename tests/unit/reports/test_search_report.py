@@ -63,6 +63,11 @@ def test_the_page_tells_the_winner_its_interval_and_what_early_stopping_saved() 
     assert re.search(r"epochs\s+9\s+of 16 without stopping early", text) and re.search(
         r"trainings\s+4\s+1 failed", text
     )
+    assert re.search(r"time\s+4 min\s", text)
+    short = [trial.model_copy(update={"seconds": 6.5}) for trial in TRIALS]
+    sooner = re.sub("<[^>]+>", " ", search_page(CONFIG, short, ROWS, "mae", bank="b", model="regressor@4"))
+    assert re.search(r"time\s+26 s\s", sooner)
+    assert page.count('<td class="note">') == len(ROWS) and '<td class="note">winner</td>' in page
     assert page.count("<svg ") == 3, "heat map, parallel coordinates, learning curves"
     assert "tanh, 0.001, edge (seed 0)" in page
 
