@@ -52,7 +52,7 @@ def needed(words: str) -> list[str]:
     given = [*words.split()]
     for action in commands()[words]._actions:
         if not action.option_strings and action.nargs != "?":
-            given.append("x")
+            given.append("x" if action.type is None else "1")
         elif action.required:
             given += [action.option_strings[-1], "count" if action.dest == "task" else "x"]
     return given
@@ -73,7 +73,7 @@ def test_an_option_without_its_value_is_named(capsys: pytest.CaptureFixture[str]
     assert line == f"{option} takes a value, and none was given; see cellnet {words} --help"
 
 
-PATHS = ("--config", "--html", "--report", "--lineages")
+PATHS = ("--config", "--html", "--report", "--lineages", "--manifest", "--points", "--coco")
 """Options whose value is a path: any text is one."""
 CHECKED_LATER = ("--keep-days",)
 """By the command itself."""
@@ -118,7 +118,8 @@ def test_arguments_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]
                 "'foo'; see cellnet --help"),
         ("bank", "nothing was given for VERB; see cellnet bank --help"),
         ("bank shwo", "there is no verb 'shwo'; did you mean show?"),
-        ("bank x", "VERB takes import, show, sample, gc or shards, not 'x'; see cellnet bank --help"),
+        ("bank x", "VERB takes import, show, label, labels, export, diff, sample, gc or shards, not 'x'; see cellnet "
+                   "bank --help"),
         ("bank show a b", "nothing more is wanted, and 'b' was given; see cellnet bank show --help"),
         ("train bank", "nothing was given for --task; see cellnet train --help"),
         ("train bank --tsk count", "there is no option --tsk; did you mean --task?"),
