@@ -235,6 +235,23 @@ def test_help_and_version_come_without_the_large_libraries() -> None:
         assert done.stdout.startswith("usage: cellnet " if option == "--help" else "cellnet ")
 
 
+@pytest.mark.parametrize("module", ["pydantic", "cellnet.cli.options"])
+def test_ctrl_c_while_the_program_is_imported_is_a_line_too(module: str) -> None:
+    code = (
+        "import builtins, sys\n"
+        "imported = builtins.__import__\n"
+        "def interrupted(name, *others):\n"
+        "    if name == sys.argv[1]:\n"
+        "        raise KeyboardInterrupt\n"
+        "    return imported(name, *others)\n"
+        "builtins.__import__ = interrupted\n"
+        "from cellnet.cli import main\n"
+        "sys.exit(main(['--version']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "cellnet: stopped\n")
+
+
 def test_python_m_cellnet_is_the_same_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cellnet", "registry", "list", "--newest", "0"],
