@@ -237,7 +237,7 @@ def write_sample(
                 rng = np.random.default_rng((*well_seed, 1 + f))
                 frame = draw_frame(lineage, rng, size_px=size_px, well=well)
                 image = f"images/{group}_f{f}.png"
-                cv2.imwrite(str(folder / image), frame.image_HW)
+                (folder / image).write_bytes(cv2.imencode(".png", frame.image_HW)[1].tobytes())
                 manifest.append((image, lineage, frame.count, group))
                 points += [(image, f"{x:.2f}", f"{y:.2f}") for x, y in frame.centres_N2]
     _write_csv(folder / "points.csv", ("image", "x", "y"), points)

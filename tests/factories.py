@@ -4,6 +4,7 @@ Functions and not fixtures, since processes of their own make them too: importin
 Ray.
 """
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -108,6 +109,19 @@ def no_files(folder: Path) -> None:
     (folder / "circle.png").symlink_to("circle.png")
     (folder / "gone.png").symlink_to("nowhere.png")
     (folder / "again").symlink_to(folder, target_is_directory=True)
+
+
+@contextlib.contextmanager
+def little_room(bytes_n: int) -> Iterator[None]:
+    """While it lasts, no file of this process grows beyond so many bytes, as on a full disk."""
+    import resource  # of Linux and macOS alone
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_n, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # Frames and banks

@@ -58,6 +58,7 @@ def from_parquet(data: bytes, key: str, *, most: int = FORMAT) -> Table:
         number = int((table.schema.metadata or {}).get(b"format", 1))
         if number <= most:
             rows = pa.Table.from_arrays([_column(table, field) for field in SCHEMA], schema=SCHEMA)
+            _check_sizes(rows)
             unknown = (name for name in table.column_names if name not in SCHEMA.names)
             return Table(
                 Frames(rows),
@@ -69,6 +70,13 @@ def from_parquet(data: bytes, key: str, *, most: int = FORMAT) -> Table:
     raise DataError(
         f"the bank's {key} was written by a later cellnet (format {number}, this one reads {most}); update cellnet"
     )
+
+
+def _check_sizes(rows: pa.Table) -> None:
+    """Raise ValueError for a frame in use that has no pixels; of one that was set aside no size is known."""
+    least = pc.min_element_wise(rows.column("height"), rows.column("width"))
+    if pc.any(pc.and_(pc.equal(least, 0), pc.is_null(rows.column("set_aside")))).as_py():
+        raise ValueError("height, width")
 
 
 def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:

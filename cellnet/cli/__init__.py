@@ -8,6 +8,17 @@ The one room that calls into pipelines and serve, and only when a command needs 
     progress    how far a long command is
 """
 
-from cellnet.cli.program import main
+import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status, as `program.main` says; 130 for Ctrl-C while it is imported, too."""
+    try:
+        from cellnet.cli import program
+    except KeyboardInterrupt:
+        print("cellnet: stopped", file=sys.stderr)
+        return 130
+    return program.main(argv)

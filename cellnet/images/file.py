@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cellnet.errors import DataError, encodable
 from cellnet.images import parts, tiff
-from cellnet.images.channels import ChannelError, listed, wanted_channel
+from cellnet.images.channels import SHOWN_LETTERS, ChannelError, listed, wanted_channel
 from cellnet.images.formats import FIRST_BYTES, NO_IMAGE, name_of_format
 from cellnet.images.parts import PartsError
 from cellnet.images.pixels import MAX_PIXELS, Pixels
@@ -259,13 +259,16 @@ class ImageFile:
             return [None]
         if isinstance(wanted, int):
             self._check_page(wanted)
-        if len(structure.planes) == 1:
-            self._channel(channel)
-            return [None]
-        if isinstance(wanted, int) and channel is None:
+        is_single = len(structure.planes) == 1
+        if isinstance(wanted, int) and channel is None and not is_single:
             return [wanted]
-        place = self._channel(channel)
+        place, names = self._channel(channel), structure.channels
         numbers = [number for number, plane in enumerate(structure.planes, 1) if plane.channel == place]
+        if not numbers:
+            what = f"{place + 1} {names[place][:SHOWN_LETTERS]}".strip()
+            raise ChannelError(f"{self.name}: its channel {what} is said to be in another file; give that one", names)
+        if is_single:
+            return [None]
         if isinstance(wanted, int):
             if wanted not in numbers:
                 raise DataError(

@@ -94,10 +94,10 @@ def _write_parts(folder: Path, version: ModelVersion, onnx: bytes) -> None:
     tile_HW = _drawn_tile(version.card)
     outputs = run_onnx(onnx, [tile_HW])
     np.save(folder / f"{INPUT}.npy", tile_HW[None, None].astype(np.float32))
-    cv2.imwrite(str(folder / f"{INPUT}.png"), tile_HW)
+    (folder / f"{INPUT}.png").write_bytes(cv2.imencode(".png", tile_HW)[1].tobytes())
     for name, output in zip(OUTPUTS, outputs, strict=True):
         np.save(folder / f"{name}.npy", output)
-        cv2.imwrite(str(folder / f"{name}.tif"), output.reshape(1, -1))
+        (folder / f"{name}.tif").write_bytes(cv2.imencode(".tif", output.reshape(1, -1))[1].tobytes())
     (folder / ONNX).write_bytes(onnx)
     (folder / "README.md").write_text("\n".join(_documentation(version)), encoding="utf-8")
     (folder / "card.json").write_text(version.card.model_dump_json(indent=1, exclude=PRIVATE), encoding="utf-8")

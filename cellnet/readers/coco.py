@@ -36,6 +36,8 @@ TAKES: Final = frozenset({"lineage_pattern", "group_pattern", "population"})
 ALL: Final = "all"
 """The population of every category."""
 MAX_BYTES: Final = 2 * 10**9
+MOST_OBJECTS: Final = 10_000_000
+"""Each takes nearly a kilobyte in memory."""
 MANY_BOXES: Final = 8
 """So many cannot all be larger than they are far from the upper left corner, as corners read for sizes are."""
 ANNOTATIONS: Final = frozenset({"annotations", "annotation", "labels", "json", "coco"})
@@ -83,11 +85,15 @@ def read(source: AnyPath, options: Options) -> Source:
 
 
 def _load(source: AnyPath) -> Item:
-    if source.stat().st_size > MAX_BYTES:
+    if (size := source.stat().st_size) > MAX_BYTES:
         raise DataError(f"{source} is over {MAX_BYTES // 10**9} GB; split it by image")
     try:
         with open_regular(source) as file:
-            text = file.read(MAX_BYTES).decode("utf-8-sig")
+            data = file.read(size)
+        if data.count(b"{") > MOST_OBJECTS:
+            raise DataError(f"{source} has over {MOST_OBJECTS:,} annotations; split it by image")
+        text = data.decode("utf-8-sig")
+        del data
         document = json.loads(text, object_hook=_without_outline)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{source} is not readable as JSON ({error}); export it again") from error
@@ -106,6 +112,8 @@ def _without_outline(item: Item) -> Item:
 
 def _id(number: object) -> str:
     """7, 7.0 and "7" are the same image."""
+    if type(number) is int:  # as nearly all are
+        return str(number)
     return str(int(number) if isinstance(number, float) and number.is_integer() else number)
 
 
@@ -134,7 +142,8 @@ def _once(items: list[Item]) -> list[Item]:
 
 def _is_crowd(cell: Item) -> bool:
     """Whether an annotation stands for a group of cells; exporters write 1, true, "1" and "true"."""
-    return str(cell.get("iscrowd") or 0).lower() not in ("0", "0.0", "false", "none", "null", "no")
+    said = cell.get("iscrowd")
+    return bool(said) and str(said).lower() not in ("0", "0.0", "false", "none", "null", "no")
 
 
 def _strays(source: AnyPath, cells: list[Item], of_image: dict[str, list[Item]]) -> list[Unused]:
@@ -245,7 +254,7 @@ def _are_corners(source: AnyPath, images: list[Item], of_image: dict[str, list[I
 def _box(cell: Item) -> tuple[float, float, float, float] | None:
     """The four numbers of a box that has a size."""
     try:
-        x, y, width, height = (float(number) for number in cell["bbox"])
+        x, y, width, height = map(float, cell["bbox"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return (x, y, width, height) if math.isfinite(x + y + width + height) and width and height else None

@@ -10,7 +10,7 @@ from cellnet.images.file import ImageFile
 from cellnet.readers import LabelledFile, Options, Source, Unused, number_of, read_csv
 from cellnet.readers.labels import Given, Points, give_rows, one_row, read_points
 from cellnet.readers.layout import Layout, Place, lineage_of, look, nested, splits_of, useless_tables
-from cellnet.readers.tables import find_table, not_a_count
+from cellnet.readers.tables import Row, find_table, not_a_count
 from cellnet.store.paths import AnyPath
 
 TAKES: frozenset[str] = frozenset()
@@ -48,7 +48,7 @@ def read(source: AnyPath, options: Options) -> Source:
 def _label(
     source: AnyPath,
     image: Place,
-    counts: Given | None,
+    counts: Given[Row] | None,
     table: AnyPath | None,
     points: Points | None,
     unused: list[Unused],

@@ -4,49 +4,60 @@ A row that names no image, or that two images could be meant by, is never given 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+import numpy as np
 
 from cellnet.errors import DataError
-from cellnet.readers import Reason, Unused, number_of, read_csv
+from cellnet.readers import Reason, Unused, number_of
+from cellnet.readers.columns import read_columns
 from cellnet.readers.matching import Names
-from cellnet.readers.tables import Row
+from cellnet.readers.tables import Row, with_point
 from cellnet.store.paths import AnyPath
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Generic[R]):
     """The rows of every image, and what is left."""
 
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    rows: dict[str, list[R]] = field(default_factory=dict)
     doubts: dict[str, str] = field(default_factory=dict)
     """Of images that a row may mean, or may not: why nobody can tell."""
     unused: list[Unused] = field(default_factory=list)
 
 
-def give_rows(rows: Sequence[Row], images: Iterable[str], table: AnyPath, *, what: str = "row") -> Given:
+def give_rows(rows: Sequence[Row], images: Iterable[str], table: AnyPath) -> Given[Row]:
     """Rows by the image that their cell `image` means. Raises DataError where not one of them means any."""
     of_name: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         of_name[row["image"]].append(row)
-    given = Given()
+    return _give(of_name, images, table, lambda row: row.line, what="row")
+
+
+def _give(
+    of_name: Mapping[str, Sequence[R]], images: Iterable[str], table: AnyPath, line_of: Callable[[R], int], *, what: str
+) -> Given[R]:
+    """The rows of each written name by the image that it means."""
+    given: Given[R] = Given()
     for name, match in Names(images).find_all(of_name).items():
         if match.one is not None:
             given.rows.setdefault(match.one, []).extend(of_name[name])
             continue
         why = match.why_not(name) if name else "the cell of its image is empty"
         given.doubts.update(dict.fromkeys(match.images, f"{why}, in {table.name}"))
-        given.unused.append(_unused(of_name[name], name, table, why, "ambiguous" if match.images else "no_image"))
-    if rows and not given.rows and not given.doubts:
+        reason: Reason = "ambiguous" if match.images else "no_image"
+        first = f"{table.name} line {line_of(of_name[name][0])}: {name}"
+        given.unused.append(Unused(first, reason, why, len(of_name[name])))
+    if of_name and not given.rows and not given.doubts:
         raise DataError(
-            f"{table}: no {what} of its {len(rows)} is of an image here, the first of {rows[0]['image']!r}; write the "
-            "names of the images as they lie beside it"
+            f"{table}: no {what} of its {sum(map(len, of_name.values()))} is of an image here, the first of "
+            f"{next(iter(of_name))!r}; write the names of the images as they lie beside it"
         )
     return given
-
-
-def _unused(rows: Sequence[Row], name: str, table: AnyPath, why: str, reason: Reason) -> Unused:
-    return Unused(f"{table.name} line {rows[0].line}: {name}", reason, why, len(rows))
 
 
 def one_row(rows: Sequence[Row], table: AnyPath) -> tuple[Row, str | None, list[Unused]]:
@@ -62,7 +73,8 @@ def one_row(rows: Sequence[Row], table: AnyPath) -> tuple[Row, str | None, list[
             why = f"{table.name} lines {told.line} and {row.line} say {told[other]} and {row[other]} as its {other}"
             return told, f"{why}; keep one of them", unused
         if not new:
-            unused.append(_unused([row], row["image"], table, f"line {told.line} says the same", "duplicate"))
+            what = f"{table.name} line {row.line}: {row['image']}"
+            unused.append(Unused(what, "duplicate", f"line {told.line} says the same"))
         told.update(new)
     return told, None, unused
 
@@ -88,21 +100,23 @@ def read_points(table: AnyPath, images: Iterable[str]) -> Points:
 
     Raises DataError for what is no point, and where no point is of an image here.
     """
-    rows = read_csv(table, ("image", "x", "y"), numbers=("x", "y"))
-    given = give_rows(rows, images, table, what="point")
+    rows = read_columns(table, _OF_POINTS, lambda _: _OF_POINTS)
+    x_N, y_N = (rows.numbers(axis, lambda text: number_of(with_point(text))) for axis in "xy")
+    of_name = {name: places.tolist() for (name,), places in rows.places_of("image").items()}
+    given = _give(of_name, images, table, lambda place: int(rows.lines_N[place]), what="point")
     unused = given.unused
     centres = {}
-    for image, held in given.rows.items():
-        points = [_point(row, table) for row in held]
-        centres[image] = tuple(dict.fromkeys(points))
-        if twice := len(points) - len(centres[image]):
+    for image, places in given.rows.items():
+        xs, ys = x_N[places], y_N[places]
+        if (wrong_N := np.flatnonzero(np.isnan(xs + ys))).size:
+            place = places[wrong_N[0]]
+            x, y = (with_point(rows.text(axis, place)) for axis in "xy")
+            raise DataError(f"{table} line {rows.lines_N[place]}: x and y are pixels, not {x!r} and {y!r}")
+        centres[image] = tuple(dict.fromkeys(zip(xs.tolist(), ys.tolist(), strict=True)))
+        if twice := len(places) - len(centres[image]):
             what = f"{table.name}: points of {image}"
             unused.append(Unused(what, "duplicate", "the very place of another point of the image", twice))
     return Points(centres, given.doubts, unused)
 
 
-def _point(row: Row, table: AnyPath) -> Point:
-    x, y = number_of(row["x"]), number_of(row["y"])
-    if x is None or y is None:
-        raise DataError(f"{table} line {row.line}: x and y are pixels, not {row['x']!r} and {row['y']!r}")
-    return x, y
+_OF_POINTS: Final = ("image", "x", "y")

@@ -18,9 +18,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellnet.errors import DataError
 from cellnet.images.file import open_regular
-from cellnet.readers import LabelledFile, Options, Source, Unused, is_folder, number_of, read_csv
+from cellnet.readers import LabelledFile, Options, Source, Unused, is_folder, number_of
+from cellnet.readers.columns import read_columns
 from cellnet.readers.imagej import MAX_BYTES, ROOT, Mark, Marks, is_roi_set, read_cell_counter, read_rois
 from cellnet.readers.matching import Names, is_hidden
 from cellnet.store.objects import together
@@ -208,26 +212,46 @@ def _read_table(path: AnyPath, *, of_imagej: bool) -> Iterator[_Found]:
     """The points of a table, of each image that its column names; ImageJ writes X and Y large."""
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; save a table an image")
-    rows = read_csv(path, ())
-    names = {_column(name): name for row in rows[:1] for name in row.columns if name}
-    x_y = _x_y(names)
-    if x_y is None:
+    names: dict[str, str] = {}
+
+    def wanted(columns: Sequence[str]) -> list[str]:
+        names.update((_column(name), name) for name in columns if name)
+        axes = [names[axis] for axis in _x_y(names) or ()]
+        chosen = [*axes, _of_image(names), _first(names, _KIND), _first(names, _PLANE), names.get("imagenumber")]
+        return list(dict.fromkeys(name for name in chosen if name))
+
+    rows = read_columns(path, (), wanted)
+    x_y, image = _x_y(names), _of_image(names)
+    if x_y is None or not len(rows):
         return
-    image, kind, plane = (_first(names, wanted) for wanted in (_IMAGE, _KIND, _PLANE))
-    image = image or next((name for column, name in names.items() if column.startswith("filename_")), None)
-    if image is None and len({row.get(names.get("imagenumber", ""), "") for row in rows}) > 1:
+    if image is None and "imagenumber" in names and len(rows.places_of(names["imagenumber"])) > 1:
         raise DataError(f"{path} has points of several images by number; export the names too (FileName)")
+    kind, plane = _first(names, _KIND), _first(names, _PLANE)
+    x_N, y_N = (rows.numbers(names[axis], _with_comma) for axis in x_y)
+    if (wrong_N := np.flatnonzero(np.isnan(x_N + y_N))).size:
+        x, y = (rows.text(names[axis], wrong_N[0]) for axis in x_y)
+        raise DataError(f"{path} line {rows.lines_N[wrong_N[0]]}: x and y are {x!r} and {y!r}")
+    planes_N = rows.numbers(plane) if plane else np.full(len(rows), np.nan)
     unit = "um" if "µm" in x_y[0] else "image" if of_imagej else "px"
-    of_image: dict[str, dict[str, list[Mark]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        x, y = (number_of(text) or number_of(text.replace(",", ".")) for text in (row[names[axis]] for axis in x_y))
-        if x is None or y is None:
-            raise DataError(f"{path} line {row.line}: x and y are {row[names[x_y[0]]]!r} and {row[names[x_y[1]]]!r}")
-        said = number_of(row[plane]) if plane else None
-        name = _PLACE.sub("", row[image]) if image else ""
-        of_image[name][row[kind] if kind else ""].append(Mark(x, y, int(said) if said else None))
-    for name, of_kind in of_image.items():
-        yield _Found(path, Marks(dict(of_kind), name or None), unit)
+    places: dict[str, dict[str, list[NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(list))
+    for said, held in rows.places_of(*(name for name in (image, kind) if name)).items():
+        places[_PLACE.sub("", said[0]) if image else ""][said[-1] if kind else ""].append(held)
+    for name, of_kind in places.items():
+        marks = {}
+        for kind_said, parts in of_kind.items():
+            held = np.sort(np.concatenate(parts))
+            planes = [int(number) if number == number and number else None for number in planes_N[held].tolist()]
+            marks[kind_said] = list(map(Mark, x_N[held].tolist(), y_N[held].tolist(), planes))
+        yield _Found(path, Marks(marks, name or None), unit)
+
+
+def _of_image(names: Mapping[str, str]) -> str | None:
+    """The column that names the image."""
+    return _first(names, _IMAGE) or next((name for key, name in names.items() if key.startswith("filename_")), None)
+
+
+def _with_comma(text: str) -> float | None:
+    return number_of(text) or number_of(text.replace(",", "."))
 
 
 def _first(names: Mapping[str, str], wanted: Sequence[str]) -> str | None:

@@ -5,12 +5,13 @@ decimals and of thousands, and words for what is not known.
 """
 
 import csv
+import itertools
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from cellnet.errors import DataError, plain
 from cellnet.images.file import open_regular
@@ -18,6 +19,8 @@ from cellnet.store.paths import AnyPath
 
 MAX_BYTES: Final = 250 * 10**6
 """Of a table, whose rows take some ten times that in memory."""
+PIECE: Final = 2**20
+"""Characters of a table that are cut into lines together."""
 NOT_KNOWN: Final = frozenset(
     {
         "", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "null", "none", "-", "--", "?", "unknown", "not known",
@@ -53,20 +56,48 @@ def read_csv(path: AnyPath, columns: Sequence[str], *, numbers: Sequence[str] = 
     back as 12.5, 1234 and 1234.0, and a count that nobody can be sure of with a `DOUBTFUL` mark. Raises DataError for a
     missing column, a row of too many cells, or no table.
     """
-    lines = re.sub("\r\n?", "\n", _text(path)).split("\n")
-    separator, start = _start(lines)
-    reader = csv.reader((f"{line}\n" for line in lines[start:]), delimiter=separator)
-    try:
-        names = [_named(name) for name in next(reader, [])]
-        _check_header(path, names, columns)
-        rows = [_row(path, names, cells, start + reader.line_num) for cells in reader if _says_something(cells)]
-    except csv.Error as error:
-        raise DataError(f"cannot read {path} as a CSV table: {error}") from error
+    names, separator, cells = read_cells(path, columns)
+    rows = [_row(names, told, line) for told, line in cells]
     held = [name for name in numbers if name in names]
     marks = {mark for row in rows for name in held if (mark := _decimal_mark(row[name]))}
     for row in rows:
         row |= {name: _number(row[name], marks, separator, whole=name == "count") for name in held}
     return rows
+
+
+def read_cells(path: AnyPath, columns: Sequence[str]) -> tuple[list[str], str, Iterator[tuple[list[str], int]]]:
+    """The names of a table's columns, what separates its cells, and its rows: cells as they are written, and the line.
+
+    A row may have fewer cells than there are names. Raises what `read_csv` raises, of a row when it is its turn.
+    """
+    separator, start, lines = _start(_lines(_text(path)))
+    reader = csv.reader(lines, delimiter=separator)
+    try:
+        names = [_named(name) for name in next(reader, [])]
+    except csv.Error as error:
+        raise _no_table(path, error) from error
+    _check_header(path, names, columns)
+    return names, separator, _cells(path, reader, start, len(names))
+
+
+def _cells(path: AnyPath, reader: Any, start: int, most: int) -> Iterator[tuple[list[str], int]]:
+    """The rows that say something."""
+    try:
+        for cells in reader:
+            if _says_something(cells):
+                line = start + reader.line_num
+                if len(cells) > most and any(map(_plain, cells[most:])):
+                    raise DataError(
+                        f"{path} line {line} has {len(cells)} cells, its header {most}; put quotes around what holds "
+                        "the separator"
+                    )
+                yield cells, line
+    except csv.Error as error:
+        raise _no_table(path, error) from error
+
+
+def _no_table(path: AnyPath, error: csv.Error) -> DataError:
+    return DataError(f"cannot read {path} as a CSV table: {error}")
 
 
 def number_of(text: str) -> float | None:
@@ -91,10 +122,10 @@ def _text(path: AnyPath) -> str:
     """The text of a file in the encodings that programs write tables in."""
     try:
         with open_regular(path) as file:
-            if file.seek(0, os.SEEK_END) > MAX_BYTES:
+            if (size := file.seek(0, os.SEEK_END)) > MAX_BYTES:
                 raise DataError(f"{path} is over {MAX_BYTES // 10**6} MB; split the table")
             file.seek(0)
-            data = file.read(MAX_BYTES)
+            data = file.read(size)  # for as many bytes as are asked for there is to be room
     except OSError as error:
         raise DataError(f"cannot read {path} as a CSV table: {error.strerror}") from error
     if data[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
@@ -119,17 +150,27 @@ _NOT_WESTERN: Final = re.compile(r"[^\x00-\x7f]{3}|[\x80-\x9f]|[ÂÃ][\x80-\xbf]
 """What a Western Excel does not write: three accented letters in a row, rare signs, letters of two encodings."""
 
 
-def _start(lines: Sequence[str]) -> tuple[str, int]:
-    """What separates the cells, and at which line the header stands."""
-    start, said = 0, None
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text, each with its end; those of all of a large one would take several times its memory."""
+    text = re.sub("\r\n?", "\n", text) if "\r" in text else text
+    start = 0
+    while (end := text.find("\n", start + PIECE)) >= 0:
+        yield from (f"{line}\n" for line in text[start:end].split("\n"))
+        start = end + 1
+    yield from (f"{line}\n" for line in text[start:].split("\n"))
+
+
+def _start(lines: Iterator[str]) -> tuple[str, int, Iterator[str]]:
+    """What separates the cells, at which line the header stands, and the lines from there on."""
+    start, said, header = 0, None, ""
     for line in lines:
         told = _SEPARATOR.fullmatch(line.strip("\ufeff \n"))
-        if line.strip(", ;\t") and not told and not line.startswith("#"):
+        if line.strip(", ;\t\n") and not told and not line.startswith("#"):
+            header = line
             break
         said = told[1] if told else said
         start += 1
-    header = lines[start] if start < len(lines) else ""
-    return said or max(",;\t", key=header.count), start
+    return said or max(",;\t", key=header.count), start, itertools.chain([header] if header else [], lines)
 
 
 _SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?[,;]*', re.IGNORECASE)
@@ -193,20 +234,23 @@ def _check_header(path: AnyPath, names: Sequence[str], columns: Sequence[str]) -
 
 def _says_something(cells: Sequence[str]) -> bool:
     """Whether a row is neither empty nor a comment: a # alone in its row, or before a blank."""
+    if cells and cells[0][:1].isalnum():  # as nearly all do
+        return True
     first, *others = [_plain(cell) for cell in cells] or [""]
     if first.startswith("# ") or (first.startswith("#") and not any(others)):
         return False
     return bool(first or any(others))
 
 
-def _row(path: AnyPath, names: Sequence[str], cells: Sequence[str], line: int) -> Row:
-    if any(map(_plain, cells[len(names) :])):
-        raise DataError(
-            f"{path} line {line} has {len(cells)} cells, its header {len(names)}; put quotes around what holds the "
-            "separator"
-        )
-    told = zip(names, (_known(_plain(cell)) for cell in cells), strict=False)
+def _row(names: Sequence[str], cells: Sequence[str], line: int) -> Row:
+    told = zip(names, map(cleaned, cells), strict=False)
     return Row({name: cell for name, cell in told if name and cell}, line, names)
+
+
+def cleaned(cell: str) -> str:
+    """What a cell says: nothing, where it has a word for what is not known."""
+    plain = _plain(cell)
+    return "" if plain.casefold() in NOT_KNOWN else plain
 
 
 def _plain(cell: str) -> str:
@@ -219,10 +263,6 @@ _BLANKS: Final = dict.fromkeys(map(ord, "\u00a0\u2007\u202f\t"), " ") | dict.fro
 )
 
 
-def _known(cell: str) -> str:
-    return "" if cell.casefold() in NOT_KNOWN else cell
-
-
 def _decimal_mark(text: str) -> str | None:
     """The mark before decimals, where a number shows it by itself: 12,5 and 1.234,0 do, 1.234 does not."""
     digits = _without_blanks(text)
@@ -231,6 +271,11 @@ def _decimal_mark(text: str) -> str | None:
     if match := _BOTH.fullmatch(digits):
         return match[2]
     return {",": ".", ".": ","}[match[1]] if (match := _MILLIONS.fullmatch(digits)) else None
+
+
+def with_point(text: str) -> str:
+    """A number that is no count with a point before its decimals: 12,5 is 12.5; what is none stays as it is."""
+    return _number(text, set(), ",", whole=False)
 
 
 def _number(text: str, marks: set[str], separator: str, *, whole: bool) -> str:

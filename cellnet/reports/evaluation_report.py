@@ -30,7 +30,7 @@ from cellnet.evaluation.metrics import (
     units,
 )
 from cellnet.registry.records import Card
-from cellnet.reports.pages import Headline, Plot, page, plot
+from cellnet.reports.pages import Headline, Plot, page, plot, write_page
 from cellnet.reports.plots import (
     draw_confusion,
     draw_counts,
@@ -49,9 +49,9 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
     """The path of the page. Raises ConfigError when the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scores.json").write_text(json.dumps(evaluation.scores | {"plotted": plotted(evaluation)}, indent=1))
+        write_page(folder / "scores.json", json.dumps(evaluation.scores | {"plotted": plotted(evaluation)}, indent=1))
         path = folder / "report.html"
-        path.write_text(report_page(evaluation), encoding="utf-8")
+        write_page(path, report_page(evaluation))
     except OSError as error:
         raise ConfigError(f"cannot write the report into {folder}: {error.strerror}") from error
     return path

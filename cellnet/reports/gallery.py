@@ -18,7 +18,7 @@ from cellnet.bank.warnings import outlook_of, warnings_in
 from cellnet.errors import CellnetError, ConfigError
 from cellnet.images.pictures import grey_picture, with_centres
 from cellnet.images.tiles import are_inside
-from cellnet.reports.pages import Plot, page, picture, plot
+from cellnet.reports.pages import Plot, page, picture, plot, write_page
 from cellnet.reports.plots import draw_cell_counts, draw_grey_values
 from cellnet.reports.words import BANK_SPLITS, SPLITS_TOLD, held_table
 
@@ -79,7 +79,7 @@ def write_gallery(path: Path, bank: Bank, warnings: Sequence[str] | None = None)
     text = _gallery_page(bank, warnings_in(bank) if warnings is None else warnings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_page(path, text)
     except OSError as error:
         raise ConfigError(f"cannot write the page {path}: {error.strerror}") from error
     return path

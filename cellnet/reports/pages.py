@@ -58,6 +58,18 @@ def page(template: str, **values: Any) -> str:
     return TEMPLATES.get_template(template).render(values)
 
 
+def write_page(path: Path, text: str) -> None:
+    """Write a file; where there is no room for all of it none is left. Raises OSError."""
+    with path.open("w", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:
+            if path.is_file():
+                path.unlink()
+            raise
+
+
 def plot(draw: Callable[[Any], None], words: str) -> Plot:
     """What `draw` draws onto axes."""
     return Plot(Markup(svg(draw)), words)  # matplotlib escapes the text in it

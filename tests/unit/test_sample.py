@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellnet.sample import LINEAGES, SampleFrame, draw_frame, draw_well, write_sample
+from tests.factories import little_room
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -123,3 +124,9 @@ def test_an_unknown_lineage_is_refused_before_anything_is_written(tmp_path: Path
     with pytest.raises(ValueError, match="unknown lineage"):
         write_sample(tmp_path / "sample", lineages=("A549", "HeLa"), wells_per_lineage=1, size_px=100)
     assert not (tmp_path / "sample").exists()
+
+
+def test_an_image_for_which_there_is_no_room_is_no_missing_one(tmp_path: Path) -> None:
+    with little_room(2000), pytest.raises(OSError, match="File too large"):
+        write_sample(tmp_path, lineages=("A549",), wells_per_lineage=1, fields_per_well=1, size_px=100)
+    assert not (tmp_path / "manifest.csv").exists()

@@ -18,7 +18,9 @@ from cellnet.store.folder import FolderStore
 
 
 def frame(number: int, **known: Any) -> Frame:
-    return Frame(frame=f"{number:064x}", source=f"{number}.png", group=f"well {number}", lineage="A549", **known)
+    size = {"height": 200, "width": 200}
+    about = {"frame": f"{number:064x}", "source": f"{number}.png", "group": f"well {number}", "lineage": "A549"}
+    return Frame(**(about | size | known))
 
 
 def parts_of(bank: Bank) -> list[int]:

@@ -10,7 +10,10 @@ from cellnet.bank.frames import Frame
 from cellnet.bank.table import Table, from_parquet, to_parquet
 from cellnet.errors import DataError
 
-FRAMES = [Frame(frame=f"{n:064x}", source=f"{n}.png", lineage="A549", centres=[[1.0, 2.0]]) for n in range(3)]
+FRAMES = [
+    Frame(frame=f"{n:064x}", source=f"{n}.png", lineage="A549", centres=[[1.0, 2.0]], height=200, width=200)
+    for n in range(3)
+]
 KEY = "tables/000001.parquet"
 
 
@@ -85,6 +88,15 @@ def test_values_that_no_frame_has_are_damage_and_no_fault_later(name: str, value
         from_parquet(written(spoiled), KEY)
 
 
+@pytest.mark.parametrize("name", ["height", "width"])
+def test_a_frame_in_use_has_pixels_and_one_that_was_set_aside_needs_none(name: str) -> None:
+    aside = [Frame(frame="", source="3.png", set_aside="blank")]
+    assert from_parquet(to_parquet([*FRAMES, *aside]), KEY) == Table([*FRAMES, *aside])
+    spoiled = table().set_column(table().column_names.index(name), name, pa.array([200, 0, 200], pa.int32()))
+    with pytest.raises(DataError, match=r"tables/000001.parquet is damaged"):
+        from_parquet(written(spoiled), KEY)
+
+
 def test_a_column_that_comes_twice_is_damage() -> None:
     with pytest.raises(DataError, match="is damaged"):
         from_parquet(written(table().append_column("count", pa.nulls(3, pa.float64()))), KEY)
@@ -92,5 +104,5 @@ def test_a_column_that_comes_twice_is_damage() -> None:
 
 def test_a_column_of_another_width_is_read_as_its_own() -> None:
     wider = table().set_column(0, "frame", table()["frame"].cast(pa.large_string()))
-    wider = wider.set_column(wider.column_names.index("height"), "height", pa.array([0] * 3, pa.int64()))
+    wider = wider.set_column(wider.column_names.index("height"), "height", pa.array([200] * 3, pa.int64()))
     assert from_parquet(written(wider), KEY) == Table(FRAMES)

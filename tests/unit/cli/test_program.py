@@ -11,7 +11,6 @@ import pytest
 
 import pipelines.predict
 from cellnet.bank.bank import Bank
-from cellnet.bank.frames import Frame
 from cellnet.cli import main
 from cellnet.cli.predict import prediction_line
 from cellnet.prediction.answers import Prediction
@@ -59,7 +58,9 @@ def test_a_wrong_setting_of_a_bank_is_named(
 
 def test_near_duplicates_are_told_with_what_they_copy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"]})
-    twins = [Frame(frame=name * 64, source=f"{name}.png", group="a", fingerprint="ab" * 64) for name in "12"]
+    twins = [
+        frame(lineage=None, frame=name * 64, source=f"{name}.png", group="a", fingerprint="ab" * 64) for name in "12"
+    ]
     Bank.open(bank).add(twins)
     assert main(["bank", "show", str(bank)]) == 0
     printed = capsys.readouterr()
@@ -98,7 +99,7 @@ def test_a_lineage_that_no_counter_can_be_trained_for_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, chosen: tuple[str, str]
 ) -> None:
     bank = bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"], "3T3": ["d"]}, count=3)
-    Bank.open(bank).add([Frame(frame="f" * 64, source="x", lineage="HUH7", group="e")])
+    Bank.open(bank).add([frame(frame="f" * 64, source="x", lineage="HUH7", group="e")])
 
     def said(verb: str, lineage: str) -> str:
         option, value = chosen[0], chosen[1].format(lineage)
@@ -232,6 +233,23 @@ def test_help_and_version_come_without_the_large_libraries() -> None:
         done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("usage: cellnet " if option == "--help" else "cellnet ")
+
+
+@pytest.mark.parametrize("module", ["pydantic", "cellnet.cli.options"])
+def test_ctrl_c_while_the_program_is_imported_is_a_line_too(module: str) -> None:
+    code = (
+        "import builtins, sys\n"
+        "imported = builtins.__import__\n"
+        "def interrupted(name, *others):\n"
+        "    if name == sys.argv[1]:\n"
+        "        raise KeyboardInterrupt\n"
+        "    return imported(name, *others)\n"
+        "builtins.__import__ = interrupted\n"
+        "from cellnet.cli import main\n"
+        "sys.exit(main(['--version']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "cellnet: stopped\n")
 
 
 def test_python_m_cellnet_is_the_same_program() -> None:

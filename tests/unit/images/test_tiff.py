@@ -8,6 +8,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -403,6 +404,28 @@ def test_a_file_that_ome_xml_names_is_not_opened(tmp_path: Path, monkeypatch: py
         assert [page.page for page in one.pages("all")] == [None]
         np.testing.assert_array_equal(one.decode(), C2[0])
     assert not [name for name in opened if "b.ome" in str(name)]
+
+
+@pytest.mark.parametrize("planes_n", [1, 2])
+def test_a_channel_that_ome_xml_places_in_another_file_is_not_mistaken_for_one_that_is_here(planes_n: int) -> None:
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:2"><Image ID="Image:0">'
+        f'<Pixels ID="P" DimensionOrder="XYZCT" SizeX="80" SizeY="60" SizeZ="{planes_n}" SizeC="2" SizeT="1" '
+        'Type="uint8"><Channel Name="Brightfield"/><Channel Name="DAPI"/>'
+        '<TiffData FirstC="0" IFD="0"><UUID FileName="../bf.ome.tif">urn:uuid:1</UUID></TiffData>'
+    )
+    for z in range(planes_n):
+        text += f'<TiffData FirstC="1" FirstZ="{z}" IFD="{z}"><UUID FileName="d.ome.tif">urn:uuid:2</UUID></TiffData>'
+    pixels = C2[:1] if planes_n == 1 else np.stack([C2[0], C2[1]])
+    file = image(written(pixels, description=text + "</Pixels></Image></OME>", metadata=None))
+    for asked in (file, replace(file, channel="Brightfield"), replace(file, channel="1")):
+        for page in (None, "all", "middle"):
+            with pytest.raises(ChannelError, match="its channel 1 Brightfield is said to be in another file"):
+                asked.pages(page)
+        with pytest.raises(ChannelError, match="is said to be in another file; give that one"):
+            asked.decode()
+    [dyed, *_] = file.pages("middle", "DAPI")
+    np.testing.assert_array_equal(dyed.decode(), C2[planes_n - 1])
 
 
 def test_of_a_stack_on_the_disk_one_plane_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

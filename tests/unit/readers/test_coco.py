@@ -475,3 +475,11 @@ def test_numbers_that_are_none_place_no_cell(tmp_path: Path) -> None:
     cells: list[dict[str, Any]] = [{"bbox": [float("nan"), 1, 2, 3]}, {"bbox": [1, 1, float("inf"), 10**400]}]
     [frame] = frames_of(coco(tmp_path, *cells, image={"width": float("nan"), "height": 10**400}))
     assert (frame.count, frame.centres, frame.set_aside) == (2, None, None)
+
+
+def test_a_file_of_more_annotations_than_there_is_memory_for_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellnet.readers.coco.MOST_OBJECTS", 4)
+    with pytest.raises(DataError, match=r"ann.json has over 4 annotations; split it by image"):
+        read_source(coco(tmp_path, *({"bbox": [1, 2, 4, 6]},) * 4))

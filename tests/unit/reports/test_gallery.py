@@ -19,6 +19,7 @@ from cellnet.images.pictures import CENTRE
 from cellnet.readers import LabelledFile
 from cellnet.reports import gallery
 from cellnet.reports.gallery import SHOWN, centres_told, some, write_gallery
+from tests.factories import little_room
 from tests.unit.reports.reading import HOSTILE, assert_harmless, unbroken
 
 
@@ -177,3 +178,9 @@ def test_long_names_break_where_people_would_break_them(tmp_path: Path, bank: Ba
     bank.add([prepare(LabelledFile(image=ImageFile.at(path), lineage="3T3", group="w", count=1), bank.store)])
     page = write_gallery(tmp_path / "bank.html", bank).read_text(encoding="utf-8")
     assert "<b>plate_<wbr>1-<wbr>well.<wbr>B02_<wbr>0.5h.<wbr>png</b>" in page
+
+
+def test_of_a_page_for_which_there_is_no_room_nothing_is_left(bank: Bank, tmp_path: Path) -> None:
+    with little_room(2000), pytest.raises(ConfigError, match=r"cannot write the page .*bank.html: File too large"):
+        write_gallery(tmp_path / "bank.html", bank, [])
+    assert not (tmp_path / "bank.html").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cellnet.bank.bank import Bank
-from cellnet.bank.frames import Frame
+from tests.factories import frame
 
 ROOT = Path(__file__).parents[3]
 
@@ -15,6 +15,7 @@ SHORT = """
 import os, sys
 
 from cellnet.bank.bank import Bank
+from tests.factories import frame
 
 def threads():
     return len(os.listdir("/proc/self/task"))
@@ -39,8 +40,7 @@ that they say 3 where a thread was started that could bring it about."""
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
 def test_twenty_short_commands_that_read_tables_end_well(tmp_path: Path) -> None:
-    frames = [Frame(frame=f"{n:064x}", source=f"{n}.png", lineage="A549", group=str(n)) for n in range(2)]
-    Bank.create(tmp_path / "bank").add(frames)
+    Bank.create(tmp_path / "bank").add([frame(n) for n in range(2)])
     done = subprocess.run(
         [sys.executable, "-c", SHORT, str(tmp_path / "bank")], capture_output=True, text=True, timeout=250
     )
