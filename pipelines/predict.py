@@ -203,12 +203,12 @@ def _answers(
 ) -> Iterator[Prediction]:
     """What the models say of each chosen page of a file, or what is wrong with it."""
     if isinstance(image, CellnetError):
-        yield _unusable(file, image)
+        yield Prediction(image=file.name, error=str(image).removeprefix(f"{file.image.name}: "))
         return
     try:
         pages = apart.opened(image).pages(question.page)
     except CellnetError as error:
-        yield _unusable(file, error)
+        yield Prediction(image=file.name, error=str(error), channels=channels_of(error))
         return
     for page in pages:
         shown = f"{file.name}{page.mark}"
@@ -216,10 +216,4 @@ def _answers(
             pixel_um = question.pixel_um or file.pixel_um or page.pixel_um
             yield combine(shown, answers(models, apart.decode(page), pixel_um=pixel_um))
         except CellnetError as error:
-            yield _unusable(file, error, page.mark)
-
-
-def _unusable(file: ListedFile, error: CellnetError, mark: str = "") -> Prediction:
-    """Why an image was not predicted; its name, with which the reason begins, is not said twice."""
-    reason = str(error).removeprefix(f"{file.image.name}{mark}: ").removeprefix(f"{file.image.name}: ")
-    return Prediction(image=f"{file.name}{mark}", error=reason, channels=channels_of(error))
+            yield Prediction(image=shown, error=str(error))

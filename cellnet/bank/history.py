@@ -36,7 +36,11 @@ def taken_back(labels: Labels) -> dict[int, int]:
     What takes back may be taken back itself.
     """
     column = labels.table.select(["entry", "undoes"])
-    undoing = column.filter(pc.is_valid(column.column("undoes"))).group_by(["entry", "undoes"]).aggregate([])
+    undoing = (
+        column.filter(pc.is_valid(column.column("undoes")))
+        .group_by(["entry", "undoes"], use_threads=False)
+        .aggregate([])
+    )
     back: dict[int, int] = {}
     for row in sorted(undoing.to_pylist(), key=lambda row: -row["entry"]):
         if row["entry"] not in back:

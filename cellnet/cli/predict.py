@@ -156,8 +156,18 @@ def _csv_printer() -> Callable[[Prediction], None]:
 
 
 def _print_prediction(prediction: Prediction) -> None:
-    error = prediction.error
-    tell(f"{prediction.image}: not predicted: {error}" if error else prediction_line(prediction))
+    tell(refusal_line(prediction) if prediction.error else prediction_line(prediction))
+
+
+def refusal_line(prediction: Prediction) -> str:
+    """Why an image was not predicted, in one line; its name, with which the reason may begin, is not said twice.
+
+    >>> refusal_line(Prediction(image="plate/a.tif#2", error="a.tif#2: blank, every pixel has the value 7"))
+    'plate/a.tif#2: not predicted: blank, every pixel has the value 7'
+    """
+    name = prediction.image.rpartition("/")[2]
+    reason = (prediction.error or "").removeprefix(f"{name}: ").removeprefix(f"{name.rpartition('#')[0]}: ")
+    return f"{prediction.image}: not predicted: {reason}"
 
 
 def prediction_line(prediction: Prediction) -> str:

@@ -54,8 +54,9 @@ def serve(arguments: argparse.Namespace) -> None:
     places = places_of(arguments)
     given = {name: getattr(arguments, name) for name in ServeArgs.model_fields}
     given |= {"registry": places.registry.uri, "trusted_keys": places.trusted_keys}
-    if given["api_keys"]:
-        given["api_keys"] = absolute(given["api_keys"])
+    for name in ("bank", "api_keys"):
+        if given[name]:
+            given[name] = absolute(given[name])
 
     def announce(address: str, models: Sequence[str]) -> None:
         say(f"serving at {address}: a page, and /docs; Ctrl-C stops it")

@@ -25,7 +25,11 @@ def scores(*, sides: tuple[Side | None, ...] = SIDES, **about: Any) -> dict[str,
     answered = Answered(task="count", classes=[], tiles=rows, frames=rows, tiles_of=[1] * 5)
     told = {"task": "count", "model": "regressor@1", "split": "all", "same_bank": False, "protocol": "grouped"}
     columns = {"batches": by_batch(answered, sides), "by_age": by_age(answered, HOURS)}
-    return told | {"learned": 0, "left_out": [], **answered.scores(), **columns} | about
+    return (
+        told
+        | {"learned": 0, "left_out": [], "bank_digest": "0" * 64, "bank_entry": None, **answered.scores(), **columns}
+        | about
+    )
 
 
 @pytest.fixture

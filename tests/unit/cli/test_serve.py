@@ -65,16 +65,23 @@ def test_every_field_is_an_option(served: Any, tmp_path: Any) -> None:
     typed = (
         "--classifier c@1 --regressor r@2 --challenger 0.25 --poll-s 3 --replicas 1:4 --threads 2 --cpus 1.5 "
         "--engine torch --no-overlays --max-request-mb 1.5 --max-images 3 --max-megapixels 4 --max-queue 5 "
-        "--max-seconds 6 --cors https://a.example --cors https://b.example --allow-host lab.example --log-requests "
+        "--max-seconds 6 --max-labels 7 --max-label-mb 8 --cors https://a.example --cors https://b.example "
+        "--allow-host lab.example --log-requests "
         "--endpoint-url http://127.0.0.1:9 --trusted-proxy 10.0.0.7 --trusted-proxy fd00::/8"
     )
-    files = {"registry": tmp_path / "r", "trusted_keys": tmp_path / "t", "api_keys": tmp_path / "k"}
+    files = {
+        "registry": tmp_path / "r",
+        "bank": tmp_path / "b",
+        "trusted_keys": tmp_path / "t",
+        "api_keys": tmp_path / "k",
+    }
     args = served(*typed.split(), *(f"--{name.replace('_', '-')}={path}" for name, path in files.items()))
     assert args.model_dump() == {
         **{name: str(path) for name, path in files.items()},
         **{"endpoint_url": "http://127.0.0.1:9", "classifier": "c@1", "regressor": "r@2", "challenger": 0.25},
         **{"poll_s": 3.0, "replicas": (1, 4), "threads": 2, "cpus": 1.5, "engine": "torch", "overlays": False},
         **{"max_request_mb": 1.5, "max_images": 3, "max_megapixels": 4.0, "max_queue": 5, "max_seconds": 6.0},
+        **{"max_labels": 7, "max_label_mb": 8.0},
         **{"cors": ("https://a.example", "https://b.example"), "hosts": ("lab.example",), "log_requests": True},
         "trusted_proxies": ("10.0.0.7/32", "fd00::/8"),
     }
@@ -98,9 +105,13 @@ def test_a_new_field_is_an_option_by_itself(served: Any, monkeypatch: pytest.Mon
     assert "bits of a colour" in verbs["serve"].format_help()
 
 
-def test_the_folder_of_keys_is_made_absolute(served: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folders_of_keys_and_bank_are_made_absolute(
+    served: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert served("--api-keys", "keys").api_keys == str(tmp_path / "keys")
+    args = served("--api-keys", "keys", "--bank", "bank")
+    assert (args.api_keys, args.bank) == (str(tmp_path / "keys"), str(tmp_path / "bank"))
+    assert served("--bank", "s3://lab/bank").bank == "s3://lab/bank"
 
 
 def test_a_trusted_proxy_is_an_address_or_a_network(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
