@@ -58,7 +58,12 @@ def test_a_bank_of_before_has_its_digest_and_its_splits(bank: Bank, capsys: pyte
 
 def test_a_bank_of_before_takes_more_frames_and_moves_none(bank: Bank) -> None:
     before = {frame.frame: frame for frame in bank.frames}
-    assert bank.add([Frame(frame="0" * 64, source="new.png", lineage="A549", group="new", count=1.0)]).added == 1
+    assert (
+        bank.add(
+            [Frame(frame="0" * 64, source="new.png", lineage="A549", group="new", count=1.0, height=200, width=200)]
+        ).added
+        == 1
+    )
     again = Bank.open(bank.store.uri)
     assert again.digest == bank.digest != DIGEST
     assert {frame.frame: frame for frame in again.frames if frame.frame in before} == before
