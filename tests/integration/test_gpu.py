@@ -67,6 +67,7 @@ def test_what_needs_no_ray_is_measured_on_a_cpu(
 
 
 @pytest.mark.ray
+@pytest.mark.whole
 @pytest.mark.timeout(600)
 def test_what_needs_ray_is_measured_on_a_cpu(ray_started: None, tmp_path: Path) -> None:
     report = gpu.run(tmp_path, device="cpu", only=["input", "ddp", "search"], quick=True)

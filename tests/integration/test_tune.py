@@ -100,6 +100,7 @@ def assert_a_worse_search_moves_no_alias(places: Places) -> None:
     assert any(line.startswith("note: regressor@2 is not shown to be better than regressor:champion") for line in said)
 
 
+@pytest.mark.whole
 def test_trials_of_two_workers_are_stopped_and_share_all_tiles(places: Places) -> None:
     space = {"learning_rate": (1e-2, 1e-7)}
     config = TuneConfig(space=space, grace=3, reduction=4, seeds=1, train=TRAIN.model_copy(update={"epochs": 4}))
