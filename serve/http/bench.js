@@ -6,7 +6,7 @@ const DOT = 6, NEAR = 14 /* screen pixels within which a click is of a cell */, 
 function makeBench(root, heard) {
   const at = name => root.querySelector(`[data-bench=${name}]`), canvas = at("canvas"), pen = canvas.getContext("2d");
   const shown = at("frame"); // in the contrast that was asked for; moved and zoomed by its style, which costs the page nothing
-  let frame = null, view = { scale: 1, x: 0, y: 0 }, cursor = null, tool = "move", drawing = null, painting = 0, due = 0;
+  let frame = null, view = { scale: 1, x: 0, y: 0 }, cursor = null, tool = "move", drawing = null, painting = 0, due = 0, fitted = false;
   let steps = [], now = -1, least = 0;
   const pointers = new Map(), label = () => steps[now];
 
@@ -134,13 +134,16 @@ function makeBench(root, heard) {
   function fit() {
     const { clientWidth: width, clientHeight: height } = canvas;
     const scale = Math.min(width / frame.width, height / frame.height) || 1;
-    view = { scale, x: (width - frame.width * scale) / 2, y: (height - frame.height * scale) / 2 }; draw();
+    view = { scale, x: (width - frame.width * scale) / 2, y: (height - frame.height * scale) / 2 }; fitted = true; draw();
   }
   function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
     const scale = Math.min(40, Math.max(.02, view.scale * factor)), grown = scale / view.scale;
-    view = { scale, x: x - (x - view.x) * grown, y: y - (y - view.y) * grown }; draw();
+    view = { scale, x: x - (x - view.x) * grown, y: y - (y - view.y) * grown }; fitted = false; draw();
   }
-  function pan(x, y) { view = { ...view, x: view.x + x, y: view.y + y }; draw(); }
+  function pan(x, y) {
+    if (x || y) fitted = false;
+    view = { ...view, x: view.x + x, y: view.y + y }; draw();
+  }
   function reveal([x, y]) { // brings a place of the frame into sight
     const [left, top] = onScreen(x, y), edge = 40, { clientWidth: width, clientHeight: height } = canvas;
     pan(Math.max(0, edge - left) - Math.max(0, left - width + edge), Math.max(0, edge - top) - Math.max(0, top - height + edge));
@@ -226,7 +229,7 @@ function makeBench(root, heard) {
   at("regions").onclick = () => change({ regions: [] }, "Regions removed");
   at("lineage").onchange = () => change({ lineage: at("lineage").value || null }, "Lineage said");
   at("unusable").onchange = () => change({ unusable: at("unusable").value || null }, at("unusable").value ? "Not usable" : "Usable");
-  new ResizeObserver(draw).observe(canvas);
+  new ResizeObserver(() => frame && fitted ? fit() : draw()).observe(canvas); // what was fitted stays so
 
   return {
     // `pixels`: { values, width, height }, values a typed array of whole grey values; `known`: the label to begin with.

@@ -1024,6 +1024,7 @@ def test_cells_are_added_and_removed_by_the_mouse_and_the_correction_is_a_table(
     page.find("#why").send_keys("two were debris")
     page.find("#keep").click()
     assert page.texts("#rows .edited") == ["corrected: none of these, 2 cells"]
+    assert not page.find("#keep").is_enabled(), "it is said"
     page.find("#close").click()
     header, line = page.download("#corrections", "corrections.csv")
     told = dict(zip(header, line, strict=True))
@@ -1153,6 +1154,13 @@ def test_on_a_phone_the_workbench_is_as_wide_as_the_screen(page: Page) -> None:
     page.wait_for(lambda: page.find("#bench").is_displayed())
     assert page.run("viewer.scrollWidth <= viewer.clientWidth && viewer.offsetWidth <= innerWidth")
     assert page.run("document.querySelector('[data-bench=canvas]').clientWidth / innerWidth") > 0.85
+    page.command("Emulation.setDeviceMetricsOverride", width=740, height=360, deviceScaleFactor=1, mobile=True)
+    inside = (
+        "(() => { const [frame, room] = ['frame', 'canvas'].map(name => document.querySelector(`[data-bench=${name}]`)"
+        ".getBoundingClientRect()); return frame.left >= room.left - 1 && frame.right <= room.right + 1"
+        " && (Math.abs(frame.height - room.height) < 2 || Math.abs(frame.width - room.width) < 2); })()"
+    )
+    page.wait_for(lambda: page.run(inside))  # fitted into the room that there is now
 
 
 def test_where_there_is_a_bank_what_is_said_is_saved_in_it_with_the_image(page: Page, service: Service) -> None:
