@@ -52,7 +52,7 @@ class Corrections:
             except DataError as error:
                 return error
             except CellnetError as error:
-                return HTTPException(503, f"the bank takes no corrections now: {error}", {"Retry-After": "30"})
+                return HTTPException(507, f"the bank takes no corrections now: {error}")
             self._labels[taken.by] += 1
             self._bytes[taken.by] += len(taken.png)
             said_of_it = standing(self._bank.labels.of_frame(done.frame))

@@ -106,7 +106,7 @@ def add_labels(api: FastAPI, answerer: Answerer, correct: Correct) -> None:
     @api.post(
         LABELS,
         summary="What a person says of an image, for the bank",
-        responses=problems(401, 403, 408, 413, 422, 429, 503, 504),
+        responses=problems(401, 403, 408, 413, 422, 429, 503, 504, 507),
         openapi_extra={"requestBody": _FORM},
     )
     async def label(request: Request, asked: Annotated[Recorded, Query()]) -> Labelled:

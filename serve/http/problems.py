@@ -32,6 +32,7 @@ WHY: Final = {
     429: ("Its share is used up.", "the key ada may write 10,000 labels or 10,000 MB a day; come again tomorrow (UTC)"),
     503: ("Busy; `Retry-After` says when to come again.", "the service is busy with 128 requests; try again in 1 s"),
     504: ("The answer takes too long.", "the answer took longer than 60 s; send fewer images at a time, or try again"),
+    507: ("The bank cannot be written to.", "the bank takes no corrections now: s3://lab/bank: access denied"),
 }
 """What a status means, and a detail that it may come with."""
 

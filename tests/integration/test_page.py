@@ -85,7 +85,7 @@ class Service:
 
     async def label(self, request: Request) -> Response:
         if self.refuses:
-            return problem(429, self.refuses) if "day" in self.refuses else problem(403, self.refuses)
+            return problem(507 if "bank" in self.refuses else 403, self.refuses)
         form = await request.form()
         image = form["images"]
         self.labels.append({"name": image.filename, "bytes": await image.read()} | json.loads(str(form["label"])))
@@ -1184,12 +1184,19 @@ def test_where_there_is_a_bank_what_is_said_is_saved_in_it_with_the_image(page: 
     assert page.texts("#rows .edited") == ["corrected: 1 cell (entry 1)"]
 
 
-def test_what_is_not_saved_is_kept_here_and_said(page: Page, service: Service) -> None:
-    service.saves, service.refuses = True, "this API key may not label; its line needs the scope: NAME label KEY"
+@pytest.mark.parametrize(
+    "why",
+    [
+        "this API key may not label; its line needs the scope: NAME label KEY",
+        "the bank takes no corrections now: s3://lab/bank may not be written",
+    ],
+)
+def test_what_is_not_saved_is_kept_here_and_said(page: Page, service: Service, why: str) -> None:
+    service.saves, service.refuses = True, why
     page.choose(page.write("a.tif", {"count": 2.0, "points": FOUND}))
     page.wait_for_status("1 of 1 done")
     page.open_bench()
     page.find("#accept").click()
-    page.wait_for(lambda: page.find("#kept").text.startswith("Not saved: this API key may not label"))
+    page.wait_for(lambda: page.find("#kept").text.startswith(f"Not saved: {why}"))
     assert page.find("#kept").text.endswith("It is kept here. Download the corrections to put them into a bank.")
     assert page.texts("#rows .edited") == ["accepted: A172, 2.0 cells"] and page.find("#corrections").is_enabled()

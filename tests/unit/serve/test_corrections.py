@@ -100,6 +100,6 @@ def test_what_cannot_be_written_is_told_and_costs_no_share(
     with monkeypatch.context() as patch:
         patch.setattr(serve.corrections, "label_image", forbidden)
         away = process.write(taken(count=3))
-    assert isinstance(away, HTTPException) and away.status_code == 503
+    assert isinstance(away, HTTPException) and away.status_code == 507
     assert away.detail == "the bank takes no corrections now: s3://lab/bank may not be written: AccessDenied"
     assert written(process.write(taken(count=3))).added
