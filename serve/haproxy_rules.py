@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple
 FRONTEND: Final = "http_frontend"
 EDGE: Final = "/-/edge"
 """Where a replica says what HAProxy is to heed."""
+LABELS: Final = "/v1/labels"
+"""Where people's labels are sent: a request that changes something, and is never sent twice."""
 UNBOUNDED: Final = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics")
 """Paths that answer however many requests there are."""
 WHOLE: Final = 2**18
@@ -124,9 +126,9 @@ def changed(config: str, folder: Path, told: Told | None) -> str:
     """Ray's configuration of HAProxy, with what the service promises.
 
     A small request is kept until it is answered, and given to another replica where one dies over it: predictions
-    change nothing. Where no replica is left or there is no application, the answer is a 503 that says when to come
-    again; Ray's would be 500 and 404. HAProxy's own figures are for this machine alone; Ray has them on every
-    interface, and its socket open to every user. `folder`: where the `answers` are.
+    change nothing. Labels do, and are not. Where no replica is left or there is no application, the answer is a 503
+    that says when to come again; Ray's would be 500 and 404. HAProxy's own figures are for this machine alone; Ray
+    has them on every interface, and its socket open to every user. `folder`: where the `answers` are.
     """
     if config.startswith(MARK):
         return config
@@ -218,6 +220,7 @@ def _promises(folder: Path) -> list[str]:
     """Rules by which a request is kept, and where nobody is left to answer it."""
     return [
         f"http-request wait-for-body time {BODY_S}s if METH_POST",
+        f"http-request disable-l7-retry if {{ path_end {LABELS} }}",
         f"http-response return status 503 errorfile {_file(folder, 503)} if {NOT_THERE}",
     ]
 

@@ -13,7 +13,7 @@ from cellnet.bank.labels import MOST_POINTS, Cells, Name, Pixel, Text, Unusable
 from cellnet.errors import DataError
 from cellnet.images.file import encode_png
 from serve.answering import Answerer
-from serve.http.middleware import LABELS
+from serve.haproxy_rules import LABELS
 from serve.http.predict import Recorded
 from serve.http.problems import problems
 from serve.http.uploads import FIELD, LABEL, read_labelled

@@ -33,8 +33,6 @@ access_log = logging.getLogger("cellnet.requests")
 PAGES: Final = frozenset({"/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"})
 UNBOUNDED: Final = frozenset(haproxy_rules.UNBOUNDED)
 HEALTH: Final = UNBOUNDED - {"/metrics"}
-LABELS: Final = "/v1/labels"
-"""Which wants a scope of its own."""
 OPEN: Final = PAGES | HEALTH
 """Paths that ask for no key: they tell nothing of images or models."""
 SAFE: Final = {
@@ -157,7 +155,7 @@ class Surroundings:
             return HTTPException(
                 401, "this service asks for an API key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
             )
-        scope = "label" if path == LABELS else "predict"
+        scope = "label" if path == haproxy_rules.LABELS else "predict"
         if key and scope not in key.scopes and path not in OPEN:
             self._meters.refused.labels("key").inc()
             return HTTPException(403, f"this API key may not {scope}; its line needs the scope: NAME {scope} KEY")

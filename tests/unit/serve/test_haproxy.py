@@ -197,6 +197,15 @@ def test_a_request_over_which_a_replica_dies_is_answered_by_another(
     assert dying.bodies and len(well.bodies) == 2
 
 
+def test_a_label_over_which_a_replica_dies_is_not_sent_again(
+    haproxy: Callable[..., str], replica: Callable[..., Replica]
+) -> None:
+    dying, well = replica(dies=True), replica()
+    address = haproxy([dying.port, well.port])
+    said = [httpx.post(f"{address}/v1/labels", content=b"a label", timeout=30).status_code for _ in range(4)]
+    assert said.count(503) == len(dying.bodies) > 0 and said.count(200) == len(well.bodies) == 4 - said.count(503)
+
+
 def test_a_request_larger_than_is_kept_passes(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
     well = replica()
     body = os.urandom(3_000_000)
