@@ -37,12 +37,11 @@ def make_api(
 ) -> FastAPI:
     """The application over the models of an answerer.
 
-    `keys`: the API keys; where there are none, none is asked for. `origins`: web pages of others that may
-    call it. `hosts`: the names that it answers to, like localhost, so that no web page reaches it by a name of its own
-    (DNS rebinding); where there are none, any. `proxies`: networks of the proxies before it, to be told to HAProxy;
-    None: there is no HAProxy. `draw`: makes overlays. `find`: says where cells are. `correct`: writes
-    what people say into a bank. `texts`: the
-    figures of all processes (this one's alone).
+    `keys`: the API keys; where there are none, none is asked for. `origins`: web pages of others that may call it.
+    `hosts`: the names that it answers to, like localhost, so that no web page reaches it by a name of its own (DNS
+    rebinding); where there are none, any. `proxies`: networks of the proxies before it, to be told to HAProxy; None:
+    there is no HAProxy. `draw`: makes overlays. `find`: says where cells are. `correct`: writes what people say into a
+    bank. `texts`: the figures of all processes (this one's alone).
     """
     api = FastAPI(
         title="cellnet",

@@ -168,23 +168,31 @@ def ask(replicas: list[tuple[str, int, str]], folder: Path) -> Told | None:
     while busy:
         busy = False
         for host, port, prefix in replicas[:ASKED]:
-            connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
             try:
-                connection.request("GET", prefix + EDGE)
-                response = connection.getresponse()
-                text = response.read(2**20).decode()
-                if response.status == 200:
+                status, text = _get(host, port, prefix + EDGE)
+                if status == 200:
                     told = Told.of(json.loads(text), len(replicas), prefix)
                     kept.write_text(text, encoding="utf-8")
                     return told
-            except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-                busy = busy or isinstance(error, TimeoutError)
-            finally:
-                connection.close()
+            except TimeoutError:
+                busy = True
+            except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+                pass
         busy = busy and time.monotonic() < deadline
     if not replicas or not kept.is_file():
         return None
     return Told.of(json.loads(kept.read_text(encoding="utf-8")), len(replicas), replicas[0][2])
+
+
+def _get(host: str, port: int, path: str) -> tuple[int, str]:
+    """The status and the text of an answer. Raises OSError, HTTPException and ValueError."""
+    connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read(2**20).decode()
+    finally:
+        connection.close()
 
 
 def figures() -> str:
@@ -192,14 +200,10 @@ def figures() -> str:
 
     HAProxy counts anew whenever Ray starts it anew, which it does as replicas come and go.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get(METRICS_PORT, "9101")), timeout=ASK_S)
     try:
-        connection.request("GET", "/metrics?scope=frontend")
-        said = connection.getresponse().read(2**20).decode()
+        _, said = _get("127.0.0.1", int(os.environ.get(METRICS_PORT, "9101")), "/metrics?scope=frontend")
     except (OSError, http.client.HTTPException, ValueError):
         return ""
-    finally:
-        connection.close()
     lines = ["# TYPE cellnet_requests_refused_total counter"]
     for line in said.splitlines():
         name, _, rest = line.partition("{")

@@ -1,5 +1,6 @@
 """A frame that somebody corrected, whether the bank knows it or not: it comes in with its labels."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -56,8 +57,7 @@ def label_image(
     is_new = not bank.frames.equal("frame", frame.frame)
     if is_new:
         lineage = None if label.lineage == NONE_OF_THESE else label.lineage  # by which groups are dealt to the sides
-        known = LabelledFile(image=image, lineage=lineage, group=file.group, batch=file.batch, pixel_um=pixel_um)
-        imported = bank.add([prepare(known, bank.store)])
+        imported = bank.add([replace(frame, lineage=lineage)])
         if imported.set_aside and not bank.frames.equal("frame", frame.frame):
             raise DataError(f"{image.name}: {imported.set_aside[0].set_aside}")
     return Corrected(frame.frame, bank.label([label]), is_new)

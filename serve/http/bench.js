@@ -89,7 +89,7 @@ function makeBench(root, heard) {
     const { regions } = label(), asked = regions.filter(({ inside }) => inside);
     return (!asked.length || asked.some(region => within(point, region))) && !regions.some(region => !region.inside && within(point, region));
   }
-  const isLeft = point => !(point.probability < least) && counts(point), counted = () => label().count ?? label().points.filter(isLeft).length;
+  const isLeft = point => !(point.probability < least) && counts(point);
 
   // Every change is a step, and undoing is going back.
   function change(what, text) {
@@ -102,12 +102,12 @@ function makeBench(root, heard) {
   }
   const speak = text => { at("spoken").textContent = text; };
   function tell(text) {
-    const count = counted();
+    const left = label().points.filter(isLeft), count = label().count ?? left.length;
     speak(`${text}. ${some(round(count), "cell")}.`);
-    at("count").value = round(count); at("reset").textContent = `Count the points: ${number(label().points.filter(isLeft).length)}`; at("undo").disabled = now < 1; at("redo").disabled = now === steps.length - 1;
+    at("count").value = round(count); at("reset").textContent = `Count the points: ${number(left.length)}`; at("undo").disabled = now < 1; at("redo").disabled = now === steps.length - 1;
     at("lineage").value = label().lineage ?? ""; at("unusable").value = label().unusable ?? "";
     at("reset").hidden = label().count == null || !label().points.length; at("regions").hidden = !label().regions.length;
-    heard({ ...label(), counted: count, left: label().points.filter(isLeft) }); draw();
+    heard({ ...label(), counted: count, left }); draw();
   }
   function nearest(x, y) {
     let best = null, reach = NEAR / view.scale;
@@ -245,7 +245,6 @@ function makeBench(root, heard) {
       choose("move"); fit(); paint(); tell("Opened");
     },
     close() { frame = null; painting++; steps = []; now = -1; shown.width = shown.height = 0; },
-    undo: () => go(-1),
   };
 }
 const DOTS = { sure: "#ffd166", unsure: "#ff8c42", mine: "#6ef3a5", out: "#8895a3" }, TOOLS = { m: "move", c: "cells", g: "count", l: "leave" };

@@ -14,10 +14,9 @@ from cellnet.errors import DataError
 from cellnet.images.file import encode_png
 from serve.answering import Answerer
 from serve.haproxy_rules import LABELS
-from serve.http.predict import Recorded
+from serve.http.predict import BYTES, Recorded, how_of
 from serve.http.problems import problems
 from serve.http.uploads import FIELD, LABEL, read_labelled
-from serve.limits import network_of
 
 
 class SeenAnswer(BaseModel):
@@ -93,7 +92,7 @@ _FORM: Final[dict[str, Any]] = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "properties": {FIELD: {"type": "string", "format": "binary"}, LABEL: _TEXT},
+                "properties": {FIELD: BYTES, LABEL: _TEXT},
                 "required": [FIELD, LABEL],
             },
             "encoding": {LABEL: {"contentType": "application/json"}},
@@ -122,10 +121,7 @@ def add_labels(api: FastAPI, answerer: Answerer, correct: Correct) -> None:
             [first, *_] = error.errors(include_url=False, include_input=False)
             where = f"{first['loc'][0]} of the label" if first["loc"] else "the label"
             raise DataError(f"{image.name}: {where}: {first['msg']}") from error
-        client = network_of(request.state.client)
-        how = answerer.how(
-            request.state.request_id, pixel_um=asked.pixel_um, page=asked.page, channel=asked.channel, client=client
-        )
+        how = how_of(request, answerer, asked, pixel_um=asked.pixel_um)
         image_HW, pixel_um = await answerer.pixels(image, how)
         png = await asyncio.to_thread(encode_png, image_HW)
         return await correct(Taken(image.name, png, pixel_um, said, request.state.key.name))

@@ -8,15 +8,14 @@ from fastapi.responses import Response
 from cellnet.bank.frames import digest_of_pixels
 from cellnet.errors import DataError
 from serve.answering import Answerer
-from serve.http.predict import BODY, NAME, Chosen
+from serve.http.predict import BODY, BYTES, NAME, Chosen, how_of
 from serve.http.problems import problems
 from serve.http.uploads import read_images
-from serve.limits import network_of
 
 PIXELS: Final = ("Cellnet-Shape", "Cellnet-Bits", "Cellnet-Sha256")
 """Headers of the answer: height and width, 8 or 16 bits a grey value, and what banks know the frame by."""
 _ANSWERS: Final = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+    200: {"content": {"application/octet-stream": {"schema": BYTES}}},
     **problems(401, 408, 413, 422, 503, 504),
 }
 
@@ -28,8 +27,7 @@ def add_pixels(api: FastAPI, answerer: Answerer) -> None:
         They come row by row, in 8 or 16 bits (little-endian), as the headers Cellnet-Bits and Cellnet-Shape (height,
         width) say. Cellnet-Sha256 is what banks know the frame by.
         """
-        client = network_of(request.state.client)
-        how = answerer.how(request.state.request_id, page=asked.page, channel=asked.channel, client=client)
+        how = how_of(request, answerer, asked)
         images = await read_images(request, answerer.limits)
         if len(images) != 1:
             raise DataError(f"the request holds {len(images)} images; send one at a time")

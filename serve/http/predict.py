@@ -88,15 +88,15 @@ class Straight(APIRoute):
         return handle
 
 
-_BYTES: Final = {"type": "string", "format": "binary"}
+BYTES: Final = {"type": "string", "format": "binary"}
 BODY: Final = {
     "required": True,
     "content": {
         "multipart/form-data": {
-            "schema": {"type": "object", "properties": {FIELD: {"type": "array", "items": _BYTES}}, "required": [FIELD]}
+            "schema": {"type": "object", "properties": {FIELD: {"type": "array", "items": BYTES}}, "required": [FIELD]}
         },
-        "image/*": {"schema": _BYTES},
-        "application/octet-stream": {"schema": _BYTES},
+        "image/*": {"schema": BYTES},
+        "application/octet-stream": {"schema": BYTES},
     },
 }
 NAME: Final = {
@@ -131,7 +131,7 @@ _ANSWERS: Final = {
         "content": {
             "application/json": {"example": _EXAMPLE},
             "text/csv": {"schema": {"type": "string"}},
-            "image/png": {"schema": _BYTES},
+            "image/png": {"schema": BYTES},
         }
     },
     **problems(401, 408, 413, 422, 503, 504),
@@ -143,20 +143,28 @@ Find = Callable[[ImageFile, How, Prediction], Awaitable[list[FoundCell] | None]]
 """The cells in an image that was counted."""
 
 
+def how_of(
+    request: Request, answerer: Answerer, asked: Chosen, *, pixel_um: float | None = None, thumbnails: bool = False
+) -> How:
+    """What is the same for every image of a request."""
+    return answerer.how(
+        request.state.request_id,
+        pixel_um=pixel_um,
+        page=asked.page,
+        channel=asked.channel,
+        thumbnails=thumbnails,
+        client=network_of(request.state.client),
+    )
+
+
 def add_predict(api: FastAPI, answerer: Answerer, draw: Draw | None, find: Find | None) -> None:
     async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Response:
         """Send one image as the body, or several as a form's fields `images`: PNG, JPEG, TIFF or BMP.
 
         A bad image alone is a problem 422; among others it is an entry with `error`, and the others are answered.
         """
-        how = answerer.how(
-            request.state.request_id,
-            pixel_um=asked.pixel_um,
-            page=asked.page,
-            channel=asked.channel,
-            thumbnails=asked.thumbnail and asked.format == "json" and not asked.overlay,
-            client=network_of(request.state.client),
-        )
+        thumbnails = asked.thumbnail and asked.format == "json" and not asked.overlay
+        how = how_of(request, answerer, asked, pixel_um=asked.pixel_um, thumbnails=thumbnails)
         images = await read_images(request, answerer.limits)
         if asked.overlay:
             return await _drawn(images, how, answerer, draw)
