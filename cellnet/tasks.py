@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Task = Literal["classify", "count"]
+Answer = Literal["lineage", "count"]
+"""What is said of a frame, as labels and predictions call it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +16,8 @@ class TaskFacts:
     """What a model of the task is called in the registry unless told otherwise, and its role where models answer."""
     truth: Literal["label", "count"]
     """What is true of a tile: the column of the shards that a network of the task learns."""
+    answer: Answer
+    """What a model of the task says of a frame."""
     architecture: str
     """The network unless told otherwise."""
     crops: bool
@@ -43,6 +47,7 @@ TASKS: Final[dict[Task, TaskFacts]] = {
     "classify": TaskFacts(
         model="classifier",
         truth="label",
+        answer="lineage",
         architecture="residual",
         crops=True,
         views=1,
@@ -61,6 +66,7 @@ TASKS: Final[dict[Task, TaskFacts]] = {
     "count": TaskFacts(
         model="regressor",
         truth="count",
+        answer="count",
         architecture="density",
         crops=False,
         views=8,

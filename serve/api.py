@@ -9,7 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from cellnet.version import number
 from serve.answering import Answerer
 from serve.http.keys import Key
-from serve.http.labels import Correct, add_labels
+from serve.http.labels import Correct, Recall, add_labels
 from serve.http.middleware import Surroundings
 from serve.http.pages import add_pages
 from serve.http.pixels import PIXELS, add_pixels
@@ -33,6 +33,7 @@ def make_api(
     draw: Draw | None = None,
     find: Find | None = None,
     correct: Correct | None = None,
+    recall: Recall | None = None,
     texts: Texts | None = None,
 ) -> FastAPI:
     """The application over the models of an answerer.
@@ -41,7 +42,7 @@ def make_api(
     `hosts`: the names that it answers to, like localhost, so that no web page reaches it by a name of its own (DNS
     rebinding); where there are none, any. `proxies`: networks of the proxies before it, to be told to HAProxy; None:
     there is no HAProxy. `draw`: makes overlays. `find`: says where cells are. `correct`: writes what people say into a
-    bank. `texts`: the figures of all processes (this one's alone).
+    bank, and `recall` says what stands there. `texts`: the figures of all processes (this one's alone).
     """
     api = FastAPI(
         title="cellnet",
@@ -66,8 +67,8 @@ def make_api(
         )
     add_predict(api, answerer, draw, find)
     add_pixels(api, answerer)
-    if correct:
-        add_labels(api, answerer, correct)
+    if correct and recall:
+        add_labels(api, answerer, correct, recall)
     add_inference(api, answerer)
     add_state(api, answerer, texts, saves=correct is not None)
     if proxies is not None:

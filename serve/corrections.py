@@ -10,10 +10,11 @@ from starlette.exceptions import HTTPException
 from cellnet.bank.bank import Bank
 from cellnet.bank.correcting import label_image
 from cellnet.bank.history import standing
+from cellnet.bank.labels import Label
 from cellnet.errors import CellnetError, DataError
 from cellnet.images.file import ImageFile
 from cellnet.store.place import Place
-from serve.http.labels import Labelled, Other, Taken
+from serve.http.labels import Known, Labelled, Other, Taken
 
 SOMEBODY: Final = "somebody"
 """Who says it, where nobody gave a name."""
@@ -55,13 +56,27 @@ class Corrections:
                 return HTTPException(507, f"the bank takes no corrections now: {error}")
             self._labels[taken.by] += 1
             self._bytes[taken.by] += len(taken.png)
-            said_of_it = standing(self._bank.labels.of_frame(done.frame))
-            last = {one.by: one for one in said_of_it if one.entry != done.entry and one.by != by}
-            others = [
-                Other(by=one.by, at=one.at, lineage=one.lineage, count=one.count, unusable=one.unusable)
-                for one in last.values()
-            ]
-            return Labelled(frame=done.frame, entry=done.entry, added=done.added, others=others)
+            [frame] = self._bank.frames.equal("frame", done.frame)
+            [label] = self._bank.labels.of_entry(done.entry)
+            return Labelled(
+                frame=done.frame,
+                entry=done.entry,
+                added=done.added,
+                lineage=frame.lineage,
+                batch=frame.batch,
+                otherwise=label.otherwise,
+                others=[one for one in _last_said(self._bank, done.frame) if one.by != by],
+            )
+
+    def read(self, frame: str) -> Known | HTTPException:
+        """What the bank has of an image by now; 507 where it does not answer."""
+        with self._lock:
+            try:
+                self._bank = self._bank or Bank.open(self._place)
+                self._bank.refresh()
+            except CellnetError as error:
+                return HTTPException(507, f"the bank tells of no corrections now: {error}")
+            return Known(frame=frame, others=_last_said(self._bank, frame))
 
     def _refusal(self, taken: Taken) -> HTTPException | None:
         """That a key, or all who come without one, have written what they may today (UTC)."""
@@ -78,3 +93,15 @@ class Corrections:
         return HTTPException(
             429, f"{whose} may write {most} a day; come again tomorrow (UTC), or write a table by: cellnet bank label"
         )
+
+
+def _last_said(bank: Bank, frame: str) -> list[Other]:
+    """What each said last of a frame and did not take back, the newest at the end."""
+    last: dict[str, Label] = {}
+    for label in standing(bank.labels.of_frame(frame)):
+        last.pop(label.by, None)
+        last[label.by] = label
+    return [
+        Other(by=one.by, at=one.at, lineage=one.lineage, count=one.count, unusable=one.unusable)
+        for one in last.values()
+    ]

@@ -32,6 +32,9 @@ class Meters:
         self.batch_seconds = histogram("cellnet_batch_seconds", "Of a batch in a model.", model, buckets=SECONDS)
         self.unfamiliar = counter("cellnet_unfamiliar", "Images unlike a model's training images.", model)
         self.lineages = counter("cellnet_lineages", "Images by the lineage named.", ("model", "lineage"))
+        self.judged = counter(
+            "cellnet_judged", "Answers that people judged.", ("model", "of", "lineage", "batch", "otherwise")
+        )
         self.batch_tiles = histogram("cellnet_batch_tiles", "Tiles computed together.", ("model",), buckets=TILES)
         self.serving = gauge("cellnet_serving", "1 for a version that is served.", ("model", "task", "alias", "engine"))
         self.swaps = counter("cellnet_swaps", "Versions that took over.", ("name",))

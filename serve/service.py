@@ -16,7 +16,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from cellnet.config.choices import NETWORK_PX, EngineName
-from cellnet.errors import DataError, plain
+from cellnet.errors import DataError
 from cellnet.images.file import ImageFile
 from cellnet.prediction.answers import FoundCell, Prediction
 from cellnet.prediction.engines import load_model
@@ -28,7 +28,7 @@ from serve.answering import Answerer, Challenge, How
 from serve.api import make_api
 from serve.batching import MOST_TILES
 from serve.http.keys import Key
-from serve.http.labels import Labelled, Taken
+from serve.http.labels import Known, Labelled, Taken
 from serve.http.middleware import set_up_logs
 from serve.limits import Limits, busy
 from serve.meters import Meters
@@ -91,6 +91,7 @@ class Service:
             draw=self._draw if self._overlays else None,
             find=self._find if self._overlays else None,
             correct=self._correct if self._corrections else None,
+            recall=self._recall if self._corrections else None,
             texts=self._texts,
         )
 
@@ -122,15 +123,24 @@ class Service:
         return found
 
     async def _correct(self, taken: Taken) -> Labelled:
+        written: Labelled = await self._of_bank("write", taken)
+        return written
+
+    async def _recall(self, frame: str) -> Known:
+        known: Known = await self._of_bank("read", frame)
+        return known
+
+    async def _of_bank(self, what: str, asked: Any) -> Any:
+        """What the process of the bank says. Raises what it gives back as an error, and 503 where it fails."""
         assert self._corrections is not None
         try:
-            written: Labelled | Exception = await self._corrections.write.remote(taken)
+            said = await getattr(self._corrections, what).remote(asked)
         except Exception as error:  # of that process
-            log.exception("a label of %s was not written", plain(taken.name))
+            log.exception("the process of the bank failed to %s", what)
             raise busy("the bank takes no corrections now") from error
-        if isinstance(written, Exception):
-            raise written
-        return written
+        if isinstance(said, Exception):
+            raise said
+        return said
 
     async def _told(self, what: str, image: ImageFile, how: How, *refs: str | None) -> Any:
         """What the process that says where makes of an image. Raises DataError, and 503 where it fails."""

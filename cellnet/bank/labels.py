@@ -20,6 +20,7 @@ from cellnet.config.loading import Frozen
 from cellnet.errors import DataError
 from cellnet.images.tiles import lies_inside
 from cellnet.store.parquet import read_parquet
+from cellnet.tasks import Answer
 
 FORMAT: Final = 1
 """Of the tables that are written."""
@@ -64,6 +65,11 @@ Text = Annotated[str, Field(max_length=MOST_TEXT), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=MOST_TEXT), AfterValidator(_printable)]
 Cells = Annotated[float, Field(ge=0, le=MOST_CELLS, allow_inf_nan=False)]
 Pixel = Annotated[float, Field(allow_inf_nan=False)]
+
+
+SAME_SHARE: Final = 0.1
+SAME_CELLS: Final = 1.0
+"""A count within a tenth of another, or within one cell, says the same."""
 
 
 class Seen(Frozen):
@@ -147,6 +153,21 @@ class Label(Frozen):
         fields = {name: getattr(self, name) for name in ("lineage", "count", "points", "unusable")}
         return {name: value for name, value in fields.items() if value is not None}
 
+    @property
+    def otherwise(self) -> dict[Answer, bool]:
+        """Of the lineage and the count that were seen: whether it says otherwise. What it says nothing of is not there.
+
+        A count within a tenth of what was seen, or within one cell, is the same.
+        """
+        judged: dict[Answer, bool] = {}
+        if self.seen is None:
+            return judged
+        if self.lineage is not None and self.seen.lineage is not None:
+            judged["lineage"] = self.lineage != self.seen.lineage
+        if self.count is not None and self.seen.count is not None:
+            judged["count"] = abs(self.count - self.seen.count) > max(SAME_CELLS, SAME_SHARE * self.seen.count)
+        return judged
+
 
 def label_of(**values: Any) -> Label:
     """A checked label. Raises DataError, in one line, for what no label can say."""
@@ -194,6 +215,11 @@ class Labels(Sequence[Label]):
     def of_entry(self, entry: int) -> "Labels":
         """Those of one entry of the log."""
         return Labels(self.table.filter(pc.equal(self.table.column("entry"), entry)))
+
+    def seen_of(self, ref: str) -> "Labels":
+        """Those before which an answer of a version, like `classifier@3`, was looked at."""
+        seen = self.table.column("seen_versions").to_pylist()
+        return Labels(self.table.filter(pa.array([ref in (versions or ()) for versions in seen], pa.bool_())))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -11,11 +11,12 @@ from cellnet.cli.parsing import POSITIVE, Option, command, noun, number
 from cellnet.cli.printing import counted, print_json, print_table, say, scores_line, tell
 from cellnet.cli.tune import print_search
 from cellnet.config.choices import FIXED_ARCHITECTURES
-from cellnet.errors import ConfigError, IntegrityError
+from cellnet.errors import CellnetError, ConfigError, IntegrityError
 from cellnet.tasks import TASKS
 
 if TYPE_CHECKING:
-    from cellnet.registry.records import Card
+    from cellnet.evaluation.judged import Judged
+    from cellnet.registry.records import Card, ModelVersion
     from cellnet.registry.registry import Listed
 
 NAME: Final = Option("name", metavar="NAME")
@@ -39,7 +40,14 @@ def add_to(commands: Any) -> None:
         help="versions with their aliases and scores, the newest first",
     )
     command(
-        verbs, "show", show, REF, JSON.but(help="its whole record"), *READS_REGISTRY, help="a version as a model card"
+        verbs,
+        "show",
+        show,
+        REF,
+        Option("--bank", metavar="BANK", help="where people judged its answers (the one that it was trained on)"),
+        JSON.but(help="its whole record, and what people said"),
+        *READS_REGISTRY,
+        help="a version as a model card, and how often people said otherwise",
     )
     command(
         verbs, "resolve", resolve, REF, *READS_REGISTRY, help="the version, NAME@NUMBER, that a reference means now"
@@ -205,12 +213,31 @@ def _marked(scores: str, card: "Card") -> str:
 def show(arguments: argparse.Namespace) -> None:
     registry = places_of(arguments).open_registry()
     version = registry.resolve(arguments.ref)
+    judged = _judged(version, arguments)
     if arguments.json:
-        print_json(json.loads(version.model_dump_json()), indent=2)
+        said = {"judged": judged.as_json()} if judged else {}
+        print_json(json.loads(version.model_dump_json()) | said, indent=2)
         return
     from cellnet.registry.description import model_card
 
-    print(model_card(version, aliases=registry.aliases_of(version), signature=registry.signature(version)))
+    aliases, signature = registry.aliases_of(version), registry.signature(version)
+    print(model_card(version, aliases=aliases, signature=signature, judged=[*judged.lines()] if judged else ()))
+
+
+def _judged(version: "ModelVersion", arguments: argparse.Namespace) -> "Judged | None":
+    """What people said of a version's answers, in the bank that is named, or else in its own where that is there."""
+    from cellnet.evaluation.judged import judged_by_people
+
+    places = places_of(arguments)
+    if places.bank:
+        return judged_by_people(version, places.open_bank())
+    if version.origin:  # its bank is of another place
+        return None
+    try:
+        bank = replace(places, bank=places.registry.elsewhere(version.card.bank)).open_bank()
+    except CellnetError:
+        return None
+    return judged_by_people(version, bank)
 
 
 def resolve(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """A version as a model card, in Markdown (Mitchell et al. 2019, 10.1145/3287560.3287596)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from cellnet.config.choices import FIXED_ARCHITECTURES
@@ -14,14 +14,18 @@ BATCHES: Final = 12
 SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
-def model_card(version: ModelVersion, *, aliases: list[str], signature: str) -> str:
-    """What a person should know of a version before using it: what it does, how well, on what, and what it is of."""
-    parts = {
+def model_card(version: ModelVersion, *, aliases: list[str], signature: str, judged: Sequence[str] = ()) -> str:
+    """What a person should know of a version before using it: what it does, how well, on what, and what it is of.
+
+    `judged`: what people said of its answers.
+    """
+    parts: dict[str, Iterable[str]] = {
         "How well": [
             *scored(version.card),
             *scored_by_batch(version.card),
             *_report(version),
         ],
+        **({"What people said": judged} if judged else {}),
         "How sure": _sureness(version.card),
         "What it takes": _input(version.card),
         "Where it comes from": _provenance(version),

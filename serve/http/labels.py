@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cellnet.bank.labels import MOST_POINTS, Cells, Name, Pixel, Text, Unusable
 from cellnet.errors import DataError
 from cellnet.images.file import encode_png
+from cellnet.tasks import TASKS, Answer
 from serve.answering import Answerer
 from serve.haproxy_rules import LABELS
 from serve.http.predict import BYTES, Recorded, how_of
@@ -59,10 +60,24 @@ class Other(BaseModel):
     unusable: str | None
 
 
+class Known(BaseModel):
+    """What people said of an image."""
+
+    frame: str = Field(description="sha256 of the pixels, by which the bank knows the image.")
+    others: list[Other] = Field(description="What each said last and did not take back, the newest at the end.")
+
+
 class Labelled(BaseModel):
     """What came of a label."""
 
     frame: str = Field(description="sha256 of the pixels, by which the bank knows the image.")
+    lineage: str | None = Field(None, description="That the bank says of it by now.")
+    batch: str | None = Field(None, description="What it was recorded with, as the bank knows it.")
+    otherwise: dict[Answer, bool] = Field(
+        {},
+        description="Whether what is said differs from what was seen: another lineage, or a count that is further off "
+        "than a tenth and a cell.",
+    )
     entry: int = Field(description="The entry of the bank's log, by which the label can be taken back.")
     added: bool = Field(description="Whether the bank lacked the image, and has it since.")
     others: list[Other] = Field(description="What others said last of it, and did not take back: both are kept.")
@@ -84,6 +99,12 @@ class Taken:
 
 Correct = Callable[[Taken], Awaitable[Labelled]]
 """Writes it into the bank."""
+Recall = Callable[[str], Awaitable[Known]]
+"""What the bank has of an image, by its sha256."""
+
+MOST_NAMES: Final = 200
+"""Lineages and batches that have figures of their own; those that come after are counted together."""
+OTHER: Final = "other"
 
 _TEXT: Final = {"type": "string", "description": "JSON: what is said of it.", "contentMediaType": "application/json"}
 _FORM: Final[dict[str, Any]] = {
@@ -101,7 +122,9 @@ _FORM: Final[dict[str, Any]] = {
 }
 
 
-def add_labels(api: FastAPI, answerer: Answerer, correct: Correct) -> None:
+def add_labels(api: FastAPI, answerer: Answerer, correct: Correct, recall: Recall) -> None:
+    named: set[str] = set()
+
     @api.post(
         LABELS,
         summary="What a person says of an image, for the bank",
@@ -124,4 +147,32 @@ def add_labels(api: FastAPI, answerer: Answerer, correct: Correct) -> None:
         how = how_of(request, answerer, asked, pixel_um=asked.pixel_um)
         image_HW, pixel_um = await answerer.pixels(image, how)
         png = await asyncio.to_thread(encode_png, image_HW)
-        return await correct(Taken(image.name, png, pixel_um, said, request.state.key.name))
+        done = await correct(Taken(image.name, png, pixel_um, said, request.state.key.name))
+        _count(answerer, said, done, named)
+        return done
+
+    @api.get(LABELS, summary="What people said of an image", responses=problems(401, 403, 422, 503, 507))
+    async def known(frame: Annotated[str, Query(pattern="^[0-9a-f]{64}$")]) -> Known:
+        """`frame` is the sha256 of its pixels, as `/v1/pixels` and the answer of a label tell it.
+
+        Of each person comes what they said last; of an image that the bank lacks, nothing.
+        """
+        return await recall(frame)
+
+
+def _count(answerer: Answerer, said: Said, done: Labelled, named: set[str]) -> None:
+    """Whether a person said otherwise than the models whose answer was seen, of those that are served."""
+    versions = said.seen.versions if said.seen else []
+    models = (*answerer.shelf.champions, *answerer.shelf.challengers)
+    tasks = {served.ref: TASKS[served.version.card.task] for served in models if served.ref in versions}
+    for ref, task in tasks.items():
+        if (otherwise := done.otherwise.get(task.answer)) is not None:
+            of = [_bounded(name or "", named) for name in (done.lineage, done.batch)]
+            answerer.meters.judged.labels(ref, task.answer, *of, str(otherwise).lower()).inc()
+
+
+def _bounded(name: str, named: set[str]) -> str:
+    """A name for the figures, which know so many and no more."""
+    if len(named) < MOST_NAMES:
+        named.add(name)
+    return name if name in named else OTHER

@@ -57,6 +57,8 @@ class Service:
         self.problems: list[str] = []
         self.saves = False  # whether it writes labels into a bank
         self.labels: list[dict[str, Any]] = []
+        self.others: list[dict[str, Any]] = []  # what the bank has of every image
+        self.recalled: list[str] = []  # the images of which that was asked
         self.refuses: str | None = None
         self.go_on = threading.Event()  # predictions wait for it
         self.go_on.set()
@@ -82,6 +84,10 @@ class Service:
             image_HW = image.decode()
         values = {"Cellnet-Shape": "{}, {}".format(*image_HW.shape), "Cellnet-Bits": str(8 * image_HW.itemsize)}
         return Response(image_HW.tobytes(), headers=values | {"Cellnet-Sha256": digest_of_pixels(image_HW)})
+
+    async def known(self, frame: str) -> Response:
+        self.recalled.append(frame)
+        return problem(403, self.refuses) if self.refuses else JSONResponse({"frame": frame, "others": self.others})
 
     async def label(self, request: Request) -> Response:
         if self.refuses:
@@ -164,6 +170,7 @@ def application(service: Service) -> FastAPI:
     api.post("/lab/v1/predict")(service.predict)
     api.post("/lab/v1/pixels")(service.pixels)
     api.post("/lab/v1/labels")(service.label)
+    api.get("/lab/v1/labels")(service.known)
     return api
 
 
@@ -275,14 +282,19 @@ class Page:
         return {well: text for well, text in cells.items() if text}
 
 
+def said_in_the_console(chromium: "webdriver.Chrome") -> list[object]:
+    return [entry for entry in chromium.get_log("browser") if entry["source"] != "network"]
+
+
 @pytest.fixture
 def page(chromium: "webdriver.Chrome", service: Service, tmp_path: Path) -> Iterator[Page]:
     """The page, just opened; nothing may be blocked or go wrong in it, whatever a test does."""
     service.reset()
     chromium.get(service.address)
+    assert said_in_the_console(chromium) == []
     yield Page(chromium, tmp_path)
     service.go_on.set()
-    assert [entry for entry in chromium.get_log("browser") if entry["source"] != "network"] == []
+    assert said_in_the_console(chromium) == []
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
@@ -1182,6 +1194,17 @@ def test_where_there_is_a_bank_what_is_said_is_saved_in_it_with_the_image(page: 
         "seen": {"versions": ["classifier@1", "regressor@2"], "lineage": "A172", "count": 2},
     }
     assert page.texts("#rows .edited") == ["corrected: 1 cell (entry 1)"]
+
+
+def test_what_people_said_of_an_image_before_is_told_when_it_is_opened(page: Page, service: Service) -> None:
+    service.saves = True
+    said = {"at": "2026-11-29T09:00:00Z", "lineage": None, "count": None, "unusable": None}
+    service.others = [said | {"by": "Ada", "count": 12.0, "lineage": "A172"}, said | {"by": "Bob", "unusable": "focus"}]
+    page.choose(page.write("a.tif", {"count": 2.0, "points": FOUND}))
+    page.wait_for_status("1 of 1 done")
+    page.open_bench()
+    page.wait_for(lambda: page.find("#kept").text == "In the bank. Ada: A172, 12 cells; Bob: of no use (focus).")
+    assert service.recalled == [digest_of_pixels(RAMP)]
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,29 @@ def test_a_column_of_a_later_cellnet_is_told_and_a_later_format_refused() -> Non
     pq.write_table(read_parquet(data).replace_schema_metadata({"format": "7"}), buffer)
     with pytest.raises(DataError, match=r"written by a later cellnet \(format 7, this one reads 1\); update cellnet"):
         labels_from_parquet(buffer.getvalue(), "a part")
+
+
+@pytest.mark.parametrize(
+    ("said", "otherwise"),
+    [
+        ({"lineage": "A549"}, {"lineage": False}),
+        ({"lineage": NONE_OF_THESE}, {"lineage": True}),
+        ({"count": 44}, {"count": False}),
+        ({"count": 45}, {"count": True}),
+        ({"points": ()}, {"count": True}),
+        ({"accepted": True}, {"lineage": False, "count": False}),
+        ({"unusable": "focus"}, {}),
+    ],
+)
+def test_a_label_says_whether_it_differs_from_the_answer_that_was_seen(
+    said: dict[str, Any], otherwise: dict[str, bool]
+) -> None:
+    seen = Seen(versions=("classifier@1", "regressor@1"), lineage="A549", count=40.0)
+    assert Label(frame=FRAME, seen=seen, **said).otherwise == otherwise
+    assert said.get("accepted") or Label(frame=FRAME, **said).otherwise == {}
+
+
+def test_of_few_cells_one_more_or_less_is_no_other_count() -> None:
+    for count, differs in {0: False, 1: False, 2: True}.items():
+        seen = Seen(versions=("regressor@1",), count=0.2)
+        assert Label(frame=FRAME, seen=seen, count=count).otherwise == {"count": differs}

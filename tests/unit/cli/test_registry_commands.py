@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from cellnet.bank.bank import Bank
+from cellnet.bank.labels import Label, Seen
 from cellnet.cli import main
 from cellnet.config.train import ModelSpec
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS
+from tests.factories import bank_of
 
 Run = Callable[..., str]
 
@@ -279,3 +282,29 @@ def test_a_training_that_could_not_be_published_does_not_start(
         assert "'no/name' is not a name" in capsys.readouterr().err
         assert main([*words, "--trusted-keys", str(public)]) == 2
         assert "so give --signing-key too" in capsys.readouterr().err
+
+
+def test_a_version_is_shown_with_how_often_people_said_otherwise(run: Run, refused: Run, tmp_path: Path) -> None:
+    bank = Bank.open(str(bank_of(tmp_path / "bank", {"A549": ["P1/B02", "P1/B03"]})))
+    seen = Seen(versions=("regressor@3",), count=12.0)
+    said = {frame.frame: count for frame, count in zip(bank.frames, (12, 40), strict=True)}
+    bank.label([Label(frame=frame, count=count, seen=seen) for frame, count in said.items()], by="ana")
+    shown = run("show", "regressor@3", "--bank", bank.store.uri)
+    assert f"## What people said\n\n- people judged 2 of its answers in {bank.store.uri}, and said" in shown
+    assert "- lineage A549: 1 of 2 (50 %, 0 to 100 %)\n" in shown
+    judged = json.loads(run("show", "regressor@3", "--bank", bank.store.uri, "--json"))["judged"]
+    assert (judged["all"]["n"], judged["per_lineage"]["A549"]["otherwise"]) == (2, 1)
+    assert "What people said" not in run("show", "regressor@2", "--bank", bank.store.uri)
+    assert "What people said" not in run("show", "regressor@3"), "its own bank is not there"
+    assert "there is no bank at" in refused("show", "regressor@3", "--bank", tmp_path / "none")
+
+
+def test_without_another_the_bank_of_its_training_tells(
+    run: Run, registry: Registry, tmp_path: Path, card: Callable[..., Card]
+) -> None:
+    bank = Bank.open(str(bank_of(tmp_path / "bank", {"A549": ["P1/B02"]})))
+    own = card().model_copy(update={"bank": bank.store.uri})
+    ref = registry.publish("regressor", {WEIGHTS: _weights(7)}, own).ref
+    [frame] = bank.frames
+    bank.label([Label(frame=frame.frame, count=3, seen=Seen(versions=(ref,), count=3.0))])
+    assert f"people judged 1 of its answers in {bank.store.uri}, and said otherwise of 0 of 1" in run("show", ref)

@@ -30,7 +30,7 @@ from cellnet.registry.registry import Registry
 from serve.answering import How, Room
 from serve.haproxy_rules import EDGE
 from serve.http.keys import Key, accepted, load_keys
-from serve.http.labels import Labelled, Taken
+from serve.http.labels import MOST_NAMES, Known, Labelled, Other, Taken
 from serve.http.middleware import Surroundings, access_log, set_up_logs
 from serve.http.schemas import Predictions
 from serve.limits import Limits
@@ -186,6 +186,56 @@ def test_grey_values_are_of_one_page_within_the_limits_and_count_nothing(kitchen
     assert small.figure("cellnet_images_total", result="answered") in (None, 0)
 
 
+async def nothing_known(frame: str) -> Known:
+    return Known(frame=frame, others=[])
+
+
+def test_how_often_people_say_otherwise_is_counted_by_version_lineage_and_batch(kitchen: Callable) -> None:
+    done = Labelled(frame="0" * 64, entry=1, added=True, others=[])
+
+    async def correct(taken: Taken) -> Labelled:
+        return done.model_copy(update=json.loads(taken.said.why or "{}"))
+
+    serving = kitchen(correct=correct, recall=nothing_known)
+    api = client(serving)
+
+    def say(versions: list[str] | None, **told: object) -> None:
+        label = {"count": 3, "why": json.dumps(told), **({"seen": {"versions": versions}} if versions else {})}
+        form = {"images": ("a.png", DARK), "label": (None, json.dumps(label))}
+        assert api.post("/v1/labels", files=form).status_code == 200
+
+    both = ["classifier@1", "regressor@1"]
+    say(both, otherwise={"lineage": True, "count": False}, lineage="A172", batch="monday")
+    say(both, otherwise={"count": False}, lineage="A172", batch="monday")
+    say(["regressor@9", "somebody@1"], otherwise={"count": True})
+    say(None)
+
+    def counted(model: str, of: str, otherwise: str) -> float | None:
+        labels = {"model": model, "of": of, "lineage": "A172", "batch": "monday", "otherwise": otherwise}
+        return serving.figure("cellnet_judged_total", **labels)
+
+    assert (counted("classifier@1", "lineage", "true"), counted("regressor@1", "count", "false")) == (1, 2)
+    assert "regressor@9" not in api.get("/metrics").text, "that of which no version is served has no figures"
+    for number in range(MOST_NAMES + 5):
+        say(["regressor@1"], otherwise={"count": True}, batch=f"day {number}")
+    named = {line for line in api.get("/metrics").text.splitlines() if line.startswith("cellnet_judged_total")}
+    assert len(named) <= MOST_NAMES + 3 and any('batch="other"' in line for line in named)
+
+
+def test_what_is_known_of_an_image_is_asked_by_its_sha256(kitchen: Callable) -> None:
+    async def recall(frame: str) -> Known:
+        other = Other(by="Ada", at=None, lineage=None, count=3, unusable=None)
+        return Known(frame=frame, others=[other] if frame.startswith("a") else [])
+
+    async def correct(taken: Taken) -> Labelled:
+        raise AssertionError
+
+    api = client(kitchen(correct=correct, recall=recall))
+    assert [one["by"] for one in api.get(f"/v1/labels?frame={'a' * 64}").json()["others"]] == ["Ada"]
+    assert api.get(f"/v1/labels?frame={'b' * 64}").json()["others"] == []
+    assert_problem(api.get("/v1/labels?frame=../../secret"), 422, "frame")
+
+
 def test_what_a_person_says_of_an_image_is_handed_over_with_its_grey_values(kitchen: Callable) -> None:
     came: list[Taken] = []
 
@@ -193,11 +243,14 @@ def test_what_a_person_says_of_an_image_is_handed_over_with_its_grey_values(kitc
         came.append(taken)
         return Labelled(frame="0" * 64, entry=7, added=True, others=[])
 
-    api = client(kitchen(correct=correct))
+    api = client(kitchen(correct=correct, recall=nothing_known))
     label = {"points": [[1, 2.5], [3, 4]], "by": "Ada", "seen": {"versions": ["classifier@1"]}, "day": "2026-11-29"}
     form = {"images": ("a.tif", cv2.imencode(".tiff", NOISE)[1].tobytes()), "label": (None, json.dumps(label))}
     told = api.post("/v1/labels?pixel_um=0.5", files=form).json()
-    assert told == {"frame": "0" * 64, "entry": 7, "added": True, "others": []}
+    assert told == {
+        **{"frame": "0" * 64, "entry": 7, "added": True, "others": []},
+        **{"lineage": None, "batch": None, "otherwise": {}},
+    }
     [taken] = came
     assert (taken.name, taken.pixel_um, taken.by, taken.said.points) == ("a.tif", 0.5, "", [(1, 2.5), (3, 4)])
     assert (ImageFile("a", taken.png).decode() == NOISE).all()
@@ -454,7 +507,7 @@ def test_a_key_opens_what_its_line_says_and_one_without_a_name_predictions_alone
         came.append(taken.by)
         return Labelled(frame="0" * 64, entry=1, added=False, others=[])
 
-    api = client(kitchen(keys=load_keys(tmp_path / "keys"), correct=correct))
+    api = client(kitchen(keys=load_keys(tmp_path / "keys"), correct=correct, recall=nothing_known))
     form = {"images": ("a.png", DARK), "label": (None, '{"count": 3}')}
     said = {
         letter: (
@@ -464,6 +517,8 @@ def test_a_key_opens_what_its_line_says_and_one_without_a_name_predictions_alone
         for letter in "kalx"
     }
     assert said == {"k": (200, 403), "a": (200, 200), "l": (403, 200), "x": (401, 401)} and came == ["ada", "scope"]
+    asked = {letter: api.get(f"/v1/labels?frame={'0' * 64}", headers={"X-API-Key": letter * 32}) for letter in "kal"}
+    assert [answer.status_code for answer in asked.values()] == [403, 200, 200]
     refused = api.post("/v1/labels", files=form, headers={"X-API-Key": "k" * 32})
     assert_problem(refused, 403, "may not label", "NAME label KEY")
 

@@ -15,7 +15,7 @@ from cellnet.errors import DataError, UnavailableError
 from cellnet.images.file import encode_png
 from cellnet.store.place import place_of
 from serve.corrections import Corrections
-from serve.http.labels import Labelled, Said, Taken
+from serve.http.labels import Known, Labelled, Said, Taken
 from tests.factories import bank_of
 
 NOISE = np.random.default_rng(0).integers(0, 255, (3, 210, 220), np.uint8)
@@ -62,6 +62,30 @@ def test_two_people_on_one_image_are_both_kept_and_told_of_each_other(correction
     assert not other.added and [(one.by, one.count) for one in other.others] == [("Ada", 12)]
     again = written(corrections().write(taken(count=13)))
     assert {(one.by, one.count) for one in again.others} == {("Ada", 12), ("lab", 14)}, "the name of a key counts"
+
+
+def test_what_was_said_is_told_with_whether_it_differs_from_what_was_seen(
+    corrections: Callable[..., Corrections],
+) -> None:
+    process, seen = corrections(), {"versions": ["classifier@1", "regressor@1"], "lineage": "A549", "count": 12}
+    said = {"plate": "P9", "well": "B3", "day": "2026-11-29", "seen": seen}
+    done = written(process.write(taken(lineage="THP1", count=13, by="Ada", **said)))
+    assert done.otherwise == {"lineage": True, "count": False} and (done.lineage, done.batch) == ("THP1", "2026-11-29")
+    assert written(process.write(taken(accepted=True, by="Bob", **said))).otherwise == {
+        "lineage": False,
+        "count": False,
+    }
+    assert written(process.write(taken(count=40, by="Ada"))).otherwise == {}, "nobody says what was seen"
+    known = process.read(done.frame)
+    assert isinstance(known, Known)
+    assert [(one.by, one.lineage, one.count) for one in known.others] == [("Bob", "A549", 12), ("Ada", None, 40)]
+    lacking = process.read("0" * 64)
+    assert isinstance(lacking, Known) and lacking.others == []
+
+
+def test_a_bank_that_is_gone_tells_of_nothing(tmp_path: Path) -> None:
+    gone = Corrections(bank=place_of(tmp_path / "none"), most_labels=1, most_mb=1).read("0" * 64)
+    assert isinstance(gone, HTTPException) and gone.status_code == 507 and str(tmp_path / "none") in gone.detail
 
 
 def test_what_a_key_may_write_in_a_day_is_bounded(
