@@ -91,7 +91,10 @@ def _of_plate(names: Sequence[ImageName], paths: Sequence[str], hours_between: f
         (_moments(stems), lambda times: _since_first(times, stems)),
         ([list(_words(stem)) for stem in stems], _in_hours),
         ([_of_form(name) for name in names], lambda numbers: _numbered(numbers, hours_between)),
-        ([_numbers(*pair) for pair in zip(names, stems, strict=True)], lambda numbers: _numbered(numbers, hours_between)),
+        (
+            [_numbers(*pair) for pair in zip(names, stems, strict=True)],
+            lambda numbers: _numbered(numbers, hours_between),
+        ),
         ([_whole(_FOLDER, path) for path in paths], lambda numbers: _numbered(numbers, hours_between)),
     )
     held = [(found, say) for found, say in rules if any(found)]
