@@ -11,6 +11,7 @@ Of drawn series, four images a time with 10 to 80 cells each and 10 % of error b
 intervals hold the rate where the whole series is exponential, 0.77 to 0.88 where a lag or a plateau is to be found.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -155,13 +156,13 @@ def mean_rate(rates: Sequence[float]) -> Rate:
     >>> round(rate.value, 3), round(rate.low or 0, 4), round(rate.high or 0, 4)
     (0.035, 0.0266, 0.0434)
     """
-    return Rate(value=float(np.mean(rates)), **_around(float(np.mean(rates)), _error(rates), len(rates) - 1))
+    return Rate(value=float(np.mean(rates)), **_around(float(np.mean(rates)), error_of(rates), len(rates) - 1))
 
 
 def mean_of(values: Sequence[float]) -> tuple[float, float | None, float | None]:
     """The mean of several wells with Student's interval over them, which has no negative part; of one well alone it."""
     mean = float(np.mean(values))
-    around = _around(mean, _error(values), len(values) - 1)
+    around = _around(mean, error_of(values), len(values) - 1)
     return mean, None if not around else max(0.0, around["low"]), around.get("high")
 
 
@@ -176,18 +177,20 @@ def rate_ratio(rates: Sequence[float], control: Sequence[float]) -> Rate | None:
     ratio = float(np.mean(rates) / np.mean(control))
     if len(rates) < 2:
         return Rate(value=ratio)
-    error = math.hypot(_error(rates), ratio * _error(control)) / float(np.mean(control))
+    error = math.hypot(error_of(rates), ratio * error_of(control)) / float(np.mean(control))
     return Rate(value=ratio, **_around(ratio, error, min(len(rates), len(control)) - 1))
 
 
-def half_width(freedom: int) -> float:
-    """How many standard errors are on either side of a mean in its interval."""
+@functools.lru_cache(4096)
+def half_width(freedom: int, level: float = LEVEL) -> float:
+    """How many standard errors are on either side of a mean in the interval that holds `level` of them."""
     from scipy.stats import t  # slow to import
 
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(t.ppf((1 + level) / 2, freedom))
 
 
-def _error(values: Sequence[float]) -> float:
+def error_of(values: Sequence[float]) -> float:
+    """The standard error of a mean, by the spread of what it is of; NaN of one value."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 

@@ -103,11 +103,11 @@ def list_files(
     Files of folders that are no images are added to `skipped`, by their names.
 
     Of what the names say to be planes of one site, `page` is taken, or the middle one; wells are read from names, or
-    by a regular expression. Numbers of frames are times where `hours_between` says how far apart these are; `layout` is
-    a table of wells (well,treatment,dose,lineage,plate). Raises DataError for what is not there, for no image at all, for
-    a table that cannot be read, and where a Harmony export has several channels of transmitted light, or sites come in
-    several files of a channel each, and none is named (of the channels in a file its `pages` know); ConfigError for a
-    pattern by which no well is found, and for hours between frames where none has a number.
+    by a regular expression. Numbers of frames are times where `hours_between` says how far apart these are; `layout`
+    is a table of wells (well,treatment,dose,lineage,plate). Raises DataError for what is not there, for no image at
+    all, for a table that cannot be read, and where a Harmony export has several channels of transmitted light, or sites
+    come in several files of a channel each, and none is named (of the channels in a file its `pages` know); ConfigError
+    for a pattern by which no well is found, and for hours between frames where none has a number.
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:

@@ -179,7 +179,7 @@ def _offset(facts: dict[str, str]) -> float | None:
 
 
 def _conditions(root: AnyPath) -> dict[Well, Condition]:
-    """What the plate layout says of wells; what cannot be read, and a layer that is left open, with a warning nothing."""
+    """What the plate layout says of wells; what cannot be read or is left open is warned of."""
     try:
         layers = _all_layers(root)
     except DataError as error:
