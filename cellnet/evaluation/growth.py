@@ -2,8 +2,8 @@
 
 The logarithm of the counts is fitted by straight pieces that meet: perhaps a lag, in which nothing changes, the
 exponential part, and perhaps what follows it, a plateau or a decline. Pieces are added as long as the Bayesian
-information criterion (Schwarz 1978) falls, a piece counted as two parameters, its slope and where it begins. The rate
-is then the slope of the points of the exponential part alone. Its interval is Student's, by their residuals, and holds
+information criterion (Schwarz 1978) falls, where a lag and a plateau count as two parameters and a decline as four. The
+rate is then the slope of the points of the exponential part alone. Its interval is Student's, by their residuals, and holds
 those of all other cuts that are as likely. A point weighs what its cells say: the variance of a logarithm is 1/cells
 (Poisson), and never below 5 % squared.
 
@@ -50,6 +50,11 @@ class Rate:
     value: float
     low: float | None = None
     high: float | None = None
+
+    @property
+    def half(self) -> float:
+        """Half the width of its interval; 0 without one."""
+        return 0.0 if self.low is None or self.high is None else (self.high - self.low) / 2
 
     @property
     def times_h(self) -> tuple[float | None, float | None, float | None]:
@@ -149,36 +154,46 @@ def status_of(rate: Rate, span_h: float) -> Status:
     return "does_not_grow" if max(-rate.low, rate.high) * span_h < math.log(2) else "unclear"
 
 
-def mean_rate(rates: Sequence[float]) -> Rate:
-    """The mean of the rates of several wells with Student's interval over them; of one well without an interval.
+def mean_rate(rates: Sequence[Rate]) -> Rate:
+    """The mean of the rates of several wells with Student's interval over them; of one well its own.
 
-    >>> rate = mean_rate([0.03, 0.035, 0.04])
+    The interval is no narrower than the wells' own intervals make it: that two happen to agree makes neither surer.
+
+    >>> rate = mean_rate([Rate(value=0.03), Rate(value=0.035), Rate(value=0.04)])
     >>> round(rate.value, 3), round(rate.low or 0, 4), round(rate.high or 0, 4)
     (0.035, 0.0266, 0.0434)
     """
-    return Rate(value=float(np.mean(rates)), **_around(float(np.mean(rates)), error_of(rates), len(rates) - 1))
-
-
-def mean_of(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """The mean of several wells with Student's interval over them, which has no negative part; of one well alone it."""
+    if len(rates) == 1:
+        return rates[0]
+    values = [rate.value for rate in rates]
+    own = math.hypot(*(rate.half for rate in rates)) / len(rates)
+    half = max(half_width(len(values) - 1) * error_of(values), own)
     mean = float(np.mean(values))
-    around = _around(mean, error_of(values), len(values) - 1)
-    return mean, None if not around else max(0.0, around["low"]), around.get("high")
+    return Rate(value=mean, low=mean - half, high=mean + half)
 
 
-def rate_ratio(rates: Sequence[float], control: Sequence[float]) -> Rate | None:
-    """How fast wells grow as a share of the control's rate, with Student's interval by the spread of both.
+def mean_count(counts: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """The mean of several wells with Student's interval over them, which has no negative part; of one well alone it."""
+    mean = float(np.mean(counts))
+    if len(counts) < 2:
+        return mean, None, None
+    half = half_width(len(counts) - 1) * error_of(counts)
+    return mean, max(0.0, mean - half), mean + half
 
-    The variance of a ratio R of means a/b is (var a + R² var b)/b², to first order. None where the control does not
-    grow for certain: then nothing is a share of its rate.
+
+def rate_ratio(rate: Rate, control: Rate) -> Rate | None:
+    """A rate as a share of the control's, with its interval.
+
+    To first order the interval of a ratio R of a and b is wide by those of a and R·b, as the sides of a right angle,
+    over b. None where the control does not grow for certain: then nothing is a share of its rate.
     """
-    if len(control) < 2 or (mean_rate(control).low or 0) <= 0:
+    if (control.low or 0) <= 0:
         return None
-    ratio = float(np.mean(rates) / np.mean(control))
-    if len(rates) < 2:
+    ratio = rate.value / control.value
+    if rate.low is None:
         return Rate(value=ratio)
-    error = math.hypot(error_of(rates), ratio * error_of(control)) / float(np.mean(control))
-    return Rate(value=ratio, **_around(ratio, error, min(len(rates), len(control)) - 1))
+    half = math.hypot(rate.half, ratio * control.half) / control.value
+    return Rate(value=ratio, low=ratio - half, high=ratio + half)
 
 
 @functools.lru_cache(4096)
@@ -190,15 +205,8 @@ def half_width(freedom: int, level: float = LEVEL) -> float:
 
 
 def error_of(values: Sequence[float]) -> float:
-    """The standard error of a mean, by the spread of what it is of; NaN of one value."""
+    """The standard error of a mean, by the spread of what it is of of several."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
-
-
-def _around(value: float, error: float, freedom: int) -> dict[str, float]:
-    if freedom < 1:
-        return {}
-    half = half_width(freedom) * error
-    return {"low": value - half, "high": value + half}
 
 
 def _candidates(points: int) -> Iterator[_Pieces]:
@@ -231,7 +239,7 @@ def _criterion(time_N: Floats, log_N: Floats, weight_N: Floats, pieces: _Pieces)
         return math.inf
     misfit = float((weight_N * (log_N - design_NK @ found_K) ** 2).sum())
     points = len(time_N)
-    parameters = 2 + 2 * ((pieces.start is not None) + (pieces.end is not None)) + pieces.declines
+    parameters = 2 + 2 * ((pieces.start is not None) + (pieces.end is not None) + pieces.declines)
     least = points * 1e-4  # of counts that follow a curve exactly
     return points * math.log(max(misfit, least) / points) + parameters * math.log(points)
 
@@ -245,4 +253,5 @@ def _slope(time_N: Floats, log_N: Floats, weight_N: Floats) -> Rate:
     square = (weight_N * away_N**2).sum()
     slope = float((weight_N * away_N * height_N).sum() / square)
     variance = (weight_N * (height_N - slope * away_N) ** 2).sum() / freedom / square
-    return Rate(value=slope, **_around(slope, math.sqrt(variance), freedom))
+    half = half_width(freedom) * math.sqrt(variance)
+    return Rate(value=slope, low=slope - half, high=slope + half)

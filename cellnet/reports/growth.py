@@ -22,7 +22,7 @@ from cellnet.evaluation.growth import (
     error_of,
     fit_growth,
     half_width,
-    mean_of,
+    mean_count,
     mean_rate,
     rate_ratio,
     status_of,
@@ -190,18 +190,20 @@ def _conditions(wells: Sequence[Curve], control: str | None) -> list[Curve]:
     held: dict[Condition, list[Curve]] = defaultdict(list)
     for well in wells:
         held[well.condition].append(well)
-    rates = {condition: _rates(of) for condition, of in held.items()}
-    of_control: dict[str | None, list[float]] = defaultdict(list)
-    for condition, of in rates.items():
-        if control is not None and condition.treatment == control:
-            of_control[condition.lineage] += of
     together = [_together(condition, held[condition]) for condition in sorted(held, key=_in_order)]
-    return [
-        replace(curve, ratio=rate_ratio(rates[condition], of_control[condition.lineage]))
-        if (condition := curve.condition).treatment != control and rates[condition]
-        else curve
-        for curve in together
-    ]
+    controls: dict[str | None, list[Curve]] = defaultdict(list)
+    for well in wells if control is not None else ():
+        if well.condition.treatment == control:
+            controls[well.condition.lineage].append(well)
+    of_control = {lineage: _growth_together(of).rate for lineage, of in controls.items()}
+    return [_compared(curve, of_control.get(curve.condition.lineage), control) for curve in together]
+
+
+def _compared(curve: Curve, of_control: Rate | None, control: str | None) -> Curve:
+    """A curve with its rate as a share of the control's, whose own is none."""
+    if of_control is None or curve.growth.rate is None or curve.condition.treatment == control:
+        return curve
+    return replace(curve, ratio=rate_ratio(curve.growth.rate, of_control))
 
 
 def _in_order(condition: Condition) -> tuple[str, str, float, str]:
@@ -212,16 +214,14 @@ def _in_order(condition: Condition) -> tuple[str, str, float, str]:
     return condition.lineage or "", condition.treatment or "", number, dose
 
 
-def _rates(wells: Iterable[Curve]) -> list[float]:
-    return [well.growth.rate.value for well in wells if well.growth.rate is not None]
-
-
 def _together(condition: Condition, wells: Sequence[Curve]) -> Curve:
+    if len(wells) == 1:
+        return replace(wells[0], plate=None, well=None)
     held: dict[float, list[Point]] = defaultdict(list)
     for point in (point for well in wells for point in well.points):
         held[point.time_h].append(point)
     points = [
-        Point(time_h, *mean_of([one.count for one in of]), LEVEL, sum(one.images for one in of))
+        Point(time_h, *mean_count([one.count for one in of]), LEVEL, sum(one.images for one in of))
         for time_h, of in sorted(held.items())
         if 2 * len(of) >= len(wells)
     ]
@@ -233,7 +233,7 @@ def _growth_together(wells: Sequence[Curve]) -> Growth:
     fitted = [well.growth for well in wells if well.growth.rate is not None]
     if len(fitted) < 2:
         return fitted[0] if fitted else wells[0].growth
-    rate = mean_rate(_rates(wells))
+    rate = mean_rate([growth.rate for growth in fitted if growth.rate is not None])
     froms, tos = ([getattr(growth, end) for growth in fitted] for end in ("from_h", "to_h"))
     return Growth(
         status=status_of(rate, float(np.median(np.subtract(tos, froms)))), rate=rate,

@@ -29,7 +29,8 @@ NOTES: Final = (
     f"criterion. Its {LEVEL:.0%} interval is Student's by the residuals, widened to those of all cuts within "
     f"{AS_GOOD:g} of the best. Points of fewer than {FEWEST_CELLS:g} cells are left out; three times are needed.",
     "A lineage and treatment has the mean of its wells, in counts and in rates, with Student's "
-    f"{LEVEL:.0%} interval over wells: it does not tell how another plate would grow.",
+    f"{LEVEL:.0%} interval over wells, of rates no narrower than the wells' own make it. It does not tell how another "
+    "plate would grow.",
     "Wells are said not to grow where their interval holds no doubling and no halving within the exponential part; "
     "where it holds one and also none, it is unclear.",
 )  # fmt: skip
@@ -153,23 +154,24 @@ def _plate_plot(plate: str, wells: Sequence[Curve], colours: dict[Any, int], lim
 
 
 def _draw_plate(axis: Any, *, wells: Sequence[Curve], colours: dict[Any, int], limits: _Limits) -> None:
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
-    seen: dict[int, str] = {}
+    seen: dict[int, Any] = {}
     for curve in wells:
         assert curve.well is not None
         x, y = curve.well.column, curve.well.row
         number = colours[curve.condition]
-        colour, stroke = LINES[number % len(LINES)], ("-", "--", ":")[number // len(LINES) % 3]
+        style: dict[str, Any] = {"color": LINES[number % len(LINES)]}
+        style["linestyle"] = ("-", "--", ":")[number // len(LINES) % 3]
         axis.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor=GREY, linewidth=0.5))
         shares = [limits.share(point) for point in curve.points]
         inner = 0.94 - 2 * MARGIN
         across = [x - 0.47 + MARGIN + inner * share for share, _ in shares]
         down = [y + 0.47 - MARGIN - inner * share for _, share in shares]
         dot = {"marker": "o", "markersize": 3} if len(shares) == 1 else {}
-        name = None if number in seen else plain(curve.name, 40)
-        axis.plot(across, down, color=colour, linestyle=stroke, linewidth=1.5, label=name, **dot)
-        seen[number] = curve.name
+        axis.plot(across, down, linewidth=1.5, **style, **dot)
+        seen[number] = Line2D([], [], **style, label=plain(curve.name, 40))
         axis.text(x - 0.43, y - 0.41, _short(curve), fontsize=7.5, va="top", ha="left", color=INK)
     rows, columns = (sorted({getattr(curve.well, of) for curve in wells}) for of in ("row", "column"))
     axis.set(xlim=(columns[0] - 0.5, max(columns[-1], columns[0] + 3) + 0.5), ylim=(rows[-1] + 0.5, rows[0] - 0.5))
@@ -179,10 +181,8 @@ def _draw_plate(axis: Any, *, wells: Sequence[Curve], colours: dict[Any, int], l
     axis.tick_params(length=0)
     for side in axis.spines.values():
         side.set_visible(False)
-    if len(seen) > 1 or next(iter(seen.values())) != "all wells":
-        drawn = dict(zip(seen, zip(*axis.get_legend_handles_labels(), strict=True), strict=True))
-        handles, names = zip(*(drawn[number] for number in sorted(drawn)), strict=True)
-        axis.figure.legend(handles, names, loc="outside lower left", ncols=2, fontsize=8)
+    handles = [seen[number] for number in sorted(seen)]
+    axis.figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=8)
 
 
 def _short(curve: Curve) -> str:
