@@ -2,13 +2,14 @@
 
 The logarithm of the counts is fitted by straight pieces that meet: perhaps a lag, in which nothing changes, the
 exponential part, and perhaps what follows it, a plateau or a decline. Pieces are added as long as the Bayesian
-information criterion (Schwarz 1978) falls, where a lag and a plateau count as two parameters and a decline as four. The
-rate is then the slope of the points of the exponential part alone. Its interval is Student's, by their residuals, and holds
-those of all other cuts that are as likely. A point weighs what its cells say: the variance of a logarithm is 1/cells
-(Poisson), and never below 5 % squared.
+information criterion (Schwarz 1978) falls, where a lag and a plateau count as two parameters and a decline as four.
+The rate is then the slope of the points of the exponential part alone. Its interval is Student's, by their residuals,
+and holds those of all other cuts that are as likely. A point weighs what its cells say: the variance of a logarithm is
+1/cells (Poisson), and never below 5 % squared.
 
 Of drawn series, four images a time with 10 to 80 cells each and 10 % of error besides, 0.87 to 0.91 of the 90 %
 intervals hold the rate where the whole series is exponential, 0.77 to 0.88 where a lag or a plateau is to be found.
+Growth that slows from the beginning has no exponential part; its rate is a mean of faster and slower ones.
 """
 
 import functools

@@ -51,7 +51,9 @@ class PlateLayout(NamedTuple):
         """Raise DataError where it names a plate that is none of these."""
         there = sorted(plates)
         if unknown := [name for name in self.wells if name is not None and name not in there]:
-            raise DataError(f"{self.path} names the plate {unknown[0]!r}, and of it is no image; there are {there}")
+            raise DataError(
+                f"{self.path} names the plate {unknown[0]!r}, and of it is no image; there are {', '.join(there)}"
+            )
 
 
 def read_plate_layout(path: AnyPath) -> PlateLayout:
