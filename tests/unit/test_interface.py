@@ -1,4 +1,4 @@
-"""What others call stays: commands, options, keys of JSON, columns of tables, the service's arguments and routes, names.
+"""What others call stays: commands, options, keys of JSON, columns of tables, the service's arguments, routes, names.
 
 All of it is written down in tests/data/interface.json. Where it is changed on purpose, and told in CHANGELOG.md:
 
