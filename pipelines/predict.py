@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import cv2
 
-from cellnet.errors import CellnetError
+from cellnet.errors import CellnetError, ConfigError
 from cellnet.images import apart
 from cellnet.images.channels import channels_of
 from cellnet.images.file import ImageFile, Pages
@@ -22,7 +22,7 @@ from cellnet.places import Places
 from cellnet.prediction.answers import Prediction, combine
 from cellnet.prediction.lineup import Lineup, answers, resolve_models, strangers
 from cellnet.prediction.model import FrameModel
-from cellnet.prediction.sources import ListedFile, list_files, notes_on_wells
+from cellnet.prediction.sources import ListedFile, list_files, notes_on_times, notes_on_wells
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.reports.results import Results, Said, drawn_in, is_below
@@ -76,10 +76,14 @@ class Job:
     """What the names of the images leave open."""
     skipped: list[str] = field(default_factory=list)
     """Files in the folders that are no images."""
+    control: str | None = None
+    """The treatment that the growth of others is compared with."""
     done: int = 0
     """Those that were not, and that `run` has come to."""
     written: list[str] = field(default_factory=list)
     """The tables and pictures that it wrote, once it has ended."""
+    growth: list[str] = field(default_factory=list)
+    """How fast cells multiply, a line a condition, where wells were recorded over time."""
 
     def run(self) -> Generator[Prediction, None, None]:
         """A prediction an image (or a page), in order, as they are ready; a bad image gives one with its error.
@@ -97,7 +101,8 @@ class Job:
                 self.done += 1
                 yield from said
             if self.results:
-                self.written = self.results.finish(self.files)
+                self.written = self.results.finish(self.files, control=self.control)
+                self.growth = self.results.series.lines
         finally:
             if self.results:
                 self.results.flush()
@@ -130,18 +135,26 @@ def prepare(
     page: Pages | None = None,
     channel: str | None = None,
     well_pattern: str | None = None,
+    hours_between: float | None = None,
+    layout: PlaceLike | None = None,
+    control: str | None = None,
     out: PlaceLike | None = None,
     overwrite: bool = False,
 ) -> Job:
     """The job of predicting images, folders, Harmony exports, manifests and s3://bucket/prefix.
 
-    Wells are read from names, or by the regular expression `well_pattern`. With `out`, a folder or s3://bucket/prefix,
+    Wells are read from names, or by the regular expression `well_pattern`; times by `hours_between` where names number
+    their frames, treatments from the table `layout`, of which `control` may be one. With `out`, a folder or s3://bucket/prefix,
     results are kept there, and those of before are used. Raises for images or models that are not there, and
-    ConfigError where `out` holds predictions under other settings.
+    ConfigError where `out` holds predictions under other settings, and for a control that is no treatment.
     """
     drawn = drawn_in(out) if out else ()
     skipped: list[str] = []
-    files = list_files(given, channel=channel, page=page, well_pattern=well_pattern, but=drawn, skipped=skipped)
+    files = list_files(
+        given, channel=channel, page=page, well_pattern=well_pattern, hours_between=hours_between, layout=layout,
+        but=drawn, skipped=skipped,
+    )  # fmt: skip
+    _check_control(control, files)
     if out:
         skipped = [name for name in skipped if not is_below(name, out)]
     registry = places.open_registry()
@@ -150,9 +163,20 @@ def prepare(
     results = Results.open(out, question.settings, overwrite=overwrite) if out else None
     kept = results.done(files) if results else {}
     pair = strangers(models.classifier, models.regressor)
-    notes = [*notes_on_wells(files, well_pattern), *([pair] if pair else [])]
+    notes = [*notes_on_wells(files, well_pattern), *notes_on_times(files), *([pair] if pair else [])]
     used = (*places.named, *(place for place in map(place_of, given) if place.is_on_s3))
-    return Job(files=files, question=question, places=used, results=results, kept=kept, notes=notes, skipped=skipped)
+    return Job(
+        files=files, question=question, places=used, results=results, kept=kept, notes=notes, skipped=skipped,
+        control=control,
+    )  # fmt: skip
+
+
+def _check_control(control: str | None, files: Sequence[ListedFile]) -> None:
+    """Raise ConfigError for a control that was done to no well."""
+    treatments = sorted({file.condition.treatment for file in files if file.condition.treatment})
+    if control is not None and control not in treatments:
+        known = f"treatments are {', '.join(treatments)}" if treatments else "none is known; --layout tells treatments"
+        raise ConfigError(f"--control {control!r} is the treatment of no well; {known}")
 
 
 def predict(given: Sequence[PlaceLike], places: Places, **options: Any) -> Iterator[Prediction]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
@@ -62,6 +62,13 @@ def discs(count: int, *, seed: int = 0, size: tuple[int, int] = (200, 200), radi
     for x, y in centres_N2.tolist():
         cv2.circle(image_HW, (x, y), radius, 180.0, -1)
     return np.clip(image_HW, 0, 255).astype(np.uint8), centres_N2.astype(np.float32)
+
+
+def poisson_counts(means: ArrayLike, *, images: int, seed: int = 0) -> NDArray[np.float64]:
+    """Counts as a well has them, each the mean over so many images in which cells lie at random, with 5 % error."""
+    rng = np.random.default_rng(seed)
+    means_N = np.asarray(means, np.float64)
+    return rng.poisson(means_N * images * np.exp(0.05 * rng.standard_normal(len(means_N)))) / images
 
 
 def noise(*size: int, seed: int = 0) -> Grey:

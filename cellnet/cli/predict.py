@@ -20,7 +20,7 @@ from cellnet.cli.options import (
     named_place,
     places_of,
 )
-from cellnet.cli.parsing import OneOf, Option, command
+from cellnet.cli.parsing import OneOf, Option, command, number
 from cellnet.cli.printing import counted, print_csv, print_json, say, tell
 from cellnet.cli.progress import Meter
 from cellnet.errors import ConfigError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SKIPPED_SHOWN: Final = 3
 """Files that were skipped, named one by one."""
+CONDITIONS_SHOWN: Final = 12
+"""Lineages and treatments whose growth is told one by one."""
 
 
 def add_to(commands: Any) -> None:
@@ -52,10 +54,24 @@ def add_to(commands: Any) -> None:
             "it holds a / (names as instruments write them, and words like B03)",
         ),
         Option(
+            "--hours-between",
+            type=number(float, above=0, what="hours"),
+            metavar="H",
+            help="hours between frames that names number (t03, T0001, sk3, TimePoint_3), for growth curves",
+        ),
+        Option(
+            "--layout",
+            metavar="FILE",
+            help="a CSV of what was done to wells: well,treatment and, if known, dose, lineage and plate, for growth "
+            "curves (a manifest's columns of these names, or the layout of a Harmony export)",
+        ),
+        Option("--control", metavar="NAME", help="the treatment with whose growth that of the others is compared"),
+        Option(
             "--out",
             metavar="DIR",
             help="also keep results there as they come, so that the same command goes on after an interruption; at "
-            "the end predictions.csv, predictions.parquet and, where file names tell wells, plate.png",
+            "the end predictions.csv, predictions.parquet and, where file names tell wells, plate.png; where they were "
+            "recorded over time, growth.csv, doubling.csv and growth.html",
         ),
         Option("--overwrite", action="store_true", help="forget the results that --out holds"),
         OneOf(
@@ -67,8 +83,8 @@ def add_to(commands: Any) -> None:
         help="name and count what images show",
         description=(
             "Name and count what images show. IMAGES are image files, folders of them, Harmony exports or a "
-            "manifest.csv (image,pixel_um), here or as s3://bucket/prefix. Results come on stdout, and with --out "
-            "are kept in a folder too."
+            "manifest.csv (image and, if known, pixel_um, time_h, treatment), here or as s3://bucket/prefix. Results "
+            "come on stdout, and with --out are kept in a folder too."
         ),
     )
 
@@ -78,6 +94,12 @@ def predict(arguments: argparse.Namespace) -> int:
 
     if arguments.overwrite and not arguments.out:
         raise ConfigError("--overwrite is about the folder of --out; give that too, or leave it out")
+    for name in ("hours_between", "layout", "control"):
+        if getattr(arguments, name) is not None and not arguments.out:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{option} is for the growth curves in the folder of --out; give that too, or leave it out"
+            )
     job = prepare(
         images_of(arguments.images, arguments),
         places_of(arguments),
@@ -87,6 +109,9 @@ def predict(arguments: argparse.Namespace) -> int:
         page=arguments.page,
         channel=arguments.channel,
         well_pattern=arguments.well_pattern,
+        hours_between=arguments.hours_between,
+        layout=images_of([arguments.layout], arguments)[0] if arguments.layout else None,
+        control=arguments.control,
         out=named_place(arguments.out, arguments) if arguments.out else None,
         overwrite=arguments.overwrite,
     )
@@ -108,6 +133,10 @@ def predict(arguments: argparse.Namespace) -> int:
         if tally[doubted]:
             strange = counted(tally[doubted], "image")
             say(f"warning: {strange} unlike the training images; do not rely on the {doubted} there")
+    for line in job.growth[:CONDITIONS_SHOWN]:
+        say(f"growth: {line}")
+    if len(job.growth) > CONDITIONS_SHOWN:
+        say(f"growth: {len(job.growth) - CONDITIONS_SHOWN} more conditions, in doubling.csv")
     for place in job.written:
         say(f"written: {place}")
     if not tally["good"]:

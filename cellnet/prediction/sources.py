@@ -3,23 +3,26 @@
 A folder is taken with all folders below it. Where one of them is a Harmony export, the planes are taken that
 `cellnet bank import` would take; where it holds a manifest.csv (image,pixel_um), the images that this lists. Of other
 files the names say what is of one site (`cellnet.images.wells`): thumbnails are left out, one channel is taken and the
-middle plane.
+middle plane. When an image was recorded, names, manifests (time_h) and exports tell; what was done to its well, a table
+of wells, a manifest (treatment, dose, lineage) or the layout of an export.
 """
 
 import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.channels import is_transmitted
 from cellnet.images.file import SUFFIXES, ImageFile, Pages, missing
+from cellnet.images.times import BETWEEN, NONE, NamedTime, read_times
 from cellnet.images.wells import ImageName, Well, is_part_of_plate, read_names, thumbnails, well_at
 from cellnet.readers import harmony, is_file, number_of, read_csv
+from cellnet.readers.conditions import Condition, read_plate_layout
 from cellnet.readers.matching import Match, Names, images_below, is_hidden
 from cellnet.store.paths import AnyPath, path_at
 from cellnet.store.place import S3, PlaceLike
@@ -27,6 +30,7 @@ from cellnet.store.place import S3, PlaceLike
 logger = logging.getLogger(__name__)
 
 MANIFEST: Final = "manifest.csv"
+NOT_HOURS: Final = "have a time_h in the manifest that is no number of hours, so they are on no curve"
 GIVE: Final = "give images, folders of them, a Harmony export, a manifest.csv or s3://bucket/prefix"
 
 
@@ -50,6 +54,10 @@ class ListedFile:
     """The wells of which it could be one, where its name leaves that open."""
     by_others: bool = False
     """Whether its well is read as in the other names of its folder."""
+    time: NamedTime = field(default_factory=NamedTime)
+    """When it was recorded, in hours of its plate's series."""
+    condition: Condition = field(default_factory=Condition)
+    """What was done to its well."""
     pixel_um: float | None = None
     exported: bool = False
     """Whether it is a plane of a Harmony export."""
@@ -85,6 +93,8 @@ def list_files(
     channel: str | None = None,
     page: Pages | None = None,
     well_pattern: str | None = None,
+    hours_between: float | None = None,
+    layout: PlaceLike | None = None,
     but: Container[str] = (),
     skipped: list[str] | None = None,
 ) -> list[ListedFile]:
@@ -93,18 +103,47 @@ def list_files(
     Files of folders that are no images are added to `skipped`, by their names.
 
     Of what the names say to be planes of one site, `page` is taken, or the middle one; wells are read from names, or
-    by a regular expression. Raises DataError for what is not there, for no image at all, and where a Harmony export has
-    several channels of transmitted light, or sites come in several files of a channel each, and none is named (of the
-    channels in a file its `pages` know); ConfigError for a pattern by which no well is found.
+    by a regular expression. Numbers of frames are times where `hours_between` says how far apart these are; `layout`
+    is a table of wells (well,treatment,dose,lineage,plate). Raises DataError for what is not there, for no image at
+    all, for a table that cannot be read, and where a Harmony export has several channels of transmitted light, or sites
+    come in several files of a channel each, and none is named (of the channels in a file its `pages` know); ConfigError
+    for a pattern by which no well is found, and for hours between frames where none has a number.
     """
     by_place: dict[str, ListedFile] = {}
     for argument in given:
-        for file in _list(path_at(argument), channel, str(argument), [] if skipped is None else skipped):
+        left = [] if skipped is None else skipped
+        for file in _list(path_at(argument), channel, hours_between, str(argument), left):
             if file.place not in but:
                 by_place.setdefault(file.place, file)
     if not by_place:
         raise DataError(f"no {', '.join(sorted(SUFFIXES))} file in {', '.join(map(str, given))}")
-    return _of_names(list(by_place.values()), channel, page, well_pattern)
+    files = _of_names(list(by_place.values()), channel, page, well_pattern, hours_between)
+    if hours_between is not None and not any(file.time.numbered for file in files):
+        raise ConfigError(
+            f"--hours-between is for numbers of frames (t03, T0001, sk3), and none of {len(files)} images has one that "
+            f"is needed, like {files[0].name}; leave it out"
+        )
+    return files if layout is None else _laid_out(files, layout)
+
+
+def _laid_out(files: list[ListedFile], layout: PlaceLike) -> list[ListedFile]:
+    """The files with what a table says of their wells."""
+    told = read_plate_layout(path_at(layout))
+    plates = plate_names({file.folder for file in files if file.well})
+    told.check(plates.values())
+    return [
+        replace(file, condition=told.of(plates[file.folder], file.well).over(file.condition)) if file.well else file
+        for file in files
+    ]
+
+
+def notes_on_times(files: Sequence[ListedFile]) -> list[str]:
+    """A line for each way in which the times of files are left open."""
+    kinds: dict[str, list[ListedFile]] = defaultdict(list)
+    for file in files:
+        if file.well and file.time.left_open:
+            kinds[file.time.left_open].append(file)
+    return [_note(says, of) for says, of in kinds.items()]
 
 
 def notes_on_wells(files: Sequence[ListedFile], well_pattern: str | None = None) -> list[str]:
@@ -118,13 +157,18 @@ def notes_on_wells(files: Sequence[ListedFile], well_pattern: str | None = None)
     }
     if well_pattern is not None:
         kinds = {f"of {len(files):,} without a well by --well-pattern, so on no plate": open_}
-    return [_note(says, of) for says, of in kinds.items() if of]
+    return [_note(says, of, _wells(of[0])) for says, of in kinds.items() if of]
 
 
-def _note(says: str, files: Sequence[ListedFile]) -> str:
+def _wells(file: ListedFile) -> str:
+    """The well of a file, or those of which it could be one, in brackets."""
+    wells = " or ".join(well.name for well in file.could_be or (file.well,) if well)
+    return f" ({wells})" if wells else ""
+
+
+def _note(says: str, files: Sequence[ListedFile], about: str = "") -> str:
     first = files[0]
-    wells = " or ".join(well.name for well in first.could_be or (first.well,) if well)
-    return f"{len(files):,} name{'s' * (len(files) != 1)} {says}: {first.name}{f' ({wells})' if wells else ''}"
+    return f"{len(files):,} name{'s' * (len(files) != 1)} {says}: {first.name}{about}"
 
 
 def plate_names(folders: Iterable[str]) -> dict[str, str]:
@@ -142,9 +186,13 @@ def plate_names(folders: Iterable[str]) -> dict[str, str]:
 
 
 def _of_names(
-    files: list[ListedFile], channel: str | None, page: Pages | None, well_pattern: str | None
+    files: list[ListedFile],
+    channel: str | None,
+    page: Pages | None,
+    well_pattern: str | None,
+    hours_between: float | None,
 ) -> list[ListedFile]:
-    """The files with their wells; of those that nothing lists, one channel and plane a site, and no thumbnail."""
+    """The files with their wells and times; of those that nothing lists, one channel and plane a site, no thumbnail."""
     found = {file.place for file in files if not (file.exported or file.listed)}
     small = thumbnails(sorted(found))
     if small:
@@ -161,14 +209,33 @@ def _of_names(
     mixed = _mixed(chosen.values())
     chosen = _of_planes(_of_channel(chosen, mixed, channel), page)
     taken = [file for file in files if file.place not in found or file.place in chosen]
-    taken = [file if file.exported else _with_name(file, names[file.place]) for file in taken]
+    taken = _with_names(taken, names, hours_between)
     if channel is None:
         return taken
     return [file if file.exported or file.folder in mixed else file.of_channel(channel) for file in taken]
 
 
-def _with_name(file: ListedFile, name: ImageName) -> ListedFile:
-    return replace(file, folder=name.plate, well=name.well, could_be=name.could_be, by_others=name.by_others)
+def _with_names(
+    files: Sequence[ListedFile], names: Mapping[str, ImageName], hours_between: float | None
+) -> list[ListedFile]:
+    """The files with what their names say: of times on plates of which no manifest says any."""
+    named = [file for file in files if not file.exported]
+    paths = [f"{file.folder}/{file.image.name}" for file in named]
+    said = [names[file.place] for file in named]
+    given = {name.plate for file, name in zip(named, said, strict=True) if file.time != NamedTime()}
+    times = dict(zip((file.place for file in named), read_times(said, paths, hours_between=hours_between), strict=True))
+    return [
+        file
+        if file.exported
+        else _with_name(file, name := names[file.place], file.time if name.plate in given else times[file.place])
+        for file in files
+    ]
+
+
+def _with_name(file: ListedFile, name: ImageName, time: NamedTime) -> ListedFile:
+    return replace(
+        file, folder=name.plate, well=name.well, could_be=name.could_be, by_others=name.by_others, time=time
+    )  # fmt: skip
 
 
 def _mixed(names: Iterable[ImageName]) -> set[str]:
@@ -237,26 +304,30 @@ def _of_planes(names: dict[str, ImageName], page: Pages | None) -> dict[str, Ima
     return {place: name for place, name in names.items() if place not in left_out}
 
 
-def _list(path: AnyPath, channel: str | None, given: str, skipped: list[str]) -> Iterator[ListedFile]:
+def _list(
+    path: AnyPath, channel: str | None, hours_between: float | None, given: str, skipped: list[str]
+) -> Iterator[ListedFile]:
     """The images of one argument."""
     if path.is_dir():
-        yield from _of_folder(path, channel, skipped)
+        yield from _of_folder(path, channel, hours_between, skipped)
     elif not is_file(path):
         raise DataError(f"{given} {missing(path)}; {GIVE}")
     elif harmony.accepts(path):
-        yield from _of_export(path, channel)
+        yield from _of_export(path, channel, hours_between)
     elif path.suffix.lower() == ".csv":
         yield from _of_manifest(path)
     else:
         yield _file(path)
 
 
-def _of_folder(folder: AnyPath, channel: str | None, skipped: list[str]) -> Iterator[ListedFile]:
+def _of_folder(
+    folder: AnyPath, channel: str | None, hours_between: float | None, skipped: list[str]
+) -> Iterator[ListedFile]:
     if (folder / MANIFEST).is_file():
         yield from _of_manifest(folder / MANIFEST)
         return
     if harmony.accepts(folder):
-        yield from _of_export(folder, channel)
+        yield from _of_export(folder, channel, hours_between)
         return
     try:
         paths = sorted(folder.iterdir())
@@ -267,28 +338,35 @@ def _of_folder(folder: AnyPath, channel: str | None, skipped: list[str]) -> Iter
             continue
         if path.is_dir():
             if not path.is_symlink():
-                yield from _of_folder(path, channel, skipped)
+                yield from _of_folder(path, channel, hours_between, skipped)
         elif path.suffix.lower() in SUFFIXES:
             yield _file(path)
         else:
             skipped.append(shown(str(path)))
 
 
-def _of_export(export: AnyPath, channel: str | None) -> Iterator[ListedFile]:
-    for plane in harmony.read_images(export, channel):
-        plate, _, well = (plane.group or "").rpartition("/")
-        row, column = (int(part) for part in re.findall(r"\d+", well))
-        listed = _file(plane.image.path)
+def _of_export(export: AnyPath, channel: str | None, hours_between: float | None) -> Iterator[ListedFile]:
+    recorded = harmony.read_images(export, channel)
+    points = {plane.time_point for plane in recorded}
+    for plane in recorded:
+        time = NamedTime(hours=plane.time_h)
+        if plane.time_h is None and hours_between is not None:
+            time = NamedTime(hours=(plane.time_point - min(points)) * hours_between, numbered=True)
+        elif plane.time_h is None and len(points) > 1:
+            time = NamedTime(left_open=BETWEEN, numbered=True)
+        listed = _file(plane.image.image.path)
+        plate = (plane.image.group or "").rpartition("/")[0]
         yield replace(
-            listed, folder=f"{listed.folder}/{shown(plate)}", well=well_at(row, column), exported=True,
-            pixel_um=plane.pixel_um, problem=plane.problem,
+            listed, folder=f"{listed.folder}/{shown(plate)}", well=well_at(*plane.well), exported=True, time=time,
+            condition=plane.condition, pixel_um=plane.image.pixel_um, problem=plane.image.problem,
         )  # fmt: skip
 
 
 def _of_manifest(manifest: AnyPath) -> Iterator[ListedFile]:
-    rows = read_csv(manifest, ("image",), numbers=("pixel_um",))
+    rows = read_csv(manifest, ("image",), numbers=("pixel_um", "time_h"))
     if not rows:
         raise DataError(f"{manifest} has a header and no rows; add one row an image")
+    timed = any(row["time_h"] for row in rows)
     meant = _meant(manifest.parent, {row["image"] for row in rows if row["image"]})
     for row in rows:
         pixel_um, problem = number_of(row.get("pixel_um", "")), None
@@ -300,7 +378,16 @@ def _of_manifest(manifest: AnyPath) -> Iterator[ListedFile]:
             problem = match.why_not(row["image"])
         elif row.get("pixel_um") and (pixel_um is None or pixel_um <= 0):
             problem = f"the pixel size {row['pixel_um']!r} is not a number of micrometres"
-        yield replace(_file(manifest.parent / path), pixel_um=pixel_um, problem=problem, listed=True)
+        yield replace(
+            _file(manifest.parent / path), pixel_um=pixel_um, problem=problem, listed=True,
+            time=_time_in(row) if timed else NamedTime(), condition=Condition.of(row),
+        )  # fmt: skip
+
+
+def _time_in(row: Mapping[str, str]) -> NamedTime:
+    """What a row of a manifest that has times says of its own."""
+    hours = number_of(row["time_h"])
+    return NamedTime(hours, None if hours is not None else NOT_HOURS if row["time_h"] else NONE)
 
 
 def _meant(folder: AnyPath, written: set[str]) -> dict[str, Match]:

@@ -1,7 +1,8 @@
 """Frames from a Harmony export (Operetta, Opera Phenix; PerkinElmer, now Revvity): an index and its TIFF planes.
 
     PLATE/Images/Index.idx.xml (or Index.xml)      every plane: its file, well, field, channel, pixel size
-    PLATE/Assaylayout/*.xml                        the plate layout; a layer of cells or lineages names the lineage
+    PLATE/Assaylayout/*.xml                        the plate layout; a layer of cells or lineages names the lineage, one
+                                                   of compounds or treatments what was done, one of doses how much
     PLATE/**/Objects_Population - NAME.txt         one row an object: the count and the centres of a field
     PLATE/**/PlateResults.txt                      one row a well: how many fields were analysed, and counts of whole
                                                    wells, which are used only when asked
@@ -20,6 +21,8 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
 from typing import Final, NamedTuple
 
 from cellnet.errors import DataError
@@ -27,6 +30,7 @@ from cellnet.images.file import ImageFile, open_regular
 from cellnet.images.tiles import lies_inside
 from cellnet.images.wells import group_of, named_well
 from cellnet.readers import LabelledFile, Options, Source, Unused, is_file, is_inside, number_of, read_csv
+from cellnet.readers.conditions import Condition
 from cellnet.store.paths import AnyPath, walk
 
 logger = logging.getLogger(__name__)
@@ -41,6 +45,12 @@ MAX_BYTES: Final = 10**9
 """Of an XML, or of a table of results."""
 MOST_ELEMENTS: Final = 2 * 10**7
 """Of an XML."""
+CONDITIONS: Final = {
+    "treatment": r"compound|treatment|drug|inhibitor",
+    "dose": r"concentration|dose",
+    "lineage": r"cell(?! *(?:count|number|density))|lineage",
+}
+"""What the names of layers say that tell of a well."""
 KEPT: Final = frozenset({"Plate", "Entry", "Image", "Layer", "Well"})
 """Elements whose children are kept until they end; all others are let go of as they are complete."""
 MOST_DEPTH: Final = 50
@@ -82,7 +92,7 @@ def read(source: AnyPath, options: Options) -> Source:
     Raises DataError for an unreadable index or table, or when a channel, layer or population must be named.
     """
     index, plate, chosen = _chosen(source, options.channel)
-    root = index.parent.parent if index.parent.name.lower() == "images" else index.parent
+    root = _root(index)
     lineages = _lineages(root, options)
     counts = _counts(root, plate.name, chosen, options)
     unused = []
@@ -107,10 +117,85 @@ def _named(well: Well) -> str:
     return f"r{well[0]:02d}c{well[1]:02d}"
 
 
-def read_images(source: AnyPath, channel: str | None) -> list[LabelledFile]:
-    """The same images, of which nothing is known but where they are: layouts and tables of results are not read."""
+class Recorded(NamedTuple):
+    """An image of an export, and what the export knows besides."""
+
+    image: LabelledFile
+    well: Well
+    time_point: int
+    time_h: float | None
+    """Hours from the first time point to its own, of all images alike; None where the index does not tell."""
+    condition: Condition
+
+
+def read_images(source: AnyPath, channel: str | None) -> list[Recorded]:
+    """The same images, of which no counts are known: tables of results are not read, and no layout is insisted on."""
     index, plate, chosen = _chosen(source, channel)
-    return [_label(index.parent, plate, field, facts, {}, {}) for field, facts in sorted(chosen.items())]
+    hours = _hours(chosen)
+    conditions = _conditions(_root(index))
+    return [
+        Recorded(
+            image=_label(index.parent, plate, field, facts, {}, {}), well=field[:2], time_point=field[3],
+            time_h=hours.get(field[3]), condition=conditions.get(field[:2], Condition()),
+        )
+        for field, facts in sorted(chosen.items())
+    ]  # fmt: skip
+
+
+def _root(index: AnyPath) -> AnyPath:
+    return index.parent.parent if index.parent.name.lower() == "images" else index.parent
+
+
+def _hours(chosen: dict[Field, dict[str, str]]) -> dict[int, float]:
+    """Hours from the first time point to each, by the middle of its images' clocks or else of their offsets.
+
+    Empty where an image of a series has neither, or clocks with and without a time zone are mixed.
+    """
+    for seconds_of in (_clock, _offset):
+        of_point: dict[int, list[float | None]] = defaultdict(list)
+        for field, facts in chosen.items():
+            of_point[field[3]].append(seconds_of(facts))
+        seconds = [[one for one in held if one is not None] for held in of_point.values()]
+        if any(len(known) < len(held) for known, held in zip(seconds, of_point.values(), strict=True)):
+            continue
+        middles = {point: median(known) for point, known in zip(of_point, seconds, strict=True)}
+        if len(set(middles.values())) == len(middles):
+            return {point: (middle - min(middles.values())) / 3600 for point, middle in middles.items()}
+    return {}
+
+
+def _clock(facts: dict[str, str]) -> float | None:
+    """When a plane was recorded, in seconds since 1970."""
+    try:
+        moment = datetime.fromisoformat(facts.get("AbsTime", ""))
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment.timestamp()
+
+
+def _offset(facts: dict[str, str]) -> float | None:
+    """Seconds since the measurement began."""
+    return number_of(facts.get("MeasurementTimeOffset", ""))
+
+
+def _conditions(root: AnyPath) -> dict[Well, Condition]:
+    """What the plate layout says of wells; what cannot be read or is left open is warned of."""
+    try:
+        layers = _all_layers(root)
+    except DataError as error:
+        logger.warning("%s; what was done to the wells is not known", error)
+        return {}
+    found: dict[str, dict[Well, str]] = {}
+    for name, words in CONDITIONS.items():
+        fitting = [layer for layer in layers if re.search(words, layer, re.IGNORECASE)]
+        if len(fitting) > 1:
+            logger.warning(
+                "several layers of the layout could be the %s, %s; --layout says it", name, ", ".join(fitting)
+            )
+        elif fitting:
+            found[name] = layers[fitting[0]]
+    wells = {well for layer in found.values() for well in layer}
+    return {well: Condition.of({name: layer.get(well, "") for name, layer in found.items()}) for well in sorted(wells)}
 
 
 def _chosen(source: AnyPath, channel: str | None) -> tuple[AnyPath, _Plate, dict[Field, dict[str, str]]]:
@@ -274,9 +359,7 @@ def _lineages(root: AnyPath, options: Options) -> dict[Well, str]:
     """The lineage of every well that a CSV or the plate layout names."""
     if options.lineages is not None:
         return _lineages_of_csv(options.lineages)
-    folders = [folder for folder in root.iterdir() if folder.name.lower() == "assaylayout" and folder.is_dir()]
-    layouts = sorted(path for folder in folders for path in folder.iterdir() if path.suffix == ".xml")
-    layers = {name: wells for layout in layouts for name, wells in _layers(layout)}
+    layers = _all_layers(root)
     if options.layer is not None and options.layer not in layers:
         raise DataError(f"the plate layout has no layer {options.layer!r}; it has {', '.join(map(repr, layers))}")
     fitting = [name for name in layers if re.search(r"cell|lineage", name, re.IGNORECASE)]
@@ -284,6 +367,13 @@ def _lineages(root: AnyPath, options: Options) -> dict[Well, str]:
         raise DataError(f"several layers could name the lineage; choose one with --layer: {', '.join(fitting)}")
     name = options.layer or next(iter(fitting), None)
     return layers[name] if name is not None else {}
+
+
+def _all_layers(root: AnyPath) -> dict[str, dict[Well, str]]:
+    """The values of wells by the names of the layers of the plate layout."""
+    folders = [folder for folder in root.iterdir() if folder.name.lower() == "assaylayout" and folder.is_dir()]
+    layouts = sorted(path for folder in folders for path in folder.iterdir() if path.suffix == ".xml")
+    return {name: wells for layout in layouts for name, wells in _layers(layout)}
 
 
 def _layers(path: AnyPath) -> Iterator[tuple[str, dict[Well, str]]]:

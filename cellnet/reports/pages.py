@@ -70,9 +70,9 @@ def write_page(path: Path, text: str) -> None:
             raise
 
 
-def plot(draw: Callable[[Any], None], words: str) -> Plot:
-    """What `draw` draws onto axes."""
-    return Plot(Markup(svg(draw)), words)  # matplotlib escapes the text in it
+def plot(draw: Callable[[Any], None], words: str, **inches: float) -> Plot:
+    """What `draw` draws onto axes, of a `width` and a `height`."""
+    return Plot(Markup(svg(draw, **inches)), words)  # matplotlib escapes the text in it
 
 
 def data_uri(data: bytes, kind: Literal["png", "jpeg"]) -> str:

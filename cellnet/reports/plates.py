@@ -47,9 +47,14 @@ class WellSummary:
     """Likewise of the model that counted."""
 
 
+def of_value(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Those of the images of a well that count in what is said of it, on plates and curves alike: not the bad ones."""
+    return [one for one in predictions if one.error is None]
+
+
 def summarise(predictions: Sequence[Prediction]) -> WellSummary:
-    """One answer for a well from those for its images; the bad ones do not count."""
-    good = [one for one in predictions if one.error is None]
+    """One answer for a well from those for its images that count."""
+    good = of_value(predictions)
     counts = [one.count for one in good if one.count is not None]
     named = [one.probabilities for one in good if one.probabilities]
     means = {name: float(np.mean([one[name] for one in named])) for name in (named[0] if named else ())}

@@ -4,6 +4,8 @@
     OUT/parts/*.parquet                predictions as they came: what the same command, given again, need not do again
     OUT/predictions.csv, .parquet      all rows of the last command that ended, in the order of its images
     OUT/plate.png                      counts and lineages well by well; of several plates, plate-NAME.png of each
+    OUT/growth.csv, doubling.csv       of plates that were recorded over time: counts, and how fast cells multiply
+    OUT/growth.html                    the same to look at
 
 Every file is seen whole or not at all. Images of the user's may be in OUT too, whatever their names.
 """
@@ -30,6 +32,8 @@ from cellnet.images.wells import Well, named_well
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.sources import ListedFile, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
+from cellnet.reports.growth import COUNTS, RATES, Series, count_rows, rate_rows, series_of
+from cellnet.reports.growth_page import growth_page
 from cellnet.reports.plates import draw_plate, summarise
 from cellnet.store.objects import Store
 from cellnet.store.parquet import read_parquet
@@ -54,8 +58,13 @@ TYPES: Final = dict.fromkeys(NUMBERS, pa.float64()) | {
 SAID: Final = pa.schema([(name, TYPES.get(name, pa.string())) for name in (*COLUMNS, "probabilities")])
 """A prediction."""
 PART: Final = pa.schema([*SAID, ("place", pa.string()), ("stamp", pa.string()), ("page", pa.string())])
-WELL: Final = pa.schema([("plate", pa.string()), ("well", pa.string()), ("row", pa.string()), ("column", pa.int64())])
-"""`row` is a letter."""
+WELL: Final = pa.schema(
+    [
+        *(("plate", pa.string()), ("well", pa.string()), ("row", pa.string()), ("column", pa.int64())),
+        *(("time_h", pa.float64()), ("treatment", pa.string()), ("dose", pa.string()), ("known_lineage", pa.string())),
+    ]
+)
+"""What is known of a well and its image besides; `row` is a letter."""
 
 Said = tuple[ListedFile, list[Prediction]]
 """An image, and what is said of it: of its pages, where several were asked for."""
@@ -71,6 +80,8 @@ class Results:
         self._left = _latest(self._tables)
         self._waiting: list[dict[str, Any]] = []
         self._kept_s = time.monotonic()
+        self.series = Series()
+        """The plates over time, once the job has ended."""
 
     @classmethod
     def open(cls, place: PlaceLike, settings: Mapping[str, Any], *, overwrite: bool = False) -> Self:
@@ -129,14 +140,19 @@ class Results:
             self._waiting = []
         self._kept_s = time.monotonic()
 
-    def finish(self, sources: Sequence[ListedFile]) -> list[str]:
-        """Write the tables, and a picture of every plate of which two wells are known; gives where."""
+    def finish(self, sources: Sequence[ListedFile], *, control: str | None = None) -> list[str]:
+        """Write the tables, a picture of every plate of which two wells are known, and growth; gives where.
+
+        Growth is of plates of several times; of a `control`, a treatment, the others are compared with it.
+        """
         self.flush()
         table, of_rows = _in_order(_latest(self._tables), sources)
         plates = plate_names({source.folder for source in sources if source.well})
         table = _with_wells(table, of_rows, plates)
         _, before = _settings_of(self.store)
-        pictures = _pictures(table, taken=set(self.store.keys("plate")) - before)
+        self.series = series_of(_of_wells(table), control=control)
+        taken = {key for start in ("plate", "growth", "doubling") for key in self.store.keys(start)} - before
+        pictures = _pictures(table, taken=taken) | _growth(self.series, taken=taken)
         written = {f"{TABLE}.csv": _csv(table), f"{TABLE}.parquet": _parquet(table)} | pictures
         self._note({*before, *pictures})  # first, so that none is left unknown where the job is killed
         for key in before - pictures.keys():
@@ -174,7 +190,7 @@ def _is_ours(key: str) -> bool:
 
 
 _PART: Final = re.compile(rf"{PARTS}\d{{6}}-[0-9a-f]{{6}}\.parquet")
-_PICTURE: Final = re.compile(r"plate(-[A-Za-z0-9._-]+)?\.png")
+_PICTURE: Final = re.compile(r"plate(-[A-Za-z0-9._-]+)?\.png|(growth|doubling)(-\d+)?\.csv|growth(-\d+)?\.html")
 
 
 def _settings_of(store: Store) -> tuple[dict[str, Any], set[str]]:
@@ -248,10 +264,13 @@ def _with_wells(table: pa.Table, of_rows: Sequence[ListedFile], plates: Mapping[
 
 
 def _well_cells(source: ListedFile, plates: Mapping[str, str]) -> dict[str, Any]:
+    known = source.condition
+    said = {"time_h": source.time.hours, "treatment": known.treatment, "dose": known.dose}
+    said |= {"known_lineage": known.lineage}
     if source.well is None:
-        return {}
+        return said
     well, plate = source.well, plates[source.folder]
-    return {"plate": plate, "well": well.name, "row": well.letter, "column": well.column}
+    return said | {"plate": plate, "well": well.name, "row": well.letter, "column": well.column}
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -270,21 +289,51 @@ def _parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def _of_wells(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows whose well is known."""
+    return _rows(table.filter(pc.is_valid(table.column("well"))))
+
+
 def _pictures(table: pa.Table, *, taken: Container[str]) -> dict[str, bytes]:
-    """Every plate of which two wells are known, by a name for its picture that is not taken."""
+    """Every plate of which two wells are known, at its last time, by a name for its picture that is not taken."""
     plates: dict[str, dict[Well, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
-    for row in _rows(table.filter(pc.is_valid(table.column("well")))):
-        well = named_well(row["well"])
+    times: dict[str, set[float]] = defaultdict(set)
+    for row in _of_wells(table):
+        if row["time_h"] is not None:
+            times[row["plate"]].add(row["time_h"])
+    for row in _of_wells(table):
+        well, of_plate = named_well(row["well"]), times[row["plate"]]
         assert well is not None
-        plates[row["plate"]][well].append(prediction_of(row))
+        if len(of_plate) < 2 or row["time_h"] == max(of_plate):
+            plates[row["plate"]][well].append(prediction_of(row))
     drawn = {
-        plate: draw_plate({well: summarise(said) for well, said in wells.items()}, name=plate)
+        plate: draw_plate(
+            {well: summarise(said) for well, said in wells.items()},
+            name=plate if len(times[plate]) < 2 else f"{plate} at {max(times[plate]):g} h",
+        )
         for plate, wells in plates.items()
         if len(wells) > 1
     }
     named: dict[str, bytes] = {}
     for plate, picture in drawn.items():
         name = "plate" if len(drawn) == 1 else f"plate-{re.sub(r'[^A-Za-z0-9._-]+', '_', plate)[:80]}"
-        names = itertools.chain([f"{name}.png"], (f"{name}-{number}.png" for number in itertools.count(2)))
-        named[next(free for free in names if free not in named and free not in taken)] = picture
+        named[_free(name, ".png", {*named}, taken)] = picture
     return named
+
+
+def _growth(series: Series, *, taken: Container[str]) -> dict[str, bytes]:
+    """The tables of plates over time and their page, by names that are not taken; none where there is no such plate."""
+    if not series.wells:
+        return {}
+    files = {
+        ("growth", ".csv"): "".join(csv_lines(count_rows(series), COUNTS)),
+        ("doubling", ".csv"): "".join(csv_lines(rate_rows(series), RATES)),
+        ("growth", ".html"): growth_page(series),
+    }
+    return {_free(*name, taken): text.encode() for name, text in files.items()}
+
+
+def _free(name: str, suffix: str, *taken: Container[str]) -> str:
+    """The name, or with the first number behind it that makes it another than all that are taken."""
+    names = itertools.chain([f"{name}{suffix}"], (f"{name}-{number}{suffix}" for number in itertools.count(2)))
+    return next(free for free in names if not any(free in held for held in taken))

@@ -104,6 +104,31 @@ def test_a_plate_with_a_bad_image_gives_rows_tables_and_a_picture(
     assert main([*command, "--strict"]) == 0
 
 
+def test_wells_over_time_have_growth_by_treatment(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"V1_{well}_1_0{day}d06h00m.png" for well in ("B2", "B3", "C2") for day in range(3)]
+    plate, out = draw(tmp_path / "P7", *names), tmp_path / "out"
+    (tmp_path / "layout.csv").write_text("well,treatment,lineage\nB2,DMSO,U2OS\nB3,drug,U2OS\nC2,drug,U2OS\n")
+    command = ["predict", str(plate), "--registry", registry.store.uri, "--out", str(out), "--control", "DMSO"]
+    command += ["--layout", str(tmp_path / "layout.csv")]
+    assert main(command) == 0
+    printed = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[2].partition(":")[0] for line in printed if line.startswith("growth: ")] == [
+        " U2OS, DMSO",
+        " U2OS, drug",
+    ]
+    assert printed[-3:] == [f"written: {out}/{name}" for name in ("growth.csv", "doubling.csv", "growth.html")]
+    said = {row["image"]: row["count"] for row in rows_of((out / "predictions.csv").read_text())}
+    points = [row for row in rows_of((out / "growth.csv").read_text()) if row["well"]]
+    assert [(row["well"], row["time_h"]) for row in points[:3]] == [("B02", "6.0"), ("B02", "30.0"), ("B02", "54.0")]
+    assert [row["count"] for row in points] == [said[f"{plate}/{name}"] for name in names]
+    before = {name: (out / name).read_bytes() for name in ("growth.csv", "doubling.csv")}
+    assert main([*command, "--strict"]) == 0, "its own tables are no files that were skipped"
+    assert "9 of 9 images were predicted before" in capsys.readouterr().err
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
 def test_a_job_that_was_stopped_goes_on_with_the_rest(
     registry: Registry, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

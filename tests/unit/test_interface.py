@@ -1,4 +1,4 @@
-"""What others call stays: commands and options, keys of every JSON, the service's arguments and routes, public names.
+"""What others call stays: commands, options, keys of JSON, columns of tables, the service's arguments, routes, names.
 
 All of it is written down in tests/data/interface.json. Where it is changed on purpose, and told in CHANGELOG.md:
 
@@ -28,9 +28,12 @@ from cellnet.images.file import ImageFile, encode_png
 from cellnet.networks.weights import fresh_network
 from cellnet.prediction.answers import Prediction, Timing
 from cellnet.prediction.predictor import predictor_of
+from cellnet.prediction.tables import COLUMNS
 from cellnet.readers import LabelledFile
 from cellnet.registry.learned import Learned
 from cellnet.registry.registry import Registry
+from cellnet.reports.growth import COUNTS, RATES
+from cellnet.reports.results import WELL
 from cellnet.tasks import Task
 from pipelines.__main__ import VERBS
 from serve.settings import ServeArgs
@@ -147,6 +150,11 @@ def interface(capsys: pytest.CaptureFixture[str], bank: Bank, registry: Registry
         "openapi": sorted(
             f"{method.upper()} {path}" for path, methods in api.openapi()["paths"].items() for method in methods
         ),
+        "tables": {
+            "predictions.csv": [*COLUMNS, *WELL.names],
+            "growth.csv": [*COUNTS],
+            "doubling.csv": [*RATES],
+        },
         "json": {
             "bank show": printed(capsys, "bank", "show", bank.store.uri, "--json"),
             "registry list": printed(capsys, "registry", "list", "--json"),

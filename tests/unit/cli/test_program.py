@@ -169,6 +169,26 @@ def test_prediction_without_images_or_models_is_refused(capsys: pytest.CaptureFi
     )
 
 
+def test_options_of_growth_that_come_to_nothing_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "B03.png"), np.eye(300, dtype=np.uint8))
+    (tmp_path / "layout.csv").write_text("well,treatment\nB03,drug\nB04,DMSO\n")
+    command = ["predict", tmp_path / "B03.png", "--registry", tmp_path / "registry"]
+    for option in (["--hours-between", "2"], ["--layout", "l.csv"], ["--control", "DMSO"]):
+        line = refused(capsys, *command, *option)
+        assert line.startswith(f"cellnet: {option[0]} is ") and "of --out; give that too" in line
+    command += ["--out", tmp_path / "out"]
+    known = ["--layout", tmp_path / "layout.csv"]
+    for more, message in (
+        (["--control", "DMSO"], "'DMSO' is the treatment of no well; none is known; --layout tells treatments"),
+        ([*known, "--control", "DMSO"], "'DMSO' is the treatment of no well; treatments are drug"),
+        ([*known, "--hours-between", "2"], "none of 1 images has one that is needed"),
+        (["--layout", tmp_path / "no.csv"], "no.csv as a CSV table: No such file or directory"),
+        (["--hours-between", "0"], "--hours-between takes hours above 0, not '0'"),
+    ):
+        assert message in refused(capsys, *command, *more)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_names_leave_open_is_told_before_images_are_predicted(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.wells import Well
-from cellnet.prediction.sources import ListedFile, list_files, notes_on_wells, plate_names
+from cellnet.prediction.sources import ListedFile, list_files, notes_on_times, notes_on_wells, plate_names
+from cellnet.readers.conditions import Condition
 from tests.factories import NO_FILES, no_files
 
 
@@ -300,3 +301,85 @@ def test_what_is_not_there_is_named(tmp_path: Path, given: str, said: str) -> No
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=said):
         list_files([tmp_path / given])
+
+
+def hours(sources: list[ListedFile]) -> dict[str, float | None]:
+    return {Path(source.place).name: source.time.hours for source in sources}
+
+
+def test_times_are_read_from_names_and_what_they_leave_open_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "P1", "V_B3_1_00d06h00m.tif", "V_B3_1_01d00h00m.tif")
+    assert hours(list_files([tmp_path])) == {"V_B3_1_00d06h00m.tif": 6.0, "V_B3_1_01d00h00m.tif": 24.0}
+    assert notes_on_times(list_files([tmp_path])) == []
+    touch(tmp_path / "P2", "B03_t1.tif", "B03_t2.tif", "t1.tif")
+    [note] = notes_on_times(list_files([tmp_path]))
+    assert note.startswith("2 names hold the number of a frame, which is no hour; --hours-between says")
+    assert note.endswith(f": {tmp_path}/P2/B03_t1.tif")
+    found = list_files([tmp_path], hours_between=4)
+    assert hours(found)["B03_t2.tif"] == 4.0 and notes_on_times(found) == []
+
+
+def test_hours_between_frames_that_have_no_numbers_are_refused(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "P1", "V_B3_1_00d06h00m.tif", "V_B3_1_01d00h00m.tif")
+    with pytest.raises(ConfigError, match=r"--hours-between is for numbers of frames .*V_B3_1_00d06h00m.tif; leave it"):
+        list_files([folder], hours_between=2)
+
+
+def test_a_manifest_tells_times_and_treatments_and_names_do_not_contradict_it(tmp_path: Path) -> None:
+    touch(tmp_path, "B03_24h.png", "B03_48h.png", "B04_24h.png", "C05_24h.png")
+    rows = "B03_24h.png,0,DMSO,,A549\nB03_48h.png,26;5,DMSO,,\nB04_24h.png,,drug,1 uM,\nC05_24h.png,late,NA,,\n"
+    (tmp_path / "manifest.csv").write_text(
+        "image;time_h;treatment;dose;lineage\n" + rows.replace(",", ";").replace("26;5", "26,5")
+    )
+    found = list_files([tmp_path])
+    assert hours(found) == {"B03_24h.png": 0, "B03_48h.png": 26.5, "B04_24h.png": None, "C05_24h.png": None}
+    assert found[0].condition == Condition(treatment="DMSO", lineage="A549")
+    assert found[2].condition == Condition(treatment="drug", dose="1 uM") and found[3].condition == Condition()
+    assert [note.partition(",")[0] for note in notes_on_times(found)] == [
+        "1 name hold no time",
+        "1 name have a time_h in the manifest that is no number of hours",
+    ]
+    assert not any(source.problem for source in found), "all of them can be predicted"
+    (tmp_path / "manifest.csv").write_text("image\nB03_24h.png\nB03_48h.png\n")
+    assert hours(list_files([tmp_path])) == {"B03_24h.png": 24, "B03_48h.png": 48}
+
+
+def series(folder: Path, *, clocks: bool) -> Path:
+    """A Harmony export of a well at two time points, of two fields each."""
+    images = []
+    for point, clock in ((0, "2026-03-29T00:10"), (1, "2026-03-29T07:40")):
+        for field in (1, 2):
+            name = f"r02c03f{field:02d}p01-ch1sk{point + 1}fk1fl1.tiff"
+            facts = {"URL": name, "Row": 2, "Col": 3, "FieldID": field, "TimepointID": point}
+            facts |= {"ChannelName": "Brightfield", "ChannelType": "Brightfield"}
+            facts |= {"AbsTime": f"{clock}:{field:02d}.5{'+01:00' if point == 0 else '+02:00'}"} if clocks else {}
+            images.append(f"<Image>{''.join(f'<{key}>{value}</{key}>' for key, value in facts.items())}</Image>")
+            touch(folder / "Images", name)
+    (folder / "Images" / "Index.idx.xml").write_text(f"<Data><Plate><Name>P1</Name></Plate>{''.join(images)}</Data>")
+    return folder
+
+
+def test_the_time_points_of_a_harmony_export_are_where_its_clocks_say(tmp_path: Path) -> None:
+    found = list_files([series(tmp_path, clocks=True)])
+    assert [source.time.hours for source in found] == [0, 6.5, 0, 6.5], "7.5 by the clock, which was put forward"
+
+
+def test_time_points_without_clocks_are_numbers(tmp_path: Path) -> None:
+    found = list_files([series(tmp_path, clocks=False)])
+    assert [source.time.hours for source in found] == [None] * 4
+    assert "4 names hold the number of a frame" in notes_on_times(found)[0]
+    assert [source.time.hours for source in list_files([tmp_path], hours_between=8)] == [0, 8, 0, 8]
+
+
+def test_a_table_of_wells_tells_what_was_done_to_them(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "P1/B03.png", "P1/B04.png", "P2/B03.png", "P2/x.png")
+    table = tmp_path / "layout.csv"
+    table.write_text("well,treatment,dose,plate,lineage\nB3,DMSO,,,A549\nr02c04,drug,1 uM,,\nB03,drug,5 uM,P2,\n")
+    found = list_files([tmp_path / "in"], layout=table)
+    assert [source.condition for source in found] == [
+        Condition(treatment="DMSO", lineage="A549"), Condition(treatment="drug", dose="1 uM"),
+        Condition(treatment="drug", dose="5 uM", lineage="A549"), Condition(),
+    ]  # fmt: skip
+    table.write_text("well,treatment,plate\nB3,DMSO,P3\n")
+    with pytest.raises(DataError, match=r"layout.csv names the plate 'P3', and of it is no image; there are P1, P2"):
+        list_files([tmp_path / "in"], layout=table)

@@ -8,6 +8,7 @@ import pytest
 
 from cellnet.errors import DataError
 from cellnet.readers import LabelledFile, Options, harmony, read_source
+from cellnet.readers.conditions import Condition
 
 V5 = "http://www.perkinelmer.com/PEHH/HarmonyV5"
 V7 = "43B2A954-E3C3-47E1-B392-6635266B0DD3/HarmonyV7"
@@ -344,3 +345,37 @@ def test_a_table_of_results_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> 
     os.mkfifo(folder / "PlateResults.txt")
     with pytest.raises(DataError, match=r"cannot read .*PlateResults.txt: it is a named pipe"):
         read_source(folder)
+
+
+def test_hours_come_from_clocks_or_else_from_offsets_that_every_image_has(tmp_path: Path) -> None:
+    folder = export(tmp_path / "a", fields=1, channels=(BRIGHTFIELD,), MeasurementTimeOffset="0")
+    [first, _] = harmony.read_images(folder, None)
+    assert (first.time_h, first.time_point, first.well) == (0.0, 0, (3, 3)), "of one time point"
+    text = (folder / "Images/Index.idx.xml").read_text(encoding="utf-8-sig")
+    moved = text.replace("<TimepointID>0", "<TimepointID>1", 1).replace("Offset>0<", "Offset>5400<", 1)
+    (folder / "Images/Index.idx.xml").write_text(moved)
+    hours = {one.time_point: one.time_h for one in harmony.read_images(folder, None)}
+    assert hours == {0: 0.0, 1: 1.5}
+    (folder / "Images/Index.idx.xml").write_text(
+        moved.replace("<MeasurementTimeOffset>0<", "<MeasurementTimeOffset>x<")
+    )
+    assert {one.time_h for one in harmony.read_images(folder, None)} == {None}
+
+
+def test_a_layout_tells_treatments_doses_and_lineages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = export(tmp_path / "plate", fields=1)
+    layers = {"Compound": "drug", "Concentration": "1 uM", "Cell Type": "A549", "Cell Count": "3000"}
+    (folder / "Assaylayout").mkdir()
+    path = folder / "Assaylayout" / "layout.xml"
+    well = "<Well><Row>3</Row><Col>4</Col><Value>{}</Value></Well>"
+    text = "".join(f"<Layer><Name>{name}</Name>{well.format(value)}</Layer>" for name, value in layers.items())
+    path.write_text(f"<L>{text}</L>")
+    known = {one.well: one.condition for one in harmony.read_images(folder, None)}
+    assert known == {(3, 3): Condition(), (3, 4): Condition(treatment="drug", dose="1 uM", lineage="A549")}
+    path.write_text(f"<L>{text.replace('Concentration', 'Drug 2')}</L>")
+    [_, second] = harmony.read_images(folder, None)
+    assert second.condition == Condition(lineage="A549")
+    assert "several layers of the layout could be the treatment, Compound, Drug 2; --layout says it" in caplog.text
+    path.write_text("<L><Layer>")
+    assert {one.condition for one in harmony.read_images(folder, None)} == {Condition()}
+    assert "what was done to the wells is not known" in caplog.text

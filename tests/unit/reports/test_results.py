@@ -16,9 +16,11 @@ import pytest
 import cellnet.reports.results
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.file import ImageFile
+from cellnet.images.times import NamedTime
 from cellnet.images.wells import read_name
 from cellnet.prediction.answers import ModelRefs, Prediction
 from cellnet.prediction.sources import ListedFile, list_files
+from cellnet.readers.conditions import Condition
 from cellnet.reports.results import Results, Said, drawn_in
 from cellnet.store.folder import FolderStore
 
@@ -257,6 +259,66 @@ def test_a_folder_whose_name_is_no_text_has_tables_and_a_picture(tmp_path: Path)
         (folder / name).write_bytes(b"image")
     assert done(tmp_path / "out", *list_files([folder])) == ["plate.png"]
     assert pq.read_table(tmp_path / "out/predictions.parquet").column("plate").to_pylist() == [r"\udcff"] * 2
+
+
+def over_time(folder: str = "/P1", times: int = 3) -> list[ListedFile]:
+    """Two wells, a day apart."""
+    return [
+        source(f"{well}_{number}.png", folder=folder, well=read_name(well).well, time=NamedTime(24.0 * number), **known)
+        for well, known in (("B03", {"condition": Condition(treatment="DMSO")}), ("C11", {}))
+        for number in range(times)
+    ]
+
+
+def grown(folder: Path, *sources: ListedFile, control: str | None = None) -> Results:
+    results = Results.open(str(folder), SETTINGS)
+    results.add([(one, [said(one, 10 * 2 ** ((one.time.hours or 0) / 24))]) for one in sources])
+    results.finish(sources, control=control)
+    return results
+
+
+def rows_in(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_plates_over_time_have_tables_of_growth_a_page_and_a_picture_of_their_last_time(tmp_path: Path) -> None:
+    drawn = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            cellnet.reports.results, "draw_plate", lambda wells, *, name: drawn.update({name: wells}) or b""
+        )
+        results = grown(tmp_path, *over_time(), control="DMSO")
+    assert {well.name: one.count for well, one in drawn["P1 at 48 h"].items()} == {"B03": 40.0, "C11": 40.0}
+    counts, rates = rows_in(tmp_path / "growth.csv"), rows_in(tmp_path / "doubling.csv")
+    assert [(row["well"], row["time_h"], row["count"]) for row in counts[:3]] == [
+        ("B03", "0.0", "10.0"), ("B03", "24.0", "20.0"), ("B03", "48.0", "40.0"),
+    ]  # fmt: skip
+    assert {(row["lineage"], row["doubling_h"]) for row in rates} == {("3T3", "24.0")}
+    of = [("B03", "DMSO"), ("C11", ""), ("", ""), ("", "DMSO")]
+    assert [(row["well"], row["treatment"]) for row in rates] == of
+    assert "2 wells over time" in (tmp_path / "growth.html").read_text()
+    assert results.series.lines == [
+        "3T3: doubles in 24 h (24–24); 1 well, 1.00 (1.00 to 1.00) of the rate of DMSO",
+        "3T3, DMSO: doubles in 24 h (24–24); 1 well",
+    ]
+    rows = rows_in(tmp_path / "predictions.csv")
+    assert [(row["time_h"], row["treatment"], row["known_lineage"]) for row in rows[2:4]] == [
+        ("48.0", "DMSO", ""),
+        ("0.0", "", ""),
+    ]
+
+
+@pytest.mark.usefixtures("quickly_drawn")
+def test_tables_of_growth_go_where_there_is_none_and_those_of_the_user_stay(tmp_path: Path) -> None:
+    (tmp_path / "growth.csv").write_text("mine")
+    grown(tmp_path, *over_time())
+    assert (tmp_path / "growth.csv").read_text() == "mine" and rows_in(tmp_path / "growth-2.csv")
+    assert rows_in(tmp_path / "doubling.csv") and (tmp_path / "growth.html").is_file()
+    grown(tmp_path, *over_time())
+    assert sorted(path.name for path in tmp_path.glob("growth*")) == ["growth-2.csv", "growth.csv", "growth.html"]
+    grown(tmp_path, *over_time(times=1))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] in "dg") == ["growth.csv"]
 
 
 def test_the_csv_rounds_and_the_parquet_does_not(tmp_path: Path) -> None:

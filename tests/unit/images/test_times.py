@@ -1,0 +1,117 @@
+"""When images were recorded, as instruments and people write it into names; what is left open is told."""
+
+import pytest
+
+from cellnet.images.times import BETWEEN, NO_HOUR, NONE, TWO, ZONES, NamedTime, read_times
+from cellnet.images.wells import read_names
+
+
+def times(*paths: str, hours_between: float | None = None) -> list[NamedTime]:
+    return read_times(read_names(paths), paths, hours_between=hours_between)
+
+
+def hours(*paths: str, hours_between: float | None = None) -> list[float | None]:
+    return [None if one.hours is None else round(one.hours, 4) for one in times(*paths, hours_between=hours_between)]
+
+
+def left_open(*paths: str) -> list[str | None]:
+    return [one.left_open for one in times(*paths)]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("VID1234_B3_1_00d06h00m.tif", "VID1234_B3_1_01d00h30m.tif"), [6, 24.5]),
+        (("A172_Phase_A7_1_01d08h00m_2.tif", "A172_Phase_A7_1_00d00h00m_4.tif"), [32, 0]),
+        (("A172_Phase_C5_1_2020y03m11d_12h00m.tif", "A172_Phase_C5_1_2020y03m12d_12h00m.tif"), [0, 24]),
+        (("B - 2(fld 1 wv BF - BF time 1 - 0 ms).tif", "B - 2(fld 1 wv BF - BF time 2 - 5400000 ms).tif"), [0, 1.5]),
+        (("B03_20261129_1200.tif", "B03_20261129_180030.tif"), [0, 6.0083]),
+        (("B03_2026-02-28T23-00-00.tif", "B03_2026-03-01T01.30.00.tif"), [0, 2.5]),
+        (("B03_2026-11-29T12-00-00Z.tif", "B03_2026-11-29T14-30-00+0100.tif"), [0, 1.5]),
+        (("B03_24h.tif", "B03_72,5hr.tif"), [24, 72.5]),
+        (("B03_T=90min.tif", "B03_2days.tif"), [1.5, 48]),
+        (("day1_B03.tif", "Day_03_B03.tif"), [24, 72]),
+    ],
+)  # fmt: skip
+def test_hours_and_moments_in_names_are_hours_of_the_series(names: tuple[str, str], expected: list[float]) -> None:
+    assert hours(*(f"P1/{name}" for name in names)) == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x_B03_t03_1.tif", "x_B03_t05_1.tif"),
+        ("x_B03_T0001F001L01A01Z01C01.tif", "x_B03_T0003F001L01A01Z01C01.tif"),
+        ("r02c03f01p01-ch1sk3fk1fl1.tiff", "r02c03f01p01-ch1sk5fk1fl1.tiff"),
+        ("TimePoint_1/B03_s1_w1.tif", "TimePoint_3/B03_s1_w1.tif"),
+        ("B03_time_0.png", "B03_time_2.png"),
+    ],
+)
+def test_the_number_of_a_frame_is_an_hour_only_where_the_hours_between_frames_are_said(names: tuple[str, str]) -> None:
+    paths = [f"P1/{name}" for name in names]
+    assert hours(*paths, hours_between=1.5) == [0, 3]
+    assert left_open(*paths) == [BETWEEN, BETWEEN] and hours(*paths) == [None, None]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "r02c03f01p01-ch1sk1fk1fl1.tiff",
+        "x_B03_T0001F001L01A01Z01C01.tif",
+        "B03_20261129.tif",
+        "B03.png",
+        "well_T03.png",
+    ],
+)
+def test_what_is_the_same_in_every_name_is_no_question(name: str) -> None:
+    others = [name, name.replace("03", "04")]
+    assert times(*(f"P1/{one}" for one in others)) in (
+        [NamedTime()] * 2,
+        [NamedTime(numbered=True)] * 2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("B03_20261129.tif", "B03_20261130.tif"), [NO_HOUR, NO_HOUR]),
+        (("24h_B03_day1.tif", "48h_B03_day2.tif"), [TWO, TWO]),
+        (("B03_20261129T1200Z.tif", "B03_20261129T1300.tif", "B03_20261129T1400Z.tif"), [None, ZONES, None]),
+        (("B03_00d06h00m.tif", "B03_00d12h00m.tif", "B03.tif"), [None, None, NONE]),
+        (("B03_20261129_0001.tif", "B03_20261129_0002.tif"), [None, None]),
+        (("B03_20261301_1200.tif", "B03_20261302_1200.tif"), [None, None]),
+        (("B03_20261129_2561.tif", "B03_20261129_2562.tif"), [None, None]),
+    ],
+)  # fmt: skip
+def test_a_time_that_is_no_hour_for_certain_is_none_and_is_told(
+    names: tuple[str, ...], expected: list[str | None]
+) -> None:
+    paths = [f"P1/{name}" for name in names]
+    assert left_open(*paths) == expected
+    assert all(time is None for time, why in zip(hours(*paths), expected, strict=True) if why or not any(expected))
+
+
+def test_what_does_not_differ_gives_way_to_what_does() -> None:
+    assert hours("P1/24h_B03_day1.tif", "P1/24h_B03_day3.tif") == [24, 72]
+    assert hours("P1/20261129_1200_B03_t1.tif", "P1/20261129_1200_B03_t2.tif", hours_between=4) == [0, 4]
+    assert hours("P1/B03_00d06h00m_t1.tif", "P1/B03_00d06h00m_t2.tif", hours_between=4) == [0, 4]
+    assert hours("P1/B03_24h.tif", "P1/B04_24h.tif") == [24, 24]
+
+
+def test_every_plate_counts_from_its_own_first_image() -> None:
+    paths = [
+        "P1/B03_20261129_1200.tif",
+        "P1/B03_20261129_1800.tif",
+        "P2/B03_20261130_0700.tif",
+        "P2/B03_20261130_0900.tif",
+    ]
+    assert hours(*paths) == [0, 6, 0, 2]
+    numbered = ["P1/B03_t1.tif", "P1/B03_t2.tif", "P2/B03_t5.tif", "P2/B03_t7.tif"]
+    assert hours(*numbered, hours_between=2) == [0, 2, 0, 4]
+
+
+def test_the_images_of_a_scan_are_of_one_time_also_where_one_is_missing() -> None:
+    clock = {"B03_1": ("0900", "1502", "2100"), "B03_2": ("0901", "1503", "2101"), "C04_1": ("0930", "", "2130")}
+    paths = [f"P1/{site}_20261129_{time}.tif" for site, times in clock.items() for time in times if time]
+    first, second, third = 0.0, 6.025, 12.0
+    assert hours(*paths) == [first, second, third, first, second, third, first, third]
