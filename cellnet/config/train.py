@@ -123,8 +123,8 @@ class ModelSpec(Configuration):
     more exact; else 1, since the errors of many tiles even out."""
     weights: str | None = Field(default=None, min_length=1, exclude_if=is_none)
     """What the network starts from: `none`, by chance; `imagenet`, photographs; a safetensors file; a version, like
-    `classifier@3`, of the same architecture, width and depth. Left out: `imagenet` for efficientnet_lite0, else
-    `none`."""
+    `classifier@3` or `classifier:champion`, whose network, tile, greys, kernel and illumination it has where nothing
+    else is said. Left out: `imagenet` for efficientnet_lite0, else `none`."""
     frozen: Annotated[bool, Field(strict=True)] | None = Field(default=None, exclude_if=is_none)
     """Train the last layers alone, in seconds to minutes: what the others see of each tile is computed once. A frozen
     counter learns how many cells a frame has from all its tiles together, where their centres are not known."""
@@ -136,6 +136,10 @@ class ModelSpec(Configuration):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{self.architecture} has a fixed activation, width and depth; leave {name} out")
         return self
+
+
+OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
+"""Settings of which each says what network is wanted."""
 
 
 class TrainConfig(Configuration):

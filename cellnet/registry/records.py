@@ -110,6 +110,34 @@ class Recount(Frozen):
     """Likewise its own, each frame by a fit to the others."""
 
 
+class Relearned(Frozen):
+    """What a version learned from that its parent did not, or of which its parent was told otherwise."""
+
+    corrected: Number
+    """Frames of which a person has said something since the parent learned."""
+    new: Number
+    """Others, which came since."""
+    entries: tuple[int, int] | None = None
+    """The first and the last entry of the bank's log in which that was said."""
+
+    def __str__(self) -> str:
+        """In words, to follow "learned from".
+
+        >>> str(Relearned(corrected=10, new=0, entries=(7, 9))), str(Relearned(corrected=1, new=2, entries=(7, 7)))
+        ('10 corrections of entries 7 to 9', '1 correction of entry 7 and 2 new frames')
+        >>> str(Relearned(corrected=0, new=0))
+        'nothing new'
+        """
+        told = []
+        if self.corrected:
+            first, last = self.entries or (0, 0)
+            of = f"entry {first}" if first == last else f"entries {first} to {last}"
+            told.append(f"{self.corrected} correction{'s' * (self.corrected != 1)} of {of}")
+        if self.new:
+            told.append(f"{self.new} new frame{'s' * (self.new != 1)}")
+        return " and ".join(told) or "nothing new"
+
+
 class Card(Frozen):
     """What is told of a model, besides its weights."""
 
@@ -141,6 +169,8 @@ class Card(Frozen):
     """What the ONNX export was compared by; None of models published before there was one."""
     parent: str | None = None
     """The version that this one was made from, `name@number`, if one was."""
+    relearned: Relearned | None = Field(default=None, exclude_if=is_none)
+    """What it learned that its parent, which a training started from, had not; None of other versions."""
     sweep: str | None = None
     """Place of the search that chose this model, if one did."""
     cross_validation: CrossValidation | None = Field(default=None, exclude_if=is_none)
