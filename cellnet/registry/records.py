@@ -295,11 +295,19 @@ class Evidence(Frozen):
     is not known of both what they learned from."""
     batches: Literal["new"] | None = Field(default=None, exclude_if=is_none)
     """`new`: the frames are those of batches that neither learned from; None: of all."""
+    frames: Literal["since"] | None = Field(default=None, exclude_if=is_none)
+    """`since`: those that the champion did not learn from and the challenger did, whose answers are of its folds."""
+    before: "Evidence | None" = Field(default=None, exclude_if=is_none)
+    """Beside that, on the frames that both learned from, by what both keep of them."""
 
     @property
     def shows_better(self) -> bool:
-        """Whether the challenger is better beyond chance: all of the interval is above 0, of two groups or more."""
-        return self.groups > 1 and self.interval[0] > 0
+        """Whether the challenger is better beyond chance: all of the interval is above 0, of two groups or more.
+
+        And not worse beyond chance on the frames of before.
+        """
+        forgot = self.before is not None and self.before.interval[1] < 0
+        return self.groups > 1 and self.interval[0] > 0 and not forgot
 
     def __str__(self) -> str:
         """In one line for a person."""
@@ -307,6 +315,8 @@ class Evidence(Frozen):
         other = f" of {self.against}" if self.against else ""
         frames = f"{self.lineage} in the {self.split}" if self.lineage else f"the {self.split}"
         frames += ", new batches alone" if self.batches else ""
+        frames += ", frames learned since" if self.frames else ""
+        before = f"; on those learned before {self.before}" if self.before else ""
         seen = f", without {self.seen} that one of both learned from" if self.seen else ""
         word, difference = ("better", self.difference) if self.difference >= 0 else ("worse", -self.difference)
         if word == "worse":
@@ -314,7 +324,7 @@ class Evidence(Frozen):
         return (
             f"{self.score} {new:.3f} against {old:.3f}{other} per {self.unit} of {frames} (n={self.n}, "
             f"{self.groups} group{'s' * (self.groups != 1)}{seen}), "
-            f"{word} by {difference:.3f} ({low:.3f} to {high:.3f})"
+            f"{word} by {difference:.3f} ({low:.3f} to {high:.3f}){before}"
         )
 
 
