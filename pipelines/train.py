@@ -9,7 +9,7 @@ import functools
 import importlib.metadata
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +34,8 @@ from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
-from cellnet.registry.learned import Learned, learned_of, learned_since
-from cellnet.registry.records import Card, ModelVersion, Relearned
+from cellnet.registry.learned import Learned, Since, learned_of, learned_since
+from cellnet.registry.records import Card, ModelVersion
 from cellnet.registry.registry import Registry
 from cellnet.registry.starting import check_start, find_origin, find_start, with_fixed_start
 from cellnet.store.arrow import filesystem
@@ -113,8 +113,9 @@ def train(
         say(_about_folds(plan, bank, asked=config.folds != "auto"))
     if network := told_network(plan):
         say(network)
-    if start and start.parent and (relearned := _relearned(registry, bank, plan, start.parent)):
-        say(f"from {start.parent}, whose bank has since: {relearned}")
+    since = _since(registry, bank, plan, start)
+    if start and since:
+        say(f"from {start.parent}, which had not learned {len(since.frames)} of the frames: {since.told}")
     if frozen and asks_for_epochs(config):
         say("note: epochs and patience change nothing: a frozen network has no epochs")
     shards = make_shards(bank, plan)
@@ -124,7 +125,13 @@ def train(
     say(f"curves: {tensorboard_command(run)}")
     try:
         trained = _train_plan(
-            bank, plan, shards, run, start=start, origin=origin, workers=workers, use_gpu=use_gpu, say=say
+            *(bank, plan, shards, run),
+            start=start,
+            origin=origin,
+            since=since.frames if since else frozenset(),
+            workers=workers,
+            use_gpu=use_gpu,
+            say=say,
         )
     except KeyboardInterrupt:
         say(f"the same command with --resume goes on after the last {'fit' if frozen else 'epoch'} that was kept")
@@ -181,13 +188,17 @@ def _train_plan(
     *,
     start: Start | None = None,
     origin: Start | None = None,
+    since: Collection[str] = (),
     workers: Workers,
     use_gpu: bool,
     say: Say,
 ) -> Trained:
-    """What a plan comes to, whichever way it is trained; whole networks of folds start from `origin`."""
+    """What a plan comes to, whichever way it is trained.
+
+    Whole networks of folds start from `origin`; a frozen one learns the frames that came `since` several times.
+    """
     if plan.config.model.frozen and start:
-        return train_head(bank, plan, shards, run, start=start, say=say)
+        return train_head(bank, plan, shards, run, start=start, since=since, say=say)
     again = functools.partial(
         run_training,
         run=Run(run.runs, f"{run.name}/refit"),
@@ -402,19 +413,19 @@ def publish(
         batch_validation=trained.batch_validation,
         start=start.started if start else None,
         parent=start.parent if start else None,
-        relearned=_relearned(registry, bank, plan, start.parent) if start and start.parent else None,
+        relearned=since.told if (since := _since(registry, bank, plan, start)) else None,
     )
     learned = _learned(registry, bank, plan, start)
     card, files = finished(name, bank, card, trained.weights, learned=learned, held_back=trained.held_back, say=say)
     return registry.publish(name, files, card)
 
 
-def _relearned(registry: Registry, bank: Bank, plan: Plan, parent: str) -> Relearned | None:
-    """What a plan teaches beyond its parent; None of a parent of another task, which learned something else."""
-    version = registry.resolve(parent)
-    if version.card.task != plan.config.task:
+def _since(registry: Registry, bank: Bank, plan: Plan, start: Start | None) -> Since | None:
+    """What a plan teaches beyond the version that it starts from; None without one of the same task."""
+    parent = registry.resolve(start.parent) if start and start.parent else None
+    if parent is None or parent.card.task != plan.config.task:
         return None
-    return learned_since(registry, version, bank, plan.among(bank.frames))
+    return learned_since(registry, parent, bank, plan.among(bank.frames))
 
 
 def _learned(registry: Registry, bank: Bank, plan: Plan, start: Start | None) -> Learned | None:

@@ -7,7 +7,7 @@ as a file, 32 bytes each, and their batches on its card; versions of before ther
 import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.columns import Frames
@@ -86,8 +86,17 @@ def learned_of(registry: Registry, version: ModelVersion) -> Learned | None:
     return Learned(frames, frozenset((None,) if version.card.batches is None else version.card.batches))
 
 
-def learned_since(registry: Registry, parent: ModelVersion, bank: Bank, frames: Frames) -> Relearned:
-    """What these frames of a bank teach that a version had not learned.
+class Since(NamedTuple):
+    """What came after a version."""
+
+    frames: frozenset[str]
+    """The names of the frames that it had not learned, or of which something else is true since."""
+    told: Relearned
+    """The same in numbers."""
+
+
+def learned_since(registry: Registry, parent: ModelVersion, bank: Bank, frames: Frames) -> Since:
+    """Which of these frames of a bank teach what a version had not learned.
 
     Those that it did not learn from; and where this is the bank that it learned from, those whose lineage, of a counter
     whose count or centres, are others since. Raises IntegrityError.
@@ -103,11 +112,12 @@ def learned_since(registry: Registry, parent: ModelVersion, bank: Bank, frames: 
     rows = standing(bank.labels).table.select(["frame", "entry"]).to_pylist()
     said = [row for row in rows if row["entry"] > entry and row["frame"] in changed]
     corrected, entries = {row["frame"] for row in said}, [row["entry"] for row in said]
-    return Relearned(
+    told = Relearned(
         corrected=len(corrected),
         new=len(changed) - len(corrected),
         entries=(min(entries), max(entries)) if entries else None,
     )
+    return Since(frozenset(changed), told)
 
 
 def _truths(frames: Frames, task: Task) -> dict[str, Any]:

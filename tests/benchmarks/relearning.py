@@ -58,8 +58,12 @@ WAYS: Final = (
 counted by networks that learned from five of them and all others."""
 BEST: Final = "the other frames known"
 """What the rest would be counted with if nine tenths of the condition's other frames were corrected too."""
-OLD: Final = ("old conditions, without the ten", "old conditions, with the ten")
-"""By five folds of the old frames."""
+OLD: Final = {
+    "old conditions, without the ten": 0,
+    "old conditions, with the ten": 1,
+    "old conditions, with the ten ten times": 10,
+}
+"""By five folds of the old frames, and how many times the ten of the first draw are beside them."""
 
 
 class Known(NamedTuple):
@@ -217,20 +221,24 @@ def with_others(known: Known, old: Sequence[int], of: Sequence[int]) -> float:
 
 
 def forgetting(known: Known, condition: str, out: Path) -> None:
-    """What the old conditions are counted with by five folds, without the first draw's ten and with them."""
+    """What the old conditions are counted with by five folds, without the first draw's ten and with them.
+
+    Each fold holds back frames of every old condition.
+    """
     path = out / f"{condition}.json"
     done: dict[str, Any] = json.loads(path.read_text())
-    if OLD[1] in done:
-        return
     old, of = parts(known.frames, condition)
     ten = np.random.default_rng(0).permutation(of).tolist()[:CORRECTED]
-    for told, more in zip(OLD, ([], ten), strict=True):
+    for told, times in OLD.items():
+        if told in done:
+            continue
         asked: list[CountedTiles] = []
         for fold_N in np.array_split(np.random.default_rng(1).permutation(old), 5):
             held = set(fold_N.tolist())
-            asked += known.counted(known.learnt([i for i in old if i not in held], more), sorted(held))
+            head = known.learnt([i for i in old if i not in held], ten if times else (), times=times)
+            asked += known.counted(head, sorted(held))
         done[told] = mae(asked)
-    path.write_text(json.dumps(done, indent=1))
+        path.write_text(json.dumps(done, indent=1))
 
 
 def table_of(out: Path) -> str:

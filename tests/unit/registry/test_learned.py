@@ -109,16 +109,17 @@ def test_what_was_said_and_what_came_since_a_version_learned_is_told_with_its_en
 ) -> None:
     parent = parent_of(registry, bank, card())
     namer = parent_of(registry, bank, card("classify", classes=["A549"]))
-    assert learned_since(registry, parent, bank, bank.frames) == Relearned(corrected=0, new=0)
+    assert learned_since(registry, parent, bank, bank.frames).told == Relearned(corrected=0, new=0)
     first, second, third = bank.frames
     bank.label([Label(frame=first.frame, count=9.0), Label(frame=second.frame, count=second.count)])
     bank.add([frame(7, count=7.0), frame(8, count=8.0)])
     bank.label([Label(frame=frame(7).frame, count=70.0), Label(frame=third.frame, lineage="VERO6")])
-    told = learned_since(registry, parent, bank, bank.usable)
+    frames, told = learned_since(registry, parent, bank, bank.usable)
+    assert frames == {one.frame for one in (first, frame(7), frame(8))}
     assert told == Relearned(corrected=2, new=1, entries=(2, 4)), "a count that is confirmed teaches nothing"
-    assert learned_since(registry, namer, bank, bank.usable) == Relearned(corrected=2, new=1, entries=(4, 4))
+    assert learned_since(registry, namer, bank, bank.usable).told == Relearned(corrected=2, new=1, entries=(4, 4))
     bank.undo(2)
-    assert learned_since(registry, parent, bank, bank.usable) == Relearned(corrected=1, new=1, entries=(4, 4))
+    assert learned_since(registry, parent, bank, bank.usable).told == Relearned(corrected=1, new=1, entries=(4, 4))
 
 
 def test_of_another_bank_frames_that_a_version_did_not_learn_from_are_new(
@@ -127,4 +128,4 @@ def test_of_another_bank_frames_that_a_version_did_not_learn_from_are_new(
     parent = parent_of(registry, bank, card())
     other = Bank.create(str(tmp_path / "other"))
     other.add([frame(1, count=5.0), frame(9, count=9.0)])
-    assert learned_since(registry, parent, other, other.frames) == Relearned(corrected=0, new=1)
+    assert learned_since(registry, parent, other, other.frames).told == Relearned(corrected=0, new=1)
