@@ -196,7 +196,7 @@ class TrainConfig(Configuration):
     new_weight: Annotated[int, Field(ge=1, le=100, strict=True)] = Field(default=10, exclude_if=(10).__eq__)
     """Of a frozen network that starts from a version: how many times at most each frame teaches that this version had
     not learned, or of which something else is said since. Fewer times where there are so many that they would teach
-    more than the old ones together, which teach once."""
+    more than twice what the old ones do, which teach once each."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """`balanced`: a tile of a rare lineage weighs more in the loss, as much as makes lineages weigh the same, up to
     ten times a tile of the commonest. Changes nothing where lineages have as many tiles each."""

@@ -51,12 +51,12 @@ class Features:
         return Features(**{name: column[chosen_N] for name, column in self.columns.items()})
 
     def taught_again(self, frames: Collection[str], *, most: int) -> "Features":
-        """The same, but those of these frames teach `most` times, or until they teach as much as the others together.
+        """The same, but those of these frames teach `most` times, or until they teach twice as much as the others.
 
         So frames that are many teach once, and drown none of the others.
         """
         again_N = self.are_of(frames)
-        often = int((~again_N).sum()) // max(1, int(again_N.sum()))
+        often = 2 * int((~again_N).sum()) // max(1, int(again_N.sum()))
         return replace(self, times_N=np.where(again_N, max(1, min(most, often)), 1))
 
     def and_of(self, others: "Features") -> "Features":

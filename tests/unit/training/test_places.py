@@ -101,7 +101,10 @@ def test_a_tile_that_is_not_of_its_frames_grid_says_nothing(quick: None) -> None
     assert learn(train.and_of(nothing)).answers(train) == pytest.approx(learn(train).answers(train), rel=0.01)
 
 
-def test_frames_that_teach_several_times_are_counted_rather_as_they_were_taught() -> None:
+def test_frames_that_teach_several_times_are_counted_rather_as_they_were_taught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cellnet.training.places, "LEAST_STEPS", 150)
     old, _ = clumps(20, seed=0)
     new, _ = clumps(2, seed=1)
     new = changed(new, truth_N=new.truth_N * 3)
