@@ -7,7 +7,7 @@ The second KEY names the weights and everything else that shapes a feature: anot
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
@@ -43,14 +43,29 @@ from pipelines.shards import dataset_of
 TILES_A_STEP: Final = 32
 
 
-def train_head(bank: Bank, plan: Plan, shards: Shards, run: Run, *, start: Start, say: Say) -> Trained:
-    """The network of a plan whose last layer alone is trained, by folds or by the bank's splits."""
+def train_head(
+    bank: Bank,
+    plan: Plan,
+    shards: Shards,
+    run: Run,
+    *,
+    start: Start,
+    since: Collection[str] = (),
+    say: Say,
+) -> Trained:
+    """The network of a plan whose last layer alone is trained, by folds or by the bank's splits.
+
+    The frames that came `since` the version that it starts from teach as many times as the configuration says.
+    """
     seed_everything(plan.config.seed)
     network = fresh_network(plan.config, len(plan.classes), start=start)
     train = features_of(network, plan, shards, "train", start, say=say)
     assert train is not None, "a plan has training tiles"
     same = plan.folds and plan.splits["train"] == plan.splits["test"]  # all frames are in both, here as they are
     test = train if same else features_of(network, plan, shards, "test", start, say=say)
+    if since:
+        train = train.taught_again(since, most=plan.config.new_weight)
+        test = test and test.taught_again(since, most=plan.config.new_weight)
     learn = functools.partial(_learn, run=run, plan=plan, say=say)
 
     def whole(layers: LastLayers) -> bytes:

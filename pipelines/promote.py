@@ -39,7 +39,8 @@ def promote(
 
     Both versions are scored on the holdout of one bank, that of `places`, or else the challenger's: on the frames that
     neither learned from, and of these on the ones in batches that are new to both, where there are any. The alias moves
-    if the challenger is better by a paired bootstrap over groups, and the move keeps the evidence. The first counter of
+    if the challenger is better by a paired bootstrap over groups, and not shown to be worse on frames of before, and
+    the move keeps the evidence. The first counter of
     one lineage must be better at it than the general counter of the same alias, if there is one. Raises NotBetterError
     if it is not, or no frame is left, ConfigError for a `force` without a `reason`, NotFoundError, and ConflictError
     when another promoter was first.
@@ -92,9 +93,10 @@ def _to_beat(registry: Registry, challenger: ModelVersion, alias: str, last: Ali
 def weigh(challenger: str, champion: str, places: Places) -> Evidence:
     """A challenger beside a champion, two references, on the holdout of one bank: all of it, or their lineage's frames.
 
-    Where both keep answers of networks that had not learned from frames of the bank, by these, and by those that had
-    learned from no frame of their batch, if both keep such; else a version that
-    learned from the holdout is taken by what it keeps of that. Raises NotBetterError for a counter of one lineage that
+    One that learned on by folds is compared on the frames that came since, if they are of two groups at least. Where
+    both keep answers of networks that had not learned from frames of the bank, by these, and by those that had learned
+    from no frame of their batch, if both keep such; else a version that learned from the holdout is taken by what it
+    keeps of that. Raises NotBetterError for a counter of one lineage that
     would take the place of one of others, and where no frame is left that neither learned from.
     """
     registry = places.open_registry()
@@ -112,6 +114,8 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
         raise ConfigError(f"no bank to compare {new.ref} and {old.ref} on: {error}; name one with --bank") from error
     lineage = lineage or counted
     against = None if new.name == old.name else old.ref
+    if new.card.relearned and (evidence := _weigh_relearned(new, old, on_bank, bank, lineage=lineage, against=against)):
+        return evidence
     kept = [_answers_of(registry, version) for version in (new, old)]
     if by := _by_kept(kept, bank):
         evaluations = [
@@ -139,6 +143,36 @@ def weigh(challenger: str, champion: str, places: Places) -> Evidence:
         seen=chosen.seen,
         batches=chosen.batches,
     )
+
+
+def _weigh_relearned(
+    new: ModelVersion, old: ModelVersion, on_bank: Places, bank: Bank, *, lineage: str | None, against: str | None
+) -> Evidence | None:
+    """A version that learned on, beside another, on frames that came since: its own answers are those of its folds.
+
+    Beside them stands what both keep of the frames that both learned from, which says whether anything was forgotten.
+    None where the frames that came since are not of two groups at least, or are not known.
+    """
+    registry = on_bank.open_registry()
+    own, others, learned = kept_answers(registry, new), kept_answers(registry, old), learned_of(registry, old)
+    answered = [frame for frame in labelled_frames(bank, new.card.task, lineage) if frame.frame in own.folds]
+    seen = learned.seen(answered, bank.frames) if learned else {frame.frame for frame in answered}
+    since = {frame.frame: frame.group for frame in answered if frame.frame not in seen}
+    if len(set(since.values())) < 2:
+        return None
+
+    def weighed(frames: Collection[str], *, asked: bool) -> Evidence:
+        answers = Kept(folds={name: own.folds[name] for name in frames})
+        kept = Kept(folds={name: others.folds[name] for name in frames if not asked})
+        evaluations = [
+            evaluate(new.ref, on_bank, split="folds", lineage=lineage, only=frames, kept=answers),
+            evaluate(old.ref, on_bank, split="all" if asked else "folds", lineage=lineage, only=frames, kept=kept),
+        ]
+        return compare(*evaluations, number=old.number, against=against, frames="since" if asked else None)
+
+    both = {frame.frame for frame in answered if frame.frame in others.folds.keys() - since.keys()}
+    evidence = weighed(since.keys(), asked=True)
+    return evidence.model_copy(update={"before": weighed(both, asked=False) if both else None})
 
 
 class _ByKept(NamedTuple):

@@ -9,7 +9,7 @@ import functools
 import importlib.metadata
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,10 +34,10 @@ from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
-from cellnet.registry.learned import Learned
+from cellnet.registry.learned import Learned, Since, learned_of, learned_since
 from cellnet.registry.records import Card, ModelVersion
 from cellnet.registry.registry import Registry
-from cellnet.registry.starting import find_start, with_fixed_start
+from cellnet.registry.starting import check_start, find_origin, find_start, with_fixed_start
 from cellnet.store.arrow import filesystem
 from cellnet.tasks import TASKS
 from cellnet.training.fit import fit, seed_everything
@@ -102,6 +102,8 @@ def train(
     frozen = bool(plan.config.model.frozen)
     check_workers(workers, plan, batch_size=config.batch_size)
     start = find_start(registry, plan.config)
+    check_start(registry, plan, bank, start)
+    origin = find_origin(registry, plan.config, start) if plan.folds else start
     cluster.connect(*places.named)
     room.wait_for_workers(at_least(workers), wait_s=wait_s, say=say)
     if gpu:
@@ -111,6 +113,9 @@ def train(
         say(_about_folds(plan, bank, asked=config.folds != "auto"))
     if network := told_network(plan):
         say(network)
+    since = _since(registry, bank, plan, start)
+    if start and since:
+        say(f"from {start.parent}, which had not learned {len(since.frames)} of the frames: {since.told}")
     if frozen and asks_for_epochs(config):
         say("note: epochs and patience change nothing: a frozen network has no epochs")
     shards = make_shards(bank, plan)
@@ -119,7 +124,15 @@ def train(
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
     try:
-        trained = _train_plan(bank, plan, shards, run, start=start, workers=workers, use_gpu=use_gpu, say=say)
+        trained = _train_plan(
+            *(bank, plan, shards, run),
+            start=start,
+            origin=origin,
+            since=since.frames if since else frozenset(),
+            workers=workers,
+            use_gpu=use_gpu,
+            say=say,
+        )
     except KeyboardInterrupt:
         say(f"the same command with --resume goes on after the last {'fit' if frozen else 'epoch'} that was kept")
         raise
@@ -174,13 +187,18 @@ def _train_plan(
     run: Run,
     *,
     start: Start | None = None,
+    origin: Start | None = None,
+    since: Collection[str] = (),
     workers: Workers,
     use_gpu: bool,
     say: Say,
 ) -> Trained:
-    """What a plan comes to, whichever way it is trained."""
+    """What a plan comes to, whichever way it is trained.
+
+    Whole networks of folds start from `origin`; a frozen one learns the frames that came `since` several times.
+    """
     if plan.config.model.frozen and start:
-        return train_head(bank, plan, shards, run, start=start, say=say)
+        return train_head(bank, plan, shards, run, start=start, since=since, say=say)
     again = functools.partial(
         run_training,
         run=Run(run.runs, f"{run.name}/refit"),
@@ -191,7 +209,7 @@ def _train_plan(
         say=say,
     )
     if plan.folds:
-        states = train_folds(plan, shards, run, bank.frames, start=start, use_gpu=use_gpu, say=say)
+        states = train_folds(plan, shards, run, bank.frames, start=origin, use_gpu=use_gpu, say=say)
         say("last, one network learns from all frames")
         last = refit_plan(plan, bank.frames, epochs=int(plan.config.epochs))
         trained = again(last, shards.model_copy(update={"rows": shards.rows | {"test": 0}}))
@@ -395,10 +413,32 @@ def publish(
         batch_validation=trained.batch_validation,
         start=start.started if start else None,
         parent=start.parent if start else None,
+        relearned=since.told if (since := _since(registry, bank, plan, start)) else None,
     )
-    learned = Learned.of(plan.among(bank.frames))
+    learned = _learned(registry, bank, plan, start)
     card, files = finished(name, bank, card, trained.weights, learned=learned, held_back=trained.held_back, say=say)
     return registry.publish(name, files, card)
+
+
+def _since(registry: Registry, bank: Bank, plan: Plan, start: Start | None) -> Since | None:
+    """What a plan teaches beyond the version that it starts from; None without one of the same task."""
+    parent = registry.resolve(start.parent) if start and start.parent else None
+    if parent is None or parent.card.task != plan.config.task:
+        return None
+    return learned_since(registry, parent, bank, plan.among(bank.frames))
+
+
+def _learned(registry: Registry, bank: Bank, plan: Plan, start: Start | None) -> Learned | None:
+    """What shapes the network of a plan: its frames, and those that shaped what it starts from.
+
+    None where nobody knows the latter. Of a frozen network whose parent was frozen too, the last layers begin anew.
+    """
+    own = Learned.of(plan.among(bank.frames))
+    parent = registry.resolve(start.parent) if start and start.parent else None
+    if parent is None or (plan.config.model.frozen and parent.card.config.model.frozen):
+        return own
+    before = learned_of(registry, parent)
+    return own | before if before else None
 
 
 def _worker(given: dict[str, Any]) -> DataError | None:

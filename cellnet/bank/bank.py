@@ -148,6 +148,13 @@ class Bank:
             self._digest = digest_of(self.settings, self.frames)
         return self._digest
 
+    def as_it_was(self, entry: int) -> "Bank":
+        """The same bank as it was after an entry of its log, to be read. Raises ConfigError where it has no such."""
+        before = type(self)(self.store, self.settings)
+        before._as_of = entry
+        before._adopt(read_state(self.store, as_of=entry))
+        return before
+
     def split(self, name: Split) -> Frames:
         """The frames on one side of the split."""
         return self.frames.equal("split", name)

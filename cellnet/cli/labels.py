@@ -12,10 +12,11 @@ from cellnet.cli.options import AS_OF, BANK, ENDPOINT_URL, JSON, LEFT_OUT, named
 from cellnet.cli.parsing import MOMENT, POSITIVE, OneOf, Option, command
 from cellnet.cli.printing import counted, print_json, print_table, say, tell
 from cellnet.errors import ConfigError
+from cellnet.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from cellnet.bank.bank import Bank
-    from cellnet.bank.labels import Label
+    from cellnet.bank.labels import Label, Labels
 
 
 def add_to(verbs: Any) -> None:
@@ -102,7 +103,17 @@ def label(arguments: argparse.Namespace) -> int:
         there = ["--endpoint-url", arguments.endpoint_url] if arguments.endpoint_url else []
         back = ["cellnet", "bank", "label", arguments.bank, "--undo", str(entry), *there]
         say(f"to take it back: {shlex.join(back)}")
+        for task in _taught(bank.labels.of_entry(entry)):
+            start = f"model.weights={TASKS[task].model}:champion"
+            learn = ["cellnet", "train", arguments.bank, "--task", task, "--set", start, *there]
+            say(f"to learn on from it: {shlex.join(learn)}")
     return LEFT_OUT if told["left_out"] else 0
+
+
+def _taught(labels: "Labels") -> list[Task]:
+    """The tasks that labels teach something."""
+    said: dict[Task, str] = {"classify": "lineage", "count": "count"}
+    return [task for task, column in said.items() if labels.table.column(column).null_count < len(labels)]
 
 
 def _label_by_table(bank: "Bank", arguments: argparse.Namespace, told: dict[str, Any]) -> int | None:

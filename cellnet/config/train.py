@@ -123,8 +123,8 @@ class ModelSpec(Configuration):
     more exact; else 1, since the errors of many tiles even out."""
     weights: str | None = Field(default=None, min_length=1, exclude_if=is_none)
     """What the network starts from: `none`, by chance; `imagenet`, photographs; a safetensors file; a version, like
-    `classifier@3`, of the same architecture, width and depth. Left out: `imagenet` for efficientnet_lite0, else
-    `none`."""
+    `classifier@3` or `classifier:champion`, whose network, tile, greys, kernel and illumination it has where nothing
+    else is said. Left out: `imagenet` for efficientnet_lite0, else `none`."""
     frozen: Annotated[bool, Field(strict=True)] | None = Field(default=None, exclude_if=is_none)
     """Train the last layers alone, in seconds to minutes: what the others see of each tile is computed once. A frozen
     counter learns how many cells a frame has from all its tiles together, where their centres are not known."""
@@ -136,6 +136,10 @@ class ModelSpec(Configuration):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{self.architecture} has a fixed activation, width and depth; leave {name} out")
         return self
+
+
+OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
+"""Settings of which each says what network is wanted."""
 
 
 class TrainConfig(Configuration):
@@ -189,6 +193,10 @@ class TrainConfig(Configuration):
     """The peak of a one-cycle schedule (AdamW)."""
     weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """By how much weights are held near 0 (AdamW)."""
+    new_weight: Annotated[int, Field(ge=1, le=100, strict=True)] = Field(default=10, exclude_if=(10).__eq__)
+    """Of a frozen network that starts from a version: how many times at most each frame teaches that this version had
+    not learned, or of which something else is said since. Fewer times where there are so many that they would teach
+    more than twice what the old ones do, which teach once each."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """`balanced`: a tile of a rare lineage weighs more in the loss, as much as makes lineages weigh the same, up to
     ten times a tile of the commonest. Changes nothing where lineages have as many tiles each."""

@@ -20,13 +20,14 @@ def compare(
     against: str | None = None,
     seen: int | None = None,
     batches: Literal["new"] | None = None,
+    frames: Literal["since"] | None = None,
 ) -> Evidence:
     """What a challenger is beside a champion, the version of that `number`, over the rows that both gave an answer to.
 
-    `against` is the champion's reference, where it is of another model; `seen` and `batches` say how the frames were
-    chosen, as the evidence does. By tile where both cut frames alike, else by frame. The difference of the main score
-    is of pairs: both answers to one row, and groups are resampled, not rows (Efron & Tibshirani 1993, ch. 8). Raises
-    DataError for models of different tasks, and where they have no frame in common.
+    `against` is the champion's reference, where it is of another model; `seen`, `batches` and `frames` say how the
+    frames were chosen, as the evidence does. By tile where both cut frames alike, else by frame. The difference of the
+    main score is of pairs: both answers to one row, and groups are resampled, not rows (Efron & Tibshirani 1993, ch.
+    8). Raises DataError for models of different tasks, and where they have no frame in common.
     """
     task = challenger.scores["task"]
     if champion.scores["task"] != task:
@@ -52,7 +53,7 @@ def compare(
         bank="" if challenger.card is None else challenger.card.bank,
         bank_digest=challenger.bank_digest,
         bank_entry=challenger.bank_entry or None,
-        split=challenger.scores["split"] if challenger.scores["split"] == champion.scores["split"] else "holdout",
+        split=challenger.scores["split"] if frames or _same_split(challenger, champion) else "holdout",
         unit=unit,
         score=TASKS[task].main,
         n=len(difference_N),
@@ -63,7 +64,12 @@ def compare(
         same_bank=(challenger.scores["same_bank"], champion.scores["same_bank"]),
         seen=seen,
         batches=batches,
+        frames=frames,
     )
+
+
+def _same_split(one: Evaluation, other: Evaluation) -> bool:
+    return bool(one.scores["split"] == other.scores["split"])
 
 
 def _same_truth(one: Rows, other: Rows) -> bool:

@@ -176,6 +176,8 @@ def _provenance(version: ModelVersion) -> Iterator[str]:
         yield f"imported from {version.origin.ref} of {version.origin.registry}"
     if card.parent:
         yield f"made from {card.parent}" + (" there" if version.origin else "")
+    if card.relearned:
+        yield f"beyond {card.parent} learned from {card.relearned}"
     if card.recount:
         frames = [f"{one.image} ({one.count:g} cells, sha256 {one.sha256[:12]}…)" for one in card.recount.frames]
         yield f"its counts fitted {card.recount.made} to {', '.join(frames)}"

@@ -7,13 +7,17 @@ as a file, 32 bytes each, and their batches on its card; versions of before ther
 import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
+from cellnet.bank.bank import Bank
+from cellnet.bank.columns import Frames
 from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame
+from cellnet.bank.history import standing
 from cellnet.errors import IntegrityError
-from cellnet.registry.records import LEARNED, ModelVersion
+from cellnet.registry.records import LEARNED, ModelVersion, Relearned
 from cellnet.registry.registry import Registry
+from cellnet.tasks import Task
 
 BYTES: Final = 32
 """Of a sha256."""
@@ -80,6 +84,48 @@ def learned_of(registry: Registry, version: ModelVersion) -> Learned | None:
         return None
     frames = frames_from_bytes(registry.read(version, LEARNED), f"{LEARNED} of {version.ref}")
     return Learned(frames, frozenset((None,) if version.card.batches is None else version.card.batches))
+
+
+class Since(NamedTuple):
+    """What came after a version."""
+
+    frames: frozenset[str]
+    """The names of the frames that it had not learned, or of which something else is true since."""
+    told: Relearned
+    """The same in numbers."""
+
+
+def learned_since(registry: Registry, parent: ModelVersion, bank: Bank, frames: Frames) -> Since:
+    """Which of these frames of a bank teach what a version had not learned.
+
+    Those that it did not learn from; and where this is the bank that it learned from, those whose lineage, of a counter
+    whose count or centres, are others since. Raises IntegrityError.
+    """
+    entry, task = parent.card.bank_entry or 0, parent.card.task
+    before = bank.as_it_was(entry) if 0 < entry <= bank.entry else None
+    if before is None or before.digest != parent.card.bank_digest:
+        entry, before = 0, None
+    learned, truths = learned_of(registry, parent), _truths(before.usable, task) if before else {}
+    known = learned.frames if learned else truths.keys()
+    is_known = _truths(frames, task)
+    changed = {name for name, truth in is_known.items() if name not in known or truths.get(name, truth) != truth}
+    rows = standing(bank.labels).table.select(["frame", "entry"]).to_pylist()
+    said = [row for row in rows if row["entry"] > entry and row["frame"] in changed]
+    corrected, entries = {row["frame"] for row in said}, [row["entry"] for row in said]
+    told = Relearned(
+        corrected=len(corrected),
+        new=len(changed) - len(corrected),
+        entries=(min(entries), max(entries)) if entries else None,
+    )
+    return Since(frozenset(changed), told)
+
+
+def _truths(frames: Frames, task: Task) -> dict[str, Any]:
+    """What is true of each frame for a task, by its name."""
+    names = frames.values("frame")
+    if task == "classify":
+        return dict(zip(names, frames.values("lineage"), strict=True))
+    return dict(zip(names, zip(frames.values("count"), map(str, frames.values("centres")), strict=True), strict=True))
 
 
 def frames_to_bytes(frames: Collection[str]) -> bytes:

@@ -110,6 +110,34 @@ class Recount(Frozen):
     """Likewise its own, each frame by a fit to the others."""
 
 
+class Relearned(Frozen):
+    """What a version learned from that its parent did not, or of which its parent was told otherwise."""
+
+    corrected: Number
+    """Frames of which a person has said something since the parent learned."""
+    new: Number
+    """Others, which came since."""
+    entries: tuple[int, int] | None = None
+    """The first and the last entry of the bank's log in which that was said."""
+
+    def __str__(self) -> str:
+        """In words, to follow "learned from".
+
+        >>> str(Relearned(corrected=10, new=0, entries=(7, 9))), str(Relearned(corrected=1, new=2, entries=(7, 7)))
+        ('10 corrections of entries 7 to 9', '1 correction of entry 7 and 2 new frames')
+        >>> str(Relearned(corrected=0, new=0))
+        'nothing new'
+        """
+        told = []
+        if self.corrected:
+            first, last = self.entries or (0, 0)
+            of = f"entry {first}" if first == last else f"entries {first} to {last}"
+            told.append(f"{self.corrected} correction{'s' * (self.corrected != 1)} of {of}")
+        if self.new:
+            told.append(f"{self.new} new frame{'s' * (self.new != 1)}")
+        return " and ".join(told) or "nothing new"
+
+
 class Card(Frozen):
     """What is told of a model, besides its weights."""
 
@@ -141,6 +169,8 @@ class Card(Frozen):
     """What the ONNX export was compared by; None of models published before there was one."""
     parent: str | None = None
     """The version that this one was made from, `name@number`, if one was."""
+    relearned: Relearned | None = Field(default=None, exclude_if=is_none)
+    """What it learned that its parent, which a training started from, had not; None of other versions."""
     sweep: str | None = None
     """Place of the search that chose this model, if one did."""
     cross_validation: CrossValidation | None = Field(default=None, exclude_if=is_none)
@@ -265,11 +295,19 @@ class Evidence(Frozen):
     is not known of both what they learned from."""
     batches: Literal["new"] | None = Field(default=None, exclude_if=is_none)
     """`new`: the frames are those of batches that neither learned from; None: of all."""
+    frames: Literal["since"] | None = Field(default=None, exclude_if=is_none)
+    """`since`: those that the champion did not learn from and the challenger did, whose answers are of its folds."""
+    before: "Evidence | None" = Field(default=None, exclude_if=is_none)
+    """Beside that, on the frames that both learned from, by what both keep of them."""
 
     @property
     def shows_better(self) -> bool:
-        """Whether the challenger is better beyond chance: all of the interval is above 0, of two groups or more."""
-        return self.groups > 1 and self.interval[0] > 0
+        """Whether the challenger is better beyond chance: all of the interval is above 0, of two groups or more.
+
+        And not worse beyond chance on the frames of before.
+        """
+        forgot = self.before is not None and self.before.interval[1] < 0
+        return self.groups > 1 and self.interval[0] > 0 and not forgot
 
     def __str__(self) -> str:
         """In one line for a person."""
@@ -277,6 +315,8 @@ class Evidence(Frozen):
         other = f" of {self.against}" if self.against else ""
         frames = f"{self.lineage} in the {self.split}" if self.lineage else f"the {self.split}"
         frames += ", new batches alone" if self.batches else ""
+        frames += ", frames learned since" if self.frames else ""
+        before = f"; on those learned before {self.before}" if self.before else ""
         seen = f", without {self.seen} that one of both learned from" if self.seen else ""
         word, difference = ("better", self.difference) if self.difference >= 0 else ("worse", -self.difference)
         if word == "worse":
@@ -284,7 +324,7 @@ class Evidence(Frozen):
         return (
             f"{self.score} {new:.3f} against {old:.3f}{other} per {self.unit} of {frames} (n={self.n}, "
             f"{self.groups} group{'s' * (self.groups != 1)}{seen}), "
-            f"{word} by {difference:.3f} ({low:.3f} to {high:.3f})"
+            f"{word} by {difference:.3f} ({low:.3f} to {high:.3f}){before}"
         )
 
 

@@ -6,7 +6,7 @@ frames that it has not learnt from, as an epoch of a whole training is.
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -39,6 +39,8 @@ class Features:
     """Of a counter: whether its count is of known centres, or a share of its frame's."""
     other_NVC: NDArray[np.float16] | None = None
     """Of a classifier: of the same, as other instruments would have recorded them. To learn from, not to be asked."""
+    times_N: NDArray[np.int64] | None = None
+    """How many times each teaches; None for once."""
 
     def are_of(self, frames: Collection[str]) -> NDArray[np.bool_]:
         """Which tiles are of these frames."""
@@ -47,6 +49,15 @@ class Features:
     def of(self, chosen_N: NDArray[np.bool_]) -> "Features":
         """Those of the chosen tiles."""
         return Features(**{name: column[chosen_N] for name, column in self.columns.items()})
+
+    def taught_again(self, frames: Collection[str], *, most: int) -> "Features":
+        """The same, but those of these frames teach `most` times, or until they teach twice as much as the others.
+
+        So frames that are many teach once, and drown none of the others.
+        """
+        again_N = self.are_of(frames)
+        often = 2 * int((~again_N).sum()) // max(1, int(again_N.sum()))
+        return replace(self, times_N=np.where(again_N, max(1, min(most, often)), 1))
 
     def and_of(self, others: "Features") -> "Features":
         """Those of these tiles and of others."""
@@ -121,9 +132,10 @@ def fit_head(train: Features, hold: float, *, classes: int, balanced: bool) -> H
     looks = train.seen_NVC if train.other_NVC is None else np.concatenate([train.seen_NVC, train.other_NVC], axis=1)
     seen_NC = looks.reshape(-1, looks.shape[2]).astype(np.float32)
     label_N = np.repeat(train.truth_N, looks.shape[1])
+    times_N = None if train.times_N is None else np.repeat(train.times_N, looks.shape[1])
     mean_C, spread_C = seen_NC.mean(0), seen_NC.std(0) + np.float32(1e-3)
     regression = LogisticRegression(C=hold, max_iter=500, class_weight="balanced" if balanced else None)
-    regression.fit((seen_NC - mean_C) / spread_C, label_N)
+    regression.fit((seen_NC - mean_C) / spread_C, label_N, sample_weight=times_N)
     coefficient_KC, intercept_K = _of_all_classes(regression, np.unique(label_N), classes)
     weight_KC = coefficient_KC / spread_C
     bias_K = intercept_K - weight_KC @ mean_C

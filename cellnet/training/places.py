@@ -103,13 +103,18 @@ def fit_places(train: Features, *, seed: int, dropout: float, least_steps: int) 
 
 
 def _rows_of(train: Features) -> list[NDArray[np.intp]]:
-    """The tiles that are compared together: all of a frame, or one of known centres. Tiles that say nothing are out."""
+    """The tiles that are compared together: all of a frame, or one of known centres; as many times as they teach.
+
+    Tiles that say nothing are out.
+    """
     assert train.weight_N is not None and train.exact_N is not None
     by_frame: dict[str, list[int]] = {}
     for row in np.flatnonzero(~train.exact_N & (train.weight_N > 0)).tolist():
         by_frame.setdefault(str(train.frame_N[row]), []).append(row)
     alone = ([row] for row in np.flatnonzero(train.exact_N).tolist())
-    return [np.array(of) for of in itertools.chain((by_frame[name] for name in sorted(by_frame)), alone)]
+    rows = [np.array(of) for of in itertools.chain((by_frame[name] for name in sorted(by_frame)), alone)]
+    times_N = np.ones(len(train.truth_N), np.int64) if train.times_N is None else train.times_N
+    return [of for of in rows for _ in range(times_N[of[0]])]
 
 
 def _standard(seen_NPC: NDArray[np.float16]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from cellnet.bank.frames import Frame
 from cellnet.bank.teaching import check_teaching, trainable_frames
 from cellnet.config.bank import Intensity
 from cellnet.config.choices import FIXED_ARCHITECTURES, NETWORK_PX, PAPER_SHARES, Protocol, Split
-from cellnet.config.train import AS_RECORDED, Augment, ModelSpec, Preprocess, TrainConfig
+from cellnet.config.train import AS_RECORDED, OF_THE_NETWORK, Augment, ModelSpec, Preprocess, TrainConfig
 from cellnet.config.tune import Settings, with_settings
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.tiles import cut
@@ -40,8 +40,6 @@ the brightest value of a training frame, the median: what few pixels reach satur
 MOST_PLACED: Final = 4000
 """Tiles of which a frozen counter is trained at most: what it sees of their places is 0.9 GB, and three times that
 while it learns by folds."""
-OF_THE_NETWORK: Final = ("architecture", "activation", "width", "depth", "weights")
-"""Settings of which each says what network is wanted."""
 ANSWER_MS: Final[dict[tuple[str, Task], float]] = {
     ("residual", "classify"): 0.8,
     ("efficientnet_lite0", "classify"): 8.3,

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import pytest
 import ray
@@ -13,13 +14,16 @@ import ray.tune
 import pipelines.folds
 import pipelines.heads
 from cellnet.bank.bank import Bank
+from cellnet.bank.frames import Frame
+from cellnet.bank.labels import Label
 from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError, DataError, NotBetterError
 from cellnet.networks.weights import weights_to_bytes
 from cellnet.places import Places
-from cellnet.prediction.predictor import predictor_of
+from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.kept import answers_from_parquet
-from cellnet.registry.records import ANSWERS
+from cellnet.registry.records import ANSWERS, Relearned
+from cellnet.sample import write_sample
 from cellnet.store.place import place_of
 from cellnet.training.checkpoint import state_from_bytes
 from cellnet.training.plan import make_plan
@@ -143,3 +147,56 @@ def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on
     assert card.calibration.frame_quantile == pytest.approx(alone.card.calibration.frame_quantile, rel=1e-3)
     evidence = weigh(both.ref, alone.ref, places)
     assert (evidence.split, evidence.batches) == ("folds", "new") and abs(evidence.difference) < 1e-3
+
+
+def test_a_counter_learns_an_instrument_it_never_saw_from_corrected_frames_and_keeps_what_it_knew(
+    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.heads, "LEAST_STEPS", 200)
+    places = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
+    old = write_sample(tmp_path / "old", wells_per_lineage=6, fields_per_well=1, lineages=("THP1", "A172"))
+    new = write_sample(tmp_path / "new", wells_per_lineage=8, fields_per_well=1, seed=1, lineages=("THP1", "A172"))
+    for manifest in (old, new):
+        (manifest.parent / "points.csv").unlink()
+    with new.open() as file:
+        counts = {row["image"]: float(row["count"]) for row in csv.DictReader(file)}
+    rows = ["image,lineage,group", *(f"{image},,plate 2 {image[:-4]}" for image in counts)]
+    new.write_text("\n".join(rows))
+    for image in counts:  # another focus, another gain
+        sharp_HW = cv2.imread(str(new.parent / image), cv2.IMREAD_GRAYSCALE)
+        dull_HW = 128 + 0.4 * (cv2.GaussianBlur(sharp_HW, (0, 0), 3).astype(np.float32) - 128)
+        cv2.imwrite(str(new.parent / image), dull_HW.astype(np.uint8))
+    ingest(old, places)
+    config = TrainConfig(task="count", folds=0, holdout="keep", threads=1)
+    parent = train(places, config)
+    promote(parent.ref, "champion", places)
+    ingest(new, places)
+    bank = places.open_bank()
+    counted = {frame.frame: counts[f"images/{Path(frame.source).name}"] for frame in bank.frames if not frame.count}
+    known = [frame for frame in bank.frames if frame.frame in counted]
+    ten = [frame for frame in known if frame.split != "holdout"][:10]
+    bank.label([Label(frame=frame.frame, count=counted[frame.frame]) for frame in ten], by="ana")
+
+    said: list[str] = []
+    start = config.model.model_copy(update={"weights": "regressor:champion"})
+    child = train(places, config.model_copy(update={"model": start}), say=said.append)
+    told = Relearned(corrected=10, new=0, entries=(3, 3))
+    assert (child.card.parent, child.card.relearned, child.card.bank_entry) == (parent.ref, told, 3)
+    assert f"from {parent.ref}, which had not learned 10 of the frames: 10 corrections of entry 3" in said
+    network = child.card.config.model
+    assert (network.architecture, network.frozen) == ("efficientnet_lite0", True)
+    registry = places.open_registry()
+    assert registry.resolve("regressor:champion").ref == parent.ref, "promotion is offered"
+
+    def off(ref: str, frames: list[Frame], truths: dict[str, float]) -> float:
+        model = Predictor.load(registry, ref)
+        return float(np.mean([abs(model.predict(bank.pixels(one)).count - truths[one.frame]) for one in frames]))
+
+    left = [frame for frame in known if frame not in ten]
+    before = {frame.frame: float(frame.count) for frame in bank.frames if frame.count and frame.frame not in counted}
+    holdout = [frame for frame in bank.frames if frame.frame in before and frame.split == "holdout"]
+    assert len(left) == 6 and holdout
+    was, became = (off(ref, left, counted) for ref in (parent.ref, child.ref))
+    assert became < 0.7 * was, (was, became)
+    was, became = (off(ref, holdout, before) for ref in (parent.ref, child.ref))
+    assert became < 1.3 * was + 1, (was, became)

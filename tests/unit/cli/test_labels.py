@@ -42,6 +42,10 @@ def test_a_table_becomes_an_entry_and_what_it_could_not_say_is_named(
     assert "1 frame of which the table says what the bank has already" in err
     assert "note: new to the bank: HELA; it had A549, THP1" in err
     assert f"to take it back: cellnet bank label {bank} --undo 2" in err
+    learn = "to learn on from it: cellnet train"
+    assert f"{learn} {bank} --task classify --set model.weights=classifier:champion" in err and err.count(learn) == 1
+    _, err = run(capsys, "label", bank, table(tmp_path, "image,count\n1.png,7\n"))
+    assert f"{learn} {bank} --task count --set model.weights=regressor:champion" in err and err.count(learn) == 1
     out, _ = run(capsys, "labels", bank, "--of", "1.png")
     assert "as it was imported: A549, 2 cells" in out and "ana HELA - a mix-up -" in out
 
@@ -57,6 +61,7 @@ def test_what_is_undone_is_told_with_the_way_back(bank: Path, capsys: pytest.Cap
     Bank.open(bank).label([Label(frame=frame(1).frame, count=9)])
     out, err = run(capsys, "label", bank, "--undo", 2, "--why", "wrong frame")
     assert out.startswith("entry 3: 1 label") and "the labels of entry 2 are taken back, of 1 frame" in err
+    assert "to learn on from it" not in err
     log, _ = run(capsys, "labels", bank)
     assert "2 2" in log and "undo" in log and "wrong frame" in log
     _, err = run(capsys, "label", bank, "--undo", 2, status=2)

@@ -1,6 +1,6 @@
 """What a version must be better than before an alias points at it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from cellnet.evaluation.evaluations import Evaluation
 from cellnet.evaluation.metrics import Rows
 from cellnet.places import Places
 from cellnet.registry.learned import Learned, frames_to_bytes
-from cellnet.registry.records import LEARNED, Card, ModelVersion
+from cellnet.registry.records import LEARNED, Card, ModelVersion, Relearned
 from cellnet.registry.registry import Registry
 from cellnet.store.place import place_of
 from cellnet.untrusted import WEIGHTS
@@ -272,3 +272,82 @@ def test_a_pair_that_knows_no_lineage_in_common_is_told_when_an_alias_comes_to_i
     assert move.number == 2
     [line] = said
     assert line.startswith("warning: regressor@2 learned to count T98G, and classifier@1 names only LNCAP, PC3: ")
+
+
+@pytest.fixture
+def learned_on(places: Places, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, str, set[str]]]]:
+    """A champion that learned from TRAINED, and what learned on from SINCE: how far off each is on both kinds."""
+
+    def make(*, new: tuple[float, float], old: tuple[float, float]) -> list[tuple[str, str, set[str]]]:
+        asked: list[tuple[str, str, set[str]]] = []
+        Bank.open(places.bank).add([*TRAINED, *SINCE])
+        registry = places.open_registry()
+        for number, frames in ((1, TRAINED), (2, [*TRAINED, *SINCE])):
+            told = Learned.of(frames)
+            made = factories.card("count").model_copy(update={"batches": told.listed_batches})
+            if number == 2:
+                made = made.model_copy(update={"relearned": Relearned(corrected=0, new=len(SINCE))})
+            registry.publish("regressor", {WEIGHTS: b"w", LEARNED: frames_to_bytes(told.frames)}, made)
+        registry.promote("regressor@1", "champion")
+        off = {"regressor@1": (new[0], old[0]), "regressor@2": (new[1], old[1])}
+
+        def kept_answers(registry: Registry, version: ModelVersion) -> Kept:
+            frames = TRAINED if version.number == 1 else [*TRAINED, *SINCE]
+            return Kept(folds={one.frame: f"{version.ref} of {one.frame}" for one in frames})
+
+        def evaluate(
+            ref: str, places: Places, *, split: str, only: Iterable[str], kept: Kept, **more: object
+        ) -> Evaluation:
+            asked.append((ref, split, set(only)))
+            assert set(kept.folds) == (set(only) if split == "folds" else set())
+            frames = [one for one in places.open_bank().frames if one.frame in set(only)]
+            truth = np.array([one.count for one in frames])
+            output = truth + off[ref][frames[0].group.startswith("t")]
+            rows = Rows(
+                truth=truth, output=output, lineages=["A549"] * len(frames), groups=[one.group for one in frames]
+            )
+            made = registry.resolve(ref).card
+            return evaluation(made, rows, ref=ref, sources=[one.source for one in frames])
+
+        monkeypatch.setattr(pipelines.promote, "kept_answers", kept_answers)
+        monkeypatch.setattr(pipelines.promote, "evaluate", evaluate)
+        return asked
+
+    return make
+
+
+SINCE = [frame(80 + n, group=f"n{n // 2}", batch="P9", count=1.0, split="train") for n in range(4)]
+
+
+def test_what_learned_on_is_compared_on_frames_that_the_champion_never_saw(
+    places: Places, learned_on: Callable[..., list[tuple[str, str, set[str]]]]
+) -> None:
+    asked = learned_on(new=(4.0, 1.0), old=(2.0, 2.5))
+    since, before = ({one.frame for one in frames} for frames in (SINCE, TRAINED))
+    with pytest.raises(
+        NotBetterError, match=r"frames learned since \(n=4, 2 groups\), better by 3.000 .*; on those lear"
+    ):
+        promote("regressor@2", "champion", places)
+    assert asked == [
+        ("regressor@2", "folds", since),
+        ("regressor@1", "all", since),
+        ("regressor@2", "folds", before),
+        ("regressor@1", "folds", before),
+    ]
+
+
+def test_what_learned_on_and_forgot_nothing_is_promoted(
+    places: Places, learned_on: Callable[..., list[tuple[str, str, set[str]]]]
+) -> None:
+    learned_on(new=(4.0, 1.0), old=(2.0, 2.0))
+    said: list[str] = []
+    move = promote("regressor@2", "champion", places, say=said.append)
+    assert move.number == 2 and move.evidence is not None and move.evidence.before is not None
+    assert (move.evidence.frames, move.evidence.n, move.evidence.groups) == ("since", 4, 2)
+    assert (move.evidence.before.n, move.evidence.before.difference) == (3, 0.0)
+    assert said[0] == (
+        "regressor@2 beside regressor@1: mae 1.000 against 4.000 per tile of the holdout, frames learned since (n=4, 2 "
+        "groups), better by 3.000 (3.000 to 3.000); on those learned before mae 2.000 against 2.000 per tile of the "
+        "holdout (n=3, 3 groups), better by 0.000 (0.000 to 0.000)"
+    )
+    assert Registry.open(places.registry).history("regressor", "champion")[-1] == move

@@ -9,7 +9,7 @@ import pytest
 from cellnet.config.train import StartedFrom
 from cellnet.registry.description import BATCHES, model_card
 from cellnet.registry.learned import UNMEASURED
-from cellnet.registry.records import Card, CrossValidation, MainScore, ModelVersion
+from cellnet.registry.records import Card, CrossValidation, MainScore, ModelVersion, Relearned
 from tests import factories
 
 SAME = {
@@ -116,3 +116,8 @@ def test_names_of_anybody_make_neither_html_nor_links_nor_lines_of_the_card() ->
     text = described(bank=NASTY, batches=(NASTY,), lineages=(NASTY,), parent=NASTY, config=config)
     assert {line[:2] for line in text.splitlines()[1:]} == {"", "- ", "##", "Co"}
     assert text.count("script>c") == 6 and not re.search(r"(?<!\\)(\\\\)*[<\[]", text)
+
+
+def test_a_version_that_learned_on_names_its_parent_and_the_entries(shown: Callable[..., str]) -> None:
+    text = shown(parent="m@3", relearned=Relearned(corrected=10, new=2, entries=(7, 9)))
+    assert "- made from m@3\n- beyond m@3 learned from 10 corrections of entries 7 to 9 and 2 new frames\n" in text

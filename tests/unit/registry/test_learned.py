@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from cellnet.bank.bank import Bank
+from cellnet.bank.labels import Label
 from cellnet.errors import IntegrityError
 from cellnet.registry.exchange import export_version, publish_folder
-from cellnet.registry.learned import Learned, frames_from_bytes, frames_to_bytes, learned_of
-from cellnet.registry.records import LEARNED, Card
+from cellnet.registry.learned import Learned, frames_from_bytes, frames_to_bytes, learned_of, learned_since
+from cellnet.registry.records import LEARNED, Card, ModelVersion, Relearned
 from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import verify
 from tests.factories import frame
@@ -86,3 +88,44 @@ def test_a_batch_is_new_only_where_all_that_were_learned_from_are_known() -> Non
     partly = learned | Learned.of([frame(3)])
     assert partly.frames == {frame(n).frame for n in (1, 2, 3)} and partly.listed_batches == ("P1", "P2", None)
     assert [partly.side(batch) for batch in ("P1", "P3", None)] == ["same", None, None]
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    bank = Bank.create(str(tmp_path / "bank"))
+    bank.add([frame(n, count=float(n)) for n in range(1, 4)])
+    return bank
+
+
+def parent_of(registry: Registry, bank: Bank, card: Card) -> ModelVersion:
+    """A version that learned from all frames of the bank as it is."""
+    told = card.model_copy(update={"bank_digest": bank.digest, "bank_entry": bank.entry})
+    files = {LEARNED: frames_to_bytes(set(bank.frames.values("frame")))}
+    return registry.publish("m", files, told)
+
+
+def test_what_was_said_and_what_came_since_a_version_learned_is_told_with_its_entries(
+    registry: Registry, bank: Bank, card: Callable[..., Card]
+) -> None:
+    parent = parent_of(registry, bank, card())
+    namer = parent_of(registry, bank, card("classify", classes=["A549"]))
+    assert learned_since(registry, parent, bank, bank.frames).told == Relearned(corrected=0, new=0)
+    first, second, third = bank.frames
+    bank.label([Label(frame=first.frame, count=9.0), Label(frame=second.frame, count=second.count)])
+    bank.add([frame(7, count=7.0), frame(8, count=8.0)])
+    bank.label([Label(frame=frame(7).frame, count=70.0), Label(frame=third.frame, lineage="VERO6")])
+    frames, told = learned_since(registry, parent, bank, bank.usable)
+    assert frames == {one.frame for one in (first, frame(7), frame(8))}
+    assert told == Relearned(corrected=2, new=1, entries=(2, 4)), "a count that is confirmed teaches nothing"
+    assert learned_since(registry, namer, bank, bank.usable).told == Relearned(corrected=2, new=1, entries=(4, 4))
+    bank.undo(2)
+    assert learned_since(registry, parent, bank, bank.usable).told == Relearned(corrected=1, new=1, entries=(4, 4))
+
+
+def test_of_another_bank_frames_that_a_version_did_not_learn_from_are_new(
+    registry: Registry, bank: Bank, card: Callable[..., Card], tmp_path: Path
+) -> None:
+    parent = parent_of(registry, bank, card())
+    other = Bank.create(str(tmp_path / "other"))
+    other.add([frame(1, count=5.0), frame(9, count=9.0)])
+    assert learned_since(registry, parent, other, other.frames).told == Relearned(corrected=0, new=1)

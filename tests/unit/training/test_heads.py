@@ -69,3 +69,23 @@ def test_tiles_are_chosen_with_all_that_is_known_of_them() -> None:
     features = blobs([0, 1, 2], seed=0)
     some = features.of(np.array([True, False, True]))
     assert some.truth_N.tolist() == [0, 2] and some.seen_NVC.shape == (2, 2, 4) and len(some.frame_N) == 2
+
+
+def test_few_new_tiles_teach_as_many_times_as_is_asked_and_many_no_more_than_twice_what_the_others_do() -> None:
+    tiles = blobs([0] * 12, seed=0)
+    named = Features(tiles.seen_NVC, tiles.truth_N, np.array(["old"] * 9 + ["new"] * 3))
+    assert named.taught_again({"new"}, most=2).times_N.tolist() == [1] * 9 + [2] * 3
+    assert named.taught_again({"new"}, most=100).times_N.tolist() == [1] * 9 + [6] * 3
+    assert named.taught_again({"old"}, most=100).times_N.tolist() == [1] * 12
+    some = named.taught_again({"new"}, most=2).of(np.arange(12) > 7)
+    assert some.and_of(some).times_N.tolist() == [1, 2, 2, 2] * 2
+
+
+def test_what_teaches_several_times_is_named_rather_as_it_was_taught() -> None:
+    train = blobs([0] * 60 + [1] * 3, seed=0, spread=0.8)
+    train = Features(train.seen_NVC, train.truth_N, np.array(["old"] * 60 + ["new"] * 3))
+    once, often = (
+        fit_head(of, 0.01, classes=2, balanced=False) for of in (train, train.taught_again({"new"}, most=10))
+    )
+    test = blobs([0, 1] * 100, seed=1, spread=0.8)
+    assert recall(often, test, 1) > recall(once, test, 1) + 0.1

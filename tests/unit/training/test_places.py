@@ -101,6 +101,19 @@ def test_a_tile_that_is_not_of_its_frames_grid_says_nothing(quick: None) -> None
     assert learn(train.and_of(nothing)).answers(train) == pytest.approx(learn(train).answers(train), rel=0.01)
 
 
+def test_frames_that_teach_several_times_are_counted_rather_as_they_were_taught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cellnet.training.places, "LEAST_STEPS", 150)
+    old, _ = clumps(20, seed=0)
+    new, _ = clumps(2, seed=1)
+    new = changed(new, truth_N=new.truth_N * 3)
+    once = old.and_of(new)
+    often = once.taught_again(set(new.frame_N.tolist()), most=5)
+    wrong = [off(learn(of), new, new.truth_N) for of in (once, often)]
+    assert wrong[1] < 0.9 * wrong[0]
+
+
 def test_layers_work_on_features_as_they_are() -> None:
     train, _ = clumps(20, seed=0)
     head = learn(train)
