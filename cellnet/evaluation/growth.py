@@ -7,9 +7,8 @@ The rate is then the slope of the points of the exponential part alone. Its inte
 and holds those of all other cuts that are as likely. A point weighs what its cells say: the variance of a logarithm is
 1/cells (Poisson), and never below 5 % squared.
 
-Of drawn series, four images a time with 10 to 80 cells each and 10 % of error besides, 0.87 to 0.91 of the 90 %
-intervals hold the rate where the whole series is exponential, 0.77 to 0.88 where a lag or a plateau is to be found.
-Growth that slows from the beginning has no exponential part; its rate is a mean of faster and slower ones.
+Growth that slows from the beginning has no exponential part; its rate is a mean of faster and slower ones. How often
+intervals hold what they should: `tests/benchmarks/growth.py`.
 """
 
 import functools
