@@ -60,9 +60,11 @@ def suggest(arguments: argparse.Namespace) -> None:
     if chosen < arguments.number:
         say(f"note: there is no more to choose from: {counted(chosen, 'frame')} of {arguments.number}")
     if arguments.json:
-        facts = {"bank": told.bank.store.uri, "digest": told.bank.digest, "entry": told.bank.entry}
+        facts: dict[str, Any] = {"bank": told.bank.store.uri, "digest": told.bank.digest, "entry": told.bank.entry}
         left_out = [frame.line for frame in told.left_out]
-        print_json({**facts, "model": told.ref, "frames": [_facts(one) for one in told.suggestions], "left_out": left_out})
+        print_json(
+            {**facts, "model": told.ref, "frames": [_facts(one) for one in told.suggestions], "left_out": left_out}
+        )
     else:
         print_table([_line(one) for one in told.suggestions])
     if arguments.html:

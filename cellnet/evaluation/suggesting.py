@@ -7,8 +7,9 @@ which no labelled frame stands for, unsure ones more: facility location over wha
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import operator
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -140,11 +141,12 @@ def _nothing_waits(bank: Bank, card: Card) -> str:
     """Why there is no frame to suggest, and what to do."""
     if not bank.usable:
         return f"{bank.store.uri} has no frame that can be used; import some: cellnet bank import SOURCE BANK"
-    what, other, role = ("lineage", "count", "count") if card.task == "classify" else ("count", "lineage", "classify")
+    what, other = ("lineage", "count") if card.task == "classify" else ("count", "lineage")
     of = f" of {card.config.lineage}" if card.config.lineage else ""
     has = f"every frame{of} of {bank.store.uri} has a {what} already"
     if lacking := len(bank.usable.equal(other, None)):
-        ask = f"cellnet suggest BANK {TASKS[role].model}:champion"
+        model = TASKS["count" if card.task == "classify" else "classify"].model
+        ask = f"cellnet suggest BANK {model}:champion"
         return f"{has}, and {lacking} {'has' if lacking == 1 else 'have'} no {other}: {ask}"
     return f"{has}; import more, or look at the worst answers: cellnet evaluate REF BANK --report DIR"
 
@@ -160,23 +162,24 @@ def evenly(frames: Frames, most: int, rng: np.random.Generator) -> Frames:
     """So many of the frames at most, in their order: batches in turn, in each its groups in turn, at random in each."""
     if len(frames) <= most:
         return frames
-    order = rng.permutation(len(frames))
+    places = rng.permutation(len(frames)).tolist()
     batches, groups = frames.values("batch"), frames.values("group")
-    in_group: dict[tuple[str | None, str], int] = defaultdict(int)
-    in_batch: dict[str | None, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    places = _in_turn(places, [(batches[place], groups[place]) for place in places])
+    return frames.at(sorted(_in_turn(places, [batches[place] for place in places])[:most]))
+
+
+def _in_turn(places: Sequence[int], keys: Sequence[Hashable]) -> list[int]:
+    """The places, first one of each key, then the next of each.
+
+    >>> _in_turn([0, 1, 2, 3], ["a", "a", "a", "b"])
+    [0, 3, 1, 2]
+    """
+    numbers: Counter[Hashable] = Counter()
     turns = []
-    for place in order.tolist():
-        batch, group = batches[place], groups[place]
-        turn = in_group[batch, group]
-        in_group[batch, group] += 1
-        turns.append((turn, place))
-    by_batch: dict[str | None, int] = defaultdict(int)
-    ranked = []
-    for _, place in sorted(turns, key=lambda one: one[0]):
-        ranked.append((by_batch[batches[place]], place))
-        by_batch[batches[place]] += 1
-    chosen = [place for _, place in sorted(ranked, key=lambda one: one[0])[:most]]
-    return frames.at(sorted(chosen))
+    for key in keys:
+        turns.append(numbers[key])
+        numbers[key] += 1
+    return [place for _, place in sorted(zip(turns, places, strict=True), key=operator.itemgetter(0))]
 
 
 def suggestions_of(waiting: Waiting, asked: Mapping[str, Seen], known: Sequence[Seen], number: int) -> list[Suggestion]:
@@ -245,13 +248,18 @@ def unsureness(answer: Answer) -> float:
 
 
 def choose(
-    seen_ND: NDArray[np.floating], unsure_N: NDArray[np.floating], known_MD: NDArray[np.floating], number: int
+    seen_ND: NDArray[np.floating],
+    unsure_N: NDArray[np.floating],
+    known_MD: NDArray[np.floating],
+    number: int,
+    *,
+    least: float = LEAST_WEIGHT,
 ) -> list[Choice]:
     """The places of so many of N frames that stand for most of all N which no known frame stands for.
 
     `seen_ND` is what a network sees of the frames, `known_MD` of the M that have a label, none perhaps. Each is the one
     that adds most to those before it (greedy: at most 1/e short of the best, Nemhauser et al. 1978,
-    10.1007/BF01588971). What is said least surely weighs most.
+    10.1007/BF01588971). What is said least surely weighs 1, what is said most surely `least`.
     """
     place_ND, place_MD = _in_few_directions(seen_ND, known_MD)
     squared_NN = _squared(place_ND, place_ND)
@@ -260,7 +268,7 @@ def choose(
     nearest_N = _squared(place_ND, place_MD).min(axis=1) if len(place_MD) else np.full(len(place_ND), np.inf)
     covered_N = np.exp(-nearest_N / scale)
     rank_N = np.argsort(np.argsort(unsure_N, kind="stable"), kind="stable") / max(1, len(unsure_N) - 1)
-    weight_N = LEAST_WEIGHT + (1 - LEAST_WEIGHT) * rank_N
+    weight_N = least + (1 - least) * rank_N
     chosen: list[int] = []
     owner_N = np.full(len(place_ND), -1)
     for _ in range(min(number, len(place_ND))):

@@ -13,8 +13,8 @@ from cellnet.reports.pages import page, write_page
 HEADINGS: Final = {"chosen": "For what they would teach", "random": "Drawn at random, to score by"}
 NOTES: Final = (
     "Say what they are by cellnet bank label, with the table of cellnet suggest --out, or in the service\u2019s page.",
-    "Chosen frames are harder than usual ones: scores over them say how many there are. Those that were drawn at random "
-    "are as all frames are, so label them too.",
+    "Chosen frames are harder than usual ones, and scores over them say how many there are. Those that were drawn at "
+    "random are as all frames are, so label them too.",
 )
 
 

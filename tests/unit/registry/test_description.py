@@ -123,7 +123,9 @@ def test_a_version_that_learned_on_names_its_parent_and_the_entries(shown: Calla
     assert "- made from m@3\n- beyond m@3 learned from 10 corrections of entries 7 to 9 and 2 new frames\n" in text
 
 
-def test_scores_of_frames_that_were_chosen_are_marked_and_the_others_stand_beside_them(shown: Callable[..., str]) -> None:
+def test_scores_of_frames_that_were_chosen_are_marked_beside_those_of_the_others(
+    shown: Callable[..., str],
+) -> None:
     text = shown(scores={"folds": {"mae": 1.25}}, chosen=Chosen(frames=7, of=30, others=NEW))
     assert "- 7 of 30 frames were chosen because they are hard: the score is not that of a usual frame\n" in text
     assert "- the others, per frame: mae 4.000 (3.000 to 5.000, n=6)\n" in text
