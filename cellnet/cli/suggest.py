@@ -52,6 +52,8 @@ def add_to(commands: Any) -> None:
 def suggest(arguments: argparse.Namespace) -> None:
     from pipelines.suggest import suggest
 
+    if arguments.out and arguments.out.exists():  # before the model is asked, which takes minutes
+        raise ConfigError(f"{arguments.out} is there already, and may be filled in; give --out another name")
     places = places_of(arguments)
     told = suggest(arguments.ref, places, number=arguments.number, among=arguments.among, say=say)
     for frame in told.left_out:
@@ -96,13 +98,11 @@ def _facts(one: "Suggestion") -> dict[str, Any]:
 
 
 def _write_table(path: Path, suggestions: "list[Suggestion]") -> None:
-    """Raises ConfigError where it cannot be written, or is there already: somebody may have filled it in."""
+    """Raises ConfigError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.writelines(_lines(suggestions))
-    except FileExistsError as error:
-        raise ConfigError(f"{path} is there already, and may be filled in; give --out another name") from error
     except OSError as error:
         raise ConfigError(f"cannot write the table {path}: {error.strerror}") from error
 
