@@ -55,9 +55,7 @@ def run(lab: Path, capsys: pytest.CaptureFixture[str], *words: object, ends: int
     return told.out, told.err
 
 
-def test_the_table_is_filled_in_and_given_to_bank_label_as_it_is(
-    lab: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_is_filled_in_and_given_to_bank_label_as_it_is(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = run(lab, capsys, "suggest", lab / "bank", COUNTER, "-n", 3, "--out", lab / "todo.csv")
     first, *lines = out.splitlines()
     assert first.split() == ["image", "sha256", "says", "why"] and len(lines) == 4
@@ -89,9 +87,7 @@ def test_json_has_what_a_program_wants(lab: Path, capsys: pytest.CaptureFixture[
     assert json.loads(run(lab, capsys, "suggest", lab / "bank", COUNTER, "-n", 2, "--json")[0]) == told
 
 
-def test_the_page_shows_the_frames_with_the_count_and_the_reason(
-    lab: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_shows_the_frames_with_the_count_and_the_reason(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, err = run(lab, capsys, "suggest", lab / "bank", COUNTER, "-n", 2, "--html", lab / "pages" / "next.html")
     page = (lab / "pages" / "next.html").read_text(encoding="utf-8")
     assert page.count("<figure>") == page.count('src="data:image/jpeg') == 3 and "next.html" in err

@@ -56,7 +56,9 @@ def test_no_more_are_chosen_than_there_are_and_each_once(many: int) -> None:
 def test_frames_are_drawn_evenly_over_batches_and_their_groups() -> None:
     frames = Frames.of(
         replace(frame(n, None, group), batch=batch)
-        for n, (batch, group) in enumerate([("P1", "a")] * 20 + [("P1", "b")] * 2 + [("P2", "c")] * 3 + [(None, "d")] * 3)
+        for n, (batch, group) in enumerate(
+            [("P1", "a")] * 20 + [("P1", "b")] * 2 + [("P2", "c")] * 3 + [(None, "d")] * 3
+        )
     )
     some = evenly(frames, 9, np.random.default_rng(0))
     assert Counter(some.values("batch")) == {"P1": 3, "P2": 3, None: 3}
