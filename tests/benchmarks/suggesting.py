@@ -10,8 +10,8 @@ its logistic regression of one orientation of each tile, of a counter a ridge re
 mean and the deviation of each feature over a frame.
 
 Prints, and writes into OUT/suggesting.md, the error after so many frames, and which share of random's frames each way
-needs until its error is random's; 90 % bootstrap intervals over seeds. A set whose OUT/SET.json is there is not measured
-again.
+needs until its error is random's; 90 % bootstrap intervals over seeds. A set whose OUT/SET.json is there is not
+measured again.
 """
 
 import argparse

@@ -1243,7 +1243,7 @@ def test_what_teaches_most_is_listed_first_with_why_and_opens_in_the_workbench(p
     listed = page.texts("#firsts li")
     assert len(listed) == 10 and [text for text in listed if "random: for scoring" in text] == listed[-1:]
     said = {text.split(".png")[0]: text.split(" · ")[1] for text in listed}
-    assert list(said)[0] == "E05" and said["E05"] == "unlike the training images"
+    assert next(iter(said)) == "E05" and said["E05"] == "unlike the training images"
     assert said["E06"] == "A172 55 %, or VERO6 45 %" and said["E07"] == "count 40, could be 12 to 90"
     assert {"E05", "E06", "E07"} == {
         name for name, why in list(said.items())[:-1] if why != "less sure than the others"
