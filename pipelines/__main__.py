@@ -13,6 +13,7 @@ VERBS: Final = {
     "tune": ("tune",),
     "calibrate": ("calibrate",),
     "evaluate": ("evaluate",),
+    "suggest": ("suggest",),
     "promote": ("registry", "promote"),
     "predict": ("predict",),
 }

@@ -16,7 +16,7 @@ from cellnet.certainty.familiarity import FAMILIARITY, Familiarity, distances_be
 from cellnet.config.choices import Split
 from cellnet.errors import DataError
 from cellnet.evaluation.batches import SIDES
-from cellnet.evaluation.evaluations import Evaluation
+from cellnet.evaluation.evaluations import Evaluation, chosen_of, main_scores
 from cellnet.evaluation.scoring import LeftOut, ScoredFrame, evaluation_of, kept_answer, scored_by
 from cellnet.networks.weights import weights_from_bytes
 from cellnet.prediction.export import compare, to_onnx
@@ -25,7 +25,7 @@ from cellnet.registry.kept import KeptAnswer, answers_to_parquet
 from cellnet.registry.learned import Learned, frames_to_bytes
 from cellnet.registry.records import ANSWERS, LEARNED, NEW_ANSWERS, ONNX, REPORT, Card, CrossValidation, MainScore
 from cellnet.reports.evaluation_report import report_page
-from cellnet.tasks import TASKS, Task
+from cellnet.tasks import Task
 from cellnet.training.plan import Plan
 from cellnet.training.steering import steering
 from cellnet.untrusted import WEIGHTS
@@ -156,6 +156,7 @@ def finished(
         by_batch = evaluation if fitted.answers else _holdout_evaluated(fitted, bank, learned)
         predictor.card = predictor.card.model_copy(update={"batch_scores": _main_scores(card.task, by_batch)})
     if evaluation:
+        predictor.card = predictor.card.model_copy(update={"chosen": chosen_of(evaluation.scores)})
         files[REPORT] = report_page(evaluation).encode()
     elif card.config.protocol == "paper":
         say("published without a report: under protocol=paper it was trained on frames of the test split")
@@ -320,15 +321,7 @@ def _main_scores(task: Task, evaluation: Evaluation | None) -> dict[str, dict[st
     """The main score by whether the model learned from the batches of the frames."""
     if evaluation is None:
         return dict.fromkeys(SIDES)
-    main = TASKS[task].main
-    return {
-        side: of
-        and {
-            unit: MainScore(score=main, value=row[main], interval=row[f"{main}_interval"], n=row["n"])
-            for unit, row in of.items()
-        }
-        for side, of in evaluation.scores["batches"].items()
-    }
+    return {side: of and main_scores(task, of) for side, of in evaluation.scores["batches"].items()}
 
 
 def _holdout_evaluated(fitted: _Fitted, bank: Bank, learned: Learned) -> Evaluation | None:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cellnet.bank.columns import Frames
 from cellnet.bank.frames import Frame
-from cellnet.bank.labels import NONE_OF_THESE, USABLE, Labels
+from cellnet.bank.labels import NONE_OF_THESE, USABLE, Drawn, Labels
 
 COMPARED: Final = ("lineage", "count", "unusable")
 """What people may say otherwise than others."""
@@ -53,6 +53,12 @@ def standing(labels: Labels) -> Labels:
     table = labels.table.filter(pc.is_null(labels.table.column("undoes")))
     back = pa.array(taken_back(labels), pa.int32())
     return Labels(table.filter(pc.invert(pc.is_in(table.column("entry"), back))))
+
+
+def drawn(labels: Labels) -> dict[str, Drawn]:
+    """How frames came to be labelled, of those that were suggested: by their names, as was said of them last."""
+    table = standing(labels).table.select(["frame", "drawn"])
+    return {row["frame"]: row["drawn"] for row in table.filter(pc.is_valid(table.column("drawn"))).to_pylist()}
 
 
 def with_labels(frames: Frames, labels: Labels) -> Frames:

@@ -2,6 +2,7 @@
 
     image,lineage,count,points,by,why      points are x y; x y; …
     sha256,unusable,seen,accepted          seen is the version whose answer was looked at, like classifier@3
+    sha256,count,drawn                     drawn is chosen or random, of frames that cellnet suggest lists
     image,x,y                              the centres of an image's cells, a row each
 
 The names of images, the words for what is not known and the numbers are read as in a manifest. A manifest with
@@ -28,7 +29,7 @@ from cellnet.store.paths import AnyPath
 
 SAYS: Final = ("lineage", "count", "points", "unusable", "accepted")
 """Columns of which one at least must be there."""
-COLUMNS: Final = ("image", "sha256", *SAYS, "by", "why", "at", "seen", "seen_lineage", "seen_count")
+COLUMNS: Final = ("image", "sha256", *SAYS, "by", "why", "at", "seen", "seen_lineage", "seen_count", "drawn")
 OF_MANIFESTS: Final = ("group", "batch", "time_h", "pixel_um")
 """Which are no labels: they stay as they were imported."""
 _YES: Final = frozenset({"yes", "y", "true", "1", "x"})
@@ -121,7 +122,7 @@ def _label_of_points(frame: str, rows: Sequence[Row], table: AnyPath) -> Label:
 
 
 def _said(row: Row) -> Mapping[str, str]:
-    return {name: cell for name, cell in row.items() if name in ("by", "why", "at")}
+    return {name: cell for name, cell in row.items() if name in ("by", "why", "at", "drawn")}
 
 
 def _label_of_rows(frame: str, rows: Sequence[Row], table: AnyPath) -> Label | None:
@@ -163,7 +164,7 @@ def _whose(row: Row) -> dict[str, Any]:
         except ValueError as error:
             raise DataError(f"the time {row['at']!r:.80} is none; write it like 2026-11-29T10:30") from error
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return {"by": row["by"], "why": row["why"], "at": at}
+    return {"by": row["by"], "why": row["why"], "at": at, "drawn": row["drawn"].casefold() or None}
 
 
 def _points(text: str) -> tuple[tuple[float, float], ...]:

@@ -28,6 +28,8 @@ NONE_OF_THESE: Final = "none of these"
 """What stands for the lineage of a frame whose cells are of none that is known."""
 Unusable = Literal["focus", "debris", "empty", "other"]
 """Why a frame cannot be used."""
+Drawn = Literal["chosen", "random"]
+"""How a frame came to be labelled: it was chosen for what it would teach, or drawn at random."""
 USABLE: Final = "usable"
 """Takes back that a frame cannot be used."""
 MOST_TEXT: Final = 1000
@@ -50,6 +52,7 @@ SCHEMA: Final = pa.schema(
         ("seen_lineage", pa.string()),
         ("seen_count", pa.float64()),
         ("undoes", pa.int32()),
+        ("drawn", pa.string()),
     ]
 )
 """Of the tables. The name `regions` is kept free for later ones: polygons whose cells are counted, or left out."""
@@ -115,6 +118,8 @@ class Label(Frozen):
     """When it was said; None: when it is written into the bank."""
     entry: int = 0
     """Where it stands in the bank's log; 0 as long as it does not."""
+    drawn: Drawn | None = None
+    """How the frame came to be labelled; None where nobody suggested it."""
     undoes: int | None = None
     """The entry whose label of this frame it takes back; it then says nothing else."""
 
@@ -269,6 +274,7 @@ def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
     good = [
         field.name not in ("entry", "frame", "at") or not column.null_count,
         field.name != "unusable" or set(pc.unique(column).to_pylist()) <= {None, USABLE, *get_args(Unusable)},
+        field.name != "drawn" or set(pc.unique(column).to_pylist()) <= {None, *get_args(Drawn)},
         not pa.types.is_floating(values.type) or pc.all(pc.is_finite(values)).as_py() is not False,
         not field.name.endswith("count") or pc.all(pc.less_equal(values, MOST_CELLS)).as_py() is not False,
         not field.name.endswith("count") or pc.all(pc.greater_equal(values, 0)).as_py() is not False,

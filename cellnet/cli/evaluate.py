@@ -155,7 +155,7 @@ def _print_recount(done: "Recounted") -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    from cellnet.evaluation.evaluations import gaps
+    from cellnet.evaluation.evaluations import chosen_of, gaps
     from pipelines.evaluate import evaluate
 
     evaluation = evaluate(
@@ -168,7 +168,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         from cellnet.reports.evaluation_report import write_report
 
         say(f"report: {write_report(arguments.report, evaluation)}")
-    for note in [*gaps(scores), *_notes(scores)]:
+    chosen = chosen_of(scores)
+    for note in [*([str(chosen)] if chosen else []), *gaps(scores), *_notes(scores)]:
         say(f"note: {note}")
     if scores["bank_entry"]:
         say(f"on the labels of entry {scores['bank_entry']} of the bank, digest {scores['bank_digest'][:12]}")
@@ -212,6 +213,9 @@ def print_scores(scores: dict[str, Any]) -> None:
             if name in scores[unit]
         ]
     )
+    if others := (scores.get("chosen") or {}).get("others"):
+        print("\nframes that were not chosen:")
+        print_table([{"per": unit, **shown(scores["task"], others[unit], names)} for unit in units(scores)])
     _print_batches_and_ages(scores)
     for unit in units(scores):
         if scores[unit].get("per_lineage"):

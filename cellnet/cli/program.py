@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cellnet.cli import bank, evaluate, predict, registry, serve, settings, train, tune
+from cellnet.cli import bank, evaluate, predict, registry, serve, settings, suggest, train, tune
 from cellnet.cli.parsing import Parser
 from cellnet.cli.printing import LogLines, say
 from cellnet.errors import CellnetError, of_machine
@@ -74,6 +74,7 @@ def parser() -> Parser:
     tune.add_to(commands)
     evaluate.add_calibrate_to(commands)
     evaluate.add_to(commands)
+    suggest.add_to(commands)
     registry.add_to(commands)
     predict.add_to(commands)
     serve.add_to(commands)

@@ -1,1 +1,1 @@
-"""Evaluation: metrics, the scoring of frames, evaluations beside each other, searches and their finalists."""
+"""Evaluation: metrics, the scoring of frames, evaluations beside each other, searches, and what to label next."""

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from cellnet.evaluation.metrics import Rows
 from cellnet.images.tiles import Box
-from cellnet.registry.records import Card, CrossValidation
-from cellnet.tasks import Task
+from cellnet.registry.records import Card, Chosen, CrossValidation, MainScore
+from cellnet.tasks import TASKS, Task
 
 WORST: Final = 8
 """Frames that a report shows."""
@@ -106,6 +106,24 @@ def what_it_learned(scores: dict[str, Any]) -> str:
     these = "is one" if learned == 1 else "are ones"
     copies = "a near-duplicate of one" if learned == 1 else "near-duplicates of them"
     return f"{learned} of {scores['frame']['n']} frames {these} that the model learned from, or {copies}"
+
+
+def chosen_of(scores: dict[str, Any]) -> Chosen | None:
+    """How many of the frames were chosen for what they teach, and the main scores of the others; None for none."""
+    chosen = scores.get("chosen")
+    if not chosen:
+        return None
+    others = chosen["others"] and main_scores(scores["task"], chosen["others"])
+    return Chosen(frames=chosen["frames"], of=chosen["of"], others=others)
+
+
+def main_scores(task: Task, of: dict[str, Any]) -> dict[str, MainScore]:
+    """The main score per `tile` and `frame`."""
+    main = TASKS[task].main
+    return {
+        unit: MainScore(score=main, value=row[main], interval=row[f"{main}_interval"], n=row["n"])
+        for unit, row in of.items()
+    }
 
 
 def worst_rows(task: Task, rows: Rows) -> list[int]:

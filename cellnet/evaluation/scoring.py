@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame, read_pixels
+from cellnet.bank.history import drawn
 from cellnet.bank.splits import held_by_split
 from cellnet.certainty.calibration import Calibration, count_interval, uncalibrated
 from cellnet.errors import DataError
@@ -33,6 +34,8 @@ from cellnet.training.tiles import count_inside
 
 EvaluateSplit = Literal["train", "test", "holdout", "all", "folds"]
 """`folds`: frames that the version learned from, by the answers of networks that had not, which it keeps."""
+ENOUGH_OTHERS: Final = 10
+"""Frames that nobody chose, of which a score says something."""
 PICTURE_PX: Final = (320, 640)
 """Long side of a frame of the report, at least and at most."""
 
@@ -110,6 +113,7 @@ def evaluation_of(
         "left_out": [frame.line for frame in left_out],
         "calibration": card.calibration.model_dump() if card.calibration else None,
         **answered.scores(),
+        "chosen": _chosen(answered, frames, bank),
         "refitted": bool(card.cross_validation),
         **apart,
     }
@@ -169,6 +173,16 @@ def _apart(
         "batches": by_batch(answered, sides),
         "by_age": by_age(answered, ages_h),
     }
+
+
+def _chosen(answered: Answered, frames: list[Frame], bank: Bank) -> dict[str, Any] | None:
+    """How many of the frames were chosen for what they teach, and the scores of the `others`, where they are enough."""
+    how = drawn(bank.labels)
+    other_N = np.array([how.get(frame.frame) != "chosen" for frame in frames])
+    if other_N.all():
+        return None
+    others = answered.scores(other_N) if other_N.sum() >= ENOUGH_OTHERS else None
+    return {"frames": int((~other_N).sum()), "of": len(frames), "others": others}
 
 
 def _sides_by_folds(

@@ -7,7 +7,7 @@ from typing import Final
 from cellnet.config.choices import FIXED_ARCHITECTURES
 from cellnet.errors import plain
 from cellnet.registry.learned import UNMEASURED
-from cellnet.registry.records import Card, ModelVersion, Recount
+from cellnet.registry.records import Card, MainScore, ModelVersion, Recount
 
 BATCHES: Final = 12
 """That are named; of more their number is told."""
@@ -23,6 +23,7 @@ def model_card(version: ModelVersion, *, aliases: list[str], signature: str, jud
         "How well": [
             *scored(version.card),
             *scored_by_batch(version.card),
+            *_drawn(version.card),
             *_report(version),
         ],
         **({"What people said": judged} if judged else {}),
@@ -94,6 +95,19 @@ def scored(card: Card) -> Iterator[str]:
         yield f"the test split chose between {_chosen(card)}, so its scores are a little too good"
 
 
+def _drawn(card: Card) -> Iterator[str]:
+    """What is to be said of scores that are partly of frames which were chosen."""
+    if card.chosen:
+        yield str(card.chosen)
+        for unit, of in (card.chosen.others or {}).items():
+            yield f"the others, per {unit}: {_figures(of)}"
+
+
+def _figures(of: MainScore) -> str:
+    low, high = of.interval
+    return f"{of.score} {of.value:.3f} ({low:.3f} to {high:.3f}, n={of.n})"
+
+
 def _chosen(card: Card) -> str:
     """What the test split, or folds, chose among."""
     return "fits of the last layers" if card.config.model.frozen else "epochs"
@@ -107,9 +121,7 @@ def scored_by_batch(card: Card) -> Iterator[str]:
     over = {"same": same, "new": str(card.batch_validation or same)}
     for side, words in (("same", "batches that it learned from"), ("new", "new batches")):
         for unit, of in (card.batch_scores.get(side) or {}).items():
-            low, high = of.interval
-            figures = f"{of.score} {of.value:.3f} ({low:.3f} to {high:.3f}, n={of.n})"
-            yield f"{over[side]}, {words}, per {unit}: {figures}"
+            yield f"{over[side]}, {words}, per {unit}: {_figures(of)}"
     if not card.batch_scores.get("new"):
         yield UNMEASURED
 

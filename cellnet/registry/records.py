@@ -88,6 +88,25 @@ class MainScore(Frozen):
     n: int
 
 
+class Chosen(Frozen):
+    """How many of the frames that were scored were labelled for what they would teach (`cellnet suggest`)."""
+
+    frames: Number
+    of: Number
+    """All that were scored."""
+    others: dict[str, MainScore] | None = None
+    """Over those that were not chosen, per `tile` and `frame`; None where they are too few."""
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(Chosen(frames=7, of=30))
+        '7 of 30 frames were chosen because they are hard: the score is not that of a usual frame'
+        """
+        are = "was chosen because it is hard" if self.frames == 1 else "were chosen because they are hard"
+        return f"{self.frames} of {self.of} frames {are}: the score is not that of a usual frame"
+
+
 class CountedFrame(Frozen):
     """A frame of a plate whose cells somebody counted."""
 
@@ -189,6 +208,8 @@ class Card(Frozen):
     """Over the frames of the bank's holdout, or of a cross-validation, in batches that the model learned from, `same`,
     and in others, `new`, per `tile` and `frame`; None of a side without frames, and of models published before there
     were any."""
+    chosen: Chosen | None = Field(default=None, exclude_if=is_none)
+    """Of the frames that its report is on; None where none was chosen."""
     recount: Recount | None = Field(default=None, exclude_if=is_none)
     """Of a counter that was fitted to a plate, whose scores and history are those of its parent."""
 

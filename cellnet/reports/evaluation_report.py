@@ -15,6 +15,7 @@ from cellnet.errors import ConfigError
 from cellnet.evaluation.batches import next_plate
 from cellnet.evaluation.evaluations import (
     Evaluation,
+    chosen_of,
     gaps,
     how_new,
     is_own_test,
@@ -169,6 +170,8 @@ def _notes(scores: dict[str, Any]) -> list[str]:
         "A frame is an image as recorded; a tile is a part of it that the network sees at once.",
         "Spans are 95 % bootstrap intervals over groups; of few groups they say little.",
     ]
+    if chosen := chosen_of(scores):
+        notes.append(f"{chosen}.")
     if hides(scores):
         notes.append(f"{TOO_FEW}.")
     if scores["split"] == "test" and (scores.get("learned") is None or is_own_test(scores)):

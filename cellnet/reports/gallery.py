@@ -94,7 +94,7 @@ def _gallery_page(bank: Bank, warnings: Sequence[str]) -> str:
     pairs = _pairs(bank.frames)
     for frame in (*itertools.chain(*shown.values()), *pairs.shown):
         if frame.frame not in looks:
-            looks[frame.frame] = _look(bank, frame)
+            looks[frame.frame] = look_at(bank, frame)
     return page(
         "gallery.html",
         title=f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}",
@@ -151,7 +151,8 @@ def centres_told(frames: Iterable[Frame]) -> str:
     return f"{known} {outside or 'none'} outside of {'its frame' if outside == 1 else 'their frames'}"
 
 
-def _look(bank: Bank, frame: Frame) -> Look:
+def look_at(bank: Bank, frame: Frame) -> Look:
+    """A frame of a bank as a page shows it, with what is known of it."""
     name = Path(frame.source).name
     try:
         image_HW = bank.pixels(frame)

@@ -13,6 +13,7 @@ def score_tables(scores: dict[str, Any]) -> dict[str, Table]:
     """All tables by their headings."""
     return (
         {"Scores": _score_rows(scores)}
+        | _of_others(scores)
         | _by_batch(scores)
         | _by_age(scores)
         | _per_lineage(scores)
@@ -31,6 +32,22 @@ def _score_rows(scores: dict[str, Any]) -> Table:
     ]
     heads: list[Any] = ["score", *(f"per {unit}" for unit in units(scores))]
     return [heads, *([named(name), *(text_of(one.get(name)) for one in of)] for name in names)]
+
+
+def _of_others(scores: dict[str, Any]) -> dict[str, Table]:
+    """Frames that nobody chose beside all, where some were chosen and the others are enough."""
+    others, facts = (scores.get("chosen") or {}).get("others"), TASKS[scores["task"]]
+    if not others:
+        return {}
+    tables = {}
+    for unit in units(scores):
+        sides = (scores[unit], others[unit])
+        of = [shown(scores["task"], side, facts.figures) for side in sides]
+        rows = [[named(name), *(text_of(side.get(name)) for side in of)] for name in facts.figures]
+        spans = [span_of(side[f"{facts.main}_interval"]) for side in sides]
+        heads: list[Any] = ["score", "all", "not chosen"]
+        tables[f"Per {unit}, without what was chosen"] = [heads, *rows, [f"{facts.main}, 95 % interval", *spans]]
+    return tables
 
 
 def _by_batch(scores: dict[str, Any]) -> dict[str, Table]:

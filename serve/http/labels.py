@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cellnet.bank.labels import MOST_POINTS, Cells, Name, Pixel, Text, Unusable
+from cellnet.bank.labels import MOST_POINTS, Cells, Drawn, Name, Pixel, Text, Unusable
 from cellnet.errors import DataError
 from cellnet.images.file import encode_png
 from cellnet.tasks import TASKS, Answer
@@ -43,6 +43,9 @@ class Said(BaseModel):
     )
     accepted: bool = Field(False, description="Whether the answer that was seen is right.")
     seen: SeenAnswer | None = None
+    drawn: Drawn | None = Field(
+        None, description="How the image came to be labelled, where it was suggested: scores tell such frames apart."
+    )
     by: Text = Field("", description="Who says it; of a key with a name, it is that name.")
     why: Text = ""
     plate: Text = Field("", description="Plate and well are the group of an image that the bank lacks.")

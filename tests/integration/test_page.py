@@ -1223,3 +1223,46 @@ def test_what_is_not_saved_is_kept_here_and_said(page: Page, service: Service, w
     page.wait_for(lambda: page.find("#kept").text.startswith(f"Not saved: {why}"))
     assert page.find("#kept").text.endswith("It is kept here. Download the corrections to put them into a bank.")
     assert page.texts("#rows .edited") == ["accepted: A172, 2.0 cells"] and page.find("#corrections").is_enabled()
+
+
+def test_what_teaches_most_is_listed_first_with_why_and_opens_in_the_workbench(page: Page, service: Service) -> None:
+    service.saves = True
+    usual = {"probabilities": {"A172": 0.99, "VERO6": 0.01}, "count_low": 11.0, "count_high": 13.0}
+    odd = {
+        "E05": {"unfamiliar": True},
+        "E06": {"probabilities": {"A172": 0.55, "VERO6": 0.45}},
+        "E07": {"count": 40.0, "count_low": 12.0, "count_high": 90.0},
+    }
+    wells = {f"{row}{column:02}": usual for row in "BCD" for column in range(1, 5)} | {
+        well: usual | more for well, more in odd.items()
+    }
+    for well, answer in wells.items():
+        page.write(f"P1/{well}.png", answer)
+    page.choose_folder(page.folder / "P1")
+    page.wait_for_status("15 of 15 done")
+    listed = page.texts("#firsts li")
+    assert len(listed) == 10 and [text for text in listed if "random: for scoring" in text] == listed[-1:]
+    said = {text.split(".png")[0]: text.split(" · ")[1] for text in listed}
+    assert next(iter(said)) == "E05" and said["E05"] == "unlike the training images"
+    assert said["E06"] == "A172 55 %, or VERO6 45 %" and said["E07"] == "count 40, could be 12 to 90"
+    assert {"E05", "E06", "E07"} == {
+        name for name, why in list(said.items())[:-1] if why != "less sure than the others"
+    }
+    assert page.find("#first").rect["y"] < page.find("#plates").rect["y"]
+    page.find("#firsts li:first-child button").click()
+    page.wait_for(lambda: page.find("#bench").is_displayed())
+    assert page.find("#viewer-title").text.endswith("E05.png")
+    page.find("#accept").click()
+    page.wait_for(lambda: service.labels)
+    assert service.labels[0]["drawn"] == "chosen" and service.labels[0]["accepted"]
+    page.find("#close").click()
+    page.find("#clear").click()
+    assert not page.find("#first").is_displayed()
+
+
+def test_of_a_few_images_no_order_is_made(page: Page) -> None:
+    for number in range(11):
+        page.write(f"few/{number}.png")
+    page.choose_folder(page.folder / "few")
+    page.wait_for_status("11 of 11 done")
+    assert not page.find("#first").is_displayed()

@@ -39,7 +39,7 @@ STOREYS = {
     ),
     "pipelines": (
         *("__main__", "tune", "winner", "promote", "trials", "sweeps", "train", "folds", "paper_holdout"),
-        *("calibrate", "heads", "publishing", "evaluate", "predict", "ingest", "sending", "shards"),
+        *("calibrate", "heads", "publishing", "evaluate", "suggest", "predict", "ingest", "sending", "shards"),
         *("room", "runs", "cluster"),
         *("starting", "failures"),
     ),

@@ -12,7 +12,7 @@ import pytest
 import cellnet.bank.parts
 from cellnet.bank.bank import Bank
 from cellnet.bank.frames import Frame
-from cellnet.bank.history import disagreements, taken_back
+from cellnet.bank.history import disagreements, drawn, taken_back
 from cellnet.bank.labels import NONE_OF_THESE, USABLE, Label
 from cellnet.bank.parts import Entry, entries_of
 from cellnet.bank.table import to_parquet
@@ -254,3 +254,11 @@ def test_an_entry_is_never_earlier_than_the_one_before_it(bank: Bank, monkeypatc
     monkeypatch.setattr(cellnet.bank.parts, "datetime", Late)
     bank.label([says(1, count=9)])
     assert dict(entries_of(bank.store))[2].at == first
+
+
+def test_how_frames_were_drawn_is_what_was_said_last_and_not_taken_back(bank: Bank) -> None:
+    bank.label([says(1, count=3, drawn="chosen"), says(2, count=4, drawn="random"), says(3, count=1)])
+    second = bank.label([says(2, count=5, drawn="chosen")])
+    assert drawn(bank.labels) == {name(1): "chosen", name(2): "chosen"}
+    bank.undo(second)
+    assert drawn(Bank.open(bank.store.uri).labels) == {name(1): "chosen", name(2): "random"}

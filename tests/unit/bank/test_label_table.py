@@ -118,3 +118,10 @@ def test_a_row_that_gives_no_label_is_named_and_the_others_are_taken(
 def test_a_table_that_cannot_be_used_is_refused_in_a_line(bank: Bank, tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read(bank, tmp_path, text)
+
+
+def test_how_a_frame_was_drawn_comes_with_what_is_said_of_it_and_alone_says_nothing(bank: Bank, tmp_path: Path) -> None:
+    told = read(bank, tmp_path, "sha256,count,drawn\n" + f"{frame(1).frame},7,chosen\n{frame(2).frame},,random\n")
+    assert [(label.count, label.drawn) for label in told.labels] == [(7, "chosen")] and told.same == 1
+    told = read(bank, tmp_path, "image,x,y,drawn\na.png,1,2,Random\na.png,3,4,Random\n")
+    assert [(label.points, label.drawn) for label in told.labels] == [(((1, 2), (3, 4)), "random")]

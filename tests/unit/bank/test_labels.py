@@ -42,6 +42,8 @@ def test_who_accepts_an_answer_says_what_it_said_and_cells_are_whole() -> None:
         ({"lineage": ""}, "lineage: .*at least 1 character"),
         ({"lineage": "A549\x1b[2J"}, "lineage: .*characters that cannot be printed"),
         ({"unusable": "ugly"}, "unusable: "),
+        ({"count": 1, "drawn": "by lot"}, "drawn: .*'chosen' or 'random'"),
+        ({"drawn": "chosen"}, "it says nothing"),
         ({"accepted": True}, "an answer is accepted, and it is not said which was seen"),
         ({"count": 1, "seen": {"versions": ["classifier"]}}, "seen.0: |seen: "),
         ({"count": 1, "at": "2026-11-29T10:00:00"}, "at: .*timezone"),
@@ -56,7 +58,7 @@ def test_what_no_label_can_say_is_refused_in_a_line(values: dict[str, Any], said
 
 def test_labels_come_back_from_their_table_as_they_were() -> None:
     labels = [
-        Label(frame=FRAME, count=2, points=((1, 2), (3.5, 4)), by="ana", why="clump", at=AT, entry=2),
+        Label(frame=FRAME, count=2, points=((1, 2), (3.5, 4)), by="ana", why="clump", at=AT, entry=2, drawn="chosen"),
         Label(frame=FRAME, lineage=NONE_OF_THESE, seen=Seen(**SEEN), accepted=True, by="ben", at=AT, entry=3),
         Label(frame="cd" * 32, unusable="focus", at=AT, entry=3),
         Label(frame=FRAME, undoes=2, by="ana", at=AT, entry=4),
@@ -78,6 +80,7 @@ def with_column(name: str, values: list[Any]) -> Callable[[pa.Table], pa.Table]:
     "change",
     [
         with_column("count", [-1.0]),
+        with_column("drawn", ["by lot"]),
         with_column("count", [float("nan")]),
         with_column("seen_count", [1e12]),
         with_column("points", [[[1.0]]]),

@@ -99,3 +99,14 @@ def test_what_is_of_too_few_is_no_figure_and_the_reason_is_said(capsys: pytest.C
     assert text.endswith(TOO_FEW.removeprefix("–"))
     table = text.partition("95 % intervals")[0]
     assert re.search(r"frame 5 [0-9.]+ [0-9.]+ [0-9.]+ - - ", table), "R and R² of five frames"
+
+
+def test_scores_of_frames_that_were_chosen_are_marked_and_those_of_the_others_beside_them(
+    notes: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = {unit: scores()[unit] | {"n": 4, "mae": 1.25} for unit in ("tile", "frame")}
+    chosen = {"frames": 1, "of": 5, "others": others}
+    said = "1 of 5 frames was chosen because it is hard: the score is not that of a usual frame"
+    assert notes(chosen=chosen) == [f"note: {said}"]
+    assert "frames that were not chosen: per n mae" in printed(capsys, scores(chosen=chosen))
+    assert "not chosen" not in printed(capsys, scores(chosen=chosen | {"others": None}))

@@ -11,7 +11,7 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.labels import Label
 from cellnet.bank.prepare import prepare
 from cellnet.config.train import ModelSpec
-from cellnet.evaluation.evaluations import how_new
+from cellnet.evaluation.evaluations import chosen_of, how_new
 from cellnet.evaluation.scoring import evaluation_of, kept_answer, score_frame, scored_by
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.networks.weights import fresh_network
@@ -173,3 +173,24 @@ def test_scores_say_on_which_labels_they_were_taken(bank: Bank) -> None:
     assert (before["bank_entry"], after["bank_entry"]) == (7, 8)
     assert before["bank_digest"] != after["bank_digest"] == bank.digest
     assert after["frame"]["mae"] == pytest.approx(before["frame"]["mae"] + 12 / 7)
+
+
+def test_frames_that_were_chosen_are_counted_and_the_others_scored_where_they_are_enough(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scores_of(bank, None)["chosen"] is None
+    first, second, third, *_ = bank.frames
+    said = ((first, 104, "chosen"), (second, 4, "random"), (third, 4, "chosen"))
+    entry = bank.label([Label(frame=frame.frame, count=count, drawn=drawn) for frame, count, drawn in said])
+    scores = scores_of(bank, None)
+    assert scores["chosen"] == {"frames": 2, "of": 7, "others": None}
+    monkeypatch.setattr("cellnet.evaluation.scoring.ENOUGH_OTHERS", 5)
+    scores = scores_of(bank, None)
+    others = scores["chosen"]["others"]
+    assert (others["frame"]["n"], others["tile"]["n"]) == (5, 20)
+    assert others["frame"]["mae"] == pytest.approx(16 / 5) and scores["frame"]["mae"] == pytest.approx((100 + 16) / 7)
+    chosen = chosen_of(scores)
+    assert chosen is not None and chosen.others is not None and chosen.others["frame"].value == pytest.approx(16 / 5)
+    assert str(chosen).startswith("2 of 7 frames were chosen because they are hard")
+    bank.undo(entry)
+    assert scores_of(bank, None)["chosen"] is None

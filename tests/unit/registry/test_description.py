@@ -9,7 +9,7 @@ import pytest
 from cellnet.config.train import StartedFrom
 from cellnet.registry.description import BATCHES, model_card
 from cellnet.registry.learned import UNMEASURED
-from cellnet.registry.records import Card, CrossValidation, MainScore, ModelVersion, Relearned
+from cellnet.registry.records import Card, Chosen, CrossValidation, MainScore, ModelVersion, Relearned
 from tests import factories
 
 SAME = {
@@ -121,3 +121,12 @@ def test_names_of_anybody_make_neither_html_nor_links_nor_lines_of_the_card() ->
 def test_a_version_that_learned_on_names_its_parent_and_the_entries(shown: Callable[..., str]) -> None:
     text = shown(parent="m@3", relearned=Relearned(corrected=10, new=2, entries=(7, 9)))
     assert "- made from m@3\n- beyond m@3 learned from 10 corrections of entries 7 to 9 and 2 new frames\n" in text
+
+
+def test_scores_of_frames_that_were_chosen_are_marked_beside_those_of_the_others(
+    shown: Callable[..., str],
+) -> None:
+    text = shown(scores={"folds": {"mae": 1.25}}, chosen=Chosen(frames=7, of=30, others=NEW))
+    assert "- 7 of 30 frames were chosen because they are hard: the score is not that of a usual frame\n" in text
+    assert "- the others, per frame: mae 4.000 (3.000 to 5.000, n=6)\n" in text
+    assert "chosen because" not in shown(scores={"folds": {"mae": 1.25}})

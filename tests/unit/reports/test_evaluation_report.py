@@ -238,3 +238,16 @@ def test_a_report_of_folds_says_over_what_it_was_taken(tmp_path: Path) -> None:
     assert "<h1>regressor@3, cross-validated over 5 folds of 4 groups</h1>" in page
     assert "A549: one group only, so not measured on other wells." in page
     assert "include the training frames" not in page
+
+
+def test_scores_of_frames_that_were_chosen_are_marked_and_the_others_stand_beside_them(tmp_path: Path) -> None:
+    made = counted()
+    others = {unit: made.scores[unit] | {"mae": 0.125} for unit in ("tile", "frame")}
+    marked = replace(made, scores=made.scores | {"chosen": {"frames": 1, "of": 4, "others": others}})
+    page = unbroken(write_report(tmp_path, marked))
+    assert "1 of 4 frames was chosen because it is hard: the score is not that of a usual frame." in page
+    table = page[page.index("<h2>Per frame, without what was chosen</h2>") :]
+    assert f"<tr><td>{explained('mae')}</td><td>0.750</td><td>0.125</td></tr>" in table
+    few = replace(made, scores=made.scores | {"chosen": {"frames": 1, "of": 4, "others": None}})
+    page = unbroken(write_report(tmp_path, few))
+    assert "1 of 4 frames was chosen" in page and "without what was chosen" not in page

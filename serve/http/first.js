@@ -1,0 +1,57 @@
+// What to label first of the images that were answered: unlike the training, or unsure, and of as many wells as there are;
+// the tenth of them is drawn by chance, to score by. `cellnet suggest` knows more: what a bank has labels of.
+const FIRST = 10, FEWEST = 12 /* images of which a list is shorter than they are */, SURE = .9, WIDE = .5 /* as cellnet.evaluation.suggesting has them */;
+const listed = new Map(); // how each row that is listed was drawn
+function lookFirst() {
+  const left = [...$("rows").rows].filter(row => !row.matches(".failed") && !kept.has(row));
+  listed.clear();
+  if (left.length >= FEWEST) {
+    const [random] = left.toSorted((one, other) => byChance(one) - byChance(other));
+    for (const row of chosenOf(left.filter(row => row !== random))) listed.set(row, "chosen");
+    listed.set(random, "random");
+  }
+  $("first").hidden = !listed.size;
+  $("firsts").replaceChildren(...[...listed].map(([row, drawn]) => make("li", "", firstButton(row, drawn))));
+}
+function firstButton(row, drawn) {
+  const { answer, entry } = said.get(row), well = entry.place.well, name = answer.image.split("/").pop();
+  const reason = drawn === "random" ? "random: for scoring" : reasonsOf(answer).join("; ") || "less sure than the others";
+  const picture = answer.thumbnail ? [Object.assign(make("img"), { src: answer.thumbnail, alt: "" })] : [];
+  const button = make("button", "quiet", ...picture, make("span", "", name), make("small", "", [well, reason].filter(Boolean).join(" · ")));
+  button.type = "button"; button.onclick = () => { viewed = row; return choose("bench", false); };
+  return button;
+}
+function chosenOf(rows) { // the one that is worth most, again and again; one more of a well is worth less
+  const answers = rows.map(row => said.get(row).answer), wells = new Map(), chosen = new Set(), ranks = [marginOf, widthOf].map(of => ranksOf(answers.map(of)));
+  const worth = index => {
+    const { folder, well } = said.get(rows[index]).entry.place, before = well ? wells.get(`${folder} ${well}`) ?? 0 : 0;
+    return (Math.max(...ranks.map(rank => rank[index])) + Number(Boolean(answers[index].unfamiliar))) / (1 + before);
+  };
+  while (chosen.size < Math.min(FIRST - 1, rows.length)) {
+    const left = rows.map((_, index) => index).filter(index => !chosen.has(index)), best = left.reduce((one, other) => worth(other) > worth(one) ? other : one);
+    const { folder, well } = said.get(rows[best]).entry.place;
+    chosen.add(best); wells.set(`${folder} ${well}`, (wells.get(`${folder} ${well}`) ?? 0) + 1);
+  }
+  return [...chosen].map(index => rows[index]);
+}
+function marginOf({ probabilities }) { // how near the second lineage comes to the first
+  const [first, second = 0] = Object.values(probabilities ?? {}).sort((one, other) => other - one);
+  return first === undefined ? 0 : 1 - (first - second);
+}
+const widthOf = ({ count_low: low, count_high: high }) => low == null ? 0 : high - low;
+function ranksOf(values) { // from 0, the least, to 1; what is equal has the same
+  const sorted = [...new Set(values)].sort((one, other) => one - other), rank = new Map(sorted.map((value, index) => [value, index / Math.max(1, sorted.length - 1)]));
+  return values.map(value => rank.get(value));
+}
+function reasonsOf({ unfamiliar, probabilities, count, count_low: low, count_high: high }) {
+  const [first, second] = Object.entries(probabilities ?? {}).sort((one, other) => other[1] - one[1]), whole = Math.round;
+  return [unfamiliar && "unlike the training images", second && first[1] < SURE && `${first[0]} ${percent(first[1])}, or ${second[0]} ${percent(second[1])}`,
+    low != null && high - low > 2 * WIDE * Math.max(count, 1) && `count ${whole(count)}, could be ${whole(low)} to ${whole(high)}`].filter(Boolean);
+}
+function byChance(row) { // by the name, so that it stays the same
+  let hash = 2166136261;
+  for (const sign of said.get(row).answer.image) hash = Math.imul(hash ^ sign.codePointAt(0), 16777619) >>> 0;
+  hash = Math.imul(hash ^ hash >>> 16, 0x45d9f3b) >>> 0; // names that end alike are else near each other
+  return hash;
+}
+const drawnOf = row => listed.get(row) ?? "";
