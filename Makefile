@@ -49,6 +49,10 @@ test: setup-dev ## set-up, then every test that needs no GPU: about a quarter of
 nodes: setup-dev ## the tests that start clusters of several nodes
 	$(BIN)/python -m pytest -m "nodes or whole" -n 0
 
+# In Chromium, with a bank in a bucket; pictures and figures in loop/.
+loop: setup-dev ## people correct, cellnet learns: a plate is uploaded, corrected and learned from, in a browser
+	$(BIN)/python -m tests.loop loop
+
 # Those of seconds, to be run often.
 unit: setup-dev ## the tests of seconds, without Ray
 	$(BIN)/python -m pytest -m "not slow and not whole" -n 2 --dist loadfile tests/unit cellnet
@@ -67,5 +71,5 @@ lint: setup-dev ## ruff, and mypy in strict mode
 sbom: setup ## sbom.json: what .venv holds, as CycloneDX
 	$(uv) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --output-reproducible -o sbom.json $(BIN)/python
 
-clean: ## what demo, sbom and the tests left; .venv stays
-	rm -rf demo sbom.json .pytest_cache .mypy_cache .ruff_cache .coverage*
+clean: ## what demo, loop, sbom and the tests left; .venv stays
+	rm -rf demo loop sbom.json .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -112,8 +112,7 @@ def label(arguments: argparse.Namespace) -> int:
 
 def _taught(labels: "Labels") -> list[Task]:
     """The tasks that labels teach something."""
-    said: dict[Task, str] = {"classify": "lineage", "count": "count"}
-    return [task for task, column in said.items() if labels.table.column(column).null_count < len(labels)]
+    return [task for task, facts in TASKS.items() if labels.table.column(facts.answer).null_count < len(labels)]
 
 
 def _label_by_table(bank: "Bank", arguments: argparse.Namespace, told: dict[str, Any]) -> int | None:
