@@ -329,6 +329,10 @@ def test_folders_that_are_called_after_times_are_one_plate_over_time(tmp_path: P
         (Well(2, 4), 24),
     ]
     assert {source.folder for source in list_files([tmp_path / "P1/24h"])} == {str(tmp_path / "P1/24h")}
+    touch(tmp_path / "P2", *(f"{time}h/B03_s1_w{channel}.tif" for time in (0, 24) for channel in (1, 2)))
+    chosen = list_files([tmp_path / "P2"], channel="w2")
+    assert [source.time.hours for source in chosen] == [0, 24]
+    assert [source.image.channel for source in chosen] == [None, None], "a file of one channel"
 
 
 def test_hours_between_frames_that_have_no_numbers_are_refused(tmp_path: Path) -> None:
