@@ -212,9 +212,7 @@ def _of_names(
     taken = _with_names(taken, names, hours_between)
     if channel is None:
         return taken
-    return [
-        file if file.exported or names[file.place].plate in mixed else file.of_channel(channel) for file in taken
-    ]
+    return [file if file.exported or names[file.place].plate in mixed else file.of_channel(channel) for file in taken]
 
 
 def _with_names(
