@@ -1,13 +1,13 @@
 """When images were recorded, in hours of their plate's series, by what their paths say.
 
-The times of a plate are read by the first of these rules by which its images differ, or else by the first that finds
-any, since what is the same in all names (a day of preparation, 24h of a treatment) is the time of no frame:
+The times of a plate are read by the first of these rules by which images of one well differ, or else by the first that
+finds any, since what is the same in all names (a day of preparation, 24h of a treatment) is the time of no frame:
 
 1. Hours as Incucyte and INCell write them: 00d06h00m, (fld 1 time 3 - 7200000 ms).
 2. A date with an hour: 2026y11m29d_12h00m, 20261129_1200, 2026-11-29T12-00-30Z. Hours are counted from the first of
    the plate. Images of a scan are of one time: from where a name comes again, or nothing came for half the shortest
-   time until it does, a scan begins.
-3. A word: 24h, 6.5hr, 72hours, 90min, 3days, day3.
+   time until it does (for half an hour, if none does), a scan begins.
+3. A word: 24h, 6.5hr, 72hours, 90min, 3days, day3. Folders that are called so, two at least, are one plate over time.
 4. The number of a frame, which is no hour: T0001, sk3, t03, tp3, time_3, TimePoint_3. With the hours between frames
    it is one, counted from the lowest of the plate.
 
@@ -16,10 +16,10 @@ What is left open is told: numbers without hours between them, dates without an 
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cellnet.images.wells import ImageName
 
@@ -59,6 +59,20 @@ class NamedTime(NamedTuple):
     """Whether the name holds the number of a frame."""
 
 
+def over_time(plates: Iterable[str]) -> dict[str, str]:
+    """The folders of plates that are times of one plate, and the folder above, which is that plate.
+
+    >>> over_time(["P1/24h", "P1/day 2", "P2/24h", "P3"])
+    {'P1/24h': 'P1', 'P1/day 2': 'P1'}
+    """
+    above: dict[str, list[str]] = defaultdict(list)
+    for plate in dict.fromkeys(plates):
+        parent, _, name = plate.rpartition("/")
+        if _ELAPSED.fullmatch(name) or _WORD.fullmatch(name):
+            above[parent].append(plate)
+    return {plate: parent for parent, held in above.items() if len(held) > 1 for plate in held}
+
+
 Found = Sequence[list[float]]
 """What a rule finds in each of the paths of a plate: hours, seconds since 1970 or numbers."""
 Told = list[NamedTime]
@@ -84,12 +98,14 @@ def read_times(names: Sequence[ImageName], paths: Sequence[str], *, hours_betwee
 
 
 def _of_plate(names: Sequence[ImageName], paths: Sequence[str], hours_between: float | None) -> Told:
-    """The times of a plate, by the first rule by which they differ."""
+    """The times of a plate, by the first rule by which images of a well differ."""
     stems = [path.rpartition("/")[2] for path in paths]
+    folders = [path.removeprefix(name.plate).rpartition("/")[0] for name, path in zip(names, paths, strict=True)]
     rules: tuple[tuple[Found, Callable[[list[float | None]], Told]], ...] = (
         ([_elapsed(stem) for stem in stems], _in_hours),
         (_moments(stems), lambda times: _since_first(times, stems)),
         ([list(_words(stem)) for stem in stems], _in_hours),
+        ([_elapsed(folder) or list(_words(folder)) for folder in folders], _in_hours),
         ([_of_form(name) for name in names], lambda numbers: _numbered(numbers, hours_between)),
         (
             [_numbers(*pair) for pair in zip(names, stems, strict=True)],
@@ -98,19 +114,30 @@ def _of_plate(names: Sequence[ImageName], paths: Sequence[str], hours_between: f
         ([_whole(_FOLDER, path) for path in paths], lambda numbers: _numbered(numbers, hours_between)),
     )
     held = [(found, say) for found, say in rules if any(found)]
-    differing = [(found, say) for found, say in held if len({tuple(of) for of in found if of}) > 1]
+    differing = [(found, say) for found, say in held if _differ(names, found)]
     days = [match and match[0] for match in map(_DAY.search, stems)]
-    if not differing and len({day for day in days if day}) > 1:
+    if not differing and _differ(names, [[day] if day else [] for day in days]):
         return [NamedTime(left_open=NO_HOUR if day else NONE) for day in days]
     if not held:
         return [NamedTime()] * len(paths)
     found, say = (differing or held)[0]
     place = _place(found)
     told = say([of[place or 0] if len(of) == 1 or (of and place is not None) else None for of in found])
+    if not differing:  # nothing is over time, and nothing to be asked about
+        return [time._replace(left_open=None) for time in told]
     return [
         NamedTime(left_open=TWO) if len(of) > 1 and place is None else NamedTime(left_open=NONE) if not of else time
         for of, time in zip(found, told, strict=True)
     ]
+
+
+def _differ(names: Sequence[ImageName], found: Sequence[list[Any]]) -> bool:
+    """Whether a rule finds different times for images of one well."""
+    of_well: dict[Any, set[Any]] = defaultdict(set)
+    for name, of in zip(names, found, strict=True):
+        if of:
+            of_well[name.well].add(tuple(of))
+    return any(len(times) > 1 for times in of_well.values())
 
 
 def _place(found: Found) -> int | None:
@@ -151,11 +178,10 @@ def _in_hours(times: list[float | None]) -> Told:
 
 
 def _numbered(numbers: list[float | None], hours_between: float | None) -> Told:
-    """Frames counted from the lowest number; what is one number alone is not worth a question."""
-    known = {number for number in numbers if number is not None}
+    """Frames counted from the lowest number."""
     if hours_between is None:
-        return [NamedTime(left_open=BETWEEN if len(known) > 1 else None, numbered=True)] * len(numbers)
-    first = min(known, default=0)
+        return [NamedTime(left_open=BETWEEN, numbered=True)] * len(numbers)
+    first = min((number for number in numbers if number is not None), default=0)
     return [NamedTime(None if one is None else (one - first) * hours_between, numbered=True) for one in numbers]
 
 
@@ -213,7 +239,7 @@ def _scans(hours_N: Sequence[float], keys: Sequence[str]) -> list[float]:
         if keys[place] in last and hours_N[place] > last[keys[place]]:
             repeats.append(hours_N[place] - last[keys[place]])
         last[keys[place]] = hours_N[place]
-    shortest = min(repeats, default=0.0)
+    shortest = min(repeats, default=1.0)
     scans: list[list[int]] = []
     begun: dict[str, float] = {}
     for place in order:

@@ -19,7 +19,7 @@ from typing import Final, Self
 from cellnet.errors import ConfigError, DataError
 from cellnet.images.channels import is_transmitted
 from cellnet.images.file import SUFFIXES, ImageFile, Pages, missing
-from cellnet.images.times import BETWEEN, NONE, NamedTime, read_times
+from cellnet.images.times import BETWEEN, NONE, NamedTime, over_time, read_times
 from cellnet.images.wells import ImageName, Well, is_part_of_plate, read_names, thumbnails, well_at
 from cellnet.readers import harmony, is_file, number_of, read_csv
 from cellnet.readers.conditions import Condition, read_plate_layout
@@ -212,7 +212,7 @@ def _of_names(
     taken = _with_names(taken, names, hours_between)
     if channel is None:
         return taken
-    return [file if file.exported or file.folder in mixed else file.of_channel(channel) for file in taken]
+    return [file if file.exported or names[file.place].plate in mixed else file.of_channel(channel) for file in taken]
 
 
 def _with_names(
@@ -220,16 +220,16 @@ def _with_names(
 ) -> list[ListedFile]:
     """The files with what their names say: of times on plates of which no manifest says any."""
     named = [file for file in files if not file.exported]
-    paths = [f"{file.folder}/{file.image.name}" for file in named]
-    said = [names[file.place] for file in named]
+    of_one = over_time(names[file.place].plate for file in named)
+    plates = [of_one.get(name.plate, name.plate) for name in (names[file.place] for file in named)]
+    said = [replace(names[file.place], plate=plate) for file, plate in zip(named, plates, strict=True)]
+    told = read_times(said, [f"{file.folder}/{file.image.name}" for file in named], hours_between=hours_between)
     given = {name.plate for file, name in zip(named, said, strict=True) if file.time != NamedTime()}
-    times = dict(zip((file.place for file in named), read_times(said, paths, hours_between=hours_between), strict=True))
-    return [
-        file
-        if file.exported
-        else _with_name(file, name := names[file.place], file.time if name.plate in given else times[file.place])
-        for file in files
-    ]
+    known = {
+        file.place: _with_name(file, name, file.time if name.plate in given else time)
+        for file, name, time in zip(named, said, told, strict=True)
+    }
+    return [known.get(file.place, file) for file in files]
 
 
 def _with_name(file: ListedFile, name: ImageName, time: NamedTime) -> ListedFile:

@@ -112,6 +112,8 @@ class Series:
     conditions: Sequence[Curve] = field(default_factory=list)
     control: str | None = None
     """The treatment that the others are compared with."""
+    last_h: Mapping[str, float] = field(default_factory=dict)
+    """The last time of each of the plates."""
 
     @property
     def lines(self) -> list[str]:
@@ -128,28 +130,28 @@ class Series:
 
 
 def series_of(rows: Iterable[Mapping[str, Any]], *, control: str | None = None) -> Series:
-    """The curves of rows of predictions that have a plate, a well and `time_h`, of plates of two times and more.
+    """The curves of rows of predictions that have a plate, a well and `time_h`, of plates with a well at two times.
 
     A row may have a `treatment`, a `dose` and a `known_lineage`.
     """
     images: dict[tuple[str, Well], dict[float, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     known: dict[tuple[str, Well], Condition] = {}
-    times: dict[str, set[float]] = defaultdict(set)
     for row in rows:
         well = named_well(row["well"] or "")
         if well is None or row["time_h"] is None:
             continue
         place, time_h = (row["plate"], well), round(row["time_h"], DIGITS)
         images[place][time_h].append(prediction_of(row))
-        times[row["plate"]].add(time_h)
         said = Condition(treatment=row["treatment"], dose=row["dose"], lineage=row["known_lineage"])
         known[place] = known.get(place, Condition()).over(said)
+    over_time = {plate for (plate, _), of_time in images.items() if len(of_time) > 1}
+    last_h = {plate: max(max(of_time) for (of, _), of_time in images.items() if of == plate) for plate in over_time}
     wells = [
         _well(plate, well, of_time, known[plate, well])
         for (plate, well), of_time in sorted(images.items())
-        if len(times[plate]) > 1
+        if plate in over_time
     ]
-    return Series(wells=wells, conditions=_conditions(wells, control), control=control)
+    return Series(wells=wells, conditions=_conditions(wells, control), control=control, last_h=last_h)
 
 
 def _well(plate: str, well: Well, of_time: Mapping[float, Sequence[Prediction]], known: Condition) -> Curve:

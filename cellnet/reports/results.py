@@ -32,7 +32,7 @@ from cellnet.images.wells import Well, named_well
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.sources import ListedFile, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
-from cellnet.reports.growth import COUNTS, RATES, Series, count_rows, rate_rows, series_of
+from cellnet.reports.growth import COUNTS, DIGITS, RATES, Series, count_rows, rate_rows, series_of
 from cellnet.reports.growth_page import growth_page
 from cellnet.reports.plates import draw_plate, summarise
 from cellnet.store.objects import Store
@@ -152,7 +152,7 @@ class Results:
         _, before = _settings_of(self.store)
         self.series = series_of(_of_wells(table), control=control)
         taken = {key for start in ("plate", "growth", "doubling") for key in self.store.keys(start)} - before
-        pictures = _pictures(table, taken=taken) | _growth(self.series, taken=taken)
+        pictures = _pictures(table, self.series, taken=taken) | _growth(self.series, taken=taken)
         written = {f"{TABLE}.csv": _csv(table), f"{TABLE}.parquet": _parquet(table)} | pictures
         self._note({*before, *pictures})  # first, so that none is left unknown where the job is killed
         for key in before - pictures.keys():
@@ -294,22 +294,18 @@ def _of_wells(table: pa.Table) -> Iterator[dict[str, Any]]:
     return _rows(table.filter(pc.is_valid(table.column("well"))))
 
 
-def _pictures(table: pa.Table, *, taken: Container[str]) -> dict[str, bytes]:
+def _pictures(table: pa.Table, series: Series, *, taken: Container[str]) -> dict[str, bytes]:
     """Every plate of which two wells are known, at its last time, by a name for its picture that is not taken."""
     plates: dict[str, dict[Well, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
-    times: dict[str, set[float]] = defaultdict(set)
     for row in _of_wells(table):
-        if row["time_h"] is not None:
-            times[row["plate"]].add(row["time_h"])
-    for row in _of_wells(table):
-        well, of_plate = named_well(row["well"]), times[row["plate"]]
+        well, last_h = named_well(row["well"]), series.last_h.get(row["plate"])
         assert well is not None
-        if len(of_plate) < 2 or row["time_h"] == max(of_plate):
+        if last_h is None or (row["time_h"] is not None and round(row["time_h"], DIGITS) == last_h):
             plates[row["plate"]][well].append(prediction_of(row))
     drawn = {
         plate: draw_plate(
             {well: summarise(said) for well, said in wells.items()},
-            name=plate if len(times[plate]) < 2 else f"{plate} at {max(times[plate]):g} h",
+            name=f"{plate} at {series.last_h[plate]:g} h" if plate in series.last_h else plate,
         )
         for plate, wells in plates.items()
         if len(wells) > 1

@@ -566,6 +566,32 @@ def test_what_is_wrong_with_an_expression_stands_beside_it_and_names_are_read_as
     assert page.find("#wells-wrong").text == "" and page.find("#wells").get_attribute("aria-invalid") == "false"
 
 
+def test_wells_over_time_have_curves(page: Page) -> None:
+    for well, doubling_h in {"B3": 24, "C4": 48}.items():
+        for time_h in (0, 24, 48):
+            for site in (1, 2):
+                count = 10 * 2 ** (time_h / doubling_h) + (site - 1.5) * 4
+                page.write(f"P1/V1_{well}_{site}_0{time_h // 24}d00h00m.tif", {"count": count})
+    for well in ("B3", "B4"):
+        page.write(f"P2/{well}_24h.png", {"count": 3})
+    page.choose_folder(page.folder)
+    page.wait_for_status("14 of 14 done")
+    told = page.run("[...document.querySelectorAll('.curves title')].map(one => one.textContent)")
+    assert told == ["B03: 10.0 at 0 h, 20.0 at 24 h, 40.0 at 48 h", "C04: 10.0 at 0 h, 14.1 at 24 h, 20.0 at 48 h"]
+    assert len(page.run("[...document.querySelectorAll('.curves svg')].map(one => 1)")) == 1, "one time is no series"
+    [steep, flat] = page.run(
+        "[...document.querySelectorAll('.curves polyline')].map(one => [...one.points].map(({ x, y }) => [x, y]))"
+    )
+    for points, share in ((steep, 1.0), (flat, 0.5)):
+        rises = -np.diff([y for _, y in points])
+        assert rises[0] == pytest.approx(rises[1], abs=0.2), "a doubling is as high everywhere"
+        assert rises.sum() == pytest.approx(share * -np.diff([y for _, y in steep]).sum(), abs=0.3)
+    assert page.texts(".curves .ramp") == [
+        "Mean cells per field from 0 to 48 h, well by well; logarithmic, 10.0 to 40.0. The map above is of all times "
+        "together."
+    ]
+
+
 def test_names_that_leave_their_well_open_are_told_and_on_no_plate(page: Page) -> None:
     page.choose(*(page.write(name) for name in ("r05c05.png", "x_A01_B02.png", "HeLa_P12_3.png")))
     page.wait_for_status("3 of 3 done")

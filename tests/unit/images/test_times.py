@@ -1,8 +1,10 @@
 """When images were recorded, as instruments and people write it into names; what is left open is told."""
 
+from dataclasses import replace
+
 import pytest
 
-from cellnet.images.times import BETWEEN, NO_HOUR, NONE, TWO, ZONES, NamedTime, read_times
+from cellnet.images.times import BETWEEN, NO_HOUR, NONE, TWO, ZONES, NamedTime, over_time, read_times
 from cellnet.images.wells import read_names
 
 
@@ -65,10 +67,28 @@ def test_the_number_of_a_frame_is_an_hour_only_where_the_hours_between_frames_ar
 )
 def test_what_is_the_same_in_every_name_is_no_question(name: str) -> None:
     others = [name, name.replace("03", "04")]
-    assert times(*(f"P1/{one}" for one in others)) in (
-        [NamedTime()] * 2,
-        [NamedTime(numbered=True)] * 2,
-    )
+    assert {(one.hours, one.left_open) for one in times(*(f"P1/{one}" for one in others))} == {(None, None)}
+
+
+def test_what_differs_from_well_to_well_alone_is_no_series_and_no_question() -> None:
+    assert left_open("P1/B03_t1.png", "P1/B04_t2.png", "P1/B05.png") == [None] * 3, "treatments, maybe"
+    assert left_open("P1/B03_20261129.png", "P1/B04_20261130.png", "P1/B05_24h.png") == [None] * 3
+    assert hours("P1/B03_24h.png", "P1/B04_48h.png", "P1/B05.png") == [24, 48, None]
+
+
+def test_the_sites_of_one_scan_are_of_one_time() -> None:
+    sites = [f"P1/B03_{site}_20261129_1200{second}.tif" for site, second in ((1, "01"), (2, "09"), (3, "17"))]
+    assert hours(*sites) == [0, 0, 0]
+    assert hours(*sites, "P1/B03_4_20261129_1400.tif") == [0, 0, 0, pytest.approx(2, abs=0.01)]
+
+
+def test_folders_that_are_called_after_times_are_one_plate() -> None:
+    plates = ["P1/0h", "P1/24h", "P1/day2", "P2/24h", "P2/B", "00d06h00m", "00d12h00m"]
+    of_one = over_time(plates)
+    assert of_one == dict.fromkeys(plates[:3], "P1") | dict.fromkeys(plates[-2:], "")
+    paths = ["P1/0h/B03.png", "P1/24h/B03.png", "P1/day2/B03.png"]
+    names = [replace(name, plate=of_one[name.plate]) for name in read_names(paths)]
+    assert [time.hours for time in read_times(names, paths)] == [0, 24, 48]
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,22 @@ def test_times_are_read_from_names_and_what_they_leave_open_is_told(tmp_path: Pa
     assert hours(found)["B03_t2.tif"] == 4.0 and notes_on_times(found) == []
 
 
+def test_folders_that_are_called_after_times_are_one_plate_over_time(tmp_path: Path) -> None:
+    touch(tmp_path / "P1", "0h/B03.tif", "24h/B03.tif", "24h/B04.tif")
+    found = list_files([tmp_path])
+    assert {source.folder for source in found} == {str(tmp_path / "P1")}
+    assert [(source.well, source.time.hours) for source in found] == [
+        (Well(2, 3), 0),
+        (Well(2, 3), 24),
+        (Well(2, 4), 24),
+    ]
+    assert {source.folder for source in list_files([tmp_path / "P1/24h"])} == {str(tmp_path / "P1/24h")}
+    touch(tmp_path / "P2", *(f"{time}h/B03_s1_w{channel}.tif" for time in (0, 24) for channel in (1, 2)))
+    chosen = list_files([tmp_path / "P2"], channel="w2")
+    assert [source.time.hours for source in chosen] == [0, 24]
+    assert [source.image.channel for source in chosen] == [None, None], "a file of one channel"
+
+
 def test_hours_between_frames_that_have_no_numbers_are_refused(tmp_path: Path) -> None:
     folder = touch(tmp_path / "P1", "V_B3_1_00d06h00m.tif", "V_B3_1_01d00h00m.tif")
     with pytest.raises(ConfigError, match=r"--hours-between is for numbers of frames .*V_B3_1_00d06h00m.tif; leave it"):

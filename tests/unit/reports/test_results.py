@@ -309,6 +309,16 @@ def test_plates_over_time_have_tables_of_growth_a_page_and_a_picture_of_their_la
     ]
 
 
+def test_wells_that_were_recorded_once_each_are_all_in_the_picture(tmp_path: Path) -> None:
+    drawn = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            cellnet.reports.results, "draw_plate", lambda wells, *, name: drawn.update({name: wells}) or b""
+        )
+        grown(tmp_path, *over_time()[:1], *over_time()[-1:])
+    assert {well.name for well in drawn["P1"]} == {"B03", "C11"} and not (tmp_path / "growth.csv").exists()
+
+
 @pytest.mark.usefixtures("quickly_drawn")
 def test_tables_of_growth_go_where_there_is_none_and_those_of_the_user_stay(tmp_path: Path) -> None:
     (tmp_path / "growth.csv").write_text("mine")
