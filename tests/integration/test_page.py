@@ -978,7 +978,7 @@ def test_everything_has_a_name_for_a_screen_reader(page: Page, service: Service)
     titles = page.run(
         "[...document.querySelectorAll(':is(h1, h2, h3, h4)')].map(title => title.tagName + title.innerText)"
     )
-    assert titles == ["H1cellnet", "H2Plate map", "H2Images", "H2"]
+    assert titles == ["H1cellnet", "H2Look at these first", "H2Plate map", "H2Images", "H2"]
     assert page.texts("#spoken") == ["26 of 26 done, 1 failed"]
     page.find("#rows button").click()
     page.see_overlay()
