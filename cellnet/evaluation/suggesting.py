@@ -3,7 +3,8 @@
 Frames without a label are chosen for what they would teach; a tenth as many are drawn at random, to score by: on what
 was chosen because it is hard, a model does worse than on usual frames. Chosen are the frames that stand for most others
 which no labelled frame stands for, unsure ones more: facility location over what the network sees (Wei, Iyer & Bilmes
-2015, proceedings.mlr.press/v37/wei15), the best of ten ways on three real sets (tests/README.md, What to label next).
+2015, proceedings.mlr.press/v37/wei15), which on three real sets never needed more frames than chance, and down to half
+of them (tests/README.md, What to label next).
 """
 
 import hashlib

@@ -1,5 +1,5 @@
-// What to label first of the images that were answered: unlike the training, or unsure, and of as many wells as there are;
-// the tenth of them is drawn by chance, to score by. `cellnet suggest` knows more: what a bank has labels of.
+// What to label first of the images that were answered: unlike the training, of an unsure lineage, of few to many cells, and
+// of as many wells as there are; the tenth is drawn by chance, to score by. `cellnet suggest` also knows a bank's labels.
 const FIRST = 10, FEWEST = 12 /* images of which a list is shorter than they are */, SURE = .9, WIDE = .5 /* as cellnet.evaluation.suggesting has them */;
 const listed = new Map(); // how each row that is listed was drawn
 function lookFirst() {
@@ -15,22 +15,25 @@ function lookFirst() {
 }
 function firstButton(row, drawn) {
   const { answer, entry } = said.get(row), well = entry.place.well, name = answer.image.split("/").pop();
-  const reason = drawn === "random" ? "random: for scoring" : reasonsOf(answer).join("; ") || "less sure than the others";
+  const reason = drawn === "random" ? "random: for scoring" : reasonsOf(answer).join("; ") || "for the range of what was answered";
   const picture = answer.thumbnail ? [Object.assign(make("img"), { src: answer.thumbnail, alt: "" })] : [];
   const button = make("button", "quiet", ...picture, make("span", "", name), make("small", "", [well, reason].filter(Boolean).join(" · ")));
   button.type = "button"; button.onclick = () => { viewed = row; return choose("bench", false); };
   return button;
 }
 function chosenOf(rows) { // the one that is worth most, again and again; one more of a well is worth less
-  const answers = rows.map(row => said.get(row).answer), wells = new Map(), chosen = new Set(), ranks = [marginOf, widthOf].map(of => ranksOf(answers.map(of)));
-  const worth = index => {
-    const { folder, well } = said.get(rows[index]).entry.place, before = well ? wells.get(`${folder} ${well}`) ?? 0 : 0;
-    return (Math.max(...ranks.map(rank => rank[index])) + Number(Boolean(answers[index].unfamiliar))) / (1 + before);
+  const answers = rows.map(row => said.get(row).answer), wells = new Map(), chosen = new Set();
+  const margins = ranksOf(answers.map(marginOf)), counts = ranksOf(answers.map(({ count }) => count ?? 0));
+  const wellOf = index => { const { folder, well } = said.get(rows[index]).entry.place; return well && `${folder} ${well}`; };
+  const worth = index => { // counts from few to many: a counter is least sure of many cells, and many alone teach little
+    const apart = Math.min(.5, ...[...chosen].map(other => Math.abs(counts[index] - counts[other])));
+    return (Math.max(margins[index], 2 * apart) + Number(Boolean(answers[index].unfamiliar))) / (1 + (wells.get(wellOf(index)) ?? 0));
   };
   while (chosen.size < Math.min(FIRST - 1, rows.length)) {
-    const left = rows.map((_, index) => index).filter(index => !chosen.has(index)), best = left.reduce((one, other) => worth(other) > worth(one) ? other : one);
-    const { folder, well } = said.get(rows[best]).entry.place;
-    chosen.add(best); wells.set(`${folder} ${well}`, (wells.get(`${folder} ${well}`) ?? 0) + 1);
+    const left = rows.map((_, index) => [worth(index), index]).filter(([, index]) => !chosen.has(index));
+    const [, best] = left.reduce((one, other) => other[0] > one[0] ? other : one);
+    chosen.add(best);
+    if (wellOf(best)) wells.set(wellOf(best), (wells.get(wellOf(best)) ?? 0) + 1);
   }
   return [...chosen].map(index => rows[index]);
 }
@@ -38,7 +41,6 @@ function marginOf({ probabilities }) { // how near the second lineage comes to t
   const [first, second = 0] = Object.values(probabilities ?? {}).sort((one, other) => other - one);
   return first === undefined ? 0 : 1 - (first - second);
 }
-const widthOf = ({ count_low: low, count_high: high }) => low == null ? 0 : high - low;
 function ranksOf(values) { // from 0, the least, to 1; what is equal has the same
   const sorted = [...new Set(values)].sort((one, other) => one - other), rank = new Map(sorted.map((value, index) => [value, index / Math.max(1, sorted.length - 1)]));
   return values.map(value => rank.get(value));

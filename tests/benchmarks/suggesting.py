@@ -10,8 +10,7 @@ its logistic regression of one orientation of each tile, of a counter a ridge re
 mean and the deviation of each feature over a frame.
 
 Prints, and writes into OUT/suggesting.md, the error after so many frames, and which share of random's frames each way
-needs until its error is random's; 90 % bootstrap intervals over seeds. A set whose OUT/SET.json is there is not
-measured again.
+needs until its error is random's; 90 % bootstrap intervals over seeds. What OUT/SET.json has is not measured again.
 """
 
 import argparse
@@ -127,11 +126,12 @@ def main() -> None:
     errors = {}
     for name in arguments.only:
         path = out / f"{name}.json"
-        if not path.exists():
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if left := {way: choose_by for way, choose_by in WAYS.items() if way not in known}:
             seen = features_of(out, arguments.data / name / "manifest.csv", name)
-            found = errors_of(seen, SETS[name], arguments.seeds)
-            path.write_text(json.dumps({way: error_SR.tolist() for way, error_SR in found.items()}))
-        errors[name] = {way: np.array(error_SR) for way, error_SR in json.loads(path.read_text()).items()}
+            known |= {way: error_SR.tolist() for way, error_SR in errors_of(seen, SETS[name], left, arguments.seeds)}
+            path.write_text(json.dumps(known))
+        errors[name] = {way: np.array(error_SR) for way, error_SR in known.items()}
     table = "\n".join(lines_of(errors))
     (out / "suggesting.md").write_text(f"{table}\n")
     print(table)
@@ -298,6 +298,14 @@ def half_and_half(of: Choosing) -> Places:
     return np.concatenate([first, unsure(left)])
 
 
+def as_the_page(of: Choosing) -> Places:
+    """As the service's page lists images of one well: unsure lineages, or counts from few to many."""
+    if of.seen.task == "classify":
+        return unsure(of)
+    order = of.pool[np.argsort(of.unsure_N[of.pool], kind="stable")]
+    return order[((np.arange(of.number) + 0.5) * len(order) / of.number).astype(int)]
+
+
 def standing_for(of: Choosing) -> Places:
     return shipped(of._replace(unsure_N=np.zeros(len(of.unsure_N))), plain=True)
 
@@ -319,6 +327,7 @@ WAYS: Final[dict[str, Way]] = {
     "half farthest, half unsure": half_and_half,
     "middles of clusters (TypiClust)": typical,
     "middles × unsure": typical_unsure,
+    "the page: unsure lineages, counts from few to many": as_the_page,
     "stands for most": standing_for,
     "**stands for most × unsure: what is shipped**": shipped,
 }
@@ -351,26 +360,26 @@ def squared(one_ND: Floats, other_MD: Floats) -> Floats:
 # Rounds
 
 
-def errors_of(seen: Seen, of: Set, seeds: int) -> dict[str, Floats]:
+def errors_of(seen: Seen, of: Set, ways: Mapping[str, Way], seeds: int) -> Iterator[tuple[str, Floats]]:
     """The error (seeds, rounds) of each way, a frame."""
     directions_ND = seen.directions_ND
-    errors: dict[str, list[Floats]] = {way: [] for way in WAYS}
+    errors: dict[str, list[Floats]] = {way: [] for way in ways}
     groups = np.unique(seen.groups[seen.used_N])
     for seed in range(seeds):
         fold_of = dict(zip(groups, np.random.default_rng(seed).permutation(len(groups)) % of.folds, strict=True))
         fold_N = np.array([fold_of.get(group, -1) for group in seen.groups])
-        sums = {way: np.zeros(len(of.rounds)) for way in WAYS}
+        sums = {way: np.zeros(len(of.rounds)) for way in ways}
         asked_n = 0
         for fold in range(of.asked):
             asked = np.intersect1d(np.flatnonzero(fold_N == fold), seen.used_N)
             others = np.intersect1d(np.flatnonzero(fold_N != fold), seen.used_N)
             asked_n += len(asked)
             first = np.random.default_rng([seed, fold]).choice(others, of.rounds[0], replace=False)
-            for way, choose_by in WAYS.items():
+            for way, choose_by in ways.items():
                 sums[way] += list(rounds_of(seen, directions_ND, of, choose_by, first, others, asked, (seed, fold)))
         for way, total in sums.items():
             errors[way].append(total / asked_n)
-    return {way: np.array(of_seeds) for way, of_seeds in errors.items()}
+    yield from ((way, np.array(of_seeds)) for way, of_seeds in errors.items())
 
 
 def rounds_of(

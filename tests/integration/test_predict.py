@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 import cellnet.reports.results
 import pipelines.predict
 from cellnet.bank.bank import Bank
+from cellnet.bank.history import drawn
 from cellnet.cli import main
 from cellnet.errors import ConfigError, IntegrityError
 from cellnet.places import Places
 from cellnet.prediction.predictor import Predictor
 from cellnet.registry.registry import Registry
-from cellnet.store.place import place_of
+from cellnet.store.place import Place, place_of
 from cellnet.untrusted import WEIGHTS
 from pipelines.predict import predict, prepare
 from tests.factories import clouds, publish_untrained
@@ -236,6 +238,31 @@ def test_a_prefix_of_a_bucket_is_imported_by_workers_that_read_it_themselves(
     known = ["--known", "s3://lab/tables/known.csv", "--registry", registry.store.uri, "--endpoint-url", moto]
     assert main(["calibrate", "regressor@1", *frames, *known]) == 0
     assert "s3://lab/tables/known.csv has 17 rows with a count of no given frame" in capsys.readouterr().err
+
+
+def test_what_to_label_next_in_a_bank_in_a_bucket_is_what_one_process_says(
+    registry: Registry, moto: str, credentials: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "in" / "A549", *(f"{number}.png" for number in range(12)))
+    (tmp_path / "in" / "counts.csv").write_text("image,count\n0.png,3\n1.png,4\n", encoding="utf-8")
+    bank, there = "s3://lab/to-label", ["--endpoint-url", moto]
+    assert main(["bank", "import", str(tmp_path / "in"), bank, *there]) == 0
+    capsys.readouterr()
+    out = ["--out", str(tmp_path / "todo.csv"), "--json"]
+    assert main(["suggest", bank, "regressor@1", "-n", "4", *out, "--registry", registry.store.uri, *there]) == 0
+    told = json.loads(capsys.readouterr().out)
+    frames = {frame.source: frame for frame in Bank.open(Place(bank, moto)).frames}
+    assert [one["drawn"] for one in told["frames"]] == ["chosen"] * 4 + ["random"]
+    for one in told["frames"]:
+        assert frames[one["image"]].frame == one["frame"] and frames[one["image"]].count is None
+        said = expected(registry, frame(int(Path(one["image"]).stem)))[1]
+        assert one["count"] == pytest.approx(said, abs=1e-3)
+    filled = rows_of((tmp_path / "todo.csv").read_text(encoding="utf-8"))
+    (tmp_path / "done.csv").write_text(
+        "sha256,count,drawn\n" + "".join(f"{row['sha256']},9,{row['drawn']}\n" for row in filled), encoding="utf-8"
+    )
+    assert main(["bank", "label", bank, str(tmp_path / "done.csv"), *there]) == 0
+    assert drawn(Bank.open(Place(bank, moto)).labels) == {row["sha256"]: row["drawn"] for row in filled}
 
 
 def test_a_harmony_export_is_predicted_at_its_pixel_size(registry: Registry, places: Places, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from cellnet.bank.bank import Bank
 from cellnet.bank.history import drawn
 from cellnet.bank.prepare import prepare
 from cellnet.cli import main
+from cellnet.cli.program import parser
 from cellnet.evaluation.scoring import LeftOut
-from cellnet.evaluation.suggesting import Seen
+from cellnet.evaluation.suggesting import AMONG, Seen
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.prediction.predictor import Predictor
 from cellnet.readers import LabelledFile
@@ -77,6 +78,10 @@ def test_the_table_is_filled_in_and_given_to_bank_label_as_it_is(lab: Path, caps
     assert label.count == 5 and label.why == rows[0]["why"] and str(label.seen).endswith("of regressor@1")
     _, err = run(lab, capsys, "suggest", lab / "bank", COUNTER, "-n", 9)
     assert "note: there is no more to choose from: 2 frames of 9" in err
+
+
+def test_as_many_frames_are_asked_about_unless_told_otherwise_as_the_library_says() -> None:
+    assert parser().parse_args(["suggest", "bank", COUNTER]).among == AMONG
 
 
 def test_json_has_what_a_program_wants(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:

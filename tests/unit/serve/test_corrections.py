@@ -55,6 +55,13 @@ def test_an_image_that_the_bank_lacks_comes_in_with_what_is_said_of_it(
     assert (label.by, label.why, label.points, label.entry) == ("Ada", "debris", ((1, 2), (30, 40)), done.entry)
 
 
+def test_how_an_image_was_drawn_is_written_down_with_what_is_said_of_it(
+    corrections: Callable[..., Corrections], tmp_path: Path
+) -> None:
+    written(corrections().write(taken(count=12, drawn="chosen")))
+    assert [label.drawn for label in Bank.open(str(tmp_path / "bank")).labels] == ["chosen"]
+
+
 def test_two_people_on_one_image_are_both_kept_and_told_of_each_other(corrections: Callable[..., Corrections]) -> None:
     process = corrections()
     written(process.write(taken(count=12, by="Ada")))
