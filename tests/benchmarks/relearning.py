@@ -1,7 +1,7 @@
 """What ten corrected frames of a new condition are worth to a frozen counter, by every way to learn from them.
 
     python -m tests.benchmarks.relearning OUT DATA [--only C1 ...] [--draws 20]
-    python -m tests.benchmarks.relearning OUT DATA --flow C1      the commands a user types, timed
+    python -m tests.benchmarks.relearning OUT DATA --flow livecell     the commands a user types, timed
 
 DATA holds the counting chamber's frames, `hemocytometer/manifest.csv`. Of each of its conditions (`batch`) a champion
 learns from the others by the defaults; ten frames of it are drawn at random and corrected, and the rest of it is asked
@@ -10,7 +10,9 @@ last layers are learnt in seconds in place of minutes, and count alike. Last lay
 own function. WAYS says by which ways; a frame weighs three times as much where it is there three times.
 
 OUT gets a file for each condition, in which a draw that is there is not measured again, and `relearning.md`. `--flow`
-imports, trains, promotes, corrects ten frames, trains from the champion and promotes, by the command line, in OUT/flow.
+imports a set without the last group of each lineage, trains, promotes, imports these groups unlabelled, corrects ten of
+their frames, trains from the champion and promotes, by the command line, in OUT/flow-SET; a step that is done is not
+done again. Beside other programs say RAY_worker_niceness=5 before it: Ray's workers give way to all others.
 """
 
 import argparse
@@ -68,6 +70,10 @@ OLD: Final = {
 """By five folds of the old frames, and how many times the ten of the first draw are beside them."""
 
 
+FLOWS: Final = {"livecell": ("classify", "classifier", "lineage"), SET: ("count", "regressor", "count")}
+"""What is trained on a set, as which model, and the column that is corrected."""
+
+
 class Known(NamedTuple):
     """The bank's frames and what is seen of them."""
 
@@ -107,13 +113,13 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--only", nargs="+", choices=CONDITIONS, default=CONDITIONS, metavar="CONDITION")
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--flow", choices=CONDITIONS, metavar="CONDITION")
+    parser.add_argument("--flow", choices=list(FLOWS), metavar="SET")
     arguments = parser.parse_args()
     out: Path = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     manifest = arguments.data.absolute() / SET / "manifest.csv"
     if arguments.flow:
-        flow(out / "flow", manifest, arguments.flow)
+        flow(out / f"flow-{arguments.flow}", arguments.data.absolute(), arguments.flow)
         return
     known = known_of(out, manifest)
     for number in range(arguments.draws):  # so that all conditions have as many, wherever it is stopped
@@ -265,40 +271,50 @@ def table_of(out: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def flow(out: Path, manifest: Path, condition: str) -> None:
-    """From a bank without a condition to a version that learned from ten corrections of it, command by command."""
+def flow(out: Path, data: Path, name: str) -> None:
+    """From a bank without some wells to a version that learned from ten corrections of them, command by command."""
     out.mkdir(parents=True, exist_ok=True)
+    manifest, (task, model, label) = data / name / "manifest.csv", FLOWS[name]
     with manifest.open(newline="", encoding="utf-8") as file:
         rows = [row | {"image": str(manifest.parent / row["image"])} for row in csv.DictReader(file)]
-    of = [row for row in rows if row["batch"] == condition]
+    wells = new_wells(rows)
+    of = [row for row in rows if row["group"] in wells]
     ten = [of[i] for i in np.random.default_rng(0).permutation(len(of))[:CORRECTED]]
-    write(out / "old.csv", [row for row in rows if row["batch"] != condition])
-    write(out / "new.csv", [row | {"count": ""} for row in of])
-    write(out / "corrections.csv", [{"image": row["image"], "count": row["count"]} for row in ten])
-    registry = ["--registry", "registry"]
+    write(out / "old.csv", [row for row in rows if row["group"] not in wells])
+    write(out / "new.csv", [row | {label: ""} for row in of])
+    write(out / "corrections.csv", [{"image": row["image"], label: row[label]} for row in ten])
+    train, registry = ["train", "bank", "--task", task], ["--registry", "registry"]
     steps: dict[str, list[str]] = {
         "import": ["bank", "import", "old.csv", "bank"],
-        "train": ["train", "bank", "--task", "count", *registry],
-        "promote": ["registry", "promote", "regressor@1", "champion", *registry],
+        "train": [*train, *registry],
+        "promote": ["registry", "promote", f"{model}@1", "champion", *registry],
         "import new": ["bank", "import", "new.csv", "bank"],
         "correct": ["bank", "label", "bank", "corrections.csv", "--by", "ana"],
-        "learn": ["train", "bank", "--task", "count", "--set", "model.weights=regressor:champion", *registry],
-        "weigh": ["registry", "promote", "regressor@2", "champion", *registry],
+        "learn": [*train, "--set", f"model.weights={model}:champion", *registry],
+        "weigh": ["registry", "promote", f"{model}@2", "champion", *registry],
+        "force": ["registry", "promote", f"{model}@2", "champion", "--force", "--reason", "ten wells", *registry],
     }
-    for name, words in steps.items():
-        kept = out / f"{name.replace(' ', '-')}.log"
-        if kept.exists():
-            continue
-        start_s = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "cellnet", *words], cwd=out, capture_output=True, text=True)
-        told = f"{name}: {time.monotonic() - start_s:.0f} s, status {done.returncode}\n{done.stdout}{done.stderr}"
-        if done.returncode in (0, 3) or name == "weigh":
-            kept.write_text(told)
-        print(told, flush=True)
+    seconds: dict[str, float] = {}
+    for step, words in steps.items():
+        kept = out / f"{step.replace(' ', '-')}.json"
         if not kept.exists():
-            sys.exit(done.returncode)
-    seconds = [float((out / f"{name}.log").read_text().split(": ")[1].split(" s")[0]) for name in ("learn", "weigh")]
-    print(f"from a saved correction to the decision: {sum(seconds):.0f} s")
+            start_s = time.monotonic()
+            done = subprocess.run([sys.executable, "-m", "cellnet", *words], cwd=out, capture_output=True, text=True)
+            print(f"{step}: {done.stdout}{done.stderr}", flush=True)
+            if done.returncode not in (0, 3) and step != "weigh":
+                sys.exit(done.returncode)
+            kept.write_text(json.dumps(time.monotonic() - start_s))
+        seconds[step] = json.loads(kept.read_text())
+    print(", ".join(f"{step} {value:.0f} s" for step, value in seconds.items()))
+    print(f"from a saved correction to a promoted version: {seconds['learn'] + seconds['weigh']:.0f} s")
+
+
+def new_wells(rows: Sequence[dict[str, str]]) -> set[str]:
+    """The last group of every lineage that has several."""
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        groups.setdefault(row["lineage"], set()).add(row["group"])
+    return {max(of) for of in groups.values() if len(of) > 1}
 
 
 def write(path: Path, rows: Sequence[dict[str, str]]) -> None:
