@@ -32,7 +32,7 @@ def recalibrate(ref: str, places: Places, *, say: Say = lambda line: None) -> Mo
             "calibrate it on a bank of other frames"
         )
     cluster.connect(*places.named)
-    made_from = version.card.model_copy(update={"parent": version.ref, "recount": None})
+    made_from = version.card.model_copy(update={"parent": version.ref, "recount": None, "relearned": None})
     weights, learned = registry.read(version, WEIGHTS), learned_of(registry, version)
     card, files = finished(version.name, bank, made_from, weights, learned=learned, say=say)
     files |= {role: registry.read(version, role) for role in (ANSWERS, NEW_ANSWERS) if role in version.blobs}

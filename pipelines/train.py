@@ -115,7 +115,7 @@ def train(
         say(network)
     since = _since(registry, bank, plan, start)
     if start and since:
-        say(f"from {start.parent}, which had not learned {len(since.frames)} of the frames: {since.told}")
+        say(f"from {start.parent}; what it had not learned: {since.told}")
     if frozen and asks_for_epochs(config):
         say("note: epochs and patience change nothing: a frozen network has no epochs")
     shards = make_shards(bank, plan)

@@ -18,7 +18,7 @@ from cellnet.errors import CellnetError, ConfigError, DataError, UnavailableErro
 from cellnet.evaluation.searches import Trial, describe, sample_settings, smallest_batch
 from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
-from cellnet.registry.starting import with_fixed_starts
+from cellnet.registry.starting import check_start, with_fixed_starts
 from cellnet.training.plan import make_plan
 from cellnet.training.shards import SPLITS
 from pipelines import cluster, failures, room
@@ -73,6 +73,8 @@ def tune(
     check_workers(workers, plan, batch_size=smallest_batch(config))
     config = config.model_copy(update={"train": plan.config})
     starts = starts_of(registry, plan, config.space)
+    for start in starts.values():
+        check_start(registry, plan, bank, start)
     cluster.connect(*places.named)
     room.wait_for_workers(1, wait_s=wait_s, say=say)
     if config.gpus:

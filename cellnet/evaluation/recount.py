@@ -255,7 +255,8 @@ def _publish(
     check = compare(predictor, onnx, [tiles[i] for i in chosen])
     kept = [role for role in (WEIGHTS, ANSWERS, NEW_ANSWERS) if role in parent.blobs]
     files = {role: registry.read(parent, role) for role in kept} | {ONNX: onnx}
-    card = predictor.card.model_copy(update={"onnx": check, "parent": parent.ref, "recount": done})
+    told = {"onnx": check, "parent": parent.ref, "recount": done, "relearned": None}
+    card = predictor.card.model_copy(update=told)
     if before := learned_of(registry, parent):
         learned = before | Learned(frozenset(one.sha256 for one in frames), frozenset([None]))
         files[LEARNED] = frames_to_bytes(learned.frames)

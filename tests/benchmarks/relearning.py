@@ -1,7 +1,7 @@
 """What ten corrected frames of a new condition are worth to a frozen counter, by every way to learn from them.
 
     python -m tests.benchmarks.relearning OUT DATA [--only C1 ...] [--draws 20]
-    python -m tests.benchmarks.relearning OUT DATA --flow C1      the commands a user types, timed
+    python -m tests.benchmarks.relearning OUT DATA --flow livecell     the commands a user types, timed
 
 DATA holds the counting chamber's frames, `hemocytometer/manifest.csv`. Of each of its conditions (`batch`) a champion
 learns from the others by the defaults; ten frames of it are drawn at random and corrected, and the rest of it is asked
@@ -10,7 +10,9 @@ last layers are learnt in seconds in place of minutes, and count alike. Last lay
 own function. WAYS says by which ways; a frame weighs three times as much where it is there three times.
 
 OUT gets a file for each condition, in which a draw that is there is not measured again, and `relearning.md`. `--flow`
-imports, trains, promotes, corrects ten frames, trains from the champion and promotes, by the command line, in OUT/flow.
+imports a set without the last group of each lineage, trains, promotes, imports these groups unlabelled, corrects ten of
+their frames, trains from the champion and promotes, by the command line, in OUT/flow-SET; a step that is done is not
+done again. Beside other programs say RAY_worker_niceness=5 before it: Ray's workers give way to all others.
 """
 
 import argparse
@@ -48,14 +50,16 @@ SIDE, POOLED = 25, 5
 WAYS: Final = (
     "the champion as it is",
     "calibrate --known",
+    "the ten ten times",
     "new training on all",
     "the ten three times",
-    "the ten ten times",
     "new training, then scale and offset",
     "the ten alone",
 )
-"""`new training on all` is what a training from the champion does. Scale and offset are fitted to the ten as they are
+"""`the ten ten times` is what a training from the champion does. Scale and offset are fitted to the ten as they are
 counted by networks that learned from five of them and all others."""
+FEW: Final = 3
+"""Draws in which the ways after the third are measured."""
 BEST: Final = "the other frames known"
 """What the rest would be counted with if nine tenths of the condition's other frames were corrected too."""
 OLD: Final = {
@@ -64,6 +68,10 @@ OLD: Final = {
     "old conditions, with the ten ten times": 10,
 }
 """By five folds of the old frames, and how many times the ten of the first draw are beside them."""
+
+
+FLOWS: Final = {"livecell": ("classify", "classifier", "lineage"), SET: ("count", "regressor", "count")}
+"""What is trained on a set, as which model, and the column that is corrected."""
 
 
 class Known(NamedTuple):
@@ -105,13 +113,13 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--only", nargs="+", choices=CONDITIONS, default=CONDITIONS, metavar="CONDITION")
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--flow", choices=CONDITIONS, metavar="CONDITION")
+    parser.add_argument("--flow", choices=list(FLOWS), metavar="SET")
     arguments = parser.parse_args()
     out: Path = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     manifest = arguments.data.absolute() / SET / "manifest.csv"
     if arguments.flow:
-        flow(out / "flow", manifest, arguments.flow)
+        flow(out / f"flow-{arguments.flow}", arguments.data.absolute(), arguments.flow)
         return
     known = known_of(out, manifest)
     for number in range(arguments.draws):  # so that all conditions have as many, wherever it is stopped
@@ -161,17 +169,18 @@ def measure(known: Known, condition: str, number: int, out: Path) -> None:
     ten, rest = order[:CORRECTED], order[CORRECTED:]
     champion = champion_of(known, condition, old, out)
     before, asked = known.counted(champion, ten), known.counted(champion, rest)
-    new = known.learnt(old, ten)
-    halves = [known.counted(known.learnt(old, ten[1 - n :: 2]), ten[n::2]) for n in (0, 1)]
     off = {
         WAYS[0]: mae(asked),
         WAYS[1]: mae(asked, before),
-        WAYS[2]: mae(known.counted(new, rest)),
-        WAYS[3]: mae(known.counted(known.learnt(old, ten, times=3), rest)),
-        WAYS[4]: mae(known.counted(known.learnt(old, ten, times=10), rest)),
-        WAYS[5]: mae(known.counted(new, rest), [*halves[0], *halves[1]]),
-        WAYS[6]: mae(known.counted(known.learnt((), ten), rest)),
+        WAYS[2]: mae(known.counted(known.learnt(old, ten, times=10), rest)),
     }
+    if number < FEW:
+        new = known.learnt(old, ten)
+        off[WAYS[3]] = mae(known.counted(new, rest))
+        off[WAYS[4]] = mae(known.counted(known.learnt(old, ten, times=3), rest))
+        halves = [known.counted(known.learnt(old, ten[1 - n :: 2]), ten[n::2]) for n in (0, 1)]
+        off[WAYS[5]] = mae(known.counted(new, rest), [*halves[0], *halves[1]])
+        off[WAYS[6]] = mae(known.counted(known.learnt((), ten), rest))
     if number == 0:
         off[BEST] = with_others(known, old, of)
     done["draws"][str(number)] = off
@@ -246,14 +255,15 @@ def table_of(out: Path) -> str:
     done = {name: json.loads(path.read_text()) for name in CONDITIONS if (path := out / f"{name}.json").exists()}
     draws = {name: list(one["draws"].values()) for name, one in done.items()}
     head = " | ".join(f"{name}, of {done[name]['mean']:.0f}, {len(draws[name])} draws" for name in done)
-    lines = [f"| way | {head} | mean | share of the champion's |", "|---" * (len(done) + 3) + "|"]
-    champion = [float(np.mean([draw[WAYS[0]] for draw in of])) for of in draws.values()]
+    lines = [f"| way | {head} | mean | share of what the champion is off |", "|---" * (len(done) + 3) + "|"]
     for way in (*WAYS, BEST):
-        each = [float(np.mean([draw[way] for draw in of if way in draw])) for of in draws.values()]
-        shares = ", ".join(f"{value / was:.2f}" for value, was in zip(each, champion, strict=True))
-        cells = " | ".join(f"{value:.1f}" for value in each)
-        share = f"{np.mean(each) / np.mean(champion):.2f} ({shares})"
-        lines.append(f"| {way} | {cells} | {np.mean(each):.1f} | {share} |")
+        each = [[draw[way] for draw in of if way in draw] for of in draws.values()]
+        beside = [[draw[WAYS[0]] for draw in of if way in draw] for of in draws.values()]
+        off, was = ([float(np.mean(one)) for one in some] for some in (each, beside))
+        shares = ", ".join(f"{value / before:.2f}" for value, before in zip(off, was, strict=True))
+        cells, fewer = " | ".join(f"{value:.1f}" for value in off), min(map(len, each))
+        told = way if fewer == len(next(iter(draws.values()))) else f"{way} ({fewer} draws)"
+        lines.append(f"| {told} | {cells} | {np.mean(off):.1f} | {np.mean(off) / np.mean(was):.2f} ({shares}) |")
     for told in OLD:
         if all(told in one for one in done.values()):
             each = [one[told] for one in done.values()]
@@ -261,40 +271,50 @@ def table_of(out: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def flow(out: Path, manifest: Path, condition: str) -> None:
-    """From a bank without a condition to a version that learned from ten corrections of it, command by command."""
+def flow(out: Path, data: Path, name: str) -> None:
+    """From a bank without some wells to a version that learned from ten corrections of them, command by command."""
     out.mkdir(parents=True, exist_ok=True)
+    manifest, (task, model, label) = data / name / "manifest.csv", FLOWS[name]
     with manifest.open(newline="", encoding="utf-8") as file:
         rows = [row | {"image": str(manifest.parent / row["image"])} for row in csv.DictReader(file)]
-    of = [row for row in rows if row["batch"] == condition]
+    wells = new_wells(rows)
+    of = [row for row in rows if row["group"] in wells]
     ten = [of[i] for i in np.random.default_rng(0).permutation(len(of))[:CORRECTED]]
-    write(out / "old.csv", [row for row in rows if row["batch"] != condition])
-    write(out / "new.csv", [row | {"count": ""} for row in of])
-    write(out / "corrections.csv", [{"image": row["image"], "count": row["count"]} for row in ten])
-    registry = ["--registry", "registry"]
+    write(out / "old.csv", [row for row in rows if row["group"] not in wells])
+    write(out / "new.csv", [row | {label: ""} for row in of])
+    write(out / "corrections.csv", [{"image": row["image"], label: row[label]} for row in ten])
+    train, registry = ["train", "bank", "--task", task], ["--registry", "registry"]
     steps: dict[str, list[str]] = {
         "import": ["bank", "import", "old.csv", "bank"],
-        "train": ["train", "bank", "--task", "count", *registry],
-        "promote": ["registry", "promote", "regressor@1", "champion", *registry],
+        "train": [*train, *registry],
+        "promote": ["registry", "promote", f"{model}@1", "champion", *registry],
         "import new": ["bank", "import", "new.csv", "bank"],
         "correct": ["bank", "label", "bank", "corrections.csv", "--by", "ana"],
-        "learn": ["train", "bank", "--task", "count", "--set", "model.weights=regressor:champion", *registry],
-        "weigh": ["registry", "promote", "regressor@2", "champion", *registry],
+        "learn": [*train, "--set", f"model.weights={model}:champion", *registry],
+        "weigh": ["registry", "promote", f"{model}@2", "champion", *registry],
+        "force": ["registry", "promote", f"{model}@2", "champion", "--force", "--reason", "ten wells", *registry],
     }
-    for name, words in steps.items():
-        kept = out / f"{name.replace(' ', '-')}.log"
-        if kept.exists():
-            continue
-        start_s = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "cellnet", *words], cwd=out, capture_output=True, text=True)
-        told = f"{name}: {time.monotonic() - start_s:.0f} s, status {done.returncode}\n{done.stdout}{done.stderr}"
-        if done.returncode in (0, 3) or name == "weigh":
-            kept.write_text(told)
-        print(told, flush=True)
+    seconds: dict[str, float] = {}
+    for step, words in steps.items():
+        kept = out / f"{step.replace(' ', '-')}.json"
         if not kept.exists():
-            sys.exit(done.returncode)
-    seconds = [float((out / f"{name}.log").read_text().split(": ")[1].split(" s")[0]) for name in ("learn", "weigh")]
-    print(f"from a saved correction to the decision: {sum(seconds):.0f} s")
+            start_s = time.monotonic()
+            done = subprocess.run([sys.executable, "-m", "cellnet", *words], cwd=out, capture_output=True, text=True)
+            print(f"{step}: {done.stdout}{done.stderr}", flush=True)
+            if done.returncode not in (0, 3) and step != "weigh":
+                sys.exit(done.returncode)
+            kept.write_text(json.dumps(time.monotonic() - start_s))
+        seconds[step] = json.loads(kept.read_text())
+    print(", ".join(f"{step} {value:.0f} s" for step, value in seconds.items()))
+    print(f"from a saved correction to a promoted version: {seconds['learn'] + seconds['weigh']:.0f} s")
+
+
+def new_wells(rows: Sequence[dict[str, str]]) -> set[str]:
+    """The last group of every lineage that has several."""
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        groups.setdefault(row["lineage"], set()).add(row["group"])
+    return {max(of) for of in groups.values() if len(of) > 1}
 
 
 def write(path: Path, rows: Sequence[dict[str, str]]) -> None:

@@ -160,7 +160,7 @@ def test_a_counter_learns_an_instrument_it_never_saw_from_corrected_frames_and_k
         (manifest.parent / "points.csv").unlink()
     with new.open() as file:
         counts = {row["image"]: float(row["count"]) for row in csv.DictReader(file)}
-    rows = ["image,lineage,group", *(f"{image},,plate 2 {image[:-4]}" for image in counts)]
+    rows = ["image,lineage,count,group", *(f"{image},,,plate 2 {image[:-4]}" for image in counts)]
     new.write_text("\n".join(rows))
     for image in counts:  # another focus, another gain
         sharp_HW = cv2.imread(str(new.parent / image), cv2.IMREAD_GRAYSCALE)
@@ -182,7 +182,7 @@ def test_a_counter_learns_an_instrument_it_never_saw_from_corrected_frames_and_k
     child = train(places, config.model_copy(update={"model": start}), say=said.append)
     told = Relearned(corrected=10, new=0, entries=(3, 3))
     assert (child.card.parent, child.card.relearned, child.card.bank_entry) == (parent.ref, told, 3)
-    assert f"from {parent.ref}, which had not learned 10 of the frames: 10 corrections of entry 3" in said
+    assert f"from {parent.ref}; what it had not learned: 10 corrections of entry 3" in said
     network = child.card.config.model
     assert (network.architecture, network.frozen) == ("efficientnet_lite0", True)
     registry = places.open_registry()

@@ -21,7 +21,7 @@ from cellnet.prediction.engines import load_model
 from cellnet.prediction.model import FrameModel
 from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.learned import frames_to_bytes, learned_of
-from cellnet.registry.records import ANSWERS, LEARNED, ONNX
+from cellnet.registry.records import ANSWERS, LEARNED, ONNX, Relearned
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS
 from tests import factories
@@ -228,7 +228,7 @@ def test_a_version_that_cannot_tell_what_is_strange_still_gets_a_scale(
 def test_a_child_learned_from_what_its_parent_did_and_from_the_counted_frames(
     registry: Registry, plate: Path, known: tuple[Predictor, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    card = known[0].card.model_copy(update={"batches": ("C1",)})
+    card = known[0].card.model_copy(update={"batches": ("C1",), "relearned": Relearned(corrected=0, new=3)})
     answers = b"as they were, before calibration"
     registry.publish("folds", {WEIGHTS: known[1], LEARNED: frames_to_bytes({"0" * 64}), ANSWERS: answers}, card)
     calibrate(capsys, "folds@1", plate, "--known", plate / "counted.csv")
@@ -237,6 +237,7 @@ def test_a_child_learned_from_what_its_parent_did_and_from_the_counted_frames(
     assert learned.frames == {"0" * 64, *(one.sha256 for one in child.card.recount.frames)}
     assert child.card.batches == ("C1", None), "the plate's batch is not known"
     assert registry.read(child, ANSWERS) == answers
+    assert child.card.relearned is None, "which is said of its parent's network beside another"
 
 
 ROWS: list[tuple[str, object]] = [(f"{number}.png", 30 + number) for number in range(FEW)]

@@ -6,16 +6,24 @@ from typing import Any, cast
 
 import pytest
 
-from cellnet.config.train import TrainConfig
+from cellnet.bank.bank import Bank
+from cellnet.config.train import ModelSpec, TrainConfig
 from cellnet.config.tune import TuneConfig
-from cellnet.errors import CellnetError, DataError, UnavailableError
+from cellnet.errors import CellnetError, ConfigError, DataError, UnavailableError
 from cellnet.evaluation.searches import Trial, trial_name
-from cellnet.store.place import open_store
+from cellnet.networks.weights import fresh_network, weights_to_bytes
+from cellnet.places import Places
+from cellnet.registry.learned import frames_to_bytes
+from cellnet.registry.records import LEARNED
+from cellnet.registry.registry import Registry
+from cellnet.store.place import open_store, place_of
 from cellnet.training.plan import Plan
 from cellnet.training.shards import Shards
+from cellnet.untrusted import WEIGHTS
 from pipelines import tune
 from pipelines.runs import new_run
 from pipelines.sweeps import Sweep, keep_trial, trials_of
+from tests.factories import TINY, bank_of, card
 
 SETTINGS = {"kernel": "edge"}
 TRIAL = Trial(name=trial_name(SETTINGS, 0), settings=SETTINGS, seed=0, of_epochs=2)
@@ -131,3 +139,17 @@ def test_a_trial_whose_store_was_gone_has_not_failed(search: Search, tmp_path: P
     search.run(*([errs] if failed else [errs, search.end]))
     [kept] = trials_of(search.sweep.run)
     assert (kept.error, kept.epochs) == ((line, 1) if failed else (None, 2))
+
+
+def test_a_search_from_a_version_that_learned_from_the_test_split_is_refused(tmp_path: Path) -> None:
+    bank = Bank.open(bank_of(tmp_path / "bank", {"A549": [f"w{n}" for n in range(8)]}, count=3.0))
+    registry = Registry.open(str(tmp_path / "registry"))
+    config = TrainConfig(task="count", model=TINY, folds=0)
+    taught = card().model_copy(update={"config": config.model_copy(update={"folds": 5}), "bank": bank.store.uri})
+    weights = weights_to_bytes(fresh_network(config, 0).state_dict())
+    registry.publish("m", {WEIGHTS: weights, LEARNED: frames_to_bytes(set(bank.frames.values("frame")))}, taught)
+    places = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
+    start = config.model_copy(update={"model": ModelSpec(weights="m@1", **TINY.model_dump(exclude_unset=True))})
+    wanted = TuneConfig(space={"kernel": ("none", "edge")}, train=start)
+    with pytest.raises(ConfigError, match=r"m@1 has learned from .* frames that would score what starts from it"):
+        tune.tune(places, wanted)
