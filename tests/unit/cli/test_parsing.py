@@ -67,13 +67,19 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line.removeprefix("cellnet: ")
 
 
+def called(words: str, option: str) -> str:
+    """An option with its short form, where it has one, as it is named."""
+    [action] = [action for action in commands()[words]._actions if option in action.option_strings]
+    return "/".join(action.option_strings)
+
+
 @pytest.mark.parametrize(("words", "option"), [*options(typed=True), *options(typed=False)])
 def test_an_option_without_its_value_is_named(capsys: pytest.CaptureFixture[str], words: str, option: str) -> None:
     line = refused(capsys, *needed(words), option)
-    assert line == f"{option} takes a value, and none was given; see cellnet {words} --help"
+    assert line == f"{called(words, option)} takes a value, and none was given; see cellnet {words} --help"
 
 
-PATHS = ("--config", "--html", "--report", "--lineages", "--manifest", "--points", "--coco")
+PATHS = ("--config", "--html", "--report", "--lineages", "--manifest", "--points", "--coco", "--out")
 """Options whose value is a path: any text is one."""
 CHECKED_LATER = ("--keep-days",)
 """By the command itself."""
@@ -87,7 +93,9 @@ def test_a_bad_value_is_named_with_what_is_wanted(
     capsys: pytest.CaptureFixture[str], words: str, option: str, value: str
 ) -> None:
     line = refused(capsys, *needed(words), f"{option}={value}")
-    assert line.startswith(f"{option} takes ") and line.endswith(f", not {value!r}; see cellnet {words} --help")
+    assert line.startswith(f"{called(words, option)} takes ") and line.endswith(
+        f", not {value!r}; see cellnet {words} --help"
+    )
 
 
 @pytest.mark.parametrize(("words", "flag"), flags())
@@ -114,8 +122,8 @@ def test_arguments_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]
         ("", "nothing was given for COMMAND; see cellnet --help"),
         ("trian bank", "there is no command 'trian'; did you mean train?"),
         ("bnak show", "there is no command 'bnak'; did you mean bank?"),
-        ("foo", "COMMAND takes bank, train, tune, calibrate, evaluate, registry, predict, serve or settings, not "
-                "'foo'; see cellnet --help"),
+        ("foo", "COMMAND takes bank, train, tune, calibrate, evaluate, suggest, registry, predict, serve or settings, "
+                "not 'foo'; see cellnet --help"),
         ("bank", "nothing was given for VERB; see cellnet bank --help"),
         ("bank shwo", "there is no verb 'shwo'; did you mean show?"),
         ("bank x", "VERB takes import, show, label, labels, export, diff, sample, gc or shards, not 'x'; see cellnet "
