@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--corrected", type=int, default=10, help="frames, half by mouse, half by keys (%(default)s)")
     arguments = parser.parse_args()
     out: Path = arguments.out.absolute()
-    if out.exists() and not (out / "plate").exists() and any(out.iterdir()):
+    if out.exists() and not (out / "s3").exists() and any(out.iterdir()):
         sys.exit(f"loop: {out} is not an earlier loop's folder; move it away first")
     shutil.rmtree(out, ignore_errors=True)
     (out / "s3").mkdir(parents=True)
@@ -70,7 +70,7 @@ def main() -> None:
         lab = Lab(out, s3.address)
         manifest = write_sample(out / "old", wells_per_lineage=8, lineages=LINEAGES, size_px=SIZE_PX)
         lab.cellnet("bank", "import", manifest, BANK)
-        lab.cellnet("train", BANK, "--task", "count")
+        lab.cellnet("train", BANK, "--task", "count", "--set", "model.frozen=true")
         lab.cellnet("registry", "promote", "regressor@1", "champion")
         told = go_round(lab, wells=arguments.wells, corrected=arguments.corrected)
     (out / "loop.json").write_text(json.dumps(told, indent=1))
@@ -141,10 +141,12 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, log: Pat
     raise SystemExit(f"loop: the service is not there:\n{log.read_text()[-4000:]}")
 
 
-def go_round(lab: Lab, *, wells: int, corrected: int, tune: Sequence[str] = ()) -> dict[str, Any]:
+def go_round(
+    lab: Lab, *, wells: int, corrected: int, train: Sequence[str] = (), promote: Sequence[str] = ()
+) -> dict[str, Any]:
     """From a champion to a better one, by a plate that it does not know: what was seen, and how long it took.
 
-    `tune`: settings of the fine-tuning, like `--set`, `epochs=2`.
+    `train` and `promote` are further options of these commands.
     """
     lab.step(f"a plate of {wells} wells, recorded by a microscope that the champion never saw")
     truth = draw_plate(lab.out / "plate" / PLATE, wells)
@@ -162,7 +164,7 @@ def go_round(lab: Lab, *, wells: int, corrected: int, tune: Sequence[str] = ()) 
             lab.step(f"{name} by {'mouse' if by_mouse else 'keys'}: {told}")
             person.close()
         saved = lab.step("all are saved")
-        learned = learn(lab, tune)
+        learned = learn(lab, train, promote)
         promoted = lab.step("promoted; the service follows")
         person.wait_for_model(f"regressor@{learned}")
         after = person.upload(lab.out / "plate")
@@ -198,12 +200,12 @@ def _manifest_of(folder: Path, names: Iterable[str]) -> Path:
     return manifest
 
 
-def learn(lab: Lab, tune: Sequence[str]) -> int:
+def learn(lab: Lab, train: Sequence[str], promote: Sequence[str]) -> int:
     """The number of the version that learned from what was corrected, and is champion."""
     start = "model.weights=regressor:champion"
-    lab.cellnet("train", BANK, "--task", "count", "--set", start, *tune)
+    lab.cellnet("train", BANK, "--task", "count", "--set", start, *train)
     newest = json.loads(lab.cellnet("registry", "list", "regressor", "--newest", "1", "--json"))[0]["model"]
-    lab.cellnet("registry", "promote", newest, "champion", "--bank", BANK)
+    lab.cellnet("registry", "promote", newest, "champion", "--bank", BANK, *promote)
     return int(newest.rpartition("@")[2])
 
 
