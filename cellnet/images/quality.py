@@ -21,7 +21,7 @@ from cellnet.images.pixels import Pixels
 
 Flag = Literal["out_of_focus", "saturated", "empty"]
 FLAGS: Final[tuple[Flag, ...]] = get_args(Flag)
-LEFT_OUT: Final[tuple[Flag, ...]] = ("out_of_focus", "saturated")
+NO_USE: Final[tuple[Flag, ...]] = ("out_of_focus", "saturated")
 """Frames so flagged have no part in the value of their well. An empty one has: no cells are a count, 0."""
 WORDS: Final[dict[Flag, str]] = {"out_of_focus": "out of focus", "saturated": "saturated", "empty": "empty"}
 """The flags for a person."""
@@ -36,7 +36,7 @@ FEWEST: Final = 5
 SATURATED: Final = 0.04
 """Share of a frame's pixels at its brightest."""
 TOP: Final = 64
-"""The brightest are those of the last 64th of the grey values from darkest to brightest: JPEG spreads what is clipped."""
+"""The brightest are of the last 64th of the grey values from darkest to brightest: JPEG spreads what is clipped."""
 FEWEST_GREYS: Final = 8
 """From darkest to brightest; what has fewer is noise alone, and some of it is the brightest."""
 EMPTY: Final = 0.4
@@ -73,7 +73,8 @@ class Focus(Frozen):
     @classmethod
     def of(cls, focus: Sequence[float] | NDArray[np.floating]) -> Self | None:
         """That of these frames; None where they are fewer than `FEWEST`."""
-        known_N = np.array([value for value in focus if value > 0], np.float64)
+        values_N = np.asarray(focus, np.float64)
+        known_N = values_N[values_N > 0]
         if len(known_N) < FEWEST:
             return None
         lower_quartile, median = np.exp(np.quantile(np.log(known_N), [0.25, 0.5])).tolist()
@@ -86,7 +87,7 @@ class Focus(Frozen):
         >>> Focus(frames=9, median=2.0, lower_quartile=1.9).limit
         1.3
         """
-        return self.median * min(BLURRED, (self.lower_quartile / self.median) ** QUARTERS)
+        return self.median * min(BLURRED, math.pow(self.lower_quartile / self.median, QUARTERS))
 
 
 def measure(image_HW: Pixels) -> Measures:

@@ -77,7 +77,17 @@ MEASURES: Final[dict[str, Callable[[Pixels], float]]] = {
     "Laplacian": laplacian,
     "power spectrum": slope,
 }
-BLURS: Final = ("as it is", "σ 1", "σ 2", "σ 4", "σ 2, noise", "σ 4, noise", "disc 4, noise", "disc 8, noise", "½ and back")
+BLURS: Final = (
+    "as it is",
+    "σ 1",
+    "σ 2",
+    "σ 4",
+    "σ 2, noise",
+    "σ 4, noise",
+    "disc 4, noise",
+    "disc 8, noise",
+    "½ and back",
+)
 EXPOSURES: Final = ("×1.5", "×2", "×3", "5 % clipped", "10 % clipped", "30 % clipped", "10 %, JPEG")
 EMPTIES: Final = ("noise", "noise, shaded", "noise, JPEG")
 
@@ -186,7 +196,10 @@ def main() -> None:
         ]
         for name in SETS
     }
-    lines += ["", *(f"{name}: {sum(of)} of {len(of)} frames with count 0 have no structure" for name, of in empty.items() if of)]
+    lines += [
+        "",
+        *(f"{name}: {sum(of)} of {len(of)} frames with count 0 have no structure" for name, of in empty.items() if of),
+    ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "focus.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
