@@ -99,8 +99,9 @@ def _ask_batch(batch: dict[str, Any], model: list[Any], store: Store) -> Iterato
 def seen_by(predictor: Predictor, frame: Frame, store: Store) -> Seen | LeftOut:
     """What a model says and sees of a frame of a bank, or why it cannot be asked about it."""
     try:
-        outputs = predictor.predict(read_pixels(store, frame), pixel_um=frame.pixel_um, with_features=True)
+        cut = predictor.cut(read_pixels(store, frame), frame.pixel_um)
+        outputs = predictor.predict_cut(cut, with_features=True)
     except (DataError, NotFoundError) as error:
         return LeftOut(frame, str(error))
     assert outputs.features_ND is not None
-    return Seen(frame, predictor.answer_of(outputs), outputs.features_ND.mean(axis=0))
+    return Seen(frame, predictor.answer_of(outputs, cut.measures), outputs.features_ND.mean(axis=0))

@@ -26,6 +26,7 @@ from ray.train.v2.api.callback import RayTrainCallback
 
 from cellnet.bank.bank import Bank
 from cellnet.bank.folds import ENOUGH_GROUPS, few_groups
+from cellnet.bank.quality import focus_of
 from cellnet.bank.teaching import labelled_frames
 from cellnet.config.choices import Split
 from cellnet.config.train import TrainConfig
@@ -413,6 +414,7 @@ def publish(
         batch_validation=trained.batch_validation,
         start=start.started if start else None,
         parent=start.parent if start else None,
+        focus=focus_of(plan.among(bank.frames), plan.preprocess.pixel_um),
         relearned=since.told if (since := _since(registry, bank, plan, start)) else None,
     )
     learned = _learned(registry, bank, plan, start)

@@ -260,6 +260,8 @@ class Answerer:
         first = job.how.models.classifier or job.how.models.regressor
         try:
             tiles = len(read.of(first.model).tiles) if first else 0
+            if first:
+                read.of(first.model).measures  # noqa: B018 - here, beside the models' thread, and kept
         except DataError as error:
             raise DataError(f"{job.name}: {error}") from error
         job.reading_s = time.perf_counter() - started
@@ -288,7 +290,7 @@ class Answerer:
             started = time.perf_counter()
             cuts = [cut for _, cut in seen]
             outputs = served.model.predict_cuts(cuts, batch=MOST_TILES, before_each=alive)
-            answers = [served.model.answer_of(output) for output in outputs]
+            answers = [served.model.answer_of(output, cut.measures) for output, cut in zip(outputs, cuts, strict=True)]
             for (job, _), answer in zip(seen, answers, strict=True):
                 job.answers.append(answer)
             self._count(served, answers, time.perf_counter() - started)
@@ -310,7 +312,10 @@ class Answerer:
             raise job.error
         self.meters.images.labels("answered").inc()
         self._shadow(job)
-        return job.prediction()
+        prediction = job.prediction()
+        for flag in prediction.quality or ():
+            self.meters.quality.labels(flag).inc()
+        return prediction
 
     def _shadow(self, job: _Job) -> None:
         """Let challengers look at what was answered, after it was; but not at large images, which others wait for."""

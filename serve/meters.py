@@ -31,6 +31,7 @@ class Meters:
         self.answers = counter("cellnet_answers", "Answers of each model.", model)
         self.batch_seconds = histogram("cellnet_batch_seconds", "Of a batch in a model.", model, buckets=SECONDS)
         self.unfamiliar = counter("cellnet_unfamiliar", "Images unlike a model's training images.", model)
+        self.quality = counter("cellnet_quality", "Images out of focus, saturated or empty.", ("flag",))
         self.lineages = counter("cellnet_lineages", "Images by the lineage named.", ("model", "lineage"))
         self.judged = counter(
             "cellnet_judged", "Answers that people judged.", ("model", "of", "lineage", "batch", "otherwise")

@@ -416,10 +416,12 @@ def _contradicted(frame: Frame, again: Frame) -> str:
 
 
 def _told_more(frame: Frame, again: Frame) -> Frame:
-    """The frame with the batch and the time that were not known of it, and what an earlier reader did not see."""
+    """The frame with batch and time that were not known of it, and what an earlier reader did not see or measure."""
     later = {name: getattr(again, name) for name in ("batch", "time_h") if getattr(frame, name) is None}
     if frame.form != again.form:
         later |= {"form": again.form, "pixel_um": again.pixel_um or frame.pixel_um}
+    if frame.structure is None:
+        later |= {name: getattr(again, name) for name in ("focus", "brightest_share", "structure")}
     return replace(frame, **later)
 
 

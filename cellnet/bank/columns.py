@@ -36,6 +36,9 @@ SCHEMA: Final = pa.schema(
         ("time_h", pa.float64()),
         ("form", pa.int32()),
         ("unusable", pa.string()),
+        ("focus", pa.float64()),
+        ("brightest_share", pa.float64()),
+        ("structure", pa.float64()),
     ]
 )
 SHOWN: Final = 8

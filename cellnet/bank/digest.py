@@ -25,7 +25,12 @@ FIRST: Final = frozenset(
 """The fields of the first banks, which take part whatever they hold."""
 LINES: Final = 2**16
 """Frames whose lines are made together."""
-HEARSAY: Final = frozenset({"source", "fingerprint", "twin", "greys", "form", "sharpness", "note"})
+HEARSAY: Final = frozenset(
+    {
+        *("source", "fingerprint", "twin", "greys", "form", "sharpness", "note"),
+        *("focus", "brightest_share", "structure"),
+    }
+)
 """Fields that take no part: a model learns nothing from them."""
 
 

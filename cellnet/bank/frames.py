@@ -53,6 +53,10 @@ class Frame:
     """How many grey values it has, where these are fewer than `FEW_GREYS`."""
     sharpness: float | None = None
     """How much of its contrast lies in the finest detail (`sharpness_of`)."""
+    focus: float | None = None
+    """This and the next two are `Measures` of cellnet/images/quality.py; None of before there were any."""
+    brightest_share: float | None = None
+    structure: float | None = None
     pixel_um: float | None = None
     fingerprint: str = ""
     """The perceptual hash (cellnet/bank/duplicates.py)."""

@@ -8,7 +8,7 @@ al. 2013, 10.1016/j.jesp.2013.03.013), and at least twice or half, or four times
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -54,8 +54,8 @@ def unlike_the_rest(frames: Iterable[Frame]) -> Iterator[str]:
             odd = among.where(pa.array(is_odd))
             seen = ", ".join(sorted(set(kinds) - {usual})[:NAMED])
             yield f"{_part(odd, frames)} {what} of {seen}, the others {usual}: {_named(odd)}"
-    for what, (number_of, factor) in NUMBERS.items():
-        odd = _far(frames, number_of(frames), factor)
+    for what, (number_of, factor, sides) in NUMBERS.items():
+        odd = _far(frames, number_of(frames), factor, sides)
         if odd:
             yield f"{_part(odd, frames)} {what} than the others: {_named(odd)}"
 
@@ -66,15 +66,21 @@ KINDS: Final[dict[str, tuple[tuple[str, ...], Callable[..., str]]]] = {
     "a pixel size": (("pixel_um",), lambda pixel_um: f"{pixel_um:.3g} µm"),
 }
 """What nearly all frames of a bank have in common: the columns, and how they are told."""
-NUMBERS: Final[dict[str, tuple[Callable[[Frames], NDArray[np.float64]], float]]] = {
-    "a much smaller or larger area": (lambda frames: _numbers(frames, "width") * _numbers(frames, "height"), 4),
+NUMBERS: Final[dict[str, tuple[Callable[[Frames], NDArray[np.float64]], float, tuple[int, ...]]]] = {
+    "a much smaller or larger area": (
+        lambda frames: _numbers(frames, "width") * _numbers(frames, "height"),
+        4,
+        (-1, 1),
+    ),
     "far fewer or more grey values between their darkest and brightest": (
         lambda frames: (_numbers(frames, "brightest") - _numbers(frames, "darkest")) / 2 ** _numbers(frames, "bits"),
         4,
+        (-1, 1),
     ),
-    "far less or more fine detail, as out of focus or of noise,": (lambda frames: _numbers(frames, "sharpness"), 2),
+    "far more fine detail, as of noise,": (lambda frames: _numbers(frames, "sharpness"), 2, (1,)),
 }
-"""What varies from frame to frame, and which factor of the median is far."""
+"""What varies from frame to frame, which factor of the median is far, and whether below it (-1), above it (1), or both.
+What has too little detail is out of focus: cellnet/bank/quality.py."""
 
 
 def _numbers(frames: Frames, name: str) -> NDArray[np.float64]:
@@ -82,8 +88,8 @@ def _numbers(frames: Frames, name: str) -> NDArray[np.float64]:
     return np.asarray(pc.fill_null(frames.column(name).cast("float64"), 0.0))
 
 
-def _far(frames: Frames, numbers_N: NDArray[np.float64], factor: float) -> Frames:
-    """The few frames whose number is far from the median of all; 0 stands for not known."""
+def _far(frames: Frames, numbers_N: NDArray[np.float64], factor: float, sides: Sequence[int]) -> Frames:
+    """The few frames whose number is far from the median of all, on these sides of it; 0 stands for not known."""
     is_known_N = numbers_N > 0
     if np.count_nonzero(is_known_N) < FEWEST:
         return frames[:0]
@@ -91,7 +97,8 @@ def _far(frames: Frames, numbers_N: NDArray[np.float64], factor: float) -> Frame
     median = np.median(logs_K)
     deviation = MAD_TO_DEVIATION * np.median(np.abs(logs_K - median))
     limit = max(math.log(factor), DEVIATIONS * deviation)
-    odd_N = np.flatnonzero(is_known_N)[np.abs(logs_K - median) > limit]
+    is_far_K = (np.abs(logs_K - median) > limit) & np.isin(np.sign(logs_K - median), sides)
+    odd_N = np.flatnonzero(is_known_N)[is_far_K]
     return frames.at(odd_N if len(odd_N) <= ODD_SHARE * len(frames) else [])
 
 

@@ -17,6 +17,7 @@ from cellnet.images import apart
 from cellnet.images.file import ImageFile, encode_png
 from cellnet.images.masks import cells_of_mask
 from cellnet.images.pixels import Pixels, sharpness_of
+from cellnet.images.quality import measure
 from cellnet.images.tiles import lies_inside
 from cellnet.readers import LabelledFile
 from cellnet.store.objects import Store, together
@@ -168,6 +169,7 @@ def _prepare(file: LabelledFile, store: Store, held: Held | DataError) -> Frame:
         brightest=int(image_HW.max()),
         greys=_few_greys(image_HW),
         sharpness=sharpness_of(image_HW),
+        **asdict(measure(image_HW)),
         pixel_um=pixel_um,
         fingerprint=fingerprint(image_HW),
         form=FORM,

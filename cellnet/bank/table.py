@@ -28,7 +28,10 @@ _ALWAYS: Final = ("frame", "source", "group", "height", "width", "bits", "darkes
 """Columns in which something stands in every row."""
 _DEFAULTS: Final = {field.name: field.default for field in fields(Frame) if field.default is not MISSING}
 """Of columns that a table may lack."""
-_NOT_NEGATIVE: Final = ("count", "height", "width", "pixel_um", "time_h")
+_NOT_NEGATIVE: Final = (
+    *("count", "height", "width", "pixel_um", "time_h"),
+    *("focus", "brightest_share", "structure"),
+)
 _FINGERPRINT: Final = rf"\A([0-9a-f]{{{BITS // 4}}})?\z"
 """None of a frame that was set aside."""
 

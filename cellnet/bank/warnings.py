@@ -12,6 +12,7 @@ from cellnet.bank.columns import Frames, with_twins
 from cellnet.bank.folds import ENOUGH_GROUPS, FOLDS, few_groups, groups_n
 from cellnet.bank.frames import Frame
 from cellnet.bank.outliers import unlike_the_rest
+from cellnet.bank.quality import notes_on
 
 NAMED: Final = 8
 """Lineages that are named one by one."""
@@ -56,7 +57,7 @@ def warnings_of(frames: Iterable[Frame]) -> list[str]:
             f"{len(few)} of {len(frames)} frames have {values} grey values only and may look black; they are trained "
             "on like others, but finer differences are lost: export the camera's whole range if you can"
         )
-    warnings += unlike_the_rest(frames)
+    warnings += [*unlike_the_rest(frames), *notes_on(frames)]
     if earlier_n := len(frames.misread):
         warnings.append(
             f"{earlier_n} of {len(frames)} frames are of TIFF files that an earlier cellnet read, some kinds of them "

@@ -283,7 +283,7 @@ def _print_bank(bank: "Bank", warnings: Sequence[str], *, as_json: bool, more: M
         set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
         near, misread = _near(bank.frames, bank.frames.known("twin")), bank.frames.misread.values("source")
         lists = {"set_aside": set_aside, "near": near, "earlier": misread, "notes": notes}
-        lists |= {"outlook": outlook, "entry": bank.entry, "labels": said}
+        lists |= {"outlook": outlook, "entry": bank.entry, "labels": said, "quality": _quality(bank.frames)}
         print_json(facts | lists | dict(more or {}))
         return
     print_table(rows)
@@ -305,10 +305,29 @@ def _print_bank(bank: "Bank", warnings: Sequence[str], *, as_json: bool, more: M
         names = [Path(source).name for source in note["sources"]]
         others = f" and {len(names) - UNUSED_SHOWN} more" if len(names) > UNUSED_SHOWN else ""
         say(f"of {counted(len(names), 'mask')} {note['note']}: {', '.join(names[:UNUSED_SHOWN])}{others}")
+    if not_measured := len(bank.frames.equal("structure", None)):
+        say(
+            f"note: {counted(not_measured, 'frame')} of an earlier import, of which focus and saturation were not "
+            "measured; import them again, and they are"
+        )
     if outlook:
         say(f"note: {outlook}")
     for warning in warnings:
         say(f"warning: {warning}")
+
+
+def _quality(frames: "Frames") -> dict[str, Any]:
+    """The frames that look out of focus, saturated or empty, and of how many this was never measured."""
+    from cellnet.bank.quality import flagged
+
+    flags = flagged(frames)
+    held = frames.named_by("frame", flags)
+    named = zip(held.values("source"), held.values("frame"), strict=True)
+    not_measured = len(frames.equal("structure", None))
+    return {
+        "flagged": [{"source": source, "flags": flags[name]} for source, name in named],
+        "not_measured": not_measured,
+    }
 
 
 def _notes(frames: "Frames") -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cellnet.cli.options import (
@@ -24,6 +24,7 @@ from cellnet.cli.parsing import OneOf, Option, command, number
 from cellnet.cli.printing import counted, print_csv, print_json, say, tell
 from cellnet.cli.progress import Meter
 from cellnet.errors import ConfigError
+from cellnet.images.quality import FLAGS, NO_USE, WORDS, Flag, in_words
 from cellnet.prediction.answers import Prediction
 from cellnet.prediction.tables import COLUMNS, csv_line, row_of
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pipelines.predict import Job
 
 SKIPPED_SHOWN: Final = 3
-"""Files that were skipped, named one by one."""
+"""Files that were skipped, or images that are flagged, named one by one."""
 CONDITIONS_SHOWN: Final = 12
 """Lineages and treatments whose growth is told one by one."""
 
@@ -70,8 +71,8 @@ def add_to(commands: Any) -> None:
             "--out",
             metavar="DIR",
             help="also keep results there as they come, so that the same command goes on after an interruption; at "
-            "the end predictions.csv, predictions.parquet and, where file names tell wells, plate.png; where they were "
-            "recorded over time, growth.csv, doubling.csv and growth.html",
+            "the end predictions.csv, predictions.parquet and, where file names tell wells, predictions_wells.csv and "
+            "plate.png; where they were recorded over time, growth.csv, doubling.csv and growth.html",
         ),
         Option("--overwrite", action="store_true", help="forget the results that --out holds"),
         OneOf(
@@ -122,7 +123,8 @@ def predict(arguments: argparse.Namespace) -> int:
         say(f"skipped, not an image: {len(job.skipped):,}, {'; '.join(job.skipped[:SKIPPED_SHOWN])}{more}")
     if job.kept:
         say(f"{len(job.kept):,} of {len(job.files):,} images were predicted before, and are in {arguments.out}")
-    tally = _print_predictions(job, arguments)
+    flagged: dict[Flag, list[str]] = {flag: [] for flag in FLAGS}
+    tally = _print_predictions(job, arguments, flagged)
     say(f"{counted(tally['good'], 'image')} predicted, {tally['bad']} not")
     if tally["assumed"]:
         say(
@@ -133,6 +135,8 @@ def predict(arguments: argparse.Namespace) -> int:
         if tally[doubted]:
             strange = counted(tally[doubted], "image")
             say(f"warning: {strange} unlike the training images; do not rely on the {doubted} there")
+    for line in quality_lines(flagged):
+        say(line)
     for line in job.growth[:CONDITIONS_SHOWN]:
         say(f"growth: {line}")
     if len(job.growth) > CONDITIONS_SHOWN:
@@ -144,8 +148,8 @@ def predict(arguments: argparse.Namespace) -> int:
     return LEFT_OUT if arguments.strict and (tally["bad"] or job.skipped) else 0
 
 
-def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str]:
-    """Print each prediction as it comes, and count what they come to."""
+def _print_predictions(job: "Job", arguments: argparse.Namespace, flagged: Mapping[Flag, list[str]]) -> Counter[str]:
+    """Print each prediction as it comes, count what they come to, and add to `flagged` what they are no use for."""
     show = _print_json if arguments.json else _csv_printer() if arguments.csv else _print_prediction
     tally: Counter[str] = Counter()
     meter = Meter(len(job.files) - len(job.kept), sys.stderr, noun="images")
@@ -158,6 +162,8 @@ def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str
                 tally["bad" if prediction.error else "good"] += 1
                 tally["assumed"] += prediction.magnification == "assumed"
                 tally[prediction.doubted] += prediction.unfamiliar is True
+                for flag in prediction.quality or ():
+                    flagged[flag].append(prediction.image)
                 meter.update(job.done)
     except KeyboardInterrupt:
         meter.clear()
@@ -167,6 +173,24 @@ def _print_predictions(job: "Job", arguments: argparse.Namespace) -> Counter[str
     finally:
         meter.clear()
     return tally
+
+
+def quality_lines(flagged: Mapping[Flag, Sequence[str]]) -> Iterator[str]:
+    """What is said of images that are of no use, a line a flag with the first of them.
+
+    >>> print(*quality_lines({"out_of_focus": ["a.png"], "saturated": [], "empty": ["b.png", "c.png"]}), sep="\\n")
+    warning: 1 image out of focus, left out of the value of its well: a.png
+    note: 2 images empty, with a part in the values of their wells all the same: b.png, c.png
+    """
+    for flag, images in flagged.items():
+        if images:
+            wells = "the value of its well" if len(images) == 1 else "the values of their wells"
+            number = f"{counted(len(images), 'image')} {WORDS[flag]}"
+            said = f"warning: {number}, left out of {wells}"
+            if flag not in NO_USE:
+                said = f"note: {number}, with a part in {wells} all the same"
+            more = f" and {len(images) - SKIPPED_SHOWN:,} more" if len(images) > SKIPPED_SHOWN else ""
+            yield f"{said}: {', '.join(images[:SKIPPED_SHOWN])}{more}"
 
 
 def _print_json(prediction: Prediction) -> None:
@@ -209,6 +233,10 @@ def prediction_line(prediction: Prediction) -> str:
     parts.append(f"[{counted(prediction.tiles or 0, 'tile')}]")
     if prediction.unfamiliar:
         parts.append(f"UNFAMILIAR, do not rely on the {prediction.doubted}: {prediction.unfamiliar_reason}")
+    if prediction.quality:
+        parts.append(
+            in_words(prediction.quality).upper() + ", not in its well's value" * (not prediction.has_part_in_well)
+        )
     return "  ".join(parts)
 
 

@@ -6,6 +6,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, Field
 
 from cellnet.config.loading import is_none
+from cellnet.images.quality import FLAGS, NO_USE, Flag
 from cellnet.tasks import Task
 
 Magnification = Literal["matched", "rescaled", "assumed"]
@@ -32,6 +33,8 @@ class Answer(BaseModel):
     unfamiliar: bool | None = None
     """Whether the frame is unlike the training images; None where the model cannot tell."""
     unfamiliar_reason: str | None = None
+    quality: list[Flag] = []
+    """What the frame is no use for."""
     tiles: int
     magnification: Magnification
 
@@ -96,6 +99,12 @@ class Prediction(BaseModel):
         default=None, description="True where it is unlike those of the model that counted: do not rely on the count."
     )
     unfamiliar_reason: str | None = Field(default=None, description="Which model says so, and of how much of it.")
+    quality: list[Flag] | None = Field(
+        default=None,
+        description="What the image is no use for: `out_of_focus` beside the training frames (models of before do not "
+        "tell), `saturated`, `empty`; mostly nothing. The first two are left out of the value of a well; an empty one "
+        "has its part in it, since no cells are a count.",
+    )
     tiles: int | None = Field(default=None, description="Tiles that the frame was cut into.")
     magnification: Magnification | None = Field(
         default=None,
@@ -117,6 +126,18 @@ class Prediction(BaseModel):
     channels: list[str] | None = Field(
         default=None, description="Names of its channels, of which one must be chosen, where that is the error."
     )
+
+    @property
+    def has_part_in_well(self) -> bool:
+        """Whether it has its part in the value of its well: the one rule, wherever wells are told of.
+
+        It has an answer, and is neither out of focus nor saturated (`NO_USE`). An empty one has its part: no cells
+        are a count.
+
+        >>> [Prediction(image="a.png", quality=flags).has_part_in_well for flags in ([], ["saturated"], ["empty"])]
+        [True, False, True]
+        """
+        return self.error is None and not set(self.quality or ()) & set(NO_USE)
 
     @property
     def doubted(self) -> str:
@@ -145,6 +166,7 @@ def combine(image: str, answers: Sequence[Answer]) -> Prediction:
         lineage_unfamiliar=classified.unfamiliar if classified else None,
         count_unfamiliar=counted.unfamiliar if counted else None,
         unfamiliar_reason="; ".join(reasons) or None,
+        quality=[flag for flag in FLAGS if any(flag in answer.quality for answer in answers)],
         tiles=max(answer.tiles for answer in answers),
         magnification=least_sure.magnification,
         models=ModelRefs(

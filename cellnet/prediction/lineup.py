@@ -182,4 +182,5 @@ class Cuts:
 
 
 def _answer(model: FrameModel, cuts: Cuts) -> Answer:
-    return model.answer_of(model.predict_cut(cuts.of(model)))
+    cut = cuts.of(model)
+    return model.answer_of(model.predict_cut(cut), cut.measures)

@@ -6,7 +6,7 @@ The same whatever runs the network: `predictor` (torch) or `engines` (its ONNX e
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from cellnet.config.choices import NETWORK_PX
 from cellnet.config.train import Preprocess
 from cellnet.errors import IntegrityError
 from cellnet.images.pixels import Pixels
-from cellnet.images.scale import frame_at_scale
+from cellnet.images.quality import Measures, flags_of, measure
+from cellnet.images.scale import frame_at_scale, rescale
 from cellnet.images.tiles import Box, cut, to_network_size
 from cellnet.prediction.answers import Answer, Magnification
 from cellnet.registry.records import Card, ModelVersion
@@ -41,6 +42,19 @@ class Cut:
     """By how much the frame was resized before it was cut."""
     magnification: Magnification
     """`matched` or `rescaled` to the training frames' pixel size; `assumed` to be it where it is not known."""
+    image_HW: Pixels
+    """The frame as recorded."""
+
+    @functools.cached_property
+    def measures(self) -> Measures:
+        """Of the frame as recorded, but its focus at the magnification of the training frames.
+
+        None is told of the focus of a frame that was enlarged: fine structure is not there.
+        """
+        measured = measure(self.image_HW)
+        if self.factor < 1:
+            return replace(measured, focus=measure(rescale(self.image_HW, self.factor)).focus)
+        return measured if self.factor == 1 else replace(measured, focus=None)
 
     @functools.cached_property
     def grey_NG(self) -> NDArray[np.float32]:  # noqa: N802 - the shape is part of the name
@@ -175,6 +189,7 @@ class FrameModel(abc.ABC):
             boxes=boxes,
             factor=factor,
             magnification=_magnification(pixel_um, preprocess, factor),
+            image_HW=image_HW,
         )
 
     def _assemble(
@@ -206,10 +221,11 @@ class FrameModel(abc.ABC):
 
     def answer(self, image_HW: Pixels, *, pixel_um: float | None = None) -> Answer:
         """What the model says of a whole frame, for people and programs. Raises as `predict` does."""
-        return self.answer_of(self.predict(image_HW, pixel_um=pixel_um))
+        cut = self.cut(image_HW, pixel_um)
+        return self.answer_of(self.predict_cut(cut), cut.measures)
 
-    def answer_of(self, outputs: FrameOutputs) -> Answer:
-        """The same, by the network's outputs."""
+    def answer_of(self, outputs: FrameOutputs, measures: Measures) -> Answer:
+        """The same, by the network's outputs and the frame's `Cut.measures`."""
         classes = self.card.classes
         classifies = self.task == "classify"
         low, high = self.interval(outputs) or (None, None)
@@ -223,6 +239,7 @@ class FrameModel(abc.ABC):
             interval_level=None if low is None else self.calibration.level,
             unfamiliar=outputs.unfamiliar,
             unfamiliar_reason=_reason(outputs) if outputs.unfamiliar else None,
+            quality=flags_of(measures, self.card.focus, count=None if classifies else outputs.count),
             tiles=len(outputs.boxes),
             magnification=outputs.magnification,
         )

@@ -8,15 +8,16 @@ from cellnet.prediction.answers import ModelRefs, Prediction
 
 COLUMNS: Final = (
     *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level"),
-    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "unfamiliar_reason", "tiles", "magnification"),
-    *("classifier", "regressor", "error"),
+    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "unfamiliar_reason", "quality", "tiles"),
+    *("magnification", "classifier", "regressor", "error"),
 )
 
 
 def row_of(prediction: Prediction) -> dict[str, Any]:
-    """A prediction under the names of `COLUMNS`, and its `probabilities`."""
+    """A prediction under the names of `COLUMNS`, and its `probabilities`; of `quality` the flags, blanks between."""
     row = prediction.model_dump() | prediction.models.model_dump()
     row["probability"] = (prediction.probabilities or {}).get(prediction.lineage or "")
+    row["quality"] = None if prediction.quality is None else " ".join(prediction.quality)
     return {name: row[name] for name in (*COLUMNS, "probabilities")}
 
 
@@ -25,6 +26,7 @@ def prediction_of(row: Mapping[str, Any]) -> Prediction:
     fields = {name: row[name] for name in Prediction.model_fields if name in row}
     probabilities = row["probabilities"]
     fields["probabilities"] = None if probabilities is None else dict(probabilities)  # Parquet gives pairs
+    fields["quality"] = None if row["quality"] is None else row["quality"].split()
     return Prediction(**fields, models=ModelRefs(classifier=row["classifier"], regressor=row["regressor"]))
 
 

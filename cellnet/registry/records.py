@@ -12,6 +12,7 @@ from cellnet.config.choices import NotNegative, Number, Side
 from cellnet.config.loading import Frozen, Stored, is_none
 from cellnet.config.train import Preprocess, StartedFrom, TrainConfig
 from cellnet.errors import ConfigError
+from cellnet.images.quality import Focus
 from cellnet.store.objects import MOST_BYTES
 from cellnet.tasks import Task
 
@@ -210,6 +211,8 @@ class Card(Frozen):
     were any."""
     chosen: Chosen | None = Field(default=None, exclude_if=is_none)
     """Of the frames that its report is on; None where none was chosen."""
+    focus: Focus | None = Field(default=None, exclude_if=is_none)
+    """What the frames that shaped it have of fine structure, at its magnification; None where that was not measured."""
     recount: Recount | None = Field(default=None, exclude_if=is_none)
     """Of a counter that was fitted to a plate, whose scores and history are those of its parent."""
 

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from cellnet.bank.bank import Bank
 from cellnet.bank.columns import Frames, with_twins
 from cellnet.bank.frames import Frame
+from cellnet.bank.quality import flagged
 from cellnet.bank.splits import held_by_split
 from cellnet.bank.warnings import outlook_of, warnings_in
 from cellnet.errors import CellnetError, ConfigError
 from cellnet.images.pictures import grey_picture, with_centres
+from cellnet.images.quality import Flag, in_words
 from cellnet.images.tiles import are_inside
 from cellnet.reports.pages import Plot, page, picture, plot, write_page
 from cellnet.reports.plots import draw_cell_counts, draw_grey_values
@@ -30,6 +32,8 @@ FEWEST: Final = 3
 """Likewise of many: one of every split."""
 MOST: Final = 96
 """Frames of all lineages, as long as there are few enough of these: about 40 kB each."""
+FLAGGED: Final = 24
+"""Frames that look out of focus, saturated or empty."""
 BURNT_IN: Final = (
     "Look for scale bars, clocks and letters that are burnt into the pixels: a network sees them too, and may tell "
     "lineages by them, and white and black ones take contrast from the cells. What is the same in all frames is told "
@@ -91,10 +95,11 @@ def _gallery_page(bank: Bank, warnings: Sequence[str]) -> str:
     most = max(FEWEST, min(SHOWN, MOST // max(1, len(lineages))))
     shown = {name: some(frames, most) for name, frames in lineages.items()}
     looks: dict[str, Look] = {}
-    pairs = _pairs(bank.frames)
-    for frame in (*itertools.chain(*shown.values()), *pairs.shown):
+    pairs, flags = _pairs(bank.frames), flagged(bank.frames)
+    no_use = bank.frames.named_by("frame", flags)
+    for frame in (*itertools.chain(*shown.values()), *pairs.shown, *no_use[:FLAGGED]):
         if frame.frame not in looks:
-            looks[frame.frame] = look_at(bank, frame)
+            looks[frame.frame] = look_at(bank, frame, flags.get(frame.frame, ()))
     return page(
         "gallery.html",
         title=f"{len(bank.frames):,} frames of {len(lineages)} lineage{'s' * (len(lineages) != 1)}",
@@ -111,7 +116,8 @@ def _gallery_page(bank: Bank, warnings: Sequence[str]) -> str:
             )
             for name, frames in lineages.items()
         }
-        | _near(pairs, looks),
+        | _near(pairs, looks)
+        | _no_use(no_use, looks),
         set_aside=[f"{frame.source}: {frame.set_aside}" for frame in bank.set_aside],
     )
 
@@ -151,8 +157,8 @@ def centres_told(frames: Iterable[Frame]) -> str:
     return f"{known} {outside or 'none'} outside of {'its frame' if outside == 1 else 'their frames'}"
 
 
-def look_at(bank: Bank, frame: Frame) -> Look:
-    """A frame of a bank as a page shows it, with what is known of it."""
+def look_at(bank: Bank, frame: Frame, flags: Sequence[Flag] = ()) -> Look:
+    """A frame of a bank as a page shows it, with what is known of it, and what it seems to be of no use for."""
     name = Path(frame.source).name
     try:
         image_HW = bank.pixels(frame)
@@ -164,16 +170,17 @@ def look_at(bank: Bank, frame: Frame) -> Look:
     if centres_N2 is not None:
         scale_2 = np.array([grey_HW.shape[1] / frame.width, grey_HW.shape[0] / frame.height], np.float32)
         drawn = with_centres(cv2.cvtColor(grey_HW, cv2.COLOR_GRAY2BGR), centres_N2 * scale_2)
-    return Look(Thumbnail(picture(drawn), name, _words(frame)), image_HW[::4, ::4].ravel())
+    return Look(Thumbnail(picture(drawn), name, _words(frame, flags)), image_HW[::4, ::4].ravel())
 
 
-def _words(frame: Frame) -> str:
-    """What is known of a frame."""
+def _words(frame: Frame, flags: Sequence[Flag]) -> str:
+    """What is known of a frame, and what it seems to be of no use for."""
     centres = "" if not frame.centres else f" ({len(frame.centres)} centres)"
     cells = "" if frame.count is None else f", {frame.count:g} cells{centres}"
     batch = "" if frame.batch is None else f", batch {frame.batch}"
     age = "" if frame.time_h is None else f", {frame.time_h:g} h"
-    return f"{frame.split}{cells}{batch}{age}"
+    looks = f"; looks {in_words(flags)}" if flags else ""
+    return f"{frame.split}{cells}{batch}{age}{looks}"
 
 
 def some(frames: Iterable[Frame], most: int) -> list[Frame]:
@@ -194,6 +201,15 @@ def _near(pairs: Pairs, looks: dict[str, Look]) -> dict[str, Section]:
         return {}
     heading = f"Nearly the same: {len(pairs.shown) // 2} of {pairs.number:,} shown"
     return {heading: Section("each after what it copies", [looks[frame.frame].thumbnail for frame in pairs.shown])}
+
+
+def _no_use(frames: Frames, looks: dict[str, Look]) -> dict[str, Section]:
+    """Frames that look out of focus, saturated or empty, under their heading."""
+    if not frames:
+        return {}
+    shown = [looks[frame.frame].thumbnail for frame in frames[:FLAGGED]]
+    heading = f"Out of focus, saturated or empty, as it looks: {_of(len(shown), len(frames))} shown"
+    return {heading: Section("they teach all the same, unless a label calls them unusable", shown)}
 
 
 def _pairs(frames: Frames) -> Pairs:

@@ -65,7 +65,7 @@ def draw_overlay(
 
 def _count_panel(regressor: Predictor, image_HW: Pixels, pixel_um: float | None) -> NDArray[np.uint8]:
     said, cells_HW = density_map(regressor, image_HW, pixel_um)
-    answer = regressor.answer_of(said)
+    interval = regressor.interval(said)
     picture_HW3 = _grey(image_HW, regressor)
     boxes = in_picture(said.boxes, picture_HW3.shape[:2])
     legend, colours = "where in a tile is not known", None
@@ -73,9 +73,10 @@ def _count_panel(regressor: Predictor, image_HW: Pixels, pixel_um: float | None)
         picture_HW3, most = with_cells(picture_HW3, cells_HW, boxes[0])
         legend, colours = f"0 to {most:.0f} or more cells per tile area", COUNTED
     caption = f"{said.count:,.1f} cells"
-    if answer.count_low is not None and answer.count_high is not None:
-        digits = int(answer.count_low < 10)
-        caption += f" ({answer.count_low:,.{digits}f}–{answer.count_high:,.{digits}f})"
+    if interval is not None:
+        low, high = interval
+        digits = int(low < 10)
+        caption += f" ({low:,.{digits}f}–{high:,.{digits}f})"
     numbers = [f"{cells:.1f}" for cells in said.weights_N * said.tile_outputs]
     picture_HW3, written = _with_tiles(picture_HW3, boxes, numbers, room=1 if cells_HW is None else ROOM)
     legend += " · numbers: cells of each tile" * written

@@ -2,12 +2,13 @@
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from cellnet.images.quality import NO_USE, WORDS, Flag
 from cellnet.images.wells import COLUMNS, ROWS, Well
 from cellnet.prediction.answers import Prediction
 from cellnet.reports.plots import BLUE, INK, LINES, ORANGE, plain
@@ -35,7 +36,14 @@ class WellSummary:
     """What is said of a well: of all its images together."""
 
     images: int
-    """Those that could be used."""
+    """Those that have their part in its value (`Prediction.has_part_in_well`)."""
+    left_out: tuple[Flag, ...] = ()
+    """What those are that have none, though they were answered: each flag as often as it was said."""
+    left_out_n: int = 0
+    failed: int = 0
+    """Images without an answer."""
+    empty: int = 0
+    """Those of `images` that show no cell."""
     count: float | None = None
     """The mean over its images."""
     lineage: str | None = None
@@ -48,25 +56,43 @@ class WellSummary:
 
 
 def of_value(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Those of the images of a well that count in what is said of it, on plates and curves alike: not the bad ones."""
-    return [one for one in predictions if one.error is None]
+    """Those of the images of a well that count in what is said of it, on plates and curves alike."""
+    return [one for one in predictions if one.has_part_in_well]
 
 
 def summarise(predictions: Sequence[Prediction]) -> WellSummary:
-    """One answer for a well from those for its images that count."""
+    """One answer for a well from those for its images that count; what has no part in it is told beside."""
     good = of_value(predictions)
+    no_use = [one for one in predictions if one.error is None and not one.has_part_in_well]
     counts = [one.count for one in good if one.count is not None]
     named = [one.probabilities for one in good if one.probabilities]
     means = {name: float(np.mean([one[name] for one in named])) for name in (named[0] if named else ())}
     lineage = max(means, key=means.__getitem__) if means else None
     return WellSummary(
         images=len(good),
+        left_out=tuple(flag for one in no_use for flag in one.quality or () if flag in NO_USE),
+        left_out_n=len(no_use),
+        failed=sum(one.error is not None for one in predictions),
+        empty=sum("empty" in (one.quality or ()) for one in good),
         count=float(np.mean(counts)) if counts else None,
         lineage=lineage,
         probability=means[lineage] if lineage is not None else None,
         lineage_unfamiliar=_half([one.lineage_unfamiliar for one in good]),
         count_unfamiliar=_half([one.count_unfamiliar for one in good]),
     )
+
+
+def left_out_words(wells: Iterable[WellSummary]) -> str:
+    """How many images were left out of the values of wells, and what they are; empty for none.
+
+    >>> left_out_words([WellSummary(images=1, left_out=("saturated", "out_of_focus"), left_out_n=1)])
+    '1 left out (1 out of focus, 1 saturated)'
+    """
+    wells = list(wells)
+    number = sum(well.left_out_n for well in wells)
+    flags = Counter(flag for well in wells for flag in well.left_out)
+    each = ", ".join(f"{flags[flag]:,} {WORDS[flag]}" for flag in NO_USE if flags[flag])
+    return f"{number:,} left out ({each})" if number else ""
 
 
 def top_of(counts: Sequence[float]) -> float:
@@ -111,7 +137,8 @@ def draw_plate(wells: Mapping[Well, WellSummary], *, name: str) -> bytes:
             look.draw_empty(axis)
             draw(axis, wells, look)
         images = sum(said.images for said in wells.values())
-        title = f"{plain(name, 60)}: {len(wells)} wells, {images:,} images"
+        left_out = left_out_words(wells.values())
+        title = f"{plain(name, 60)}: {len(wells)} wells, {images:,} images" + f", {left_out}" * bool(left_out)
         figure.text(0.15 / size_in[0], 1 - 0.3 / size_in[1], title, fontsize=13)
         figure.legend(handles=look.legend(), loc="lower left", ncols=3, fontsize=9)
         buffer = io.BytesIO()
@@ -165,7 +192,7 @@ class _Look:
         self.text_pt = (8.5, 6.5, 5.0)[size]
 
     def draw_empty(self, axis: Any) -> None:
-        """The plate with its rows and columns; wells whose images could not be used are crossed out."""
+        """The plate with its rows and columns; wells of which no image is left are crossed out."""
         from matplotlib.collections import PatchCollection
 
         axis.set(xlim=(0.5, self.columns + 0.5), ylim=(self.rows + 0.5, 0.5))
@@ -200,7 +227,9 @@ class _Look:
         if any(said.lineage_unfamiliar or said.count_unfamiliar for said in self.wells.values()):
             shown.append(Patch(**UNFAMILIAR, label="unlike the training images: do not rely on it"))
         if not all(said.images for said in self.wells.values()):
-            shown.append(Line2D([], [], **BAD, label="no image could be used"))
+            whys = {said.left_out_n > 0 for said in self.wells.values() if not said.images}
+            words = ["no image could be used"] * (False in whys) + ["all images left out"] * (True in whys)
+            shown.append(Line2D([], [], **BAD, label=" or ".join(words)))
         return shown
 
     def _shape(self, well: Well, **style: Any) -> Any:

@@ -3,6 +3,7 @@
     OUT/settings.json                  the models, and what else decides an answer; which pictures were drawn
     OUT/parts/*.parquet                predictions as they came: what the same command, given again, need not do again
     OUT/predictions.csv, .parquet      all rows of the last command that ended, in the order of its images
+    OUT/predictions_wells.csv          where names tell wells, a row each: its value, and the images left out of it
     OUT/plate.png                      counts and lineages well by well; of several plates, plate-NAME.png of each
     OUT/growth.csv, doubling.csv       of plates that were recorded over time: counts, and how fast cells multiply
     OUT/growth.html                    the same to look at
@@ -34,7 +35,7 @@ from cellnet.prediction.sources import ListedFile, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
 from cellnet.reports.growth import COUNTS, DIGITS, RATES, Series, count_rows, rate_rows, series_of
 from cellnet.reports.growth_page import growth_page
-from cellnet.reports.plates import draw_plate, summarise
+from cellnet.reports.plates import WellSummary, draw_plate, left_out_words, summarise
 from cellnet.store.objects import Store
 from cellnet.store.parquet import read_parquet
 from cellnet.store.place import PlaceLike, open_store, place_of
@@ -44,6 +45,7 @@ PICTURES: Final = "pictures"
 """Which pictures were drawn, beside the settings."""
 PARTS: Final = "parts/"
 TABLE: Final = "predictions"
+WELLS: Final = "predictions_wells.csv"
 KEEP_S: Final = 2.0
 """How often what has come is kept, in seconds: what a job that is killed loses at most."""
 ROWS: Final = 1000
@@ -58,6 +60,12 @@ TYPES: Final = dict.fromkeys(NUMBERS, pa.float64()) | {
 SAID: Final = pa.schema([(name, TYPES.get(name, pa.string())) for name in (*COLUMNS, "probabilities")])
 """A prediction."""
 PART: Final = pa.schema([*SAID, ("place", pa.string()), ("stamp", pa.string()), ("page", pa.string())])
+OF_WELLS: Final = (
+    *("plate", "well", "row", "column", "time_h", "images", "left_out", "failed", "empty"),
+    *("count", "lineage", "probability", "note"),
+)
+"""Of a well: images that have their part in its value; those that have none, being out of focus or saturated; those
+without an answer; those of the first that are empty. `note` is what was left out, and why there is no value."""
 WELL: Final = pa.schema(
     [
         *(("plate", pa.string()), ("well", pa.string()), ("row", pa.string()), ("column", pa.int64())),
@@ -66,6 +74,8 @@ WELL: Final = pa.schema(
 )
 """What is known of a well and its image besides; `row` is a letter."""
 
+At = tuple[Well, float | None]
+"""A well, and the hours at which it was recorded; None of a plate that was recorded once."""
 Said = tuple[ListedFile, list[Prediction]]
 """An image, and what is said of it: of its pages, where several were asked for."""
 
@@ -151,9 +161,14 @@ class Results:
         table = _with_wells(table, of_rows, plates)
         _, before = _settings_of(self.store)
         self.series = series_of(_of_wells(table), control=control)
+        wells = _wells(table, self.series)
         taken = {key for start in ("plate", "growth", "doubling") for key in self.store.keys(start)} - before
-        pictures = _pictures(table, self.series, taken=taken) | _growth(self.series, taken=taken)
-        written = {f"{TABLE}.csv": _csv(table), f"{TABLE}.parquet": _parquet(table)} | pictures
+        pictures = _pictures(wells, self.series, taken=taken) | _growth(self.series, taken=taken)
+        written = {f"{TABLE}.csv": _csv(table), f"{TABLE}.parquet": _parquet(table)}
+        written |= {WELLS: _wells_csv(wells)} if wells else {}
+        written |= pictures
+        if not wells:
+            self.store.delete(WELLS)
         self._note({*before, *pictures})  # first, so that none is left unknown where the job is killed
         for key in before - pictures.keys():
             self.store.delete(key)
@@ -186,7 +201,7 @@ def is_below(name: str, given: PlaceLike) -> bool:
 
 def _is_ours(key: str) -> bool:
     """Whether a job of predictions keeps its rows or settings under that name."""
-    return key in (SETTINGS, f"{TABLE}.csv", f"{TABLE}.parquet") or _PART.fullmatch(key) is not None
+    return key in (SETTINGS, WELLS, f"{TABLE}.csv", f"{TABLE}.parquet") or _PART.fullmatch(key) is not None
 
 
 _PART: Final = re.compile(rf"{PARTS}\d{{6}}-[0-9a-f]{{6}}\.parquet")
@@ -294,22 +309,49 @@ def _of_wells(table: pa.Table) -> Iterator[dict[str, Any]]:
     return _rows(table.filter(pc.is_valid(table.column("well"))))
 
 
-def _pictures(table: pa.Table, series: Series, *, taken: Container[str]) -> dict[str, bytes]:
-    """Every plate of which two wells are known, at its last time, by a name for its picture that is not taken."""
-    plates: dict[str, dict[Well, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
+def _wells(table: pa.Table, series: Series) -> dict[str, dict[At, WellSummary]]:
+    """What is said of the wells of every plate; of a plate that was recorded over time, at each time."""
+    plates: dict[str, dict[At, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     for row in _of_wells(table):
-        well, last_h = named_well(row["well"]), series.last_h.get(row["plate"])
+        well, time_h = named_well(row["well"]), row["time_h"] if row["plate"] in series.last_h else None
         assert well is not None
-        if last_h is None or (row["time_h"] is not None and round(row["time_h"], DIGITS) == last_h):
-            plates[row["plate"]][well].append(prediction_of(row))
-    drawn = {
-        plate: draw_plate(
-            {well: summarise(said) for well, said in wells.items()},
-            name=f"{plate} at {series.last_h[plate]:g} h" if plate in series.last_h else plate,
-        )
+        at = (well, None if time_h is None else round(time_h, DIGITS))
+        plates[row["plate"]][at].append(prediction_of(row))
+    return {plate: {at: summarise(said) for at, said in wells.items()} for plate, wells in plates.items()}
+
+
+def _wells_csv(plates: Mapping[str, Mapping[At, WellSummary]]) -> bytes:
+    """A row a well, by rows and columns of its plate, and a time."""
+    rows = (
+        _well_row(plate, *at, wells[at])
         for plate, wells in plates.items()
-        if len(wells) > 1
+        for at in sorted(wells, key=lambda at: (at[0], at[1] is not None, at[1] or 0.0))
+    )
+    return "".join(csv_lines(rows, OF_WELLS)).encode()
+
+
+def _well_row(plate: str, well: Well, time_h: float | None, said: WellSummary) -> dict[str, Any]:
+    """Under the names of `OF_WELLS`."""
+    note = left_out_words([said])
+    if not said.images:
+        note = f"no value: {note or 'no image could be used'}"
+    return {
+        **{"plate": plate, "well": well.name, "row": well.letter, "column": well.column, "time_h": time_h},
+        **{"images": said.images, "left_out": said.left_out_n, "failed": said.failed, "empty": said.empty},
+        **{"count": said.count, "lineage": said.lineage, "probability": said.probability, "note": note},
     }
+
+
+def _pictures(
+    plates: Mapping[str, Mapping[At, WellSummary]], series: Series, *, taken: Container[str]
+) -> dict[str, bytes]:
+    """Every plate of which two wells are known, at its last time, by a name for its picture that is not taken."""
+    drawn = {}
+    for plate, wells in plates.items():
+        last_h = series.last_h.get(plate)
+        shown = {well: said for (well, time_h), said in wells.items() if time_h == last_h}
+        if len(shown) > 1:
+            drawn[plate] = draw_plate(shown, name=plate if last_h is None else f"{plate} at {last_h:g} h")
     named: dict[str, bytes] = {}
     for plate, picture in drawn.items():
         name = "plate" if len(drawn) == 1 else f"plate-{re.sub(r'[^A-Za-z0-9._-]+', '_', plate)[:80]}"

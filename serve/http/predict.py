@@ -119,6 +119,7 @@ _EXAMPLE: Final = Predictions(
             unfamiliar=False,
             lineage_unfamiliar=False,
             count_unfamiliar=False,
+            quality=[],
             tiles=25,
             magnification="matched",
             models=ModelRefs(classifier="classifier@3", regressor="regressor@5"),

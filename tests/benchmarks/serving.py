@@ -84,8 +84,10 @@ def batches_per_s(place: str, data: bytes) -> float:
         images = [ImageFile("image", data) for _ in range(MOST_TILES)]
         cuts = [Cuts(image.decode(), image.pixel_um) for image in images]
         said = [model.predict_cuts([one.of(model) for one in cuts], batch=MOST_TILES) for model in models]
-        for several in zip(*said, strict=True):
-            answered = [model.answer_of(one) for model, one in zip(models, several, strict=True)]
+        for cut, *several in zip(cuts, *said, strict=True):
+            answered = [
+                model.answer_of(one, cut.of(model).measures) for model, one in zip(models, several, strict=True)
+            ]
             combine("image", answered).model_dump_json()
 
     predict()

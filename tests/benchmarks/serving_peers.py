@@ -71,8 +71,8 @@ class Counting(litserve.LitAPI):
         said: list[list[Any]] = [[] for _ in batch]
         for place, model in enumerate(self.models):
             cuts = [cut[place] for cut in batch]
-            for one, prediction in zip(said, model.predict_cuts(cuts), strict=True):
-                one.append(model.answer_of(prediction))
+            for one, cut, prediction in zip(said, cuts, model.predict_cuts(cuts), strict=True):
+                one.append(model.answer_of(prediction, cut.measures))
         return said
 
     def unbatch(self, output: list[Any]) -> list[Any]:

@@ -788,6 +788,43 @@ def test_whether_images_belong_to_the_training_is_said(page: Page, said: list[di
     assert (page.find("#unlike").get_attribute("class") == "notice") == ("do not rely" in told)
 
 
+def test_fields_of_no_use_are_flagged_and_left_out_of_their_well(page: Page) -> None:
+    files = {
+        "B03_f1.png": {"count": 10, "quality": []},
+        "B03_f2.png": {"count": 900, "quality": ["out_of_focus"]},
+        "B03_f3.png": {"count": 0, "quality": ["empty"]},
+        "B04_f1.png": {"count": 700, "quality": ["out_of_focus", "saturated"]},
+        "C05_f1.png": {"count": 20},  # a service of before
+    }
+    page.choose(*(page.write(name, said) for name, said in files.items()))
+    page.wait_for_status("5 of 5 done")
+    left_out = "left out: out of focus or saturated"
+    assert page.plate(1) == {
+        "B3": f"5.0 (2 fields, 1 {left_out})", "B4": f"× (no value, 1 {left_out})", "C5": "20.0 (1 field)"
+    }  # fmt: skip
+    [ramp] = page.texts(".ramp")
+    assert ramp.endswith("1–2 fields a well × no image could be used, or all are left out 2 fields " + left_out)
+    chips = page.texts("#summary li")
+    assert {"2 out of focus", "1 saturated", "1 empty"} <= set(chips)
+    flagged = [
+        "B03_f2.png B03 out of focus: left out of well values",
+        "B03_f3.png B03 empty",
+        "B04_f1.png B04 out of focus, saturated: left out of well values",
+    ]
+    assert page.texts("#rows .name") == ["B03_f1.png B03", *flagged, "C05_f1.png C05"]
+    page.find("#flagged").click()
+    assert page.texts("#rows tr:not([hidden]) .name") == flagged
+    page.find("#rows tr:not([hidden]) button").click()
+    page.wait_for(lambda: page.find("#facts").is_displayed())
+    facts = page.texts("#facts div")
+    assert "Is it of use? It is out of focus. It is left out of the value of its well." in facts
+    page.run("document.getElementById('close').click()")
+    header, *lines = page.download()
+    assert [line[header.index("quality")] for line in lines] == [
+        "", "out_of_focus", "empty", "out_of_focus saturated", ""
+    ]  # fmt: skip
+
+
 def test_files_that_are_no_images_are_skipped_by_name(page: Page) -> None:
     names = ["x.pdf", "y.txt", "z.xml", "Thumbs.db"]
     page.drop(page.write("read me.txt", b"not an image"), page.write("a.png"), page.write("b.png", b"not an image"))
@@ -850,12 +887,28 @@ def test_the_table_for_spreadsheets_holds_all_answers_and_no_formulas(page: Page
     header, *lines = page.download()
     assert header == [
         *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level", "unfamiliar"),
-        *("lineage_unfamiliar", "count_unfamiliar"),
+        *("lineage_unfamiliar", "count_unfamiliar", "quality"),
         *("classifier", "regressor", "error", "plate", "well"),
     ]
-    said = ["A172", "0.9", "-0.5", "9.5", "14.5", "0.9", "false", "", "", "classifier@1", "regressor@2", "", "", "B03"]
+    said = [
+        "A172",
+        "0.9",
+        "-0.5",
+        "9.5",
+        "14.5",
+        "0.9",
+        "false",
+        "",
+        "",
+        "",
+        "classifier@1",
+        "regressor@2",
+        "",
+        "",
+        "B03",
+    ]
     wrong = "'@b.png: not a readable PNG, JPEG, TIFF or BMP image"
-    assert sorted(lines) == [["'=a,B03.png", *said], ["'@b.png", *[""] * 11, wrong, "", ""]]
+    assert sorted(lines) == [["'=a,B03.png", *said], ["'@b.png", *[""] * 12, wrong, "", ""]]
 
 
 def test_a_run_can_be_cancelled_and_cleared(page: Page, service: Service) -> None:

@@ -216,7 +216,19 @@ def test_a_published_model_is_calibrated_by_its_test_split(sample_bank: Path, pl
     assert scores["tile"]["coverage"] == pytest.approx(0.9, abs=0.06)
     assert scores["calibration"]["tile_quantile"] == counter.card.calibration.tile_quantile
     strange = Predictor.load(registry, counter.ref).answer(np.full((400, 400), 99, np.uint8))
-    assert strange.unfamiliar is True
+    assert strange.unfamiliar is True and strange.quality == ["empty"]
+
+
+def test_a_published_model_knows_how_sharp_its_training_frames_are(sample_bank: Path, places: Places) -> None:
+    registry, bank = places.open_registry(), Bank.open(sample_bank)
+    learned = len(bank.split("train")) + len(bank.split("test"))
+    for name in ("classifier", "regressor"):
+        model = Predictor.load(registry, f"{name}:champion")
+        assert model.card.focus and model.card.focus.frames == learned
+        for frame in bank.split("holdout"):
+            image_HW = bank.pixels(frame)
+            assert "out_of_focus" not in model.answer(image_HW).quality
+            assert "out_of_focus" in model.answer(cv2.GaussianBlur(image_HW, (0, 0), 3)).quality
 
 
 def test_a_report_shows_the_worst_frames_with_what_was_found_and_saliency(places: Places, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import pipelines.predict
 from cellnet.bank.bank import Bank
 from cellnet.cli import main
-from cellnet.cli.predict import prediction_line
+from cellnet.cli.predict import prediction_line, quality_lines
 from cellnet.prediction.answers import Prediction
 from cellnet.registry.records import CrossValidation, ModelVersion
 from cellnet.registry.registry import Registry
@@ -236,6 +236,22 @@ def test_a_prediction_is_told_with_its_interval_and_its_flag() -> None:
     assert prediction_line(strange).endswith(told)
     of_before = strange.model_copy(update={"count_unfamiliar": None})
     assert prediction_line(of_before).endswith(told.replace("count", "answer"))
+
+
+def test_an_image_of_no_use_is_told_with_what_becomes_of_its_well() -> None:
+    said = Prediction(image="a.png", count=12.0, tiles=1, quality=["out_of_focus", "saturated"])
+    assert prediction_line(said).endswith("[1 tile]  OUT OF FOCUS, SATURATED, not in its well's value")
+    empty = said.model_copy(update={"quality": ["empty"]})
+    assert prediction_line(empty).endswith("[1 tile]  EMPTY")
+
+
+def test_images_of_no_use_are_listed_a_line_a_flag() -> None:
+    many = [f"{n}.png" for n in range(5)]
+    assert list(quality_lines({"out_of_focus": many, "saturated": [], "empty": ["b.png"]})) == [
+        "warning: 5 images out of focus, left out of the values of their wells: 0.png, 1.png, 2.png and 2 more",
+        "note: 1 image empty, with a part in the value of its well all the same: b.png",
+    ]
+    assert list(quality_lines({"out_of_focus": []})) == []
 
 
 def test_help_and_version_come_without_the_large_libraries() -> None:

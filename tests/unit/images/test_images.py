@@ -114,7 +114,7 @@ def infer_it(folder: Path, name: str, page: Pages) -> int:
     text = base64.b64encode(IMAGES[name]).decode()
     inputs = [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}]
     body = {"inputs": inputs, "parameters": {"page": page}}
-    [count] = post(Kitchen(champions(folder)), "/v2/models/regressor/infer", json=body).json()["outputs"]
+    count, *_ = post(Kitchen(champions(folder)), "/v2/models/regressor/infer", json=body).json()["outputs"]
     return len(count["data"])
 
 

@@ -5,6 +5,7 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import safetensors.torch
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from cellnet.certainty.calibration import Calibration
 from cellnet.config.train import ModelSpec
 from cellnet.errors import DataError, IntegrityError
+from cellnet.images.quality import Focus, measure
 from cellnet.networks.weights import fresh_network, weights_to_bytes
 from cellnet.prediction.predictor import Predictor, predictor_of
 from cellnet.registry.records import Card
 from cellnet.registry.registry import Registry
 from cellnet.untrusted import WEIGHTS
+from tests.factories import discs
 
 
 class CountBright(nn.Module):
@@ -47,6 +50,41 @@ def with_dots(height: int, width: int, rows: NDArray[np.int64], columns: NDArray
 def counter(card: Callable[..., Card]) -> Callable[..., Predictor]:
     """`counter(pixel_um=0.5)`: a predictor that counts white pixels."""
     return lambda **preprocess: Predictor("regressor@1", card("count", **preprocess), CountBright())
+
+
+def sharp(card: Card) -> Card:
+    """The card with the focus of frames of discs as they are."""
+    values = [measure(discs(30, seed=seed, size=(400, 400))[0]).focus or 0 for seed in range(5)]
+    return card.model_copy(update={"focus": Focus.of(values)})
+
+
+def test_an_answer_says_what_the_frame_is_no_use_for(card: Callable[..., Card]) -> None:
+    image_HW = discs(30, seed=9, size=(400, 400))[0]
+    soft_HW = cv2.GaussianBlur(image_HW, (0, 0), 3)
+    known = Predictor("regressor@1", sharp(card("count", pixel_um=0.5)), CountBright())
+    lit_HW = np.where(image_HW == 180, image_HW + np.arange(400, dtype=np.uint8) % 64, image_HW).astype(np.uint8)
+    assert known.answer(lit_HW).quality == []
+    assert "out_of_focus" in known.answer(soft_HW).quality
+    assert known.answer(np.where(image_HW > 104, 255, image_HW).astype(np.uint8)).quality == ["saturated"]
+    assert known.answer(image_HW).quality == ["empty"], "no pixel is white: it counts none"
+    before = Predictor("regressor@1", card("count"), CountBright())
+    assert before.answer(soft_HW).quality == ["empty"], "a model of before does not tell"
+    named = Predictor("classifier@1", sharp(card("classify", classes=["A", "B"])), MoreIsBrighter())
+    assert named.answer(image_HW).quality == [] and named.answer(soft_HW).quality == ["out_of_focus"]
+
+
+def test_focus_is_that_of_the_training_frames_magnification(card: Callable[..., Card]) -> None:
+    """A frame of twice the detail is shrunk first; of one that had to be enlarged nothing is said."""
+    image_HW = discs(30, seed=9, size=(400, 400))[0]
+    twice_HW = cv2.resize(image_HW, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    twice_HW = cv2.GaussianBlur(twice_HW, (0, 0), 1.5)
+    half_HW = cv2.resize(image_HW, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    named = Predictor("classifier@1", sharp(card("classify", classes=["A", "B"], pixel_um=0.5)), MoreIsBrighter())
+    assert named.answer(twice_HW, pixel_um=0.5).quality == ["out_of_focus"]
+    assert named.answer(twice_HW, pixel_um=0.25).quality == []
+    assert named.answer(cv2.GaussianBlur(twice_HW, (0, 0), 6), pixel_um=0.25).quality == ["out_of_focus"]
+    assert named.answer(half_HW, pixel_um=1.0).quality == []
+    assert named.answer(cv2.GaussianBlur(half_HW, (0, 0), 6), pixel_um=1.0).quality == []
 
 
 @pytest.fixture

@@ -19,8 +19,14 @@ from cellnet.images.pictures import CENTRE
 from cellnet.readers import LabelledFile
 from cellnet.reports import gallery
 from cellnet.reports.gallery import SHOWN, centres_told, some, write_gallery
-from tests.factories import little_room
+from tests.factories import little_room, noise
 from tests.unit.reports.reading import HOSTILE, assert_harmless, unbroken
+
+
+def structured(seed: int) -> NDArray[np.uint8]:
+    """A small frame like no other, that is not empty."""
+    squares_HW = np.kron(noise(5, 8, seed=seed), np.ones((8, 8), np.uint8))[:, :60]
+    return np.asarray(squares_HW // 2 + noise(40, 60, seed=seed) // 8, np.uint8)
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def bank(tmp_path: Path) -> Bank:
     files = []
     for n in range(9):
         path = tmp_path / f"{n}.png"
-        path.write_bytes(encode_png(np.random.default_rng(n).integers(0, 255, (40, 60), np.uint8)))
+        path.write_bytes(encode_png(structured(n)))
         about = {"lineage": "A549" if n < 8 else "3T3", "group": f"w{n}", "count": float(n)}
         about |= {"batch": "P1", "time_h": 72.5} if n == 8 else {}
         files.append(LabelledFile(image=ImageFile.at(path), **about))
@@ -49,6 +55,16 @@ def test_the_page_shows_every_lineage_what_to_beware_of_and_what_was_set_aside(b
     assert page.count('src="data:image/jpeg') == SHOWN + 1, "all of it is in the page"
     assert len(re.findall('<div role="img" aria-label="[^"]+"><svg ', page)) == 2, "grey values, and counts"
     assert_harmless(page, "<b>.png: not a readable")
+
+
+def test_frames_that_are_of_no_use_are_marked_and_stand_together(bank: Bank, tmp_path: Path) -> None:
+    (tmp_path / "dark.png").write_bytes(encode_png(np.random.default_rng(0).normal(9, 1, (40, 60)).astype(np.uint8)))
+    dark = LabelledFile(image=ImageFile.at(tmp_path / "dark.png"), lineage="3T3", group="w8", batch="P1", count=0)
+    bank.add([prepare(dark, bank.store)])
+    page = unbroken(write_gallery(tmp_path / "bank.html", bank))
+    assert "1 of 10 frames looks empty: dark.png" in page
+    _, _, section = page.partition("<h3>Out of focus, saturated or empty, as it looks: 1 of 1 frame shown</h3>")
+    assert section.count("<figure>") == 1 and "0 cells, batch P1; looks empty</figcaption>" in section
 
 
 def test_names_from_outside_cannot_become_part_of_the_page(bank: Bank, tmp_path: Path) -> None:
@@ -79,7 +95,7 @@ def test_a_frame_whose_pixels_rotted_is_named_and_the_others_are_shown(bank: Ban
 
 def test_near_duplicates_stand_side_by_side(bank: Bank, tmp_path: Path) -> None:
     assert "Nearly the same" not in unbroken(write_gallery(tmp_path / "bank.html", bank))
-    brighter_HW = np.random.default_rng(3).integers(0, 255, (40, 60), np.uint8) // 2
+    brighter_HW = structured(3) // 2
     (tmp_path / "copy.png").write_bytes(encode_png(brighter_HW))
     copy = LabelledFile(image=ImageFile.at(tmp_path / "copy.png"), lineage="A549", group="w9", count=3)
     bank.add([prepare(copy, bank.store)])
@@ -128,8 +144,8 @@ def test_what_is_burnt_in_and_what_the_contrast_is_are_told_above_the_frames(ban
 
 
 def drawn(page: str) -> NDArray[np.uint8]:
-    """The one picture of a page."""
-    [data] = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    """The first picture of a page."""
+    data, *_ = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     return cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
 
 

@@ -17,6 +17,7 @@ from cellnet.reports.plates import (
     TITLE_IN,
     WellSummary,
     draw_plate,
+    left_out_words,
     summarise,
 )
 
@@ -28,11 +29,28 @@ def test_a_well_is_the_mean_of_its_good_images() -> None:
         Prediction(image="3", error="damaged"),
     ]
     assert summarise(said) == WellSummary(
-        images=2, count=15, lineage="A549", probability=pytest.approx(0.55), lineage_unfamiliar=True
+        images=2, failed=1, count=15, lineage="A549", probability=pytest.approx(0.55), lineage_unfamiliar=True
     )
     more = [*said, Prediction(image="4", count=0, probabilities={"A549": 0.0, "3T3": 1.0}, count_unfamiliar=False)]
-    assert summarise(more) == WellSummary(images=3, count=10, lineage="3T3", probability=pytest.approx(1.9 / 3))
-    assert summarise(said[2:]) == WellSummary(images=0)
+    assert summarise(more) == WellSummary(
+        images=3, failed=1, count=10, lineage="3T3", probability=pytest.approx(1.9 / 3)
+    )
+    assert summarise(said[2:]) == WellSummary(images=0, failed=1)
+
+
+def test_what_is_out_of_focus_or_saturated_has_no_part_in_a_well_and_what_is_empty_has() -> None:
+    said = [
+        Prediction(image="1", count=10, quality=[]),
+        Prediction(image="2", count=0, quality=["empty"]),
+        Prediction(image="3", count=900, quality=["out_of_focus"], count_unfamiliar=True),
+        Prediction(image="4", count=900, quality=["saturated", "empty"]),
+    ]
+    assert summarise(said) == WellSummary(
+        images=2, left_out=("out_of_focus", "saturated"), left_out_n=2, empty=1, count=5
+    )
+    assert summarise(said[2:3]) == WellSummary(images=0, left_out=("out_of_focus",), left_out_n=1)
+    assert left_out_words([summarise(said), summarise(said[2:])]) == "4 left out (2 out of focus, 2 saturated)"
+    assert left_out_words([WellSummary(images=3)]) == ""
 
 
 def drawn(wells: dict[Well, WellSummary], name: str = "P1") -> np.ndarray:

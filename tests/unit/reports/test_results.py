@@ -5,7 +5,7 @@ import csv
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +51,11 @@ def done(folder: Path, *sources: ListedFile) -> list[str]:
     """The pictures of a job that ended."""
     results = Results.open(str(folder), SETTINGS)
     results.add([(one, [said(one, 50.0)]) for one in sources])
-    return [Path(place).name for place in results.finish(sources)[2:]]
+    return pictures_of(results.finish(sources))
+
+
+def pictures_of(written: Sequence[str]) -> list[str]:
+    return [Path(place).name for place in written if place.endswith(".png")]
 
 
 def left(folder: Path, *sources: ListedFile) -> dict[str, list[Prediction]]:
@@ -130,7 +134,8 @@ def test_the_tables_have_the_rows_of_the_command_in_its_order_with_their_wells(t
     results.add([(third, [said(third, error="-damaged")]), (other, [said(other, 1.0)])])
     results.add([(second, [said(second, 2.0)]), (first, [said(first, 12.0)])])
     written = results.finish(sources)
-    assert written == [f"{tmp_path}/predictions.csv", f"{tmp_path}/predictions.parquet"]
+    names = ["predictions.csv", "predictions.parquet", "predictions_wells.csv"]
+    assert written == [f"{tmp_path}/{name}" for name in names]
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == ["B03.png", "'=sum.png", "no-well.png"]
@@ -148,12 +153,36 @@ def test_a_plate_of_two_known_wells_is_drawn_and_pictures_of_before_go(tmp_path:
     lonely = source("D5.png", folder="/P3")
     kept(tmp_path, *((one, [said(one, 50.0)]) for one in (*wells, lonely)))
     results = Results.open(str(tmp_path), SETTINGS)
-    pictures = [Path(place).name for place in results.finish([*wells, lonely])[2:]]
-    assert pictures == ["plate-P1.png", "plate-P2.png"]
+    assert pictures_of(results.finish([*wells, lonely])) == ["plate-P1.png", "plate-P2.png"]
     image_HW3 = cv2.imread(str(tmp_path / "plate-P2.png")).astype(int)
     assert (image_HW3[..., 0] - image_HW3[..., 2] > 60).sum() > 1000, "its wells are blue"
-    assert [Path(place).name for place in results.finish(wells[:2])[2:]] == ["plate.png"]
+    assert pictures_of(results.finish(wells[:2])) == ["plate.png"]
     assert sorted(path.name for path in tmp_path.glob("plate*")) == ["plate.png"]
+
+
+def test_wells_have_a_table_that_tells_what_was_left_out(tmp_path: Path) -> None:
+    fields = {
+        "B03_f1": said(source("B03_f1.png"), 10.0),
+        "B03_f2": said(source("B03_f2.png"), 900.0).model_copy(update={"quality": ["out_of_focus", "saturated"]}),
+        "B03_f3": said(source("B03_f3.png"), 0.0).model_copy(update={"quality": ["empty"]}),
+        "B02_f1": said(source("B02_f1.png"), 7.0).model_copy(update={"quality": ["saturated"]}),
+        "C04_f1": said(source("C04_f1.png"), error="damaged"),
+    }
+    sources = [source(f"{name}.png") for name in fields]
+    results = Results.open(str(tmp_path), SETTINGS)
+    results.add([(one, [fields[one.name.removesuffix(".png")]]) for one in sources])
+    assert f"{tmp_path}/predictions_wells.csv" in results.finish(sources)
+    with (tmp_path / "predictions_wells.csv").open(newline="", encoding="utf-8") as file:
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    plate = rows[0][0]
+    assert rows == [
+        [plate, "B02", "B", "2", "0", "1", "0", "0", "", "", "", "no value: 1 left out (1 saturated)"],
+        [plate, "B03", "B", "3", "2", "1", "0", "1", "5.0", "3T3", "0.75", "1 left out (1 out of focus, 1 saturated)"],
+        [plate, "C04", "C", "4", "0", "0", "1", "0", "", "", "", "no value: no image could be used"],
+    ]
+    left_again = left(tmp_path, *sources)
+    assert left_again["B03_f2.png"][0].quality == ["out_of_focus", "saturated"], "as it was said"
+    assert results.finish([source("nowhere.png")]) and not (tmp_path / "predictions_wells.csv").exists()
 
 
 @pytest.fixture
@@ -337,5 +366,5 @@ def test_the_csv_rounds_and_the_parquet_does_not(tmp_path: Path) -> None:
     results.add([(one, [said(one, 1234.5678901)])])
     results.finish([one])
     line = (tmp_path / "predictions.csv").read_text().splitlines()[1]
-    assert line.startswith('"a.png","3T3",0.75,1234.57,,,,False,,,,4,"assumed",')
+    assert line.startswith('"a.png","3T3",0.75,1234.57,,,,False,,,,,4,"assumed",')
     assert pq.read_table(tmp_path / "predictions.parquet").column("count").to_pylist() == [1234.5678901]

@@ -164,6 +164,17 @@ def test_images_that_are_not_usable_are_counted_however_they_come(kitchen: Calla
     assert service.figure("cellnet_images_total", outcome="answered") == 1
 
 
+def test_images_of_no_use_are_flagged_and_counted_once_whatever_models_say_so(kitchen: Callable) -> None:
+    service = kitchen()
+    grain_HW = np.random.default_rng(0).normal(0, 3, (SIDE, SIDE))
+    lit_HW = np.clip(100 + 80 * (np.indices((SIDE, SIDE)).sum(0) // 8 % 2) + grain_HW, 0, 170).astype(np.uint8)
+    flat, lit = asked(service, {"content": even_png()}, {"content": encode_png(lit_HW)})
+    assert [one.json()["predictions"][0]["quality"] for one in (flat, lit)] == [["empty"], ["saturated"]]
+    assert service.figure("cellnet_quality_total", flag="empty") == 1
+    assert service.figure("cellnet_quality_total", flag="saturated") == 1
+    assert service.figure("cellnet_quality_total", flag="out_of_focus") is None
+
+
 def test_the_time_of_a_large_image_begins_with_its_header(kitchen: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.answering.SMALL", 0)
     [said] = asked(kitchen(), {"content": even_png()})

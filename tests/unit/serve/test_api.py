@@ -86,6 +86,13 @@ def test_two_answers_become_one_prediction_that_is_no_surer_than_either() -> Non
     assert (prediction.models.classifier, prediction.models.regressor) == ("classifier@1", "regressor@2")
 
 
+def test_what_either_model_finds_an_image_of_no_use_for_is_said_once_in_order() -> None:
+    empty = COUNTED.model_copy(update={"quality": ["saturated", "empty"]})
+    soft = CLASSIFIED.model_copy(update={"quality": ["out_of_focus", "saturated"]})
+    assert combine("a.png", [soft, empty]).quality == ["out_of_focus", "saturated", "empty"]
+    assert combine("a.png", [CLASSIFIED, COUNTED]).quality == []
+
+
 def test_one_model_that_does_not_know_an_image_is_enough_to_flag_it() -> None:
     strange = CLASSIFIED.model_copy(update={"unfamiliar": True, "unfamiliar_reason": "3 times as far"})
     sure = COUNTED.model_copy(update={"unfamiliar": False, "count_low": 9.5, "count_high": 14.5, "interval_level": 0.9})

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cellnet.certainty.calibration import Calibration
 from cellnet.images.file import encode_png
+from cellnet.images.quality import Measures
 from cellnet.prediction.answers import Answer
 from cellnet.registry.registry import Registry
 from serve.http.keys import Key
@@ -32,7 +33,7 @@ from tests.unit.serve.kitchen import Kitchen, client
 HEADER = "Inference-Header-Content-Length"
 ALL = [
     *("lineage", "probabilities", "classes", "count", "count_low", "count_high"),
-    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "models"),
+    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "quality", "models"),
 ]
 
 
@@ -108,7 +109,13 @@ def test_the_server_and_each_model_say_what_they_are(registry: Registry, kitchen
     counter = api.get("/v2/models/regressor-A172/versions/1").json()
     assert (counter["name"], counter["versions"]) == ("regressor-A172", ["1"])
     assert [tensor["name"] for tensor in counter["inputs"]] == ["image", "pixels"]
-    assert [tensor["name"] for tensor in counter["outputs"]] == ["count", "count_low", "count_high", "unfamiliar"]
+    assert [tensor["name"] for tensor in counter["outputs"]] == [
+        "count",
+        "count_low",
+        "count_high",
+        "unfamiliar",
+        "quality",
+    ]
     classifier = api.get("/v2/models/classifier").json()
     assert {"name": "probabilities", "datatype": "FP64", "shape": [-1, 2]} in classifier["outputs"]
     assert [tensor["name"] for tensor in api.get("/v2/models/cellnet").json()["outputs"]] == ALL
@@ -147,7 +154,7 @@ def test_all_models_together_name_the_lineage_and_count_by_its_counter(
 def test_of_a_model_that_is_named_no_other_runs(kitchen: Callable[..., Kitchen]) -> None:
     service = kitchen()
     outputs = said(infer(client(service), of_files(encode_png(frame(tiles=3))), "regressor"))
-    assert outputs == {"count": [3]}
+    assert outputs == {"count": [3], "quality": ["empty"]}
     classifier, regressor = service.shelf.champions
     assert (classifier.model.batches, regressor.model.batches) == ([], [3])
 
@@ -204,13 +211,13 @@ def test_what_no_image_has_is_left_out_and_what_one_lacks_is_null(
     service = kitchen()
     api, model = client(service), service.shelf.champions.regressor.model
     one, two = encode_png(frame()), encode_png(frame(tiles=2))
-    assert said(infer(api, of_files(one, two), "regressor")) == {"count": [1, 2]}
+    assert said(infer(api, of_files(one, two), "regressor")) == {"count": [1, 2], "quality": ["empty", "empty"]}
     calibration = Calibration(tiles=9, frames=2, tile_quantile=1.0)  # of frames of one tile alone
     monkeypatch.setattr(model, "card", model.card.model_copy(update={"calibration": calibration}))
     answered = model.answer_of
 
-    def familiar(frame: Any) -> Answer:
-        return answered(frame).model_copy(update={"unfamiliar": True if len(frame.boxes) == 2 else None})
+    def familiar(frame: Any, measures: Measures) -> Answer:
+        return answered(frame, measures).model_copy(update={"unfamiliar": True if len(frame.boxes) == 2 else None})
 
     monkeypatch.setattr(model, "answer_of", familiar)
     outputs = said(infer(api, of_files(one, two), "regressor"))
