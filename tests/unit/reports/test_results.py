@@ -176,9 +176,23 @@ def test_wells_have_a_table_that_tells_what_was_left_out(tmp_path: Path) -> None
         rows = [list(row.values()) for row in csv.DictReader(file)]
     plate = rows[0][0]
     assert rows == [
-        [plate, "B02", "B", "2", "0", "1", "0", "0", "", "", "", "no value: 1 left out (1 saturated)"],
-        [plate, "B03", "B", "3", "2", "1", "0", "1", "5.0", "3T3", "0.75", "1 left out (1 out of focus, 1 saturated)"],
-        [plate, "C04", "C", "4", "0", "0", "1", "0", "", "", "", "no value: no image could be used"],
+        [plate, "B02", "B", "2", "", "0", "1", "0", "0", "", "", "", "no value: 1 left out (1 saturated)"],
+        [
+            plate,
+            "B03",
+            "B",
+            "3",
+            "",
+            "2",
+            "1",
+            "0",
+            "1",
+            "5.0",
+            "3T3",
+            "0.75",
+            "1 left out (1 out of focus, 1 saturated)",
+        ],
+        [plate, "C04", "C", "4", "", "0", "0", "1", "0", "", "", "", "no value: no image could be used"],
     ]
     left_again = left(tmp_path, *sources)
     assert left_again["B03_f2.png"][0].quality == ["out_of_focus", "saturated"], "as it was said"
