@@ -168,7 +168,7 @@ def _weigh_relearned(
             evaluate(new.ref, on_bank, split="folds", lineage=lineage, only=frames, kept=answers),
             evaluate(old.ref, on_bank, split="all" if asked else "folds", lineage=lineage, only=frames, kept=kept),
         ]
-        return compare(*evaluations, number=old.number, against=against, frames="since" if asked else None)
+        return compare(*evaluations, number=old.number, against=against, seen=0, frames="since" if asked else None)
 
     both = {frame.frame for frame in answered if frame.frame in others.folds.keys() - since.keys()}
     evidence = weighed(since.keys(), asked=True)
