@@ -574,8 +574,9 @@ def test_wells_over_time_have_curves(page: Page) -> None:
                 page.write(f"P1/V1_{well}_{site}_0{time_h // 24}d00h00m.tif", {"count": count})
     for well in ("B3", "B4"):
         page.write(f"P2/{well}_24h.png", {"count": 3})
+    page.write("P1/V1_B3_3_00d00h00m.tif", {"count": 900.0, "quality": ["saturated"]})  # has no part in its well
     page.choose_folder(page.folder)
-    page.wait_for_status("14 of 14 done")
+    page.wait_for_status("15 of 15 done")
     told = page.run("[...document.querySelectorAll('.curves title')].map(one => one.textContent)")
     assert told == ["B03: 10.0 at 0 h, 20.0 at 24 h, 40.0 at 48 h", "C04: 10.0 at 0 h, 14.1 at 24 h, 20.0 at 48 h"]
     assert len(page.run("[...document.querySelectorAll('.curves svg')].map(one => 1)")) == 1, "one time is no series"
