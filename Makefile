@@ -5,7 +5,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup setup-dev demo test nodes unit coverage lint sbom clean
+.PHONY: help setup setup-dev demo test nodes loop unit coverage lint sbom clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/    make \1 # \2/p' Makefile | awk -F ' # ' '{ printf "%-19s# %s\n", $$1, $$2 }'

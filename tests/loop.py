@@ -18,7 +18,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -125,7 +124,7 @@ class Lab:
             _wait_until_ready(process, address, self.out / "serve.log")
             yield address
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait(120)
 
 
@@ -153,14 +152,15 @@ def go_round(
     with lab.serving() as address, Person.at(address) as person:
         lab.step("the plate is uploaded")
         before = person.upload(lab.out / "plate")
-        person.picture(lab.out / "1-plate.png")
+        person.picture(lab.out / "1-plate.png", "#plates")
         chosen = (person.proposed() or list(truth))[:corrected]
+        person.picture(lab.out / "2-first.png", "#first")
         began = lab.step(f"{corrected} frames are corrected, half by mouse, half by keys")
         for number, name in enumerate(chosen):
             by_mouse = number % 2 == 0
             told = person.correct(name, truth[name], by_mouse=by_mouse)
             if number == 0:
-                person.picture(lab.out / "2-corrected.png")
+                person.picture(lab.out / "3-corrected.png")
             lab.step(f"{name} by {'mouse' if by_mouse else 'keys'}: {told}")
             person.close()
         saved = lab.step("all are saved")
@@ -168,11 +168,11 @@ def go_round(
         promoted = lab.step("promoted; the service follows")
         person.wait_for_model(f"regressor@{learned}")
         after = person.upload(lab.out / "plate")
-        person.picture(lab.out / "3-after.png")
+        person.picture(lab.out / "4-after.png", "#plates")
         lab.cellnet("bank", "import", _manifest_of(lab.out / "plate", truth), BANK)
         lab.cellnet("suggest", BANK, "regressor:champion", "-n", corrected, "--html", lab.out / "next.html")
         person.browser.get((lab.out / "next.html").as_uri())
-        person.picture(lab.out / "4-next.png")
+        person.picture(lab.out / "5-next.png")
         disagreed = lab.cellnet("registry", "show", "regressor@1", "--bank", BANK, "--json")
     aside = [name for name in truth if name not in chosen]
 
@@ -250,8 +250,12 @@ class Person:
     def wait_for(self, true: Any) -> None:
         WebDriverWait(self.browser, WAIT_S, poll_frequency=0.05).until(lambda _: true())
 
-    def picture(self, file: Path) -> None:
-        self.browser.save_screenshot(str(file))
+    def picture(self, file: Path, of: str | None = None) -> None:
+        """What is on the screen, or a part of the page."""
+        if of:
+            self.find(of).screenshot(str(file))
+        else:
+            self.browser.save_screenshot(str(file))
 
     def upload(self, folder: Path) -> dict[str, float]:
         """What the page counts in each image of a folder, by its name, as its table says it."""

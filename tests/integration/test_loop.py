@@ -22,13 +22,14 @@ pytestmark = [
 ]
 STORED = Path(__file__).parents[1] / "data" / "loop"
 """A tiny counter, as `cellnet registry export` wrote it; it learned from the frames that the bank begins with."""
-QUICK = ("folds=0", "epochs=6", "threads=1")
+QUICK = ("folds=0", "epochs=6", "threads=1", "augment.shares=[1.0]", "augment.shifts=0")
 
 
 class Inside(loop.Lab):
     """Its commands are run in this process, and join its Ray."""
 
     def cellnet(self, *words: object, ends: Sequence[int] = (0,)) -> str:
+        self.step(" ".join(map(str, words)))
         said, told = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
             status = main([*map(str, words), "--endpoint-url", self.environment["AWS_ENDPOINT_URL_S3"]])
@@ -60,5 +61,5 @@ def test_corrections_of_a_plate_make_the_next_version_better_on_frames_kept_asid
     told = loop.go_round(lab, wells=12, corrected=4, train=train, promote=promote)
     assert (told["kept_aside"], told["people_said_otherwise"]["n"]) == (8, 4)
     assert told["mae_after"] < told["mae_before"]
-    for name in ("1-plate.png", "2-corrected.png", "3-after.png", "4-next.png"):
+    for name in ("1-plate.png", "2-first.png", "3-corrected.png", "4-after.png", "5-next.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
