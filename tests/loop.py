@@ -13,6 +13,7 @@ OUT gets the plate, pictures of the page, `next.html` and `loop.json` with the f
 """
 
 import argparse
+import base64
 import csv
 import json
 import os
@@ -36,13 +37,15 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from cellnet.images.wells import group_of, named_well
 from cellnet.sample import draw_frame, draw_well, write_sample
-from tests.benchmarks.instrument import SECOND, recorded_by
+from tests.benchmarks.instrument import Instrument, recorded_by
 from tests.integration.conftest import KEYS, OwnCluster
 from tests.integration.servers import PersistentServer
 
 LINEAGES: Final = ("A549", "THP1", "3T3")
 FLAGS: Final = "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --window-size=1280,1000"
 PLATE: Final = "plate7"
+OTHER: Final = Instrument(gain=0.6, blur_px=0.7, shading=0.4, noise=2)
+"""The microscope of the plate. It is in focus: else its wells would have no value."""
 SIZE_PX: Final = 400
 NEAR_PX: Final = 12.0
 """Pixels of the frame within which a person takes a ring for that of a cell."""
@@ -217,7 +220,7 @@ def draw_plate(folder: Path, wells: int) -> dict[str, Points]:
         lineage = LINEAGES[number % len(LINEAGES)]
         rng = np.random.default_rng((7, number))
         frame = draw_frame(lineage, rng, size_px=SIZE_PX, well=draw_well(lineage, rng))
-        image_HW = recorded_by(SECOND, frame.image_HW, number)
+        image_HW = recorded_by(OTHER, frame.image_HW, number)
         name = f"{'ABCDEFGH'[number // 12]}{number % 12 + 1:02d}_f1.png"
         cv2.imwrite(str(folder / name), image_HW)
         truth[name] = frame.centres_N2 * (image_HW.shape[0] / SIZE_PX)
@@ -252,10 +255,17 @@ class Person:
 
     def picture(self, file: Path, of: str | None = None) -> None:
         """What is on the screen, or a part of the page."""
-        if of:
-            self.find(of).screenshot(str(file))
-        else:
+        if of is None:
             self.browser.save_screenshot(str(file))
+            return
+        time.sleep(0.5)  # until pictures of images have their places
+        box = self.browser.execute_script(
+            "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+            "return { x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height, scale: 1 }",
+            of,
+        )
+        shot = self.browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": box})
+        file.write_bytes(base64.b64decode(shot["data"]))
 
     def upload(self, folder: Path) -> dict[str, float]:
         """What the page counts in each image of a folder, by its name, as its table says it."""
