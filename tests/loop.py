@@ -42,7 +42,9 @@ from tests.integration.conftest import KEYS, OwnCluster
 from tests.integration.servers import PersistentServer
 
 LINEAGES: Final = ("A549", "THP1", "3T3")
-FLAGS: Final = "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars --window-size=1280,1000"
+FLAGS: Final = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars --window-size=1280,1000"
+)
 PLATE: Final = "plate7"
 OTHER: Final = Instrument(gain=0.6, blur_px=0.7, shading=0.4, noise=2)
 """The microscope of the plate. It is in focus: else its wells would have no value."""
