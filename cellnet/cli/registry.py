@@ -44,7 +44,11 @@ def add_to(commands: Any) -> None:
         "show",
         show,
         REF,
-        Option("--bank", metavar="BANK", help="where people judged its answers (the one that it was trained on)"),
+        Option(
+            "--bank",
+            metavar="BANK",
+            help="where people judged its answers (that of its training, where it lies as the registry does)",
+        ),
         JSON.but(help="its whole record, and what people said"),
         *READS_REGISTRY,
         help="a version as a model card, and how often people said otherwise",
@@ -231,10 +235,11 @@ def _judged(version: "ModelVersion", arguments: argparse.Namespace) -> "Judged |
     places = places_of(arguments)
     if places.bank:
         return judged_by_people(version, places.open_bank())
-    if version.origin:  # its bank is of another place
+    own = places.registry.elsewhere(version.card.bank)
+    if version.origin or own.is_on_s3 > places.registry.is_on_s3:  # of another place, which may not even answer
         return None
     try:
-        bank = replace(places, bank=places.registry.elsewhere(version.card.bank)).open_bank()
+        bank = replace(places, bank=own).open_bank()
     except CellnetError:
         return None
     return judged_by_people(version, bank)

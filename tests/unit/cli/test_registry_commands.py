@@ -308,3 +308,16 @@ def test_without_another_the_bank_of_its_training_tells(
     [frame] = bank.frames
     bank.label([Label(frame=frame.frame, count=3, seen=Seen(versions=(ref,), count=3.0))])
     assert f"people judged 1 of its answers in {bank.store.uri}, and said otherwise of 0 of 1" in run("show", ref)
+
+
+def test_a_bank_in_a_bucket_is_not_asked_about_a_version_in_a_folder(
+    run: Run, registry: Registry, card: Callable[..., Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = card().model_copy(update={"bank": "s3://lab/bank"})
+    ref = registry.publish("regressor", {WEIGHTS: _weights(8)}, away).ref
+
+    def never(*given: object, **named: object) -> None:
+        raise AssertionError("it may not even answer")
+
+    monkeypatch.setattr(Bank, "open", never)
+    assert "What people said" not in run("show", ref)
