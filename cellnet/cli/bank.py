@@ -1,7 +1,6 @@
 """`cellnet bank`: images come in, and what a bank holds is shown."""
 
 import argparse
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -20,6 +19,7 @@ from cellnet.cli.options import (
     SET,
     STRICT,
     TRAINING,
+    bank_command,
     named_place,
     places_of,
     train_config,
@@ -188,10 +188,8 @@ def import_(arguments: argparse.Namespace) -> int:
     _print_bank(bank, warnings_in(bank), as_json=arguments.json, more=unused)
     if bank.frames and not arguments.json:
         task = "classify" if len(bank.lineages) > 1 else "count"
-        there = ["--endpoint-url", arguments.endpoint_url] if arguments.endpoint_url else []
-        page = ["cellnet", "bank", "show", arguments.bank, "--html", "bank.html", *there]
-        train = ["cellnet", "train", arguments.bank, "--task", task, *there]
-        say(f"next: {shlex.join(page)}; {shlex.join(train)}")
+        page = bank_command(arguments, "bank", "show", arguments.bank, "--html", "bank.html")
+        say(f"next: {page}; {bank_command(arguments, 'train', arguments.bank, '--task', task)}")
     read = imported.added + known
     if aside > read:
         say(f"more images were set aside than taken ({aside} and {read}): exit {LEFT_OUT}")

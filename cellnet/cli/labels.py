@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from cellnet.cli.options import AS_OF, BANK, ENDPOINT_URL, JSON, LEFT_OUT, named_place, places_of
+from cellnet.cli.options import AS_OF, BANK, ENDPOINT_URL, JSON, LEFT_OUT, bank_command, named_place, places_of
 from cellnet.cli.parsing import MOMENT, POSITIVE, OneOf, Option, command
 from cellnet.cli.printing import counted, print_json, print_table, say, tell
 from cellnet.errors import ConfigError
@@ -100,13 +100,11 @@ def label(arguments: argparse.Namespace) -> int:
         number = f"entry {entry}" if entry else "no entry"
         tell(f"{number}: {counted(told['labels'], 'label')}, digest {bank.digest[:12]}, in {bank.store.uri}")
     if entry:
-        there = ["--endpoint-url", arguments.endpoint_url] if arguments.endpoint_url else []
-        back = ["cellnet", "bank", "label", arguments.bank, "--undo", str(entry), *there]
-        say(f"to take it back: {shlex.join(back)}")
+        say(f"to take it back: {bank_command(arguments, 'bank', 'label', arguments.bank, '--undo', entry)}")
         for task in _taught(bank.labels.of_entry(entry)):
             start = f"model.weights={TASKS[task].model}:champion"
-            learn = ["cellnet", "train", arguments.bank, "--task", task, "--set", start, *there]
-            say(f"to learn on from it: {shlex.join(learn)}")
+            learn = bank_command(arguments, "train", arguments.bank, "--task", task, "--set", start)
+            say(f"to learn on from it: {learn}")
     return LEFT_OUT if told["left_out"] else 0
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -115,6 +116,12 @@ def named_place(uri: str, arguments: argparse.Namespace) -> "Place":
     from cellnet.store.place import Place
 
     return Place(absolute(uri), arguments.endpoint_url)
+
+
+def bank_command(arguments: argparse.Namespace, *words: object) -> str:
+    """A command about a bank as one types it, with the S3 server that this one was given."""
+    there = ["--endpoint-url", arguments.endpoint_url] if arguments.endpoint_url else []
+    return shlex.join(["cellnet", *map(str, words), *there])
 
 
 def images_of(given: list[str], arguments: argparse.Namespace) -> "list[str | Place]":

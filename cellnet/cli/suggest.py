@@ -1,12 +1,11 @@
 """`cellnet suggest`: what to label next, and why."""
 
 import argparse
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cellnet.cli.options import BANK, JSON, READS_REGISTRY, REF, places_of
+from cellnet.cli.options import BANK, JSON, READS_REGISTRY, REF, bank_command, places_of
 from cellnet.cli.parsing import POSITIVE, Option, command
 from cellnet.cli.printing import counted, print_json, print_table, say
 from cellnet.errors import ConfigError
@@ -75,9 +74,8 @@ def suggest(arguments: argparse.Namespace) -> None:
         say(f"page: {write_suggestions(arguments.html, told.bank, told.ref, told.suggestions)}")
     if arguments.out:
         _write_table(arguments.out, told.suggestions)
-        there = ["--endpoint-url", arguments.endpoint_url] if arguments.endpoint_url else []
-        label = ["cellnet", "bank", "label", arguments.bank, str(arguments.out), *there]
-        say(f"table: {arguments.out}; fill in what you see, then: {shlex.join(label)}")
+        label = bank_command(arguments, "bank", "label", arguments.bank, arguments.out)
+        say(f"table: {arguments.out}; fill in what you see, then: {label}")
 
 
 def _line(one: "Suggestion") -> dict[str, Any]:

@@ -16,11 +16,11 @@ from cellnet.bank.frames import Frame
 from cellnet.bank.quality import flagged
 from cellnet.bank.splits import held_by_split
 from cellnet.bank.warnings import outlook_of, warnings_in
-from cellnet.errors import CellnetError, ConfigError
+from cellnet.errors import CellnetError
 from cellnet.images.pictures import grey_picture, with_centres
 from cellnet.images.quality import Flag, in_words
 from cellnet.images.tiles import are_inside
-from cellnet.reports.pages import Plot, page, picture, plot, write_page
+from cellnet.reports.pages import Plot, page, picture, plot, save_page
 from cellnet.reports.plots import draw_cell_counts, draw_grey_values
 from cellnet.reports.words import BANK_SPLITS, SPLITS_TOLD, held_table
 
@@ -80,13 +80,7 @@ def write_gallery(path: Path, bank: Bank, warnings: Sequence[str] | None = None)
 
     Raises ConfigError when it cannot be written.
     """
-    text = _gallery_page(bank, warnings_in(bank) if warnings is None else warnings)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_page(path, text)
-    except OSError as error:
-        raise ConfigError(f"cannot write the page {path}: {error.strerror}") from error
-    return path
+    return save_page(path, _gallery_page(bank, warnings_in(bank) if warnings is None else warnings))
 
 
 def _gallery_page(bank: Bank, warnings: Sequence[str]) -> str:

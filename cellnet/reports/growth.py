@@ -145,7 +145,10 @@ def series_of(rows: Iterable[Mapping[str, Any]], *, control: str | None = None) 
         said = Condition(treatment=row["treatment"], dose=row["dose"], lineage=row["known_lineage"])
         known[place] = known.get(place, Condition()).over(said)
     over_time = {plate for (plate, _), of_time in images.items() if len(of_time) > 1}
-    last_h = {plate: max(max(of_time) for (of, _), of_time in images.items() if of == plate) for plate in over_time}
+    last_h: dict[str, float] = {}
+    for (plate, _), of_time in images.items():
+        if plate in over_time:
+            last_h[plate] = max(*of_time, last_h.get(plate, -math.inf))
     wells = [
         _well(plate, well, of_time, known[plate, well])
         for (plate, well), of_time in sorted(images.items())

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from cellnet.errors import ConfigError
 from cellnet.reports.plots import svg
 
 
@@ -68,6 +69,16 @@ def write_page(path: Path, text: str) -> None:
             if path.is_file():
                 path.unlink()
             raise
+
+
+def save_page(path: Path, text: str) -> Path:
+    """Write a page, in a folder that is made where it lacks. Raises ConfigError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_page(path, text)
+    except OSError as error:
+        raise ConfigError(f"cannot write the page {path}: {error.strerror}") from error
+    return path
 
 
 def plot(draw: Callable[[Any], None], words: str, **inches: float) -> Plot:

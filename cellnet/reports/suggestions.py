@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from cellnet.bank.bank import Bank
-from cellnet.errors import ConfigError
 from cellnet.evaluation.suggesting import Suggestion, said_of
 from cellnet.reports.gallery import MOST, Thumbnail, look_at
-from cellnet.reports.pages import page, write_page
+from cellnet.reports.pages import page, save_page
 
 HEADINGS: Final = {"chosen": "For what they would teach", "random": "Drawn at random, to score by"}
 NOTES: Final = (
@@ -32,12 +31,7 @@ def write_suggestions(path: Path, bank: Bank, ref: str, suggestions: Sequence[Su
         notes=[*NOTES, *([f"{more:,} more are in the table alone."] if more else [])],
         sections={heading: thumbnails for heading, thumbnails in sections.items() if thumbnails},
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_page(path, text)
-    except OSError as error:
-        raise ConfigError(f"cannot write the page {path}: {error.strerror}") from error
-    return path
+    return save_page(path, text)
 
 
 def _thumbnail(bank: Bank, one: Suggestion) -> Thumbnail:

@@ -21,7 +21,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt-get install chromium)"),
 ]
 STORED = Path(__file__).parents[1] / "data" / "loop"
-"""A tiny counter, as `cellnet registry export` wrote it; it learned from the frames that the bank begins with."""
+"""A tiny counter that learned from the frames that the bank begins with: what `cellnet registry export` wrote, without
+its report."""
 QUICK = ("folds=0", "epochs=6", "threads=1", "augment.shares=[1.0]", "augment.shifts=0")
 
 
