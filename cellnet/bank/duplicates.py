@@ -36,8 +36,8 @@ SMALL: Final = 256
 """Fewer fingerprints are compared all with all."""
 WIDEST: Final = 20
 """Bits of a band at most: more neighbours would be asked for than there are in a million."""
-HEAD: Final = BITS // 128
-"""64-bit words that are compared first: half of them."""
+HEAD: Final = 3
+"""64-bit words of the eight that are compared first: unlike frames differ there in 96 bits on average."""
 BLOCK: Final = 2**18
 """Pairs that are compared together: what fits into a processor's caches."""
 
@@ -104,22 +104,28 @@ def _near_in_bands(bytes_NB: NDArray[np.uint8], start: int, width: int) -> NDArr
             wanted_K[key_N[start:] ^ flip] = True
         order_M = np.flatnonzero(wanted_K[key_N] | (places_N >= start))
         order_M = order_M[np.argsort(key_N[order_M], kind="stable")]
-        key_M, words_MW = key_N[order_M], words_NW[order_M]
+        key_M, words_WM = key_N[order_M], words_NW.T.take(order_M, axis=1)
         first_K = np.concatenate([[0], np.cumsum(np.bincount(key_M, minlength=1 << width))])
-        asking_A = np.flatnonzero(order_M >= start)
-        for flip in flips:
-            near_A = key_M[asking_A] ^ flip
-            low_A, high_A = first_K[near_A], first_K[near_A + 1]
-            left -= int((high_A - low_A).sum())
-            if left < 0:
-                return None
-            for one_C, other_C in _candidates(asking_A, low_A, high_A):
-                earlier = order_M[other_C] < order_M[one_C]
-                one_C, other_C = one_C[earlier], other_C[earlier]
-                for words in (slice(0, HEAD), slice(None)):  # nearly all differ enough in the first half
-                    near = _distance(words_MW[one_C, words], words_MW[other_C, words]) <= NEAR_BITS
-                    one_C, other_C = one_C[near], other_C[near]
-                found.append(np.stack([order_M[one_C], order_M[other_C]], axis=1))
+        all_A = np.flatnonzero(order_M >= start)
+        for length, alike in itertools.groupby(flips.tolist(), key=int.bit_length):
+            # where all ask all, a pair is asked for by the one whose band is lower, which the highest bit tells
+            is_once = start == 0 and length > 0
+            asking_A = all_A[(key_M[all_A] >> (length - 1)) & 1 == 0] if is_once else all_A
+            key_A = key_M[asking_A]
+            for flip in alike:
+                near_A = key_A ^ np.uint32(flip)
+                low_A, high_A = first_K[near_A], first_K[near_A + 1]
+                left -= int((high_A - low_A).sum())
+                if left < 0:
+                    return None
+                for one_C, other_C in _candidates(asking_A, low_A, high_A):
+                    if not is_once:
+                        earlier = order_M[other_C] < order_M[one_C]
+                        one_C, other_C = one_C[earlier], other_C[earlier]
+                    for words in (HEAD, len(words_WM)):  # nearly all differ enough in the first ones
+                        near = _distance(words_WM[:words], one_C, other_C) <= NEAR_BITS
+                        one_C, other_C = one_C[near], other_C[near]
+                    found.append(np.sort(np.stack([order_M[one_C], order_M[other_C]], axis=1), axis=1)[:, ::-1])
     return np.unique(np.concatenate(found), axis=0)[:, ::-1]
 
 
@@ -147,7 +153,7 @@ def _bands(bytes_NB: NDArray[np.uint8], width: int) -> Iterator[tuple[NDArray[np
 def _flips(width: int, most: int) -> NDArray[np.uint32]:
     """What at most so many other bits of a band are, as numbers to be combined with it by exclusive or."""
     sets = itertools.chain.from_iterable(itertools.combinations(range(width), number) for number in range(most + 1))
-    return np.array([sum(1 << bit for bit in bits) for bits in sets], np.uint32)
+    return np.array(sorted(sum(1 << bit for bit in bits) for bits in sets), np.uint32)
 
 
 def _candidates(
@@ -165,8 +171,12 @@ def _candidates(
         at, done = to, int(ends_A[to - 1])
 
 
-def _distance(one_NW: NDArray[np.uint64], other_NW: NDArray[np.uint64]) -> NDArray[np.uint16]:
-    return np.asarray(np.bitwise_count(one_NW ^ other_NW).sum(axis=1, dtype=np.uint16))
+def _distance(words_WM: NDArray[np.uint64], one_C: NDArray[np.int64], other_C: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """In how many bits each of some pairs differ; word by word, as each word lies side by side with its like."""
+    distance_C = np.zeros(len(one_C), np.uint16)
+    for word_M in words_WM:
+        distance_C += np.bitwise_count(word_M.take(one_C) ^ word_M.take(other_C))
+    return distance_C
 
 
 def linked(items: Sequence[Item], links: Iterable[tuple[int, int]]) -> list[list[Item]]:
