@@ -61,34 +61,39 @@ def assign_splits(
     return splits
 
 
-def by_split(frames: Iterable[Frame]) -> dict[tuple[str, str], Frames]:
-    """The frames of each lineage in each split, in the order of their names."""
-    frames = Frames.of(frames).named
-    parts = frames.counted("lineage", "split")
-    return {
-        (lineage, str(split)): frames.equal("lineage", lineage).equal("split", split)
-        for lineage, split in sorted(parts, key=lambda part: (part[0], str(part[1])))
-    }
-
-
 def held_by_split(frames: Iterable[Frame]) -> list[dict[str, Any]]:
     """`lineage`, `split`, `frames`, `groups` and `cells` of every part of a bank; None for cells nobody counted."""
-    return [
+    told = ("lineage", "split", "frames", "groups", "cells")
+    return [{name: part[name] for name in told} for part in contents(Frames.of(frames).named, "lineage", "split")]
+
+
+def contents(frames: Frames, *columns: str) -> list[dict[str, Any]]:
+    """What is held of each combination of the columns' values, in their order, None last: one pass over the frames.
+
+    Beside the values `frames`, `groups`, `batches` and `cells`, of which nobody may know any, the youngest and oldest
+    `time_h`, likewise, and the `darkest` and the `brightest` value.
+    """
+    parts = frames.table.group_by(list(columns), use_threads=False).aggregate(
+        [
+            ([], "count_all"),
+            *(("group", "count_distinct"), ("batch", "count_distinct"), ("count", "sum")),
+            *(("time_h", "min"), ("time_h", "max"), ("darkest", "min"), ("brightest", "max")),
+        ]
+    )
+    held = [
         {
-            "lineage": lineage,
-            "split": split,
-            "frames": len(held),
-            "groups": len(held.counted("group")),
-            "cells": cells_of(held),
+            **{name: part[name] for name in columns},
+            "frames": part["count_all"],
+            "groups": part["group_count_distinct"],
+            "batches": part["batch_count_distinct"] or None,
+            "cells": None if part["count_sum"] is None else round(part["count_sum"]),
+            "time_h": None if part["time_h_min"] is None else [part["time_h_min"], part["time_h_max"]],
+            "darkest": part["darkest_min"],
+            "brightest": part["brightest_max"],
         }
-        for (lineage, split), held in by_split(frames).items()
+        for part in parts.to_pylist()
     ]
-
-
-def cells_of(frames: Iterable[Frame]) -> int | None:
-    """Cells that were counted; None where nobody counted."""
-    counts = Frames.of(frames).known("count").values("count")
-    return round(math.fsum(counts)) if counts else None
+    return sorted(held, key=lambda part: [(part[name] is None, part[name]) for name in columns])
 
 
 def mean_counts(frames: Iterable[Frame]) -> dict[str, float]:

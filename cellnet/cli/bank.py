@@ -1,8 +1,8 @@
 """`cellnet bank`: images come in, and what a bank holds is shown."""
 
 import argparse
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +40,8 @@ SHOWN: Final = 10
 UNUSED_SHOWN: Final = 3
 """Things of a kind that an import had no use for, named one by one."""
 BATCHES_SHOWN: Final = 30
+LISTED: Final = 1000
+"""Images of a kind that are told one by one: what a person may still read, and not a hundred thousand lines."""
 HEADINGS: Final = {"no_label": "without a label", "not_an_image": "skipped, not an image"}
 """Over what was not used, by the reason."""
 
@@ -238,12 +240,19 @@ def show(arguments: argparse.Namespace) -> None:
 
         say(f"page: {write_gallery(arguments.html, bank, warnings)}")
     if not arguments.json:
-        for frame in bank.set_aside:
-            tell(f"set aside {frame.source}: {frame.set_aside}")
-        for copy, original in _near(bank.frames, bank.frames.known("twin")):
-            tell(f"nearly the same: {copy} and {original}")
-        for source in bank.frames.misread.values("source"):
-            tell(f"read by an earlier cellnet: {source}")
+        copies, misread = bank.frames.known("twin"), bank.frames.misread
+        near = _near(bank.frames, copies[:LISTED])
+        _list([f"set aside {frame.source}: {frame.set_aside}" for frame in bank.set_aside[:LISTED]], bank.set_aside)
+        _list([f"nearly the same: {copy} and {original}" for copy, original in near], copies)
+        _list([f"read by an earlier cellnet: {source}" for source in misread[:LISTED].values("source")], misread)
+
+
+def _list(lines: Sequence[str], of: Sized) -> None:
+    """The first images of a kind, a line each, and how many more there are."""
+    for line in lines:
+        tell(line)
+    if len(of) > len(lines):
+        tell(f"and {len(of) - len(lines)} more, which --json tells")
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -269,11 +278,9 @@ def shards(arguments: argparse.Namespace) -> None:
 
 def _print_bank(bank: "Bank", warnings: Sequence[str], *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     """A bank's tables and warnings; as JSON with `more` of an import."""
-    from cellnet.bank.splits import by_split
     from cellnet.bank.warnings import outlook_of
 
-    parts = by_split(bank.frames).items()
-    rows = [{"lineage": lineage, "split": split, **_facts(held)} for (lineage, split), held in parts]
+    rows = _rows(bank.frames)
     batches, notes = _batches(bank.frames), _notes(bank.frames)
     outlook, said = outlook_of(bank.frames), labels.facts_of(bank)
     if as_json:
@@ -336,47 +343,48 @@ def _notes(frames: "Frames") -> list[dict[str, Any]]:
     return [{"note": note, "sources": held} for note, held in sorted(sources.items())]
 
 
-def _facts(frames: "Frames") -> dict[str, Any]:
-    """A line on some frames: how many, of how many groups, with how many cells, how large and how bright."""
-    from cellnet.bank.splits import cells_of
+def _rows(frames: "Frames") -> list[dict[str, Any]]:
+    """A line on the frames of each lineage in each split: how many, of how many groups, how large and how bright."""
+    from cellnet.bank.splits import contents
 
-    sizes = Counter(frames.counted("width", "height"))
-    width, height = sizes.most_common(1)[0][0]
-    return {
-        "frames": len(frames),
-        "groups": len(frames.counted("group")),
-        "batches": len(frames.known("batch").counted("batch")) or None,
-        "cells": cells_of(frames),
-        "hours": _span(_ages(frames)),
-        "size": f"{width}×{height}" + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else ""),
-        "bits": "/".join(str(bits) for (bits,) in sorted(frames.counted("bits"))),
-        "grey": f"{min(frames.counted('darkest'))[0]}-{max(frames.counted('brightest'))[0]}",
-    }
-
-
-def _ages(frames: "Frames") -> list[float]:
-    """Hours since seeding, where they are known."""
-    return [hours for (hours,) in frames.known("time_h").counted("time_h")]
+    frames = frames.named
+    sizes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for (lineage, split, width, height), held in frames.counted("lineage", "split", "width", "height").items():
+        sizes[lineage, split][f"{width}×{height}"] += held
+    bits: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for lineage, split, depth in frames.counted("lineage", "split", "bits"):
+        bits[lineage, split].add(depth)
+    rows = []
+    for part in contents(frames, "lineage", "split"):
+        named = part["lineage"], part["split"]
+        others = len(sizes[named]) - 1
+        rows.append(
+            {
+                "lineage": part["lineage"],
+                "split": part["split"],
+                **{name: part[name] for name in ("frames", "groups", "batches", "cells")},
+                "hours": _span(part["time_h"]),
+                "size": sizes[named].most_common(1)[0][0] + (f" and {others} more" if others else ""),
+                "bits": "/".join(map(str, sorted(bits[named]))),
+                "grey": f"{part['darkest']}-{part['brightest']}",
+            }
+        )
+    return rows
 
 
 def _batches(frames: "Frames") -> list[dict[str, Any]]:
     """What each batch holds, of which lineages and ages, those frames last whose batch is not known; none for none."""
-    from cellnet.bank.splits import cells_of
+    from cellnet.bank.splits import contents
 
-    parts = {batch: frames.equal("batch", batch) for (batch,) in frames.counted("batch")}
-    if parts.keys() <= {None}:
-        return []
-    return [
-        {
-            "batch": batch,
-            "frames": len(held),
-            "groups": len(held.counted("group")),
-            "cells": cells_of(held),
-            "lineages": sorted(lineage for (lineage,) in held.known("lineage").counted("lineage")),
-            "time_h": [min(ages), max(ages)] if (ages := _ages(held)) else None,
-        }
-        for batch, held in sorted(parts.items(), key=lambda part: (part[0] is None, part[0] or ""))
+    lineages: dict[str | None, list[str]] = defaultdict(list)
+    for lineage, batch in sorted(frames.known("lineage").counted("lineage", "batch"), key=lambda pair: pair[0]):
+        lineages[batch].append(lineage)
+    told = ("batch", "frames", "groups", "cells")
+    held = [
+        {**{name: part[name] for name in told}, "lineages": lineages[part["batch"]], "time_h": part["time_h"]}
+        for part in contents(frames, "batch")
     ]
+    return [] if all(part["batch"] is None for part in held) else held
 
 
 def _batch_row(batch: dict[str, Any]) -> dict[str, Any]:
@@ -384,10 +392,10 @@ def _batch_row(batch: dict[str, Any]) -> dict[str, Any]:
     from cellnet.bank.columns import NOT_KNOWN
 
     numbers = {name: batch[name] for name in ("frames", "groups", "cells")}
-    hours, lineages = _span(batch["time_h"] or []), ", ".join(batch["lineages"]) or None
+    hours, lineages = _span(batch["time_h"]), ", ".join(batch["lineages"]) or None
     return {"batch": batch["batch"] or NOT_KNOWN, **numbers, "hours": hours, "lineages": lineages}
 
 
-def _span(ages: list[float]) -> str | None:
+def _span(ages: list[float] | None) -> str | None:
     """From the youngest to the oldest."""
-    return "-".join(f"{age:g}" for age in dict.fromkeys([min(ages), max(ages)])) if ages else None
+    return "-".join(f"{age:g}" for age in dict.fromkeys(ages)) if ages else None

@@ -6,8 +6,8 @@ in twenty is a near-duplicate of another; four frames are a well, 384 wells a pl
 a CPU, how they grow from size to size (exponent: 1 is in proportion), and the memory of the process at most, of which
 some 400 bytes a frame are the rows that are imported.
 
-Then images of 64×64 pixels are truly imported, by Ray: seconds, and what of them is the driver's CPU and memory, which
-is what one process has to do for all.
+Then images of 64×64 pixels are truly imported, by Ray, made shards of, a tile a frame but for the holdout, and listed: seconds, and what of
+them is the driver's CPU and memory, which is what one process has to do for all.
 
 Writes OUT/bank.md.
 """
@@ -26,6 +26,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywhere
 
+import cv2
 import numpy as np
 
 from cellnet.bank.bank import Bank
@@ -37,7 +38,7 @@ from cellnet.bank.warnings import warnings_of
 from cellnet.images.file import encode_png
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
-IMPORTED: Final = (5_000, 20_000)
+IMPORTED: Final = (10_000, 100_000)
 MORE: Final = 1000
 SIDE: Final = 64
 """Pixels of an image that is imported."""
@@ -101,29 +102,63 @@ def one(size: int) -> dict[str, float]:
 
 
 def imported(size: int) -> dict[str, float]:
-    """Seconds of an import of small images, and of them what the driver's CPU took; its megabytes."""
+    """Seconds in which small images are imported and made shards of, what the driver's CPU took; its megabytes."""
+    from cellnet.config.train import Augment, TrainConfig
     from cellnet.places import Places
     from cellnet.store.place import place_of
+    from cellnet.training.plan import make_plan
     from pipelines.ingest import ingest
+    from pipelines.shards import make_shards
 
     random = np.random.default_rng(0)
+    config = TrainConfig(task="classify", tile="frame", augment=Augment(shares=(1.0,), shifts=0), folds=0)
     with tempfile.TemporaryDirectory() as folder:
-        for name, number in (("first", 1), ("all", size)):
+        for name, number in (("few", 64), ("all", size)):
             images = Path(folder) / name
             images.mkdir()
             lines = ["image,lineage,count,group"]
             for place in range(number):
-                (images / f"{place}.png").write_bytes(encode_png(random.integers(0, 256, (SIDE, SIDE), np.uint8)))
+                # blobs, of which a tile of 200 pixels packs as that of a real frame does
+                image_HW = cv2.GaussianBlur(random.normal(0, 1, (SIDE, SIDE)), (0, 0), 3)
+                (images / f"{place}.png").write_bytes(encode_png((128 + 300 * image_HW).clip(0, 255).astype(np.uint8)))
                 lines.append(f"{place}.png,{LINEAGES[place // 4 % len(LINEAGES)]},{place % 97},w{place // 4}")
             (images / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        ingest(Path(folder) / "first" / "manifest.csv", Places(bank=place_of(Path(folder) / "warm")))  # Ray is started
-        before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-        _, told = ingest(Path(folder) / "all" / "manifest.csv", Places(bank=place_of(Path(folder) / "bank")))
-        took, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+        warm, _ = ingest(Path(folder) / "few" / "manifest.csv", Places(bank=place_of(Path(folder) / "warm")))
+        make_shards(warm, make_plan(warm, config))  # Ray is started, and its workers have what they import
+        before, watch = resource.getrusage(resource.RUSAGE_SELF), _Watch()
+        bank, told = ingest(Path(folder) / "all" / "manifest.csv", Places(bank=place_of(Path(folder) / "bank")))
+        import_s, import_cpu_s = watch.lap()
+        shards = make_shards(bank, make_plan(bank, config))
+        shards_s, shards_cpu_s = watch.lap()
+        opened = Bank.open(Path(folder) / "bank")
+        held_by_split(opened.frames)
+        warnings_of(opened.frames)
+        _, shown_cpu_s = watch.lap()
+        after = resource.getrusage(resource.RUSAGE_SELF)
     assert told.added == size
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    grown = (after.ru_maxrss - before.ru_maxrss) / 1024
-    return {"imported, s": took, "CPU of the driver, s": cpu, "memory of the driver, MB more": grown}
+    assert sum(shards.rows.values()) == len(opened.frames) - len(opened.split("holdout"))
+    return {
+        "imported, s": import_s,
+        "CPU of the driver, s": import_cpu_s,
+        "shards made, s": shards_s,
+        "CPU of the driver, s ": shards_cpu_s,
+        "listed, s of a CPU": shown_cpu_s,
+        "memory of the driver, MB more": (after.ru_maxrss - before.ru_maxrss) / 1024,
+    }
+
+
+class _Watch:
+    """What went by since it was looked at last."""
+
+    def __init__(self) -> None:
+        self.lap()
+
+    def lap(self) -> tuple[float, float]:
+        """Seconds, and those of this process's CPU."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        now = np.array([time.perf_counter(), used.ru_utime + used.ru_stime])
+        passed, self._last = now - getattr(self, "_last", now), now
+        return float(passed[0]), float(passed[1])
 
 
 def drawn(number: int) -> Frames:

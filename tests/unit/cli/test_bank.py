@@ -60,6 +60,21 @@ def test_of_very_many_batches_the_first_are_shown(tmp_path: Path, capsys: pytest
     assert "P029" in text and "P030" not in text and "and 5 batches more, which --json tells" in text
 
 
+def test_of_very_many_images_of_a_kind_the_first_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellnet.cli.bank.LISTED", 2)
+    blank = [Frame(frame="", source=f"b{n}.png", set_aside="blank") for n in range(5)]
+    copies = [frame(n, group="one", fingerprint="0" * 128) for n in range(4)]  # of which three copy the first
+    Bank.create(tmp_path / "bank").add([*blank, *copies])
+    text, _ = shown(capsys, tmp_path / "bank")
+    assert "set aside b1.png: blank and 3 more, which --json tells" in text
+    assert "nearly the same: 2.png and 0.png and 1 more, which --json tells" in text
+    text, _ = shown(capsys, tmp_path / "bank", "--json")
+    told = json.loads(text)
+    assert len(told["set_aside"]) == 5 and len(told["near"]) == 3
+
+
 def test_a_page_says_what_the_terminal_does_and_frames_are_looked_through_once(
     bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
