@@ -1,18 +1,20 @@
 """How a bank's table grows: `python tests/benchmarks/bank.py OUT [NUMBER_OF_FRAMES...]`.
 
-Rows alone, without images: each size in a process of its own, made (table, splits and near-duplicates, in one import),
-shown (opened, its tables and what will hurt a training), added to by a thousand frames more, and its digest taken. One
-in twenty is a near-duplicate of another; four frames are a well, 384 wells a plate. Beside each other stand seconds of
-a CPU, how they grow from size to size (exponent: 1 is in proportion), and the memory of the process at most, of which
-some 400 bytes a frame are the rows that are imported.
+Rows alone, without images: each size, and at each what is done to it in a process of its own, as commands are. Made
+(table, splits and near-duplicates, in one import), shown (`cellnet bank show`), added to by a thousand frames more, and
+its digest taken. One in twenty is a near-duplicate of another; four frames are a well, 384 wells a plate. Beside each
+other stand seconds of a CPU, how they grow from size to size (exponent: 1 is in proportion), and the memory of the
+largest process at most, of which some 700 bytes a frame are the rows that are imported.
 
-Then images of 64×64 pixels are truly imported, by Ray, made shards of, a tile a frame but for the holdout, and listed: seconds, and what of
-them is the driver's CPU and memory, which is what one process has to do for all.
+Then images of 64×64 pixels are truly imported, by Ray, made shards of, a tile a frame but for the holdout, and listed:
+seconds, and what of them is the driver's CPU and memory, which is what one process has to do for all.
 
 Writes OUT/bank.md.
 """
 
+import contextlib
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -35,11 +37,19 @@ from cellnet.bank.duplicates import BITS
 from cellnet.bank.frames import Frame
 from cellnet.bank.splits import held_by_split
 from cellnet.bank.warnings import warnings_of
+from cellnet.cli import main as main_of_cellnet
 from cellnet.images.file import encode_png
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
 IMPORTED: Final = (10_000, 100_000)
 MORE: Final = 1000
+STEPS: Final = {
+    "made": "made, s of a CPU",
+    "shown": "shown",
+    "more": f"{MORE:,} more",
+    "digest": "digest",
+}
+"""What is done to a bank, and its heading."""
 SIDE: Final = 64
 """Pixels of an image that is imported."""
 LINEAGES: Final = ("A549", "THP1", "3T3", "VERO6", "A172")
@@ -63,8 +73,7 @@ def _grown(what: str, heading: str, sizes: list[int]) -> str:
     """The table of what was measured at each size, each in a process of its own."""
     measured = []
     for size in sizes:
-        said = subprocess.run([sys.executable, __file__, what, str(size)], check=True, capture_output=True, text=True)
-        measured.append(json.loads(said.stdout.splitlines()[-1]))
+        measured.append(_said(what, str(size)))
         print(size, measured[-1], flush=True)
     lines = [f"| {heading} | " + " | ".join(measured[0]) + " |", "|---" * (len(measured[0]) + 1) + "|"]
     for size, row in zip(sizes, measured, strict=True):
@@ -78,27 +87,40 @@ def _grown(what: str, heading: str, sizes: list[int]) -> str:
 
 def one(size: int) -> dict[str, float]:
     """Seconds of a CPU that each step takes, and megabytes."""
-    rows = drawn(size + MORE)
+    seconds, megabytes = {}, []
     with tempfile.TemporaryDirectory() as folder:
-        seconds = {}
-        started = time.process_time()
-        Bank.create(folder).add(rows[:size])
-        seconds["made, s of a CPU"] = time.process_time() - started
-        started = time.process_time()
-        bank = Bank.open(folder)
-        held_by_split(bank.frames)
-        warnings_of(bank.frames)
-        seconds["opened and described"] = time.process_time() - started
-        started = time.process_time()
-        before = {path: path.stat().st_size for path in Path(folder).rglob("*.parquet")}
-        bank.add(rows[size:])
-        seconds[f"{MORE:,} more"] = time.process_time() - started
-        started = time.process_time()
-        assert len(bank.digest) == 64
-        seconds["digest"] = time.process_time() - started
-        written = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet") if path not in before)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return seconds | {f"written for {MORE:,} more, kB": written / 1000, "memory, MB at most": memory}
+        for step, told in STEPS.items():
+            before = {path: path.stat().st_size for path in Path(folder).rglob("*.parquet")}
+            done = _said("--step", step, str(size), folder)
+            seconds[told] = done["seconds"]
+            megabytes.append(done["megabytes"])
+            if step == "more":
+                written = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet") if path not in before)
+                seconds[f"written for {MORE:,} more, kB"] = written / 1000
+    return seconds | {"memory, MB at most": max(megabytes)}
+
+
+def step(name: str, size: int, folder: str) -> dict[str, float]:
+    """Seconds of a CPU that a step takes in this process, and its megabytes at most."""
+    rows = drawn(size) if name == "made" else drawn(MORE, first=size) if name == "more" else Frames.of([])
+    started = time.process_time()
+    if name == "made":
+        Bank.create(folder).add(rows)
+    elif name == "shown":
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            assert main_of_cellnet(["bank", "show", folder]) == 0
+    elif name == "more":
+        assert Bank.open(folder).add(rows).added == MORE
+    else:
+        assert len(Bank.open(folder).digest) == 64
+    seconds = time.process_time() - started
+    return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _said(*arguments: str) -> dict[str, float]:
+    """What this file prints when it is called so, in a process of its own."""
+    told = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
+    return dict(json.loads(told.stdout.splitlines()[-1]))
 
 
 def imported(size: int) -> dict[str, float]:
@@ -161,9 +183,9 @@ class _Watch:
         return float(passed[0]), float(passed[1])
 
 
-def drawn(number: int) -> Frames:
-    """Rows as an import has them."""
-    random = np.random.default_rng(0)
+def drawn(number: int, *, first: int = 0) -> Frames:
+    """Rows as an import has them, of which the first has this number."""
+    random = np.random.default_rng(first)
     bits_NB = random.integers(0, 256, (number, BITS // 8), dtype=np.uint8)
     for copy, of in random.integers(0, number, (number // 20, 2)):
         bits_NB[copy] = bits_NB[of]
@@ -183,12 +205,14 @@ def drawn(number: int) -> Frames:
             sharpness=0.1,
             fingerprint=bits_B.tobytes().hex(),
         )
-        for place, bits_B in enumerate(bits_NB)
+        for place, bits_B in enumerate(bits_NB, first)
     )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["--one"], ["--imported"]):
+    if sys.argv[1:2] == ["--step"]:
+        print(json.dumps(step(sys.argv[2], int(sys.argv[3]), sys.argv[4])))
+    elif sys.argv[1:2] in (["--one"], ["--imported"]):
         print(json.dumps({"--one": one, "--imported": imported}[sys.argv[1]](int(sys.argv[2]))))
     else:
         main()
