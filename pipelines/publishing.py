@@ -5,9 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.columns import Frames
 from cellnet.bank.folds import Folds
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.teaching import labelled_frames
@@ -45,9 +48,9 @@ class HeldBack:
 
     weights: bytes
     """A safetensors file."""
-    learned: list[Frame]
+    learned: Frames
     """What it learned from."""
-    asked: list[Frame]
+    asked: Frames
     """What it is asked about."""
 
 
@@ -81,10 +84,11 @@ def cross_validated(
         held_back=tuple(
             HeldBack(
                 weights=networks[number],
-                learned=[frame for frame in frames if frame.frame not in held],
-                asked=[frame for frame in frames if frame.frame in held],
+                learned=frames.where(pc.invert(is_held)),
+                asked=frames.where(is_held),
             )
             for number, held in plan.held_back.items()
+            for is_held in [pc.is_in(frames.column("frame"), pa.array(held, pa.string()))]
         ),
         cross_validation=_validation_of(plan.folds),
         batch_validation=_validation_of(plan.batches) if plan.batches else None,
@@ -105,15 +109,12 @@ def _validation_of(folds: Folds) -> CrossValidation:
 
 def refitted(trained: Trained, weights: bytes, bank: Bank, plan: Plan) -> Trained:
     """What is published with these weights, which have learned from train and test: the first answer for the test."""
-    learned, asked = (
-        [frame for frame in bank.frames if frame.frame in names]
-        for names in (set(plan.splits["train"].frames), set(plan.splits["test"].frames))
-    )
+    learned, asked = (bank.frames.named_by("frame", plan.splits[split].frames) for split in ("train", "test"))
     return replace(
         trained,
         weights=weights,
         held_back=(HeldBack(weights=trained.weights, learned=learned, asked=asked),),
-        cross_validation=CrossValidation(folds=1, frames=len(asked), groups=len({frame.group for frame in asked})),
+        cross_validation=CrossValidation(folds=1, frames=len(asked), groups=len(asked.counted("group"))),
     )
 
 
@@ -193,10 +194,10 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
     """Without a test split nothing is calibrated."""
     tensors = weights_from_bytes(weights, ref)
     raw = predictor_of(ref, card.model_copy(update={"calibration": None}), tensors)
-    train, test, holdout = (_labelled(bank, card, split) for split in SPLITS)
-    chosen = [frame for frames in (train, test, holdout) for frame in _choose(frames, seed=card.config.seed)]
+    of_splits = [_labelled(bank, card, split) for split in SPLITS]
+    train, test, holdout = (_choose(frames, seed=card.config.seed) for frames in of_splits)
     # The holdout is asked for its scores by batch alone.
-    chosen = [frame for frame in chosen if frame.split != "holdout" or frame.batch is not None]
+    chosen = [*train, *test, *(frame for frame in holdout if frame.batch is not None)]
     scored, left_out = score_frames(raw, chosen, bank.store, with_features=True, known=train)
     known, unseen, held_out = ([frame for frame in scored if frame.frame.split == split] for split in SPLITS)
     if not known:
@@ -211,7 +212,7 @@ def _fitted(ref: str, bank: Bank, card: Card, weights: bytes) -> _Fitted:
         test=[frame.calibrated_by(predictor) for frame in unseen],
         holdout=[frame.calibrated_by(predictor) for frame in held_out],
         left_out=[frame for frame in left_out if frame.frame.split == "test"],
-        test_frames=len(test),
+        test_frames=len(of_splits[SPLITS.index("test")]),
     )
 
 
@@ -230,9 +231,10 @@ def _fitted_by(held_back: Sequence[HeldBack], ref: str, bank: Bank, card: Card, 
         left_out += () if beside else missing
     if not answers:
         raise DataError(f"no frame of {bank.store.uri} that was held back can be used; the first, {left_out[0].line}")
-    frames = {frame.frame: frame for network in held_back for frame in (*network.learned, *network.asked)}
+    frames = {frame.frame: frame for network in held_back for frame in network.asked}
     tensors = weights_from_bytes(weights, ref)
-    chosen = _choose(list(frames.values()), seed=card.config.seed)
+    every = Frames.joined([held_back[0].learned, held_back[0].asked])
+    chosen = _choose(every, seed=card.config.seed)
     raw = predictor_of(ref, card, tensors)
     known, _ = score_frames(raw, chosen, bank.store, with_features=True, known=chosen)
     apart = [answer.distance_N for answer in answers if answer.distance_N is not None]
@@ -261,9 +263,7 @@ def _ask(
     """A network's outputs for the frames that it is asked about, as they are kept too, and what cannot be used."""
     raw = predictor_of(ref, card, weights_from_bytes(network.weights, ref))
     learned = _choose(network.learned, seed=card.config.seed)
-    scored, missing = score_frames(
-        raw, [*learned, *network.asked], bank.store, with_features=True, known=network.learned
-    )
+    scored, missing = score_frames(raw, [*learned, *network.asked], bank.store, with_features=True, known=learned)
     names = {frame.frame for frame in network.asked}
     known, unseen = ([one for one in scored if (one.frame.frame in names) == new] for new in (False, True))
     if not known:
@@ -276,18 +276,18 @@ def _ask(
     return unseen, answers, [one for one in missing if one.frame.frame in names]
 
 
-def _labelled(bank: Bank, card: Card, split: Split) -> list[Frame]:
+def _labelled(bank: Bank, card: Card, split: Split) -> Frames:
     """The frames of a split that the model has an answer to, and was not trained on if they are for testing."""
     if split == "test" and card.config.protocol == "paper":
-        return []
-    frames = [frame for frame in labelled_frames(bank, card.task, card.config.lineage) if frame.split == split]
-    return frames if card.task == "count" else [frame for frame in frames if frame.lineage in card.classes]
+        return Frames.of([])
+    frames = labelled_frames(bank, card.task, card.config.lineage).equal("split", split)
+    return frames if card.task == "count" else frames.named_by("lineage", card.classes)
 
 
-def _choose(frames: list[Frame], *, seed: int) -> list[Frame]:
+def _choose(frames: Frames, *, seed: int) -> list[Frame]:
     """All, or so many at random."""
     order = np.random.default_rng(seed).permutation(len(frames))[:MOST_FRAMES]
-    return [frames[i] for i in sorted(order)]
+    return list(frames.at(np.sort(order)))
 
 
 def _features(scored: list[ScoredFrame]) -> list[NDArray[np.float32]]:

@@ -1,6 +1,9 @@
-"""A service on machines of their own, one of which goes. All faults, counted: tests/benchmarks/cluster_faults.py."""
+"""A service, or a search, on machines of their own, one of which goes.
+
+All faults, counted: tests/benchmarks/cluster_faults.py."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +11,14 @@ import cv2
 import httpx
 import pytest
 
+from cellnet.config.train import Augment, ModelSpec, TrainConfig
+from cellnet.config.tune import TuneConfig
+from cellnet.places import Places
 from cellnet.registry.registry import Registry
+from cellnet.store.place import place_of
+from pipelines.runs import Run
+from pipelines.sweeps import trials_of
+from pipelines.tune import tune
 from tests.factories import clouds, publish_untrained
 from tests.machines import Machine, Machines, ServiceCluster, are_possible, wait_until
 
@@ -81,3 +91,47 @@ def test_a_service_outlives_its_head_and_follows_champions_while_it_is_away(
         return False
 
     wait_until(has_the_new_setting, "replicas of the new setting answer")
+
+
+def test_a_search_that_loses_a_node_keeps_what_has_ended_and_comes_to_what_an_undisturbed_one_does(
+    sample_bank: Path, tmp_path: Path
+) -> None:
+    kernels = ("none", "sharpen", "edge", "emboss")
+    train = TrainConfig(
+        task="count",
+        folds=0,
+        model=ModelSpec(architecture="residual", width=4, depth=2),
+        augment=Augment(shares=(1.0,), shifts=0),
+        epochs=6,
+    )
+    config = TuneConfig(space={"kernel": kernels}, seeds=1, stop_early=False, train=train)
+    undisturbed = tune(Places(bank=place_of(sample_bank), registry=place_of(tmp_path / "undisturbed/registry")), config)
+
+    registry, home = Registry.open(str(tmp_path / "disturbed/registry")), tmp_path / "home"
+    home.mkdir()
+    sets = ["folds=0", "epochs=6", "model.architecture=residual", "model.width=4", "model.depth=2", "seeds=1"]
+    sets += ["augment.shares=[1.0]", "augment.shifts=0", f"space.kernel=[{','.join(kernels)}]", "stop_early=false"]
+    words = ["-m", "cellnet", "tune", str(sample_bank), "--task", "count", "--registry", registry.store.uri]
+    with Machines(home) as machines:
+        cluster = ServiceCluster(machines, home, Path(registry.store.uri))
+        cluster.start_head()
+        nodes = [machines.add(), machines.add()]
+        for node in nodes:
+            cluster.start_node(node)
+        log = home / "search.log"
+        address = {"RAY_ADDRESS": f"{cluster.head.address}:6379"}
+        options = [word for one in sets for word in ("--set", one)]
+        search = cluster.head.start(sys.executable, *words, *options, log=log, **address)
+        wait_until(lambda: "trial   1/4" in log.read_text() or search.poll() is not None, "a trial has ended")
+        runs = place_of(tmp_path / "disturbed/runs").open()
+        [name] = runs.folders("")
+        ended = {trial.name: trial for trial in trials_of(Run(runs, name)) if trial.whole}
+        assert 0 < len(ended) < 4, log.read_text()
+        nodes[1].kill()
+        assert search.wait(timeout=480) == 0, log.read_text()
+    trials = {trial.name: trial for trial in trials_of(Run(runs, name))}
+    assert {name: trials[name] for name in ended} == ended, "seconds and all"
+    found = registry.resolve("regressor:champion")
+    wanted = [row | {"seconds": 0} for row in undisturbed.trials]
+    assert [row | {"seconds": 0} for row in found.card.search or ()] == wanted
+    assert found.card.scores["test"] == undisturbed.winner.card.scores["test"]
