@@ -28,6 +28,8 @@ CHUNK: Final = 16
 """Images that are read together: what an interruption loses at most, of each worker."""
 SENT_BYTES: Final = 64 * 2**20
 """Bytes of images that are sent together, if there are several of them."""
+GATHERED: Final = 256
+"""Chunks whose rows are put into one piece: a small one takes several times the memory of its rows."""
 SAY_S: Final = 10.0
 """How often progress is told, in seconds."""
 
@@ -60,16 +62,20 @@ def ingest(
         blocks=cluster.blocks(len(chunks)),
         store=bank.store,
     )
+    gathered: list[Frames] = []
     pieces: list[Frames] = []
     read_n = 0
     said_s = time.monotonic()
     for frames in prepared:
         pieces.append(frames)
         read_n += len(frames)
+        if len(pieces) == GATHERED:
+            gathered.append(Frames.joined(pieces).in_one_piece)
+            pieces.clear()
         if time.monotonic() - said_s > SAY_S:
             say(f"{read_n:,} of {len(files):,} images read")
             said_s = time.monotonic()
-    rows = Frames.joined(pieces)
+    rows = Frames.joined([*gathered, *pieces])
     if not rows.equal("set_aside", None):
         raise DataError(
             f"no image of {source} can be used; the first of {len(rows)}, {rows[0].source}: {rows[0].set_aside}"

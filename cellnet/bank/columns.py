@@ -73,6 +73,11 @@ class Frames(Sequence[Frame]):
         tables = [piece.table for piece in pieces if len(piece)]
         return cls(pa.concat_tables(tables) if tables else SCHEMA.empty_table())
 
+    @property
+    def in_one_piece(self) -> Self:
+        """The same, copied so that each column lies in one place."""
+        return type(self)(self.table.combine_chunks())
+
     def column(self, name: str) -> pa.ChunkedArray:
         """What stands in a column, null where it is not known."""
         return self.table.column(name)

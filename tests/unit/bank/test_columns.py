@@ -47,6 +47,13 @@ def test_frames_come_back_as_they_were_one_by_one_and_in_parts() -> None:
         frames[11]
 
 
+def test_small_pieces_become_one_that_takes_no_more_than_its_rows() -> None:
+    pieces = Frames.joined([pickle.loads(pickle.dumps(Frames.of([row]))) for row in ROWS])
+    whole = pieces.in_one_piece
+    assert whole == ROWS and {column.num_chunks for column in whole.table.columns} == {1}
+    assert whole.table.nbytes < pieces.table.nbytes
+
+
 def test_frames_are_chosen_by_what_is_known_of_them() -> None:
     frames = Frames.of(ROWS)
     assert frames.equal("lineage", "A549") == [row for row in ROWS if row.lineage == "A549"]
