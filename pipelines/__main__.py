@@ -16,6 +16,7 @@ VERBS: Final = {
     "suggest": ("suggest",),
     "promote": ("registry", "promote"),
     "predict": ("predict",),
+    "run": ("pipeline", "run"),
 }
 """The command of each verb."""
 

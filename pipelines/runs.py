@@ -6,7 +6,8 @@
     RUNS/TASK-KEY-TIME/events.out.tfevents.*      TensorBoard's curves, a file an epoch
     RUNS/TASK-KEY-TIME/finished.json              the version that came of it
 
-KEY names the recipe, in which the number of workers has no part: another number may go on with the run.
+KEY names the recipe, in which the number of workers has no part: another number may go on with the run. A training that
+was called something (`--once`) has that in the place of TIME.
 Records have a `format`; a reader leaves alone what it does not know of them, and refuses a higher one.
 """
 
@@ -65,12 +66,26 @@ class Run:
         self.runs.put(f"{self.name}/{FINISHED}", json.dumps({"model": ref}).encode())
 
 
-def find_run(runs: Store, config: Config, *, resume: bool, say: Say, bank: Bank, plan: Plan, model: str) -> Run:
+def find_run(
+    runs: Store,
+    config: Config,
+    *,
+    resume: bool,
+    say: Say,
+    bank: Bank,
+    plan: Plan,
+    model: str,
+    once: str | None = None,
+) -> Run:
     """With `resume` the unfinished run of the same recipe, if there is one, and else a new one.
+
+    With `once` the run of the recipe that is called so, which is made where there is none.
 
     Of the bank what the plan learns from is part of the recipe: other labels than these may have changed meanwhile.
     """
     digest = whole_of(plan, bank.frames)
+    if once:
+        return _called(runs, config, once, bank_digest=digest, model=model, bank=bank.store.uri)
     left = unfinished_run(runs, config, bank_digest=digest, model=model)
     if left and resume:
         return left
@@ -81,13 +96,33 @@ def find_run(runs: Store, config: Config, *, resume: bool, say: Say, bank: Bank,
     return new_run(runs, config, bank_digest=digest, model=model, bank=bank.store.uri)
 
 
-def new_run(runs: Store, config: Config, *, bank_digest: str, model: str, bank: str = "") -> Run:
+def _called(runs: Store, config: Config, once: str, *, bank_digest: str, model: str, bank: str) -> Run:
+    """The run of a recipe and of that name, which goes on if it has begun."""
+    run = Run(runs, f"{_prefix(config, bank_digest, model)}{once}")
+    there = {key.removeprefix(f"{run.name}/") for key in runs.keys(f"{run.name}/")}
+    if "run.json" not in there:
+        return new_run(runs, config, bank_digest=bank_digest, model=model, bank=bank, called=once)
+    if SNAPSHOT in there and not _is_json(runs.get(f"{run.name}/{SNAPSHOT}")):
+        runs.delete(f"{run.name}/{SNAPSHOT}")  # half of a list, with which Ray Train could not begin either
+    return run
+
+
+def finish_once(runs: Store, once: str, ref: str) -> None:
+    """Note what came of the run that was called so, if it is there, which was cut after it had published."""
+    for name in runs.folders(""):
+        if name.endswith(f"-{once}") and not list(runs.keys(f"{name}/{FINISHED}")):
+            Run(runs, name).finish(ref)
+
+
+def new_run(
+    runs: Store, config: Config, *, bank_digest: str, model: str, bank: str = "", called: str | None = None
+) -> Run:
     """An empty run for a recipe: a resolved configuration, what of a bank it learns from, the name of a model.
 
-    `bank` says where the bank was, which is kept beside the recipe.
+    `bank` says where the bank was, which is kept beside the recipe; `called` stands in the place of the time.
     """
     time = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    run = Run(runs, f"{_prefix(config, bank_digest, model)}{time}")
+    run = Run(runs, f"{_prefix(config, bank_digest, model)}{called or time}")
     facts = {"format": FORMAT} | _recipe(config, bank_digest, model) | {"bank": bank}
     runs.put(f"{run.name}/run.json", json.dumps(facts, indent=1).encode())
     return run

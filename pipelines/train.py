@@ -36,7 +36,7 @@ from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
 from cellnet.registry.learned import Learned, Since, learned_of, learned_since
-from cellnet.registry.records import Card, ModelVersion
+from cellnet.registry.records import Card, ModelVersion, check_name
 from cellnet.registry.registry import Registry
 from cellnet.registry.starting import check_start, find_origin, find_start, with_fixed_start
 from cellnet.store.arrow import filesystem
@@ -53,7 +53,17 @@ from pipelines.folds import train_folds
 from pipelines.heads import train_head
 from pipelines.paper_holdout import score_paper_holdout
 from pipelines.publishing import Trained, cross_validated, finished, refitted
-from pipelines.runs import Run, Say, epoch_line, find_run, read_state, tell_epochs, tensorboard_command, write_state
+from pipelines.runs import (
+    Run,
+    Say,
+    epoch_line,
+    find_run,
+    finish_once,
+    read_state,
+    tell_epochs,
+    tensorboard_command,
+    write_state,
+)
 from pipelines.shards import batches, dataset_of, make_shards
 
 PACKAGES: Final = (
@@ -85,6 +95,7 @@ def train(
     workers: Workers = 1,
     gpu: bool = False,
     resume: bool = False,
+    once: str | None = None,
     wait_s: float = room.WAIT_S,
     say: Say = lambda line: None,
 ) -> ModelVersion:
@@ -92,13 +103,16 @@ def train(
 
     The epoch that is best on the test split is chosen. Of a bank that is small, or with `folds`, there is a network for
     each fold of the frames, by which the version is scored, and what is published has learned from all of them. With
-    `resume` it goes on with the newest run of the same bank and settings that was left unfinished. Raises DataError for
+    `resume` it goes on with the newest run of the same bank and settings that was left unfinished; with `once` with the
+    run that was called so, and where that has published a version, this is the answer. Raises DataError for
     a bank that cannot train the task, ConfigError for workers that the cluster or the bank cannot keep busy, and with
     `gpu` where there are too few GPUs. A cluster that grows on demand is asked for room, and waited for so long.
     """
     bank, registry = places.open_bank(), places.open_registry()
     model = name or model_name(config)
     registry.check_publish(model)
+    if once and (version := published_once(registry, places, model, once, say=say)):
+        return version
     plan = make_plan(bank, with_fixed_start(registry, config))
     frozen = bool(plan.config.model.frozen)
     check_workers(workers, plan, batch_size=config.batch_size)
@@ -121,7 +135,9 @@ def train(
         say("note: epochs and patience change nothing: a frozen network has no epochs")
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
-    run = find_run(places.open_runs(), plan.config, resume=resume, say=say, bank=bank, plan=plan, model=model)
+    run = find_run(
+        places.open_runs(), plan.config, resume=resume, say=say, bank=bank, plan=plan, model=model, once=once
+    )
     say(f"run: {run.uri}")
     say(f"curves: {tensorboard_command(run)}")
     try:
@@ -135,11 +151,22 @@ def train(
             say=say,
         )
     except KeyboardInterrupt:
-        say(f"the same command with --resume goes on after the last {'fit' if frozen else 'epoch'} that was kept")
+        again = "the same command" if once else "the same command with --resume"
+        say(f"{again} goes on after the last {'fit' if frozen else 'epoch'} that was kept")
         raise
     more = score_paper_holdout(bank, plan, shards, trained.weights) if plan.paper else {}
-    version = publish(registry, bank, plan, trained, name=model, start=start, more=more, say=say)
+    version = publish(registry, bank, plan, trained, name=model, start=start, more=more, once=once, say=say)
     run.finish(version.ref)
+    return version
+
+
+def published_once(registry: Registry, places: Places, model: str, once: str, *, say: Say) -> ModelVersion | None:
+    """The version that a training so called has published, if it has. Raises ConfigError for what is no name."""
+    check_name(once)
+    version = registry.published_once(model, once)
+    if version:
+        say(f"{version.ref} was published as {once} already")
+        finish_once(places.open_runs(), once, version.ref)
     return version
 
 
@@ -386,12 +413,13 @@ def publish(
     search: list[dict[str, Any]] | None = None,
     sweep: str | None = None,
     more: dict[str, Any] | None = None,
+    once: str | None = None,
     say: Say = lambda line: None,
 ) -> ModelVersion:
     """The trained network in the registry, calibrated by the test split or by folds, with card, ONNX export and report.
 
     `search` and `sweep` are the table and the place of the search that chose it; `more` are scores over other rows
-    than the test tiles.
+    than the test tiles; `once` is what the training was called.
     """
     say("the network is scored, calibrated and exported; the more frames, the longer")
     card = Card(
@@ -416,6 +444,7 @@ def publish(
         parent=start.parent if start else None,
         focus=focus_of(plan.among(bank.frames), plan.preprocess.pixel_um),
         relearned=since.told if (since := _since(registry, bank, plan, start)) else None,
+        once=once,
     )
     learned = _learned(registry, bank, plan, start)
     card, files = finished(name, bank, card, trained.weights, learned=learned, held_back=trained.held_back, say=say)

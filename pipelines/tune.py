@@ -18,6 +18,7 @@ from cellnet.errors import CellnetError, ConfigError, DataError, UnavailableErro
 from cellnet.evaluation.searches import Trial, describe, sample_settings, smallest_batch
 from cellnet.networks.weights import fresh_network
 from cellnet.places import Places
+from cellnet.registry.records import check_name
 from cellnet.registry.starting import check_start, with_fixed_starts
 from cellnet.training.plan import make_plan
 from cellnet.training.shards import SPLITS
@@ -45,18 +46,22 @@ def tune(
     places: Places,
     config: TuneConfig,
     *,
-    alias: str = "champion",
+    alias: str | None = "champion",
     name: str | None = None,
     workers: int = 1,
     resume: bool = False,
+    once: str | None = None,
     wait_s: float = room.WAIT_S,
     say: Say = lambda line: None,
 ) -> Search:
     """Try settings, train the best again with other seeds, publish the winner, and promote it if it is better.
 
+    Without an `alias` nothing is promoted.
+
     The test split steers; the winner alone is scored on the holdout. Each trial has so many workers. A trial that
     fails is recorded and does not end the search. With `resume` it goes on with the newest search of the same bank and
-    settings that was left unfinished. A cluster that grows on demand is asked for room, and waited for so long; so is a
+    settings that was left unfinished; with `once` with the search that was called so, which publishes one version
+    however often it is started. A cluster that grows on demand is asked for room, and waited for so long; so is a
     store that does not answer, and room for trials whose node is gone. Raises DataError when the bank has no test split
     (with fewer than three groups a lineage there is none) or when every trial failed, ConfigError for workers or GPUs
     that are not to be had, CellnetError when the wait was in vain.
@@ -64,6 +69,8 @@ def tune(
     bank, registry = places.open_bank(), places.open_registry()
     model = name or model_name(config.train)
     registry.check_publish(model)
+    if once:
+        check_name(once)
     config = with_fixed_starts(registry, config)
     plan = make_plan(bank, config.train)
     if not plan.splits["test"].rows:
@@ -82,7 +89,7 @@ def tune(
         room.at_once(config.gpus, workers)  # refused before anything is written
     shards = make_shards(bank, plan)
     say(shards.describe(plan))
-    run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, plan=plan, model=model)
+    run = find_run(places.open_runs(), config, resume=resume, say=say, bank=bank, plan=plan, model=model, once=once)
     say(f"run: {run.uri}")
     sweep = Sweep(run=run, config=config, plan=plan, shards=shards, starts=starts, workers=workers, wait_s=wait_s)
     try:
@@ -90,10 +97,11 @@ def tune(
             _see_first(sweep, say)
         _search(sweep, say)
         _train_finalists(sweep, say)
-        return conclude(sweep, places, bank, alias=alias, model=model, say=say)
+        return conclude(sweep, places, bank, alias=alias, model=model, once=once, say=say)
     except KeyboardInterrupt:
-        say("the same command with --resume goes on; the best so far is published by")
-        say(places.command("registry", "promote", "--from-sweep", run.uri, alias))
+        again = "the same command" if once else "the same command with --resume"
+        say(f"{again} goes on; the best so far is published by")
+        say(places.command("registry", "promote", "--from-sweep", run.uri, alias or "champion"))
         raise
 
 

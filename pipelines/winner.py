@@ -56,7 +56,7 @@ class Search:
     holdout: Evaluation
     """Of the winner."""
     move: AliasMove | None
-    """Of the alias; None where the winner is not shown to be better than what it points at."""
+    """Of the alias; None where there is none, or the winner is not shown to be better than what it points at."""
     run: Run
 
 
@@ -84,8 +84,13 @@ def publish_sweep(given: PlaceLike, places: Places, *, alias: str, say: Say = la
     return conclude(sweep, on_bank, bank, alias=alias, model=recipe["model"], say=say)
 
 
-def conclude(sweep: Sweep, places: Places, bank: Bank, *, alias: str, model: str, say: Say) -> Search:
-    """Compare the finalists, publish the winner with the whole search, score it on the holdout, and promote it."""
+def conclude(
+    sweep: Sweep, places: Places, bank: Bank, *, alias: str | None, model: str, once: str | None = None, say: Say
+) -> Search:
+    """Compare the finalists, publish the winner with the whole search, score it on the holdout, and promote it.
+
+    Without an `alias` nothing is promoted; a search that has published as `once` does not do so again.
+    """
     trials, steering = sweep.ranked(), sweep.steering[0]
     combinations = _compared(sweep, bank, trials)
     trial = combinations[0].trials[0]
@@ -94,17 +99,20 @@ def conclude(sweep: Sweep, places: Places, bank: Bank, *, alias: str, model: str
     scores = next(epoch["test"] for epoch in trial.history if epoch["test"].get(steering) == trial.score)
     trained = Trained(weights=best_of(sweep.run, trial.name), scores=scores, history=list(trial.history))
     registry, plan = places.open_registry(), sweep.chosen(trial.settings, trial.seed)
-    winner = publish(
-        registry,
-        bank,
-        plan,
-        trained,
-        name=model,
-        start=find_start(registry, plan.config),
-        search=rows,
-        sweep=sweep.run.uri,
-        say=say,
-    )
+    winner = once and registry.published_once(model, once)
+    if not winner:
+        winner = publish(
+            registry,
+            bank,
+            plan,
+            trained,
+            name=model,
+            start=find_start(registry, plan.config),
+            search=rows,
+            sweep=sweep.run.uri,
+            once=once,
+            say=say,
+        )
     files = {
         "results.parquet": table_to_parquet(rows),
         "report.html": search_page(
@@ -118,7 +126,7 @@ def conclude(sweep: Sweep, places: Places, bank: Bank, *, alias: str, model: str
     move = None
     try:
         why = f"best of {len(combinations)} combinations by test {steering}"
-        move = promote(winner.ref, alias, places, reason=why, say=say)
+        move = promote(winner.ref, alias, places, reason=why, say=say) if alias else None
     except NotBetterError as error:
         say(f"note: {error}")
     sweep.run.finish(winner.ref)

@@ -52,6 +52,14 @@ AS_OF: Final = Option(
     metavar="MOMENT",
     help="the bank as it was: the number of an entry (cellnet bank labels), or a time like 2026-11-29T10:30 (UTC)",
 )
+LEARN_AS_OF: Final = AS_OF.but(
+    help="learn from the bank as it was: the number of an entry (cellnet bank labels), or a time (UTC)"
+)
+ONCE: Final = Option(
+    "--once",
+    metavar="NAME",
+    help="call it so: given again, it goes on where it was cut, and what it has published it does not publish again",
+)
 ENDPOINT_URL: Final = Option("--endpoint-url", metavar="URL", help="another S3 server (or AWS_ENDPOINT_URL_S3)")
 _REGISTRY: Final = (
     Option(

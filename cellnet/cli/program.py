@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cellnet.cli import bank, evaluate, predict, registry, serve, settings, suggest, train, tune
+from cellnet.cli import bank, evaluate, pipeline, predict, registry, serve, settings, suggest, train, tune
 from cellnet.cli.parsing import Parser
 from cellnet.cli.printing import LogLines, say
 from cellnet.errors import CellnetError, of_machine
@@ -43,20 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         threading.excepthook = lambda _: None
         return 130
     except Exception as error:
-        known = _told(error)
+        known = told(error)
         if known is None:
             raise
         say(f"cellnet: {' '.join(str(known).split())[:LONGEST]}")
         return 2
 
 
-def _told(error: Exception) -> CellnetError | None:
+def told(error: Exception) -> CellnetError | None:
     """What a person can put right of an error; None of a bug, whose traceback says more."""
     if "ray" in sys.modules:
+        from pipelines import failures
         from pipelines.cluster import fault_of_joined
-        from pipelines.failures import told
 
-        return fault_of_joined() or told(error)
+        return fault_of_joined() or failures.told(error)
     return error if isinstance(error, CellnetError) else of_machine(error)
 
 
@@ -76,6 +76,7 @@ def parser() -> Parser:
     evaluate.add_to(commands)
     suggest.add_to(commands)
     registry.add_to(commands)
+    pipeline.add_to(commands)
     predict.add_to(commands)
     serve.add_to(commands)
     settings.add_to(commands)

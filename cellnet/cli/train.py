@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from cellnet.cli.options import AS_OF, BANK, JSON, PUBLISHES, TRAINING, WAIT, places_of, train_config
+from cellnet.cli.options import BANK, JSON, LEARN_AS_OF, ONCE, PUBLISHES, TRAINING, WAIT, places_of, train_config
 from cellnet.cli.parsing import NUMBER_OR_RANGE, Option, command
 from cellnet.cli.printing import print_json, say, scores_line, tell
 from cellnet.config.train import TrainConfig
@@ -19,7 +19,7 @@ def add_to(commands: Any) -> None:
         "train",
         train,
         BANK,
-        AS_OF.but(help="learn from the bank as it was: the number of an entry (cellnet bank labels), or a time (UTC)"),
+        LEARN_AS_OF,
         *TRAINING,
         Option(
             "--workers",
@@ -33,6 +33,7 @@ def add_to(commands: Any) -> None:
         Option(
             "--resume", action="store_true", help="go on with the newest unfinished run of the same bank and settings"
         ),
+        ONCE,
         WAIT,
         Option("--summary", action="store_true", help="print the network's layers and sizes; train nothing"),
         JSON,
@@ -57,6 +58,7 @@ def train(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         gpu=arguments.gpu,
         resume=arguments.resume,
+        once=arguments.once,
         wait_s=arguments.wait,
         say=say,
     )

@@ -4,8 +4,8 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
-from cellnet.cli.options import BANK, JSON, PUBLISHES, TRAINING, WAIT, own_settings, places_of
-from cellnet.cli.parsing import POSITIVE, Option, command
+from cellnet.cli.options import BANK, JSON, LEARN_AS_OF, ONCE, PUBLISHES, TRAINING, WAIT, own_settings, places_of
+from cellnet.cli.parsing import POSITIVE, OneOf, Option, command
 from cellnet.cli.printing import print_json, print_table, say, tell
 from cellnet.config.loading import load_config
 from cellnet.config.train import TrainConfig
@@ -22,15 +22,20 @@ def add_to(commands: Any) -> None:
         "tune",
         tune,
         BANK,
+        LEARN_AS_OF,
         *TRAINING,
         Option("--trials", type=POSITIVE, metavar="N", help="how many to try (every combination)"),
         Option("--workers", type=POSITIVE, default=1, metavar="N", help="of each trial (%(default)s)"),
-        Option("--alias", default="champion", help="alias that the winner gets if it is better (%(default)s)"),
+        OneOf(
+            Option("--alias", default="champion", help="alias that the winner gets if it is better (%(default)s)"),
+            Option("--no-promote", action="store_true", help="publish the winner, and leave aliases alone"),
+        ),
         Option(
             "--resume",
             action="store_true",
             help="go on with the newest unfinished search of the same bank and settings",
         ),
+        ONCE,
         WAIT,
         JSON,
         *PUBLISHES,
@@ -42,28 +47,35 @@ def add_to(commands: Any) -> None:
     )
 
 
-def tune(arguments: argparse.Namespace) -> None:
-    from pipelines.tune import tune
-
+def tune_config(arguments: argparse.Namespace) -> TuneConfig:
+    """The search that the command line asks for."""
     of_training = TrainConfig.model_fields.keys() - TuneConfig.model_fields.keys()
     sets = [f"train.{item}" if re.split(r"[.=]", item)[0] in of_training else item for item in arguments.set]
     fixed = {f"train.{key}": value for key, value in own_settings(arguments).items()}
     trials = {"trials": arguments.trials} if arguments.trials else {}
-    config = load_config(TuneConfig, file=arguments.config, sets=sets, **fixed, **trials)
+    return load_config(TuneConfig, file=arguments.config, sets=sets, **fixed, **trials)
+
+
+def tune(arguments: argparse.Namespace) -> None:
+    from pipelines.tune import tune
+
+    config = tune_config(arguments)
+    alias = None if arguments.no_promote else arguments.alias
     search = tune(
         places_of(arguments),
         config,
-        alias=arguments.alias,
+        alias=alias,
         name=arguments.name,
         workers=arguments.workers,
         resume=arguments.resume,
+        once=arguments.once,
         wait_s=arguments.wait,
         say=say,
     )
-    print_search(search, alias=arguments.alias, as_json=arguments.json)
+    print_search(search, alias=alias, as_json=arguments.json)
 
 
-def print_search(search: "Search", *, alias: str, as_json: bool) -> None:
+def print_search(search: "Search", *, alias: str | None, as_json: bool) -> None:
     """What a search came to."""
     from cellnet.evaluation.batches import next_plate
 
@@ -78,5 +90,6 @@ def print_search(search: "Search", *, alias: str, as_json: bool) -> None:
     say(f"{winner.ref} on the holdout: {main} per tile {scores['tile'][main]:.3f} ({low:.3f} to {high:.3f})")
     if unmeasured := next_plate(scores):
         say(f"note: {unmeasured}")
-    say(f"{winner.name}:{alias} {'is now' if search.move else 'stays, and is not'} {winner.ref}")
+    if alias:
+        say(f"{winner.name}:{alias} {'is now' if search.move else 'stays, and is not'} {winner.ref}")
     tell(winner.ref)

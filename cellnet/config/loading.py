@@ -13,7 +13,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +22,8 @@ from pydantic_core import from_json
 from cellnet.config.settings import like, settings_of
 from cellnet.errors import ConfigError, IntegrityError, LaterError
 
+MOST_BYTES: Final = 2**20
+"""Of a configuration; more is not read."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -61,7 +63,7 @@ def load_config(kind: type[Model], *, file: Path | None, sets: list[str], **fixe
     `fixed` are values that the command line names by options of their own; they win over the file.
     Raises ConfigError in one line for an unreadable file, an unknown key or a value out of range.
     """
-    values = _read_file(file) if file else {}
+    values = read_file(file) if file else {}
     for item in sets:
         key, equals, text = item.partition("=")
         if not equals:
@@ -148,9 +150,14 @@ def _key(place: tuple[int | str, ...]) -> str:
     return ".".join(own)
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def read_file(file: Path) -> dict[str, Any]:
+    """The values of a YAML or JSON file. Raises ConfigError in a line for one that is none, or too large."""
     try:
-        values = _of_yaml(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            data = opened.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
+        values = _of_yaml(data.decode("utf-8"))
     except (OSError, ValueError) as error:
         reason = str(error).replace("\n", " ")
         raise ConfigError(f"cannot read the configuration {file}: {reason}") from error

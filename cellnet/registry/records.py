@@ -215,6 +215,8 @@ class Card(Frozen):
     """What the frames that shaped it have of fine structure, at its magnification; None where that was not measured."""
     recount: Recount | None = Field(default=None, exclude_if=is_none)
     """Of a counter that was fitted to a plate, whose scores and history are those of its parent."""
+    once: str | None = Field(default=None, exclude_if=is_none)
+    """What its training was called, which publishes one version however often it is started (`--once`)."""
 
     @field_validator("config", mode="before")
     @classmethod

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 PUBLISH_S: Final = 21_600
 """A publisher who takes longer looks after the blobs once more before the commit, since `gc` may have moved them."""
 
+ONCE_AMONG: Final = 256
+"""Of so many versions of a model more are not published between the end of a training and its next start."""
+
 
 class Listed(NamedTuple):
     """A row of a list of versions."""
@@ -141,6 +144,13 @@ class Registry:
             lambda: self._stored(name, wanted),
             lambda data: self._version(name, wanted, data),
         )
+
+    def published_once(self, name: str, once: str) -> ModelVersion | None:
+        """The version of a model whose training was called so; None where none of the newest `ONCE_AMONG` was."""
+        last = self._versions(name).newest()
+        numbers = range(last, max(last - ONCE_AMONG, 0), -1)
+        looked_at = (version for version, _ in together(self._looked_at(name), numbers))
+        return next((version for version in looked_at if version and version.card.once == once), None)
 
     def record(self, version: ModelVersion) -> bytes:
         """The record of a version as it is stored, in its envelope if it is signed."""

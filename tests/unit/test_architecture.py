@@ -15,7 +15,18 @@ ROOT = Path(__file__).parents[2]
 
 STOREYS = {
     "cellnet": (
-        *("__main__", "cli", "reports", "evaluation", "prediction", "places", "registry", "training", "certainty"),
+        *(
+            "__main__",
+            "cli",
+            "pipeline",
+            "reports",
+            "evaluation",
+            "prediction",
+            "places",
+            "registry",
+            "training",
+            "certainty",
+        ),
         *("networks", "bank", "readers", "images", "store", "untrusted", "config", "tasks", "sample", "errors"),
         "version",
     ),
