@@ -91,18 +91,20 @@ def _opened(path: Path) -> "tuple[PipelineFile, Results]":
     """A file whose commands are all such, and where its results are."""
     from cellnet.cli.program import parser
     from cellnet.cli.tune import tune_config
+    from cellnet.config.pipeline import Tune
     from cellnet.pipeline.file import PipelineFile
     from cellnet.pipeline.results import Results
     from cellnet.pipeline.steps import DeployStep, FitStep, Known, steps_of
 
     file = PipelineFile.read(path)
+    known, all_commands = Known(file), parser()
     for step in steps_of(file):
         if isinstance(step, DeployStep):
             continue
         try:
-            given = parser().parse_args(step.command(Known(file)))
+            given = all_commands.parse_args(step.command(known))
             if isinstance(step, FitStep):
-                (train_config if given.run.__name__ == "train" else tune_config)(given)
+                (tune_config if isinstance(step.of, Tune) else train_config)(given)
         except ConfigError as error:
             raise ConfigError(f"{path}: {step.name}: {error}") from error
     return file, Results(file.places.open_runs(), file.name)
@@ -162,6 +164,8 @@ def _done(course: "Course", seen: "Seen", logs: "_Logs") -> "Result":
     assert seen.key is not None and seen.inputs is not None, "due"
     step, results = seen.step, course.results
     begun_s, attempt = time.monotonic(), Attempt(began=_now(), who=Holder.here(0).who)
+    if seen.is_gone:
+        results.forget(step.name, seen.key)
     results.note(step.name, seen.key, attempt)
     with logs.of(step.name, seen.key):
         say(f"{step.name}: {seen.why}")

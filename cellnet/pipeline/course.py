@@ -1,7 +1,7 @@
 """How far a pipeline is: each step with its state, and why it is to run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cellnet.pipeline.file import PipelineFile
@@ -27,6 +27,8 @@ class Seen:
     """How it was begun, where it did not come to a result."""
     last: Result | None = None
     """What it came to before, of other inputs."""
+    is_gone: bool = False
+    """Whether it came to something of these inputs that is no longer there."""
 
     @property
     def is_due(self) -> bool:
@@ -57,18 +59,15 @@ class Course:
         inputs = step.inputs(self.known)
         key = key_of(inputs)
         result = self.results.find(step.name, key)
-        if result and not step.is_there(self.known, result):
-            result = None
-            self.results.forget(step.name, key)
-        command = step.command(self.known, key)
-        if result:
+        seen = Seen(step=step, state="waiting", why="", command=step.command(self.known, key), key=key, inputs=inputs)
+        if result and step.is_there(self.known, result):
             self.note(result)
-            return Seen(step=step, state=result.state, why="", command=command, key=key, inputs=inputs, result=result)
+            return replace(seen, state=result.state, result=result)
+        if result:
+            return replace(seen, why="the bank, or the version, that it came to is gone", is_gone=True)
         attempt, last = self.results.attempt(step.name, key), self.results.last(step.name)
         why, state = self._why(attempt, last, inputs)
-        return Seen(
-            step=step, state=state, why=why, command=command, key=key, inputs=inputs, attempt=attempt, last=last
-        )
+        return replace(seen, state=state, why=why, attempt=attempt, last=last)
 
     def note(self, result: Result) -> None:
         """A step has come to this."""

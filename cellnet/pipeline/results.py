@@ -128,7 +128,7 @@ class Results:
         try:
             record = json.loads(data)
             told = record.pop("sha256", None)
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, TypeError) as error:
             raise IntegrityError(f"{what} is damaged; remove it, and the step runs again") from error
         check_format(record, Result.FORMAT, what)
         result = read_stored(Result, record, what)

@@ -28,7 +28,7 @@ class Known:
 
     file: PipelineFile
     results: dict[str, Result] = field(default_factory=dict)
-    cellnet: str = field(default_factory=code_version)
+    cellnet: str = field(default_factory=lambda: code_version())
     _banks: dict[str, Bank] = field(default_factory=dict)
     _registry: Registry | None = None
 

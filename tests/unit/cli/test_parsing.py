@@ -122,8 +122,8 @@ def test_arguments_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]
         ("", "nothing was given for COMMAND; see cellnet --help"),
         ("trian bank", "there is no command 'trian'; did you mean train?"),
         ("bnak show", "there is no command 'bnak'; did you mean bank?"),
-        ("foo", "COMMAND takes bank, train, tune, calibrate, evaluate, suggest, registry, pipeline, predict, serve or settings, "
-                "not 'foo'; see cellnet --help"),
+        ("foo", "COMMAND takes bank, train, tune, calibrate, evaluate, suggest, registry, pipeline, predict, serve or "
+                "settings, not 'foo'; see cellnet --help"),
         ("bank", "nothing was given for VERB; see cellnet bank --help"),
         ("bank shwo", "there is no verb 'shwo'; did you mean show?"),
         ("bank x", "VERB takes import, show, label, labels, export, diff, sample, gc or shards, not 'x'; see cellnet "
