@@ -177,6 +177,7 @@ def _done(course: "Course", seen: "Seen", logs: "_Logs") -> "Result":
             failed = {"failed": str(told(error) or repr(error))[:2000], "seconds": time.monotonic() - begun_s}
             results.note(step.name, seen.key, attempt.model_copy(update=failed))
             raise
+        logs.keep()  # first, so that a result has its log
         result = results.keep(
             Result(
                 step=step.name,

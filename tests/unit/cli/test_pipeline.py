@@ -1,4 +1,4 @@
-"""`cellnet pipeline` as users type it, its commands without Ray: what runs, what does not, and what a cut run leaves."""
+"""`cellnet pipeline` as users type it, its commands without Ray: what runs, and what a cut run leaves."""
 
 import argparse
 import itertools
@@ -300,7 +300,7 @@ def dying(at: int) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_dies_at_any_call_to_a_store_goes_on_to_one_result_a_step(lab: Lab, tmp_path: Path) -> None:
-    for moments, at in enumerate(itertools.count(0, 7)):
+    for at in itertools.count(0, 7):
         here = tmp_path / str(at)
         lab.file.write_text(
             f"bank: {at}/bank\nregistry: {at}/registry\nsources: [{{source: images, channel: 1}}]\n"
@@ -321,5 +321,5 @@ def test_a_run_that_dies_at_any_call_to_a_store_goes_on_to_one_result_a_step(lab
         assert sorted(name for name in results if name != "lease") == once, at
         if status == 0:
             break
-    assert moments > 10
+    assert at > 70, "so many calls there are"
     assert lab.run() == []
