@@ -60,7 +60,7 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from cellnet.pipeline.course import Course
 
-    file, results = _opened(arguments.file)
+    file, results = opened(arguments.file)
     course = Course(file, results)
     seen = list(course.seen())
     if arguments.dry_run:
@@ -80,14 +80,14 @@ def show(arguments: argparse.Namespace) -> None:
     from cellnet.pipeline.course import Course
     from cellnet.store.lease import Lease
 
-    file, results = _opened(arguments.file)
+    file, results = opened(arguments.file)
     holder = Lease(results.store, results.lease).holder()
     if holder:
         say(f"{holder.who}, runs it since {holder.since}")
     _print(list(Course(file, results, is_held=holder is not None).seen()), results, as_json=arguments.json)
 
 
-def _opened(path: Path) -> "tuple[PipelineFile, Results]":
+def opened(path: Path) -> "tuple[PipelineFile, Results]":
     """A file whose commands are all such, and where its results are."""
     from cellnet.cli.program import parser
     from cellnet.cli.tune import tune_config

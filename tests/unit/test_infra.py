@@ -17,6 +17,8 @@ from packaging.utils import canonicalize_name
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from cellnet.cli.pipeline import opened
+from cellnet.pipeline.steps import Known, steps_of
 from cellnet.version import COMMIT_FILE
 from serve.app import ServeArgs
 
@@ -36,6 +38,20 @@ def test_ray_serve_accepts_the_configuration_and_the_application_its_arguments(c
     [application] = ServeDeploySchema.model_validate(config).applications
     assert (application.import_path, application.route_prefix) == ("serve.app:build", "/")
     assert ServeArgs.model_validate(application.args).registry.startswith("s3://")
+
+
+def test_the_commands_of_the_pipeline_take_what_it_says_and_it_deploys_the_service_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("CELLNET_TRUSTED_KEYS", "CELLNET_SIGNING_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    file, _ = opened(INFRA / "pipeline.yaml")
+    *others, last = steps_of(file)
+    assert {step.name.partition("-")[0] for step in others} == {"import", "train", "tune", "evaluate", "promote"}
+    known = Known(file)
+    assert last.command(known)[:3] == ["serve", "deploy", str(INFRA / "serve.yaml")]
+    [application] = read_yaml("serve.yaml")["applications"]
+    assert application["args"]["registry"] == file.places.registry.uri
 
 
 def test_the_cluster_launcher_accepts_the_cluster_and_every_node_may_read_s3() -> None:
