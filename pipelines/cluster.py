@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
-from ray._private import ray_logging
+from ray._private import ray_logging, worker
 from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -39,6 +39,8 @@ NO_NEWS: Final = re.compile(
     r"\[\d{4}-\d\d-\d\d [\d:,]+ \w \d+ \d+\] (\(\w+\) )?\w+\.(cc|h):\d+: "  # lines of its part in C++
 )
 """What Ray says of its own affairs, on stdout, where cellnet's users expect data."""
+OBJECT: Final = re.compile(r'^\{"')
+"""How a line of JSON begins. Each is news: Ray takes lines of several workers that differ in digits alone for one."""
 BLOCKS_PER_CPU: Final = 2
 """Blocks of a dataset for each CPU: enough to balance, few enough not to drown in scheduling."""
 START_S: Final = "300"
@@ -49,19 +51,25 @@ NODES_S: Final = 60.0
 """How long nodes may take to tell what they have; one that does not is left to the job."""
 
 
-def connect(*used: Place, show_logs: bool = False) -> None:
+def connect(*used: Place, show_logs: bool = False, bare_logs: bool = False) -> None:
     """Join the running Ray cluster (RAY_ADDRESS, a Ray job's, or the one started here), else start a local one.
 
     A local one has no dashboard, which takes seconds to start and a tenth of a small machine: `ray start --head` has.
-    `show_logs`: what workers print appears here. Raises ConfigError when there is no cluster at RAY_ADDRESS, or none
-    that this machine and user may join or start; and for a node of several that has another cellnet than this, or no
-    credentials where one of the places `used` is on S3: each node reads with its own, and none are sent to it.
+    `show_logs`: what workers print appears here, and with `bare_logs` without a word of which worker.
+    Raises ConfigError when there is no cluster at RAY_ADDRESS, or none that this machine and user may join or start;
+    and for a node of several that has another cellnet than this, or no credentials where one of the places `used` is
+    on S3: each node reads with its own, and none are sent to it.
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         starting.start_or_join(log_to_driver=show_logs)
         quiet()
+        if show_logs and bare_logs:
+            bare = functools.partial(worker.print_to_stdstream, ignore_prefix=True)
+            shown = ray_logging.global_worker_stdstream_dispatcher
+            shown.remove_handler("ray_print_logs")
+            shown.add_handler("ray_print_logs", bare)
     _used.update(used)
     check_nodes()
 
@@ -252,7 +260,8 @@ def quiet() -> None:
     # Of Ray 2.60's two Parquet readers the newer starts actors to read footers: for 97 files it took 13 s, the other
     # 5 s, and 400 MB more.
     context.use_datasource_v2 = False
-    ray_logging.stdout_deduplicator.skip_re = ray_logging.stderr_deduplicator.skip_re = NO_NEWS
+    for lines in (ray_logging.stdout_deduplicator, ray_logging.stderr_deduplicator):
+        lines.skip_re, lines.allow_re = NO_NEWS, OBJECT
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # its errors are raised too
 

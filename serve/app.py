@@ -85,6 +85,7 @@ def _application(args: ServeArgs) -> tuple[Application, list[str]]:
     small: dict[str, Any] = {"num_cpus": CPUS, "runtime_env": {"env_vars": ENVIRONMENT}}
     reserved = small | {"num_cpus": args.cpus}
     overlays = serve.deployment(Overlays, name="overlays").options(ray_actor_options=small, max_ongoing_requests=1)
+    drawing: dict[str, Any] = {"registry": registry, "threads": threads, "log_format": args.log_format}
     service = serve.deployment(serve.ingress()(Service), name="service").options(
         max_ongoing_requests=ABOVE * args.max_queue,
         ray_actor_options=reserved,
@@ -113,7 +114,8 @@ def _application(args: ServeArgs) -> tuple[Application, list[str]]:
         hosts=args.hosts,
         proxies=args.trusted_proxies,
         log_requests=args.log_requests,
-        overlays=overlays.bind(registry=registry, threads=threads) if args.overlays else None,
+        log_format=args.log_format,
+        overlays=overlays.bind(**drawing) if args.overlays else None,
         corrections=_corrections(args, small),
     )
     return application, [version.ref for version in models]
@@ -126,7 +128,7 @@ def _corrections(args: ServeArgs, small: dict[str, Any]) -> Application | None:
     place = Place(args.bank, args.endpoint_url)
     Bank.open(place)
     writing = serve.deployment(Corrections, name="corrections").options(ray_actor_options=small, max_ongoing_requests=8)
-    return writing.bind(bank=place, most_labels=args.max_labels, most_mb=args.max_label_mb)
+    return writing.bind(bank=place, most_labels=args.max_labels, most_mb=args.max_label_mb, log_format=args.log_format)
 
 
 def _scale(args: ServeArgs) -> dict[str, Any]:

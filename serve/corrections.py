@@ -15,6 +15,8 @@ from cellnet.errors import CellnetError, DataError
 from cellnet.images.file import ImageFile
 from cellnet.store.place import Place
 from serve.http.labels import Known, Labelled, Other, Taken
+from serve.logs import set_up_logs
+from serve.settings import LogFormat
 
 SOMEBODY: Final = "somebody"
 """Who says it, where nobody gave a name."""
@@ -23,7 +25,9 @@ SOMEBODY: Final = "somebody"
 class Corrections:
     """The deployment. The bank is opened with the first label."""
 
-    def __init__(self, *, bank: Place, most_labels: int, most_mb: float) -> None:
+    def __init__(self, *, bank: Place, most_labels: int, most_mb: float, log_format: LogFormat | None = None) -> None:
+        if log_format:
+            set_up_logs(log_requests=False, log_format=log_format)
         self._place, self._most_labels, self._most_bytes = bank, most_labels, most_mb * 1e6
         self._bank: Bank | None = None
         self._lock = threading.Lock()

@@ -2,23 +2,30 @@
 
 import functools
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+
+from cellnet.images.quality import Flag
 
 SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 TILES: Final = (1, 2, 4, 8, 12, 16)
 CELLS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+REFUSALS: Final = ("host", "site", "key", "queue", "memory", "slow", "time")
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Meters:
-    """The figures of one process."""
+    """The figures of one process.
+
+    Counters whose labels are known are there from the beginning, at 0: of one that begins at 1 Prometheus sees no rise.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(namespace="cellnet", registry=self.registry)
         counter = functools.partial(Counter, registry=self.registry)
         gauge = functools.partial(Gauge, registry=self.registry)
         histogram = functools.partial(Histogram, registry=self.registry)
@@ -44,6 +51,10 @@ class Meters:
         self.shadow_lineages = counter("cellnet_shadow_lineages", "Whether a shadow named the same.", ("model", "same"))
         self.shadow_cells = histogram("cellnet_shadow_cells", "Cells apart from a shadow.", ("model",), buckets=CELLS)
         self.shadow_missed = counter("cellnet_shadow_missed", "Images that no shadow saw.", ("reason",))
+        known = {self.refused: REFUSALS, self.images: ("answered", "not usable"), self.quality: get_args(Flag)}
+        for of, names in known.items():
+            for name in names:
+                of.labels(name)
 
     def text(self) -> str:
         """In Prometheus's text format."""

@@ -131,6 +131,10 @@ class Shelf:
         }
         for labels in told:
             meters.serving.labels(*labels).set(1)
+        for served in (*self.champions, *self.challengers):
+            for counter in (meters.answers, meters.unfamiliar):  # which begin at 0, as all that are known beforehand
+                counter.labels(served.ref, served.alias)
+            meters.swaps.labels(served.version.name)
         for labels in self._told - told:
             meters.serving.remove(*labels)
         self._told = told

@@ -9,6 +9,8 @@ from cellnet.images.file import ImageFile, Pages
 from cellnet.images.pixels import Pixels
 from cellnet.prediction.answers import FoundCell
 from cellnet.registry.registry import Registry
+from serve.logs import set_up_logs
+from serve.settings import LogFormat
 
 if TYPE_CHECKING:
     from cellnet.prediction.predictor import Predictor
@@ -20,7 +22,9 @@ MODELS = 4
 class Overlays:
     """The deployment. It starts light: torch is loaded for the first picture."""
 
-    def __init__(self, *, registry: Registry, threads: int) -> None:
+    def __init__(self, *, registry: Registry, threads: int, log_format: LogFormat | None = None) -> None:
+        if log_format:
+            set_up_logs(log_requests=False, log_format=log_format)
         self._registry = registry
         self._threads = threads
         self._load = functools.lru_cache(MODELS)(self._loaded)

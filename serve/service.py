@@ -29,10 +29,11 @@ from serve.api import make_api
 from serve.batching import MOST_TILES
 from serve.http.keys import Key
 from serve.http.labels import Known, Labelled, Taken
-from serve.http.middleware import set_up_logs
 from serve.limits import Limits, busy
+from serve.logs import set_up_logs
 from serve.meters import Meters
 from serve.models import Shelf, Watch
+from serve.settings import LogFormat
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,11 @@ class Service:
         hosts: Sequence[str],
         proxies: Sequence[str],
         log_requests: bool,
+        log_format: LogFormat,
         overlays: DeploymentHandle | None,
         corrections: DeploymentHandle | None,
     ) -> None:
-        set_up_logs(log_requests)
+        set_up_logs(log_requests=log_requests, log_format=log_format)
         cv2.setNumThreads(1)  # an image is decoded sooner than threads are woken
         self.meters = Meters()
         self._registry, self._engine, self._threads = registry, engine, threads

@@ -16,6 +16,7 @@ MACHINE: Final = "how much of the machine it takes"
 BOUNDS: Final = "bounds"
 GUARD: Final = "who may ask, and what is noted"
 
+LogFormat = Literal["text", "json"]
 Replicas = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
@@ -151,3 +152,7 @@ class ServeArgs(Frozen):
     """Proxies before it whose X-Forwarded-For is believed, like 10.0.0.7 or 10.0.0.0/8: clients have shares by it."""
     log_requests: Annotated[bool, AsOption("a line of JSON a request", heading=GUARD)] = False
     """Whether each request is a line of JSON in the replica's log."""
+    log_format: Annotated[
+        LogFormat, AsOption("json: whatever is logged is a line of JSON, with its request's id", heading=GUARD)
+    ] = "text"
+    """How the rest of the log is written: `json` is an object a line, with the request's id."""

@@ -2,8 +2,9 @@
 
 import argparse
 import functools
+import logging
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
@@ -14,6 +15,8 @@ from cellnet.config.loading import load_checked
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+log = logging.getLogger(__name__)
 
 OF_PLACES: Final = {option.names[0].removeprefix("--").replace("-", "_") for option in READS_REGISTRY}
 """Fields whose options all commands share."""
@@ -50,6 +53,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from cellnet.places import absolute
     from pipelines import cluster, starting
     from serve.app import ServeArgs, serve_forever
+    from serve.logs import FORMATTERS
 
     places = places_of(arguments)
     given = {name: getattr(arguments, name) for name in ServeArgs.model_fields}
@@ -58,13 +62,20 @@ def serve(arguments: argparse.Namespace) -> None:
         if given[name]:
             given[name] = absolute(given[name])
 
+    note: Callable[[str], None] = say
+    if arguments.log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(FORMATTERS["json"]())
+        log.setLevel(logging.INFO)
+        note = log.info
+
     def announce(address: str, models: Sequence[str]) -> None:
-        say(f"serving at {address}: a page, and /docs; Ctrl-C stops it")
-        say(f"models: {', '.join(models)}")
+        note(f"serving at {address}: a page, and /docs; Ctrl-C stops it")
+        note(f"models: {', '.join(models)}")
 
     def connect() -> None:
-        say("starting: Ray, then the models; it takes some seconds")
-        cluster.connect(places.registry, show_logs=True)
+        note("starting: Ray, then the models; it takes some seconds")
+        cluster.connect(places.registry, show_logs=True, bare_logs=arguments.log_format == "json")
         if not arguments.no_cluster_token:
             starting.check_closed()
 
@@ -74,7 +85,7 @@ def serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         connect=connect,
         announce=announce,
-        stopping=lambda: say("stopping: what was begun is answered first"),
+        stopping=lambda: note("stopping: what was begun is answered first"),
     )
 
 

@@ -127,6 +127,7 @@ _FORM: Final[dict[str, Any]] = {
 
 def add_labels(api: FastAPI, answerer: Answerer, correct: Correct, recall: Recall) -> None:
     named: set[str] = set()
+    answerer.meters.requests.labels(LABELS, "507")  # from 0 on, so that the first one is seen
 
     @api.post(
         LABELS,

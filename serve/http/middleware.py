@@ -7,10 +7,8 @@ import asyncio
 import json
 import logging
 import re
-import sys
 import time
 import uuid
-from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,15 +18,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cellnet.errors import plain
-from serve import haproxy_rules
+from serve import haproxy_rules, logs
 from serve.http.keys import Key, accepted
 from serve.http.problems import problem
 from serve.limits import Held, Limits, Share, busy
+from serve.logs import access_log, beginning
 from serve.meters import Meters
 
 log = logging.getLogger(__name__)
-access_log = logging.getLogger("cellnet.requests")
-"""One line of JSON a request, where it is wanted."""
 
 PAGES: Final = frozenset({"/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"})
 UNBOUNDED: Final = frozenset(haproxy_rules.UNBOUNDED)
@@ -41,23 +38,6 @@ SAFE: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-
-
-def set_up_logs(log_requests: bool) -> None:
-    """Warnings of the service, and if wanted a line of JSON a request, in what Ray keeps of this process's output.
-
-    Its first output, since Ray Serve may have put a log of its own in the place, which keeps a thousand lines back.
-    """
-    handler = logging.StreamHandler(sys.__stderr__)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("cellnet", "serve"):
-        logging.getLogger(name).addHandler(handler)
-        logging.getLogger(name).setLevel(logging.WARNING)
-    lines = logging.StreamHandler(sys.__stdout__)
-    lines.setFormatter(logging.Formatter("%(message)s"))
-    access_log.handlers = [lines]
-    access_log.propagate = False
-    access_log.setLevel(logging.INFO if log_requests else logging.WARNING)
 
 
 class Surroundings:
@@ -91,6 +71,7 @@ class Surroundings:
         headers, path, started = Headers(scope=scope), _path(scope), time.perf_counter()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id = _request_id(headers)
+        token = logs.request_id.set(request_id)
         state["share"] = share = Share(self._held)
         state["key"] = key = accepted(headers, self._keys)
         state["known"] = key is not None
@@ -125,7 +106,7 @@ class Surroundings:
         except ClientDisconnect:
             pass  # nobody is there to be told
         except Exception:
-            log.exception("%s %s failed (request %s)", plain(scope["method"]), plain(path), request_id)
+            log.exception("%s %s failed", plain(scope["method"]), plain(path))
             if answered["status"] is not None:
                 raise
             await problem(500, "the service failed; its log says why", None, request_id)(scope, receive, sender)
@@ -134,6 +115,7 @@ class Surroundings:
             self._meters.in_flight.set(self._requests)
             share.give_back()
             self._note(scope, path, answered["status"], time.perf_counter() - started)
+            logs.request_id.reset(token)
 
     def _refusal(self, path: str, headers: Headers, key: Key | None) -> HTTPException | None:
         """Why a request is turned away before any of it is read."""
@@ -189,15 +171,16 @@ class Surroundings:
         self._meters.requests.labels(route, str(status or 499)).inc()  # 499: the client went away
         self._meters.request_seconds.labels(route).observe(seconds)
         if access_log.isEnabledFor(logging.INFO):
-            line = {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "request_id": scope["state"]["request_id"],
+            state = scope["state"]
+            line = beginning(logging.INFO) | {
                 "method": scope["method"],
                 "path": path,
+                "route": route,
                 "status": status or 499,
                 "ms": round(1e3 * seconds, 2),
-                "client": scope["state"]["client"],
-                **scope["state"].get("noted", {}),
+                "client": state["client"],
+                **({"key": state["key"].name} if state["key"] and state["key"].name else {}),
+                **state.get("noted", {}),
             }
             access_log.info(json.dumps(line))
 

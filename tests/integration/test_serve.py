@@ -38,6 +38,7 @@ from serve.app import ServeArgs, build, serve_forever
 from serve.haproxy import free_port
 from serve.service import Service
 from tests.factories import LINEAGES, bank_of, clouds, publish_untrained
+from tests.monitoring import needs_prometheus, panels_ask, prometheus, rules_ask, selectors_of, series
 
 pytestmark = pytest.mark.ray
 
@@ -310,6 +311,32 @@ def test_cells_are_told_and_what_a_person_says_of_an_image_is_in_the_bank(servic
     )
 
 
+@needs_prometheus
+def test_a_prometheus_finds_all_that_rules_and_dashboard_ask_for(service: httpx.Client, tmp_path: Path) -> None:
+    data = encode(clouds(200, 200))
+    with prometheus(tmp_path, service.base_url.netloc.decode()) as asked:
+        for _ in range(4):
+            [said] = service.post("/v1/predict?name=a.png", content=data).json()["predictions"]
+        seen = {"versions": list(said["models"].values()), "count": said["count"]}
+        label = (None, json.dumps({"count": 99, "seen": seen, "by": "Ada", "day": "2026-11-29"}))
+        service.post("/v1/labels", files={"images": ("a.png", data), "label": label}).raise_for_status()
+        wait_until(lambda: series(asked, "sum(cellnet:unfamiliar:share1h) + sum(cellnet:judged:1d)"))
+        wait_until(lambda: series(asked, "count_over_time(cellnet_judged_total[1m]) >= 3"))  # it was the last to come
+        rules = asked.get("/rules").raise_for_status().json()["data"]["groups"]
+        faults = {rule["name"]: rule.get("lastError") for group in rules for rule in group["rules"]}
+        assert set(faults) == set(rules_ask()) and not any(faults.values()), faults
+        for expression in (*rules_ask().values(), *(one.expression for one in panels_ask())):
+            for name, matchers in selectors_of(expression):
+                of = ",".join(f'{label}="{value}"' if how == "=" else f'{label}!=""' for label, how, value in matchers)
+                assert series(asked, f"{name}{{{of}}}"), f"{name}{{{of}}}, of {expression}"
+        for title, expression, legend in panels_ask():
+            given = series(asked, expression)
+            assert given, f"{title}: {expression}"
+            for label in re.findall(r"{{(\w+)}}", legend):
+                assert any(label in one["metric"] for one in given), f"{title}: {label}"
+        assert series(asked, 'ALERTS{alertstate="firing"}') == []
+
+
 def test_an_overlay_is_a_picture_of_what_was_counted_where(service: httpx.Client) -> None:
     response = service.post("/v1/predict?overlay=true&name=a.png", content=encode(clouds(400, 600)))
     assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
@@ -414,13 +441,14 @@ def test_references_that_mean_nothing_stop_it_before_anything_starts(registry: R
         build(ServeArgs(registry=registry.store.uri, classifier="regressor:champion"))
 
 
-def test_what_haproxy_keeps_is_its_users_alone_and_gone_at_the_end(
+def test_what_haproxy_keeps_is_its_users_alone_and_gone_at_the_end_and_all_that_is_said_is_json(
     registry: Registry, tmp_path: Path, descendants: Callable[[int, str], list[int]]
 ) -> None:
     """`cellnet serve` as a user starts it: a Ray and an HAProxy of its own."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("cellnet")), "serve", "--registry", registry.store.uri]
     options = ["--port", str(port), "--replicas", "1", "--no-overlays", "--trusted-proxy", "127.0.0.9"]
+    options += ["--log-requests", "--log-format", "json"]
     alone = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([*command, *options], env=alone, stdout=log, stderr=log)
@@ -436,14 +464,20 @@ def test_what_haproxy_keeps_is_its_users_alone_and_gone_at_the_end(
         assert set(modes.values()) == {0o700}
         assert config.with_name("admin.sock").stat().st_mode & 0o777 == 0o600
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            assert client.post("/v1/predict", content=encode(clouds(200, 200))).status_code == 200
+            named = {"X-Request-ID": "of-the-test"}
+            assert client.post("/v1/predict", content=encode(clouds(200, 200)), headers=named).status_code == 200
             assert [client.get(f"/-/{path}").status_code for path in ("routes", "edge", "healthz")] == [404, 404, 200]
             assert client.get("/-/healthz", headers={"Host": "evil.example"}).status_code == 421
             assert re.search(r'reason="share",replica="haproxy-\w+"', client.get("/metrics").text)
+        wait_until(lambda: b"of-the-test" in (tmp_path / "log").read_bytes())
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, (tmp_path / "log").read_text()
     assert not config.parents[1].exists()
+    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    [asked] = [line for line in said if line.get("request_id") == "of-the-test"]
+    assert (asked["route"], asked["status"], asked["models"]) == ("/v1/predict", 200, ["classifier@1", "regressor@1"])
+    assert {line["level"] for line in said} == {"INFO"} and said[-1]["message"].startswith("stopping")
 
 
 def haproxy_file(pid: int) -> Path | None:

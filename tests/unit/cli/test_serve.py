@@ -66,7 +66,7 @@ def test_every_field_is_an_option(served: Any, tmp_path: Any) -> None:
         "--classifier c@1 --regressor r@2 --challenger 0.25 --poll-s 3 --replicas 1:4 --threads 2 --cpus 1.5 "
         "--engine torch --no-overlays --max-request-mb 1.5 --max-images 3 --max-megapixels 4 --max-queue 5 "
         "--max-seconds 6 --max-labels 7 --max-label-mb 8 --cors https://a.example --cors https://b.example "
-        "--allow-host lab.example --log-requests "
+        "--allow-host lab.example --log-requests --log-format json "
         "--endpoint-url http://127.0.0.1:9 --trusted-proxy 10.0.0.7 --trusted-proxy fd00::/8"
     )
     files = {
@@ -83,6 +83,7 @@ def test_every_field_is_an_option(served: Any, tmp_path: Any) -> None:
         **{"max_request_mb": 1.5, "max_images": 3, "max_megapixels": 4.0, "max_queue": 5, "max_seconds": 6.0},
         **{"max_labels": 7, "max_label_mb": 8.0},
         **{"cors": ("https://a.example", "https://b.example"), "hosts": ("lab.example",), "log_requests": True},
+        "log_format": "json",
         "trusted_proxies": ("10.0.0.7/32", "fd00::/8"),
     }
     assert served("--challenger", "shadow").challenger == "shadow"

@@ -172,7 +172,7 @@ def test_images_of_no_use_are_flagged_and_counted_once_whatever_models_say_so(ki
     assert [one.json()["predictions"][0]["quality"] for one in (flat, lit)] == [["empty"], ["saturated"]]
     assert service.figure("cellnet_quality_total", flag="empty") == 1
     assert service.figure("cellnet_quality_total", flag="saturated") == 1
-    assert service.figure("cellnet_quality_total", flag="out_of_focus") is None
+    assert service.figure("cellnet_quality_total", flag="out_of_focus") == 0
 
 
 def test_the_time_of_a_large_image_begins_with_its_header(kitchen: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

