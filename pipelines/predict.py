@@ -18,13 +18,15 @@ from cellnet.errors import CellnetError, ConfigError
 from cellnet.images import apart
 from cellnet.images.channels import channels_of
 from cellnet.images.file import ImageFile, Pages
+from cellnet.images.quality import Flag
 from cellnet.places import Places
 from cellnet.prediction.answers import Prediction, combine
 from cellnet.prediction.lineup import Lineup, answers, resolve_models, strangers
 from cellnet.prediction.model import FrameModel
-from cellnet.prediction.sources import ListedFile, list_files, notes_on_times, notes_on_wells
+from cellnet.prediction.sources import ListedFile, list_files, notes_on_times, notes_on_wells, plate_names
 from cellnet.registry.records import ModelVersion
 from cellnet.registry.registry import Registry
+from cellnet.reports.plates import soft_plates
 from cellnet.reports.results import Results, Said, drawn_in, is_below
 from cellnet.store.place import Place, PlaceLike, place_of
 from pipelines import cluster
@@ -84,6 +86,10 @@ class Job:
     """The tables and pictures that it wrote, once it has ended."""
     growth: list[str] = field(default_factory=list)
     """How fast cells multiply, a line a condition, where wells were recorded over time."""
+    soft: list[str] = field(default_factory=list)
+    """A line a plate that is softer than the training frames, once it has ended."""
+    as_sharp: set[str] = field(default_factory=set)
+    """The images of such plates that are as sharp as the others of their plate, though not as the training frames."""
 
     def run(self) -> Generator[Prediction, None, None]:
         """A prediction an image (or a page), in order, as they are ready; a bad image gives one with its error.
@@ -91,15 +97,22 @@ class Job:
         With a folder of results, what has come is kept there even where this is ended early.
         """
         fresh = self._fresh([file for file in self.files if file.key not in self.kept])
+        plates = plate_names({file.folder for file in self.files if file.well})
+        of_wells = list[tuple[str, str, float | None, list[Flag] | None]]()
         try:
             for file in self.files:
                 rows = self.kept.get(file.key)
                 if self.results and rows:
-                    yield from self.results.left(file, rows)
-                    continue
-                said = next(fresh)
-                self.done += 1
+                    said = self.results.left(file, rows)
+                else:
+                    said = next(fresh)
+                    self.done += 1
+                if file.well:
+                    of_wells += [(plates[file.folder], one.image, one.focus, one.quality) for one in said]
                 yield from said
+            for plate in soft_plates([(plate, focus, flags) for plate, _, focus, flags in of_wells]):
+                self.soft.append(plate.words)
+                self.as_sharp |= {of_wells[place][1] for place in plate.as_sharp}
             if self.results:
                 self.written = self.results.finish(self.files, control=self.control)
                 self.growth = self.results.series.lines

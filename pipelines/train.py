@@ -422,6 +422,10 @@ def publish(
     than the test tiles; `once` is what the training was called.
     """
     say("the network is scored, calibrated and exported; the more frames, the longer")
+    parent = _parent(registry, plan, start)
+    frames, pixel_um = plan.among(bank.frames), plan.preprocess.pixel_um
+    since = _since(registry, bank, plan, start)
+    is_as_large = parent is not None and parent.card.preprocess.pixel_um == pixel_um
     card = Card(
         task=plan.config.task,
         classes=list(plan.classes),
@@ -442,8 +446,13 @@ def publish(
         batch_validation=trained.batch_validation,
         start=start.started if start else None,
         parent=start.parent if start else None,
-        focus=focus_of(plan.among(bank.frames), plan.preprocess.pixel_um),
-        relearned=since.told if (since := _since(registry, bank, plan, start)) else None,
+        focus=focus_of(
+            frames,
+            pixel_um,
+            new=since.frames if since else (),
+            before=parent.card.focus if parent and is_as_large else None,
+        ),
+        relearned=since.told if since else None,
         once=once,
     )
     learned = _learned(registry, bank, plan, start)
@@ -453,10 +462,14 @@ def publish(
 
 def _since(registry: Registry, bank: Bank, plan: Plan, start: Start | None) -> Since | None:
     """What a plan teaches beyond the version that it starts from; None without one of the same task."""
+    parent = _parent(registry, plan, start)
+    return learned_since(registry, parent, bank, plan.among(bank.frames)) if parent else None
+
+
+def _parent(registry: Registry, plan: Plan, start: Start | None) -> ModelVersion | None:
+    """The version of the same task that a plan starts from; None without one."""
     parent = registry.resolve(start.parent) if start and start.parent else None
-    if parent is None or parent.card.task != plan.config.task:
-        return None
-    return learned_since(registry, parent, bank, plan.among(bank.frames))
+    return parent if parent and parent.card.task == plan.config.task else None
 
 
 def _learned(registry: Registry, bank: Bank, plan: Plan, start: Start | None) -> Learned | None:

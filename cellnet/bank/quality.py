@@ -3,7 +3,7 @@
 Focus is told against the frames of the same batch and pixel size, or of all batches where these are few.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from cellnet.bank.columns import Frames
 from cellnet.bank.frames import Frame
 from cellnet.errors import DataError
-from cellnet.images.quality import EMPTY, FLAGS, SATURATED, WORDS, Flag, Focus, Measures, flags_of
+from cellnet.images.quality import EMPTY, FEWEST, FLAGS, SATURATED, WORDS, Flag, Focus, Measures, flags_of
 from cellnet.images.scale import factor_between
 
 NAMED: Final = 3
@@ -49,11 +49,22 @@ def measured(frames: Iterable[Frame]) -> Frames:
     return Frames.of(frames).known("structure").equal("unusable", None)
 
 
-def focus_of(frames: Iterable[Frame], pixel_um: float | None) -> Focus | None:
-    """That of frames which a network sees as they were recorded, at its `pixel_um`; None where they are few."""
+def focus_of(
+    frames: Iterable[Frame], pixel_um: float | None, *, new: Collection[str] = (), before: Focus | None = None
+) -> Focus | None:
+    """That of frames which a network sees as they were recorded, at its `pixel_um`; None where they are few.
+
+    Of a version that starts from another, that of the softest which it learned: of all, of the `new` frames where these
+    are softer, or what it was `before`.
+    """
     frames = measured(frames)
     same = [_is_of(size, pixel_um) for size in frames.values("pixel_um")]
-    return Focus.of(frames.where(pa.array(same, pa.bool_())).known("focus").values("focus"))
+    frames = frames.where(pa.array(same, pa.bool_())).known("focus")
+    of_all = Focus.of(frames.values("focus"))
+    if of_all is None:
+        return None
+    of_new = of_all.softer(frames.named_by("frame", sorted(new)).values("focus"), fewest=FEWEST)
+    return min((of_all, *(focus for focus in (of_new, before) if focus)), key=lambda focus: focus.limit)
 
 
 def notes_on(frames: Iterable[Frame]) -> Iterator[str]:

@@ -135,6 +135,9 @@ def predict(arguments: argparse.Namespace) -> int:
         if tally[doubted]:
             strange = counted(tally[doubted], "image")
             say(f"warning: {strange} unlike the training images; do not rely on the {doubted} there")
+    for line in job.soft:
+        say(f"note: {line}")
+    flagged["out_of_focus"] = [image for image in flagged["out_of_focus"] if image not in job.as_sharp]
     for line in quality_lines(flagged):
         say(line)
     for line in job.growth[:CONDITIONS_SHOWN]:

@@ -33,6 +33,12 @@ QUARTERS: Final = 3.7
 normally distributed logarithms."""
 FEWEST: Final = 5
 """Frames that others are held against."""
+PLATE: Final = 10
+"""Images of a plate that are held against each other."""
+SOFTER: Final = 0.8
+"""Of the training frames' median: a plate whose own median is below it is softer."""
+FAR_SOFTER: Final = 0.35
+"""Likewise: below it a plate is out of focus as a whole."""
 SATURATED: Final = 0.04
 """Share of a frame's pixels at its brightest."""
 TOP: Final = 64
@@ -89,6 +95,25 @@ class Focus(Frozen):
         """
         return self.median * min(BLURRED, math.pow(self.lower_quartile / self.median, QUARTERS))
 
+    def softer(self, focus: Sequence[float] | NDArray[np.floating], *, fewest: int) -> Self | None:
+        """That of frames of another microscope, where they are `fewest` or more, softer than these, and not out of
+        focus as a whole.
+
+        >>> sharp = Focus(frames=9, median=2.0, lower_quartile=1.9)
+        >>> sharp.softer([1.4] * 10, fewest=10)
+        Focus(frames=10, median=1.4, lower_quartile=1.4)
+        >>> sharp.softer([1.8] * 10, fewest=10), sharp.softer([0.5] * 10, fewest=10), sharp.softer([1.4], fewest=10)
+        (None, None, None)
+        """
+        own = type(self).of(focus)
+        if own is None or own.frames < fewest or not FAR_SOFTER <= own.median / self.median < SOFTER:
+            return None
+        return own if own.limit < self.limit else None
+
+
+TRAINING: Final = Focus(frames=FEWEST, median=1.0, lower_quartile=1.0)
+"""That of the training frames, in multiples of their median."""
+
 
 def measure(image_HW: Pixels) -> Measures:
     """Of a frame as recorded (H, W), of 8 or 16 bits: some milliseconds a megapixel."""
@@ -121,6 +146,26 @@ def flags_of(measured: Measures, focus: Focus | None, *, count: float | None = N
         "empty": is_bare or (count is not None and count < 0.5),
     }
     return [flag for flag in FLAGS if is_of[flag]]
+
+
+def as_sharp_as_plate(
+    focus_N: Sequence[float | None], quality_N: Sequence[Sequence[Flag] | None]
+) -> tuple[Focus, list[int]] | None:
+    """The focus of a plate that is softer than the training frames, and which of its images are out of focus beside
+    these alone: they are as sharp as the others of the plate.
+
+    `focus_N` are multiples of the training frames' median, `quality_N` the flags that were told of each image alone.
+    None of a plate that is not softer, of fewer than `PLATE` images, or out of focus as a whole (`Focus.softer`).
+    """
+    own = TRAINING.softer([focus for focus in focus_N if focus is not None], fewest=PLATE)
+    if own is None:
+        return None
+    soft = [
+        place
+        for place, (focus, flags) in enumerate(zip(focus_N, quality_N, strict=True))
+        if focus is not None and "out_of_focus" in (flags or ()) and focus >= own.limit
+    ]
+    return (own, soft) if soft else None
 
 
 def in_words(flags: Sequence[Flag]) -> str:

@@ -35,6 +35,8 @@ class Answer(BaseModel):
     unfamiliar_reason: str | None = None
     quality: list[Flag] = []
     """What the frame is no use for."""
+    focus: float | None = None
+    """Its fine structure, as a multiple of the median of the training frames; None where that is not told."""
     tiles: int
     magnification: Magnification
 
@@ -105,6 +107,11 @@ class Prediction(BaseModel):
         "tell), `saturated`, `empty`; mostly nothing. The first two are left out of the value of a well; an empty one "
         "has its part in it, since no cells are a count.",
     )
+    focus: float | None = Field(
+        default=None,
+        description="Its fine structure beside coarse, as a multiple of the median of the training frames: by which "
+        "`out_of_focus` is told, and a plate that is softer than these. Null where that is not known.",
+    )
     tiles: int | None = Field(default=None, description="Tiles that the frame was cut into.")
     magnification: Magnification | None = Field(
         default=None,
@@ -153,6 +160,7 @@ def combine(image: str, answers: Sequence[Answer]) -> Prediction:
     counted = next((answer for answer in answers if answer.task == "count"), None)
     least_sure = max(answers, key=lambda answer: CAUTION[answer.magnification])
     flags = [answer.unfamiliar for answer in answers if answer.unfamiliar is not None]
+    focus = [answer.focus for answer in answers if answer.focus is not None]
     reasons = [f"{answer.model}: {answer.unfamiliar_reason}" for answer in answers if answer.unfamiliar]
     return Prediction(
         image=image,
@@ -167,6 +175,7 @@ def combine(image: str, answers: Sequence[Answer]) -> Prediction:
         count_unfamiliar=counted.unfamiliar if counted else None,
         unfamiliar_reason="; ".join(reasons) or None,
         quality=[flag for flag in FLAGS if any(flag in answer.quality for answer in answers)],
+        focus=min(focus, default=None),
         tiles=max(answer.tiles for answer in answers),
         magnification=least_sure.magnification,
         models=ModelRefs(

@@ -229,6 +229,7 @@ class FrameModel(abc.ABC):
         classes = self.card.classes
         classifies = self.task == "classify"
         low, high = self.interval(outputs) or (None, None)
+        focus = self.card.focus
         return Answer(
             model=self.ref,
             task=self.task,
@@ -239,7 +240,8 @@ class FrameModel(abc.ABC):
             interval_level=None if low is None else self.calibration.level,
             unfamiliar=outputs.unfamiliar,
             unfamiliar_reason=_reason(outputs) if outputs.unfamiliar else None,
-            quality=flags_of(measures, self.card.focus, count=None if classifies else outputs.count),
+            quality=flags_of(measures, focus, count=None if classifies else outputs.count),
+            focus=measures.focus / focus.median if focus and measures.focus is not None else None,
             tiles=len(outputs.boxes),
             magnification=outputs.magnification,
         )

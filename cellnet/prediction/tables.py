@@ -8,7 +8,7 @@ from cellnet.prediction.answers import ModelRefs, Prediction
 
 COLUMNS: Final = (
     *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level"),
-    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "unfamiliar_reason", "quality", "tiles"),
+    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "unfamiliar_reason", "quality", "focus", "tiles"),
     *("magnification", "classifier", "regressor", "error"),
 )
 

@@ -1,14 +1,14 @@
 """A plate of wells drawn: its counts as a heat map, and its lineages beside."""
 
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from cellnet.images.quality import NO_USE, WORDS, Flag
+from cellnet.images.quality import NO_USE, WORDS, Flag, as_sharp_as_plate
 from cellnet.images.wells import COLUMNS, ROWS, Well
 from cellnet.prediction.answers import Prediction
 from cellnet.reports.plots import BLUE, INK, LINES, ORANGE, plain
@@ -53,6 +53,53 @@ class WellSummary:
     """Whether half of its images or more are unlike the training images of the model that named them."""
     count_unfamiliar: bool = False
     """Likewise of the model that counted."""
+
+
+SOFTER: Final = "softer than what the model learned from"
+"""Of a plate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftPlate:
+    """A plate that is softer than the training frames: its images are held against each other."""
+
+    name: str
+    images: int
+    """Of which focus is known."""
+    focus: float
+    """Their median, as a multiple of the training frames'."""
+    as_sharp: tuple[int, ...]
+    """The places of those that are out of focus beside the training frames and not beside the others of the plate."""
+
+    @property
+    def words(self) -> str:
+        """A sentence.
+
+        >>> SoftPlate(name="plate7", images=96, focus=0.7, as_sharp=(3, 9)).words
+        'plate7 is softer than what the model learned from (0.70 of its focus): 2 of its 96 images are as sharp as the \
+others of it, and have their part in the values of wells'
+        """
+        number = len(self.as_sharp)
+        are, have = ("is", "has its") if number == 1 else ("are", "have their")
+        return (
+            f"{self.name} is {SOFTER} ({self.focus:.2f} of its focus): {number:,} of its {self.images:,} images {are} "
+            f"as sharp as the others of it, and {have} part in the values of wells"
+        )
+
+
+def soft_plates(images: Iterable[tuple[str | None, float | None, Sequence[Flag] | None]]) -> list[SoftPlate]:
+    """The plates that are softer than the training frames, by the plate, focus and flags of each image."""
+    of_plates: dict[str, list[tuple[int, float | None, Sequence[Flag] | None]]] = defaultdict(list)
+    for place, (plate, focus, flags) in enumerate(images):
+        if plate is not None:
+            of_plates[plate].append((place, focus, flags))
+    found = []
+    for plate, of in of_plates.items():
+        if told := as_sharp_as_plate([focus for _, focus, _ in of], [flags for _, _, flags in of]):
+            own, soft = told
+            as_sharp = tuple(of[number][0] for number in soft)
+            found.append(SoftPlate(name=plate, images=own.frames, focus=own.median, as_sharp=as_sharp))
+    return found
 
 
 def of_value(predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -113,8 +160,10 @@ def _half(flags: Sequence[bool | None]) -> bool:
     return bool(flags) and 2 * sum(flag is True for flag in flags) >= len(flags)
 
 
-def draw_plate(wells: Mapping[Well, WellSummary], *, name: str) -> bytes:
+def draw_plate(wells: Mapping[Well, WellSummary], *, name: str, note: str = "") -> bytes:
     """A plate as a PNG: a panel of counts, and one of lineages, each where it is known of any well.
+
+    `note` is what its title says of it besides.
 
     The plate has 96 wells, or 384 or 1536 where one of those seen needs them. Wells without an image are empty.
     """
@@ -138,7 +187,8 @@ def draw_plate(wells: Mapping[Well, WellSummary], *, name: str) -> bytes:
             draw(axis, wells, look)
         images = sum(said.images for said in wells.values())
         left_out = left_out_words(wells.values())
-        title = f"{plain(name, 60)}: {len(wells)} wells, {images:,} images" + f", {left_out}" * bool(left_out)
+        facts = [f"{plain(name, 60)}: {len(wells)} wells", f"{images:,} images", left_out, note]
+        title = ", ".join(fact for fact in facts if fact)
         figure.text(0.15 / size_in[0], 1 - 0.3 / size_in[1], title, fontsize=13)
         figure.legend(handles=look.legend(), loc="lower left", ncols=3, fontsize=9)
         buffer = io.BytesIO()

@@ -35,7 +35,7 @@ from cellnet.prediction.sources import ListedFile, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
 from cellnet.reports.growth import COUNTS, DIGITS, RATES, Series, count_rows, rate_rows, series_of
 from cellnet.reports.growth_page import growth_page
-from cellnet.reports.plates import WellSummary, draw_plate, left_out_words, summarise
+from cellnet.reports.plates import SOFTER, WellSummary, draw_plate, left_out_words, soft_plates, summarise
 from cellnet.store.objects import Store
 from cellnet.store.parquet import read_parquet
 from cellnet.store.place import PlaceLike, open_store, place_of
@@ -51,7 +51,7 @@ KEEP_S: Final = 2.0
 ROWS: Final = 1000
 """Rows that are made into text at a time."""
 
-NUMBERS: Final = ("probability", "count", "count_low", "count_high", "interval_level")
+NUMBERS: Final = ("probability", "count", "count_low", "count_high", "interval_level", "focus")
 TYPES: Final = dict.fromkeys(NUMBERS, pa.float64()) | {
     **dict.fromkeys(("unfamiliar", "lineage_unfamiliar", "count_unfamiliar"), pa.bool_()),
     "tiles": pa.int64(),
@@ -65,7 +65,8 @@ OF_WELLS: Final = (
     *("count", "lineage", "probability", "note"),
 )
 """Of a well: images that have their part in its value; those that have none, being out of focus or saturated; those
-without an answer; those of the first that are empty. `note` is what was left out, and why there is no value."""
+without an answer; those of the first that are empty. `note` is what was left out, why there is no value, and whether
+the plate is softer than the training frames."""
 WELL: Final = pa.schema(
     [
         *(("plate", pa.string()), ("well", pa.string()), ("row", pa.string()), ("column", pa.int64())),
@@ -158,14 +159,14 @@ class Results:
         self.flush()
         table, of_rows = _in_order(_latest(self._tables), sources)
         plates = plate_names({source.folder for source in sources if source.well})
-        table = _with_wells(table, of_rows, plates)
+        table, soft = _beside_plates(_with_wells(table, of_rows, plates))
         _, before = _settings_of(self.store)
         self.series = series_of(_of_wells(table), control=control)
         wells = _wells(table, self.series)
         taken = {key for start in ("plate", "growth", "doubling") for key in self.store.keys(start)} - before
-        pictures = _pictures(wells, self.series, taken=taken) | _growth(self.series, taken=taken)
+        pictures = _pictures(wells, self.series, soft, taken=taken) | _growth(self.series, taken=taken)
         written = {f"{TABLE}.csv": _csv(table), f"{TABLE}.parquet": _parquet(table)}
-        written |= {WELLS: _wells_csv(wells)} if wells else {}
+        written |= {WELLS: _wells_csv(wells, soft)} if wells else {}
         written |= pictures
         if not wells:
             self.store.delete(WELLS)
@@ -288,6 +289,16 @@ def _well_cells(source: ListedFile, plates: Mapping[str, str]) -> dict[str, Any]
     return said | {"plate": plate, "well": well.name, "row": well.letter, "column": well.column}
 
 
+def _beside_plates(table: pa.Table) -> tuple[pa.Table, set[str]]:
+    """The rows without the flag `out_of_focus` of images that are as sharp as their plate, and the plates so judged."""
+    flags = [None if said is None else said.split() for said in table.column("quality").to_pylist()]
+    soft = soft_plates(zip(*(table.column(name).to_pylist() for name in ("plate", "focus")), flags, strict=True))
+    for place in (place for plate in soft for place in plate.as_sharp):
+        flags[place] = [flag for flag in flags[place] or () if flag != "out_of_focus"]
+    told = pa.array([None if of is None else " ".join(of) for of in flags], pa.string())
+    return table.set_column(table.column_names.index("quality"), "quality", told), {plate.name for plate in soft}
+
+
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows, of which few are in memory as Python's own at a time."""
     for batch in table.to_batches(max_chunksize=ROWS):
@@ -320,21 +331,22 @@ def _wells(table: pa.Table, series: Series) -> dict[str, dict[At, WellSummary]]:
     return {plate: {at: summarise(said) for at, said in wells.items()} for plate, wells in plates.items()}
 
 
-def _wells_csv(plates: Mapping[str, Mapping[At, WellSummary]]) -> bytes:
-    """A row a well, by rows and columns of its plate, and a time."""
+def _wells_csv(plates: Mapping[str, Mapping[At, WellSummary]], soft: Container[str]) -> bytes:
+    """A row a well, by rows and columns of its plate, and a time; `soft` are plates softer than the training."""
     rows = (
-        _well_row(plate, *at, wells[at])
+        _well_row(plate, *at, wells[at], f"plate {SOFTER}" if plate in soft else "")
         for plate, wells in plates.items()
         for at in sorted(wells, key=lambda at: (at[0], at[1] is not None, at[1] or 0.0))
     )
     return "".join(csv_lines(rows, OF_WELLS)).encode()
 
 
-def _well_row(plate: str, well: Well, time_h: float | None, said: WellSummary) -> dict[str, Any]:
-    """Under the names of `OF_WELLS`."""
+def _well_row(plate: str, well: Well, time_h: float | None, said: WellSummary, of_plate: str) -> dict[str, Any]:
+    """Under the names of `OF_WELLS`; `of_plate` is what there is to note of the plate."""
     note = left_out_words([said])
     if not said.images:
         note = f"no value: {note or 'no image could be used'}"
+    note = "; ".join(part for part in (note, of_plate) if part)
     return {
         **{"plate": plate, "well": well.name, "row": well.letter, "column": well.column, "time_h": time_h},
         **{"images": said.images, "left_out": said.left_out_n, "failed": said.failed, "empty": said.empty},
@@ -343,7 +355,7 @@ def _well_row(plate: str, well: Well, time_h: float | None, said: WellSummary) -
 
 
 def _pictures(
-    plates: Mapping[str, Mapping[At, WellSummary]], series: Series, *, taken: Container[str]
+    plates: Mapping[str, Mapping[At, WellSummary]], series: Series, soft: Container[str], *, taken: Container[str]
 ) -> dict[str, bytes]:
     """Every plate of which two wells are known, at its last time, by a name for its picture that is not taken."""
     drawn = {}
@@ -351,7 +363,8 @@ def _pictures(
         last_h = series.last_h.get(plate)
         shown = {well: said for (well, time_h), said in wells.items() if time_h == last_h}
         if len(shown) > 1:
-            drawn[plate] = draw_plate(shown, name=plate if last_h is None else f"{plate} at {last_h:g} h")
+            name = plate if last_h is None else f"{plate} at {last_h:g} h"
+            drawn[plate] = draw_plate(shown, name=name, note=SOFTER if plate in soft else "")
     named: dict[str, bytes] = {}
     for plate, picture in drawn.items():
         name = "plate" if len(drawn) == 1 else f"plate-{re.sub(r'[^A-Za-z0-9._-]+', '_', plate)[:80]}"

@@ -120,6 +120,7 @@ _EXAMPLE: Final = Predictions(
             lineage_unfamiliar=False,
             count_unfamiliar=False,
             quality=[],
+            focus=0.97,
             tiles=25,
             magnification="matched",
             models=ModelRefs(classifier="classifier@3", regressor="regressor@5"),

@@ -64,6 +64,19 @@ def test_the_focus_of_a_training_is_that_of_frames_as_the_network_sees_them() ->
     assert focus_of(frames, 9.0) is None and focus_of([frame(n) for n in range(9)], None) is None
 
 
+def test_corrected_frames_of_a_softer_plate_widen_the_focus_of_the_next_version() -> None:
+    old, ten = [measured(n) for n in range(48)], [measured(n, 0.6) for n in range(48, 58)]
+    new = {one.frame for one in ten}
+    first = focus_of(old, None)
+    assert first is not None and first.limit == pytest.approx(0.65)
+    second = focus_of([*old, *ten], None, new=new, before=first)
+    assert second is not None and (second.frames, second.median) == (10, pytest.approx(0.6))
+    later = focus_of([*old, *ten, measured(58)], None, new={frame(58).frame}, before=second)
+    assert later == second, "what was learned stays"
+    alike = focus_of([*old, *(measured(n, 0.95) for n in range(48, 58))], None, new=new, before=first)
+    assert alike is not None and alike.limit == pytest.approx(0.65), "of the same microscope"
+
+
 def test_each_flag_has_a_note_with_names_and_the_next_step() -> None:
     frames = [measured(n, 0.3 if n < 5 else 1.0, brightest_share=0.2 * (n == 30)) for n in range(40)]
     assert list(notes_on(frames)) == [

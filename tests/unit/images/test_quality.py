@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellnet.images.quality import FEWEST, Flag, Focus, Measures, flags_of, measure
+from cellnet.images.quality import FEWEST, PLATE, Flag, Focus, Measures, as_sharp_as_plate, flags_of, measure
 from tests.factories import discs
 
 
@@ -106,3 +106,24 @@ def test_the_frame_stays_as_it_was() -> None:
     image_HW = frame()
     measure(image_HW)
     assert (image_HW == frame()).all()
+
+
+def test_images_of_a_softer_plate_are_held_against_each_other() -> None:
+    focus = [0.55 + 0.02 * n for n in range(PLATE)] + [0.2, None, 0.55]
+    flags: list[list[Flag]] = [["out_of_focus"] if one is not None and one < 0.65 else [] for one in focus]
+    flags[-1] = ["out_of_focus", "saturated"]
+    told = as_sharp_as_plate(focus, flags)
+    assert told is not None
+    own, soft = told
+    assert soft == [0, 1, 2, 3, 4, 12], "all but that of 0.2"
+    assert own.frames == PLATE + 2 and own.median == pytest.approx(0.62, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("focus", "number"),
+    [(0.6, PLATE - 1), (0.3, 50), (0.9, 50)],
+    ids=["too few to tell", "out of focus as a whole", "as sharp as the training"],
+)
+def test_other_images_are_held_against_the_training_alone(focus: float, number: int) -> None:
+    assert as_sharp_as_plate([focus] * number, [["out_of_focus"]] * number) is None
+    assert as_sharp_as_plate([0.6] * PLATE, [["out_of_focus"]] * PLATE) is not None

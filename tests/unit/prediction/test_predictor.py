@@ -71,6 +71,9 @@ def test_an_answer_says_what_the_frame_is_no_use_for(card: Callable[..., Card]) 
     assert before.answer(soft_HW).quality == ["empty"], "a model of before does not tell"
     named = Predictor("classifier@1", sharp(card("classify", classes=["A", "B"])), MoreIsBrighter())
     assert named.answer(image_HW).quality == [] and named.answer(soft_HW).quality == ["out_of_focus"]
+    focus = named.card.focus
+    assert focus and named.answer(soft_HW).focus == pytest.approx((measure(soft_HW).focus or 0) / focus.median)
+    assert before.answer(soft_HW).focus is None
 
 
 def test_focus_is_that_of_the_training_frames_magnification(card: Callable[..., Card]) -> None:

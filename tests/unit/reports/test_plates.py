@@ -18,6 +18,7 @@ from cellnet.reports.plates import (
     WellSummary,
     draw_plate,
     left_out_words,
+    soft_plates,
     summarise,
 )
 
@@ -51,6 +52,14 @@ def test_what_is_out_of_focus_or_saturated_has_no_part_in_a_well_and_what_is_emp
     assert summarise(said[2:3]) == WellSummary(images=0, left_out=("out_of_focus",), left_out_n=1)
     assert left_out_words([summarise(said), summarise(said[2:])]) == "4 left out (2 out of focus, 2 saturated)"
     assert left_out_words([WellSummary(images=3)]) == ""
+
+
+def test_a_plate_is_softer_by_itself_and_images_without_one_are_of_none() -> None:
+    images = [(plate, 0.6, ["out_of_focus"]) for _ in range(10) for plate in ("P1", "P2", None)]
+    images += [("P2", 1.0, [])] * 20
+    [soft] = soft_plates(images)
+    assert (soft.name, soft.images, soft.as_sharp) == ("P1", 10, tuple(range(0, 30, 3)))
+    assert soft.words.startswith("P1 is softer than what the model learned from (0.60 of its focus): 10 of its 10 ")
 
 
 def drawn(wells: dict[Well, WellSummary], name: str = "P1") -> np.ndarray:

@@ -199,9 +199,35 @@ def test_wells_have_a_table_that_tells_what_was_left_out(tmp_path: Path) -> None
     assert results.finish([source("nowhere.png")]) and not (tmp_path / "predictions_wells.csv").exists()
 
 
+@pytest.mark.usefixtures("quickly_drawn")
+def test_a_plate_of_a_softer_microscope_is_told_as_one_and_its_wells_keep_their_values(tmp_path: Path) -> None:
+    soft = [source(f"A{n:02}.png") for n in range(1, 13)]
+    sharp = [source(f"A{n:02}.png", folder="/P2") for n in range(1, 13)]
+    flagged = {"quality": ["out_of_focus"]}
+    focus = {one.place: 0.55 + 0.01 * n for n, one in enumerate(soft)} | {one.place: 1.0 for one in sharp}
+    focus[soft[0].place] = focus[sharp[0].place] = 0.2  # far out of focus, even beside the others of its plate
+    results = Results.open(str(tmp_path), SETTINGS)
+    for one in (*soft, *sharp):
+        told = flagged if focus[one.place] < 0.6 else {"quality": []}
+        results.add([(one, [said(one, 10.0).model_copy(update=told | {"focus": focus[one.place]})])])
+    results.finish([*soft, *sharp])
+    with (tmp_path / "predictions_wells.csv").open(newline="", encoding="utf-8") as file:
+        notes = {(row["plate"], row["well"]): (row["count"], row["note"]) for row in csv.DictReader(file)}
+    of_plate = "plate softer than what the model learned from"
+    assert notes["P1", "A01"] == ("", f"no value: 1 left out (1 out of focus); {of_plate}")
+    assert {notes["P1", f"A{n:02}"] for n in range(2, 13)} == {("10.0", of_plate)}
+    assert notes["P2", "A01"] == ("", "no value: 1 left out (1 out of focus)")
+    assert {notes["P2", f"A{n:02}"] for n in range(2, 13)} == {("10.0", "")}
+    assert (tmp_path / "plate-P1.png").read_text() == "P1softer than what the model learned from"
+    assert (tmp_path / "plate-P2.png").read_text() == "P2"
+    quality = pq.read_table(tmp_path / "predictions.parquet").column("quality").to_pylist()
+    assert [place for place, flags in enumerate(quality) if flags] == [0, 12]
+    assert left(tmp_path, *soft)["A02.png"][0].quality == ["out_of_focus"], "as it was said"
+
+
 @pytest.fixture
 def quickly_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cellnet.reports.results, "draw_plate", lambda wells, *, name: name.encode())
+    monkeypatch.setattr(cellnet.reports.results, "draw_plate", lambda wells, *, name, note: f"{name}{note}".encode())
 
 
 def wells_of(*folders: str) -> list[ListedFile]:
@@ -329,7 +355,7 @@ def test_plates_over_time_have_tables_of_growth_a_page_and_a_picture_of_their_la
     drawn = {}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            cellnet.reports.results, "draw_plate", lambda wells, *, name: drawn.update({name: wells}) or b""
+            cellnet.reports.results, "draw_plate", lambda wells, *, name, note: drawn.update({name: wells}) or b""
         )
         results = grown(tmp_path, *over_time(), control="DMSO")
     assert {well.name: one.count for well, one in drawn["P1 at 48 h"].items()} == {"B03": 40.0, "C11": 40.0}
@@ -356,7 +382,7 @@ def test_wells_that_were_recorded_once_each_are_all_in_the_picture(tmp_path: Pat
     drawn = {}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            cellnet.reports.results, "draw_plate", lambda wells, *, name: drawn.update({name: wells}) or b""
+            cellnet.reports.results, "draw_plate", lambda wells, *, name, note: drawn.update({name: wells}) or b""
         )
         grown(tmp_path, *over_time()[:1], *over_time()[-1:])
     assert {well.name for well in drawn["P1"]} == {"B03", "C11"} and not (tmp_path / "growth.csv").exists()
@@ -380,5 +406,5 @@ def test_the_csv_rounds_and_the_parquet_does_not(tmp_path: Path) -> None:
     results.add([(one, [said(one, 1234.5678901)])])
     results.finish([one])
     line = (tmp_path / "predictions.csv").read_text().splitlines()[1]
-    assert line.startswith('"a.png","3T3",0.75,1234.57,,,,False,,,,,4,"assumed",')
+    assert line.startswith('"a.png","3T3",0.75,1234.57,,,,False,,,,,,4,"assumed",')
     assert pq.read_table(tmp_path / "predictions.parquet").column("count").to_pylist() == [1234.5678901]

@@ -92,6 +92,9 @@ def test_what_either_model_finds_an_image_of_no_use_for_is_said_once_in_order() 
     soft = CLASSIFIED.model_copy(update={"quality": ["out_of_focus", "saturated"]})
     assert combine("a.png", [soft, empty]).quality == ["out_of_focus", "saturated", "empty"]
     assert combine("a.png", [CLASSIFIED, COUNTED]).quality == []
+    assert combine("a.png", [CLASSIFIED, COUNTED.model_copy(update={"focus": 0.9})]).focus == 0.9
+    focus = [one.model_copy(update={"focus": of}) for one, of in ((CLASSIFIED, 0.7), (COUNTED, 0.9))]
+    assert combine("a.png", focus).focus == 0.7, "of the model whose training frames are sharper"
 
 
 def test_one_model_that_does_not_know_an_image_is_enough_to_flag_it() -> None:
