@@ -255,7 +255,7 @@ class Page:
         folder = self.folder / "downloads"
         self.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
         self.find(button).click()
-        self.wait_for((folder / name).exists)
+        self.wait_for(lambda: (folder / name).exists() and (folder / name).stat().st_size)  # it is empty at first
         return list(csv.reader((folder / name).read_text(encoding="utf-8").splitlines()))
 
     def see_overlay(self) -> None:
@@ -826,6 +826,33 @@ def test_fields_of_no_use_are_flagged_and_left_out_of_their_well(page: Page) -> 
     ]  # fmt: skip
 
 
+def test_a_plate_of_a_softer_microscope_is_told_as_one_and_its_wells_keep_their_values(page: Page) -> None:
+    focus = [0.2, *(0.55 + 0.01 * n for n in range(1, 12))]
+    for number, one in enumerate(focus, start=1):
+        page.write(f"P1/A{number:02}.png", {"focus": one, "quality": ["out_of_focus"] if one < 0.6 else []})
+        page.write(f"P2/A{number:02}.png", {"focus": one + 0.5, "quality": [] if number > 1 else ["out_of_focus"]})
+    page.choose_folder(page.folder)
+    page.wait_for_status("24 of 24 done")
+    assert page.texts("#softer") == [
+        "P1 is softer than what the model learned from (0.60 of its focus): 4 of its 12 images are as sharp as the "
+        "others of it, and have their part in the values of wells."
+    ]
+    left_out = "× (no value, 1 left out: out of focus or saturated)"
+    wells = {f"A{number}": "12.0 (1 field)" for number in range(2, 13)}
+    assert page.plate(1) == page.plate(2) == {"A1": left_out} | wells
+    assert "2 out of focus" in page.texts("#summary li")
+    names = page.texts("#rows .name")
+    assert names[0].endswith("/P1 · A01 out of focus: left out of well values")
+    as_sharp = "as sharp as the others of its plate, which is softer than what the model learned from"
+    assert names[1].endswith(f"/P1 · A02 {as_sharp}") and names[11].endswith("/P1 · A12")
+    page.find("#rows tr:nth-child(2) button").click()
+    page.wait_for(lambda: page.find("#facts").is_displayed())
+    assert f"Is it of use? It is {as_sharp}." in page.texts("#facts div")
+    page.run("document.getElementById('close').click()")
+    header, *lines = page.download()
+    assert [line[header.index("quality")] for line in lines].count("out_of_focus") == 2
+
+
 def test_files_that_are_no_images_are_skipped_by_name(page: Page) -> None:
     names = ["x.pdf", "y.txt", "z.xml", "Thumbs.db"]
     page.drop(page.write("read me.txt", b"not an image"), page.write("a.png"), page.write("b.png", b"not an image"))
@@ -888,7 +915,7 @@ def test_the_table_for_spreadsheets_holds_all_answers_and_no_formulas(page: Page
     header, *lines = page.download()
     assert header == [
         *("image", "lineage", "probability", "count", "count_low", "count_high", "interval_level", "unfamiliar"),
-        *("lineage_unfamiliar", "count_unfamiliar", "quality"),
+        *("lineage_unfamiliar", "count_unfamiliar", "quality", "focus"),
         *("classifier", "regressor", "error", "plate", "well"),
     ]
     said = [
@@ -902,6 +929,7 @@ def test_the_table_for_spreadsheets_holds_all_answers_and_no_formulas(page: Page
         "",
         "",
         "",
+        "",
         "classifier@1",
         "regressor@2",
         "",
@@ -909,7 +937,7 @@ def test_the_table_for_spreadsheets_holds_all_answers_and_no_formulas(page: Page
         "B03",
     ]
     wrong = "'@b.png: not a readable PNG, JPEG, TIFF or BMP image"
-    assert sorted(lines) == [["'=a,B03.png", *said], ["'@b.png", *[""] * 12, wrong, "", ""]]
+    assert sorted(lines) == [["'=a,B03.png", *said], ["'@b.png", *[""] * 13, wrong, "", ""]]
 
 
 def test_a_run_can_be_cancelled_and_cleared(page: Page, service: Service) -> None:
