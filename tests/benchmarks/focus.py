@@ -4,7 +4,8 @@
 
 A half of a set's groups is the reference (`Focus`), the other half is judged: the frames as they are, and copies that
 are blurred (Gaussian, or a disc as of a lens out of focus; with the frame's own camera noise after it), exposed too
-long, clipped, or emptied. Several measures of focus are compared under one rule. Writes OUT/focus.md.
+long, clipped, or emptied. Several measures of focus are compared under one rule. Copies of a softer
+microscope are judged as a plate too, with a tenth of them far out of focus. Writes OUT/focus.md.
 """
 
 import argparse
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs from anywh
 
 from cellnet.images.file import ImageFile
 from cellnet.images.pixels import Pixels, sharpness_of
-from cellnet.images.quality import Flag, Focus, Measures, flags_of, measure, noise_of
+from cellnet.images.quality import Flag, Focus, Measures, as_sharp_as_plate, flags_of, measure, noise_of
 
 SETS: Final = ("brightfield-lines", "livecell", "hemocytometer", "living-dead", "t98g")
 DRAWS: Final = 40
@@ -80,6 +81,7 @@ MEASURES: Final[dict[str, Callable[[Pixels], float]]] = {
 BLURS: Final = (
     "as it is",
     "σ 1",
+    "σ 1.5, noise",
     "σ 2",
     "σ 4",
     "σ 2, noise",
@@ -103,7 +105,7 @@ def copies(image_HW: Pixels, rng: np.random.Generator) -> Iterator[tuple[str, Pi
         return np.clip(np.round(values_HW + grain_HW), 0, top).astype(image_HW.dtype)
 
     yield "as it is", image_HW
-    for sigma in (1, 2, 4):
+    for sigma in (1, 1.5, 2, 4):
         blurred_HW = cv2.GaussianBlur(grey_HW, (0, 0), sigma)
         yield f"σ {sigma}", recorded(blurred_HW)
         yield f"σ {sigma}, noise", recorded(blurred_HW, noisy=True)
@@ -187,7 +189,7 @@ def main() -> None:
     with ProcessPoolExecutor(2) as pool:
         paths = {name: [arguments.data / name / row["image"] for row in rows[name]] for name in SETS}
         seen = {name: list(pool.map(look, paths[name], chunksize=4)) for name in SETS}
-    lines = [*_compared(seen, groups), "", *_kept(seen, groups), "", *_cost()]
+    lines = [*_compared(seen, groups), "", *_kept(seen, groups), "", *_of_plates(seen, groups), "", *_cost()]
     empty = {
         name: [
             bool({"empty"} & set(flags_of(one["as it is"][1], None)))
@@ -232,6 +234,35 @@ def _kept(seen: dict[str, list[dict[str, Blurred]]], groups: dict[str, NDArray[A
         for kind in kinds:
             cells = (f"{100 * flagged(groups[name], seen[name], kind, flag):.1f} %" for name in SETS)
             yield f"| {flag} | {kind} | " + " | ".join(cells) + " |"
+
+
+def _of_plates(seen: dict[str, list[dict[str, Blurred]]], groups: dict[str, NDArray[Any]]) -> Iterator[str]:
+    """Of all frames of the other half as one plate, a tenth of them far out of focus: which are left out in the end."""
+    yield "| the plate | left out | " + " | ".join(SETS) + " |"
+    yield "|---" * (len(SETS) + 2) + "|"
+    for kind in ("as it is", "σ 1", "σ 1.5, noise", "σ 4, noise"):
+        told = {name: _left_out(groups[name], seen[name], kind) for name in SETS}
+        for column, what in enumerate(("alone, of nine tenths", "beside the plate", "of the tenth, σ 4")):
+            yield f"| {kind} | {what} | " + " | ".join(f"{100 * told[name][column]:.1f} %" for name in SETS) + " |"
+
+
+def _left_out(groups: NDArray[Any], seen: list[dict[str, Blurred]], kind: str) -> NDArray[np.float64]:
+    """Shares of a plate that is so blurred: flagged alone, and flagged in the end; and of what is far out of focus."""
+    shares, rng = [], np.random.default_rng(0)
+    for is_known_N in halves(groups):
+        focus = Focus.of([one["as it is"][1].focus or 0 for one, known in zip(seen, is_known_N, strict=True) if known])
+        assert focus is not None
+        plate = [one for one, known in zip(seen, is_known_N, strict=True) if not known]
+        is_far_N = np.isin(np.arange(len(plate)), rng.permutation(len(plate))[: max(1, len(plate) // 10)])
+        measures = [one["σ 4, noise" if far else kind][1] for one, far in zip(plate, is_far_N, strict=True)]
+        quality = [flags_of(measured, focus) for measured in measures]
+        is_flagged_N = np.array(["out_of_focus" in flags for flags in quality])
+        multiples = [measured.focus / focus.median if measured.focus else None for measured in measures]
+        is_left_N = is_flagged_N.copy()
+        if told := as_sharp_as_plate(multiples, quality):
+            is_left_N[told[1]] = False
+        shares.append([is_flagged_N[~is_far_N].mean(), is_left_N[~is_far_N].mean(), is_left_N[is_far_N].mean()])
+    return np.mean(shares, axis=0)
 
 
 def _cost() -> Iterator[str]:
