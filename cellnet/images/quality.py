@@ -96,17 +96,16 @@ class Focus(Frozen):
         return self.median * min(BLURRED, math.pow(self.lower_quartile / self.median, QUARTERS))
 
     def softer(self, focus: Sequence[float] | NDArray[np.floating], *, fewest: int) -> Self | None:
-        """That of frames of another microscope, where they are `fewest` or more, softer than these, and not out of
-        focus as a whole.
+        """That of frames of another microscope, where they are `fewest` or more, and softer than these.
 
         >>> sharp = Focus(frames=9, median=2.0, lower_quartile=1.9)
         >>> sharp.softer([1.4] * 10, fewest=10)
         Focus(frames=10, median=1.4, lower_quartile=1.4)
-        >>> sharp.softer([1.8] * 10, fewest=10), sharp.softer([0.5] * 10, fewest=10), sharp.softer([1.4], fewest=10)
-        (None, None, None)
+        >>> sharp.softer([1.8] * 10, fewest=10), sharp.softer([1.4] * 9, fewest=10)
+        (None, None)
         """
         own = type(self).of(focus)
-        if own is None or own.frames < fewest or not FAR_SOFTER <= own.median / self.median < SOFTER:
+        if own is None or own.frames < fewest or own.median >= SOFTER * self.median:
             return None
         return own if own.limit < self.limit else None
 
@@ -155,10 +154,10 @@ def as_sharp_as_plate(
     these alone: they are as sharp as the others of the plate.
 
     `focus_N` are multiples of the training frames' median, `quality_N` the flags that were told of each image alone.
-    None of a plate that is not softer, of fewer than `PLATE` images, or out of focus as a whole (`Focus.softer`).
+    None of a plate that is not softer, of fewer than `PLATE` images, or out of focus as a whole.
     """
     own = TRAINING.softer([focus for focus in focus_N if focus is not None], fewest=PLATE)
-    if own is None:
+    if own is None or own.median < FAR_SOFTER:
         return None
     soft = [
         place

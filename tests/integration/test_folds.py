@@ -185,6 +185,7 @@ def test_a_counter_learns_an_instrument_it_never_saw_from_corrected_frames_and_k
     assert f"from {parent.ref}; what it had not learned: 10 corrections of entry 3" in said
     network = child.card.config.model
     assert (network.architecture, network.frozen) == ("efficientnet_lite0", True)
+    assert parent.card.focus and child.card.focus and child.card.focus.limit < parent.card.focus.limit / 2
     registry = places.open_registry()
     assert registry.resolve("regressor:champion").ref == parent.ref, "promotion is offered"
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,9 @@ import pipelines.predict
 from cellnet.bank.bank import Bank
 from cellnet.cli import main
 from cellnet.cli.predict import prediction_line, quality_lines
+from cellnet.images.quality import Flag
 from cellnet.prediction.answers import Prediction
+from cellnet.prediction.sources import ListedFile
 from cellnet.registry.records import CrossValidation, ModelVersion
 from cellnet.registry.registry import Registry
 from tests.factories import bank_of, card, frame, publish_untrained
@@ -211,6 +214,39 @@ def test_what_names_leave_open_is_told_before_images_are_predicted(
     )
     assert main([*command, "--well-pattern", r"([A-H]\d+)\.png"]) == 2
     assert "note" not in capsys.readouterr().err
+
+
+def test_a_plate_of_a_softer_microscope_is_told_once_at_the_end(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry.open(str(tmp_path / "registry"))
+    publish_untrained(registry, "count", onnx=False)
+    plate = tmp_path / "P1"
+    plate.mkdir()
+    focus = {f"A{n:02}.png": 0.55 + 0.01 * n for n in range(2, 13)} | {"A01.png": 0.2}
+    for name in focus:
+        cv2.imwrite(str(plate / name), np.eye(300, dtype=np.uint8))
+
+    def said(job: pipelines.predict.Job, files: list[ListedFile]) -> Iterator[list[Prediction]]:
+        for file in files:
+            one = focus[Path(file.name).name]
+            flags: list[Flag] = ["out_of_focus"] if one < 0.595 else []
+            told = [Prediction(image=file.name, count=9.0, tiles=1, focus=one, quality=flags)]
+            if job.results:
+                job.results.add([(file, told)])
+            yield told
+
+    monkeypatch.setattr(pipelines.predict.Job, "_fresh", said)
+    out = tmp_path / "out"
+    for more in ((), ("--out", str(out)), ("--out", str(out))):  # the last of what was kept
+        assert main(["predict", str(plate), "--registry", registry.store.uri, *more]) == 0
+        told = capsys.readouterr()
+        assert told.out.count("OUT OF FOCUS") == 4, "each alone is held against the training"
+        assert [line for line in told.err.splitlines() if "focus" in line] == [
+            "note: P1 is softer than what the model learned from (0.61 of its focus): 3 of its 12 images are as sharp "
+            "as the others of it, and have their part in the values of wells",
+            f"warning: 1 image out of focus, left out of the value of its well: {plate}/A01.png",
+        ]
 
 
 def test_a_relative_folder_in_a_ray_job_is_refused(
