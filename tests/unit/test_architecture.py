@@ -63,8 +63,10 @@ FRONT_DOOR = ("cellnet.cli", "cellnet.__main__")
 
 NAMED_OTHERWISE = {
     "test_architecture.py": "the house",
+    "test_image.py": "infra/Dockerfile",
     "test_infra.py": "the files of infra/",
     "test_interface.py": "what others call",
+    "test_kubernetes.py": "infra/kubernetes",
     "test_monitoring.py": "rules for Prometheus and the dashboard for Grafana",
     "test_papers.py": "the pages for people",
     "cli/test_registry_commands.py": "`cellnet registry`, as users type it",

