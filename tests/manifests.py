@@ -1,4 +1,4 @@
-"""The manifests of infra/kubernetes: merged as `kubectl kustomize` merges them, checked, and what KubeRay starts of them.
+"""The manifests of infra/kubernetes: merged as `kubectl kustomize` does, checked, and what KubeRay makes of them.
 
 Of Kustomize there is what the overlays use: `resources`, `components`, `patches` (JSON6902, of a kind and a name),
 `images` and `namespace`. A test compares it with `kubectl kustomize`, where there is kubectl.
@@ -75,7 +75,7 @@ def _patched(every: list[Manifest], target: Mapping[str, str], patch: str) -> li
     return [changed if one is hit[0] else one for one in every]
 
 
-def _rename_images(one: Any, name: str, newName: str, newTag: str) -> None:  # noqa: N803
+def _rename_images(one: Any, name: str, newName: str, newTag: str) -> None:
     if isinstance(one, dict):
         for container in [*one.get("containers", []), *one.get("initContainers", [])]:
             if container["image"] == name:
@@ -84,7 +84,7 @@ def _rename_images(one: Any, name: str, newName: str, newTag: str) -> None:  # n
         _rename_images(inner, name, newName, newTag)
 
 
-# --- KubeRay's own fields ----------------------------------------------------------------------------------------------
+# KubeRay's own fields
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ SERVICE: Final = Of({
     "upgradeStrategy": Of({"type": ("NewCluster", "NewClusterWithIncrementalUpgrade", "None")}),
 })  # fmt: skip
 RAY: Final = {"RayCluster": CLUSTER, "RayJob": JOB, "RayService": SERVICE}
-"""The `spec` of KubeRay's kinds, apiVersion ray.io/v1: fields and types of the definitions of KubeRay 1.6, those alone."""
+"""The `spec` of KubeRay's kinds of ray.io/v1: the fields and types of KubeRay 1.6's definitions."""
 
 
 def faults(manifest: Manifest) -> list[str]:
@@ -210,7 +210,7 @@ def _wrong(value: Any, form: Any, where: str) -> Iterator[str]:
         yield f"{where} is {value!r}, and no {form.__name__}"
 
 
-# --- what KubeRay starts of them ---------------------------------------------------------------------------------------
+# What KubeRay starts of them
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def _ray_start(group: Manifest, fixed: dict[str, str]) -> list[str]:
 
 
 def probes(*, head: bool, service: bool) -> list[list[str]]:
-    """The commands by which KubeRay asks a Ray container how it is; from Ray 2.53 the first is a request of the kubelet's."""
+    """The commands by which KubeRay asks a Ray container how it is."""
     ask = "wget --tries 1 -T 2 -q -O- http://localhost:{} | grep success"
     paths = ["52365/api/local_raylet_healthz"]
     paths += ["8265/api/gcs_healthz"] if head else []

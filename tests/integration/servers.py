@@ -46,12 +46,14 @@ class _ServerProcess:
     program: str  # Python that serves until SIGTERM
     health: str  # a path that answers once the server is up, whatever the status
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1") -> None:
+        """`host` is another address of this machine's than loopback, for machines of the tests' own."""
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "server.log"
+        self.host = host
         self.port = OwnCluster.free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.address = f"http://{host}:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait_s: float = 60) -> None:
@@ -59,7 +61,7 @@ class _ServerProcess:
         if self._process is not None:
             raise RuntimeError(f"the server at {self.address} runs already; stop() or kill() it first")
         try:
-            socket.create_server(("127.0.0.1", self.port)).close()
+            socket.create_server((self.host, self.port)).close()
         except OSError as error:
             raise RuntimeError(f"port {self.port} is somebody else's: {error.strerror}") from error
         self.data.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,7 @@ class _ServerProcess:
         return False
 
     def _ask(self, method: str, path: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
         with contextlib.closing(connection):
             connection.request(method, path)
             return connection.getresponse().status
@@ -144,7 +146,7 @@ class PersistentServer(_ServerProcess):
     health = "/_ministack/health"
 
     def environment(self) -> dict[str, str]:
-        listen = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port)}
+        listen = {"BIND_HOST": self.host, "GATEWAY_PORT": str(self.port)}
         persist = {"S3_PERSIST": "1", "S3_DATA_DIR": str(self.data)}
         alone = {"SERVICES": "s3", "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "DOCKER_HOST": "unix:///none"}
         return listen | persist | alone
