@@ -229,11 +229,9 @@ class Pod:
 
     @property
     def writable(self) -> list[str]:
-        """The folders that are emptyDir or claimed disks."""
-        volumes = {
-            one["name"] for one in self.template["spec"]["volumes"] if {"emptyDir", "persistentVolumeClaim"} & set(one)
-        }
-        return [mount["mountPath"] for mount in self.container["volumeMounts"] if mount["name"] in volumes]
+        """The folders that are emptyDirs or claimed disks."""
+        held = {one["name"] for one in self.template["spec"].get("volumes", []) if "configMap" in one}
+        return [mount["mountPath"] for mount in self.container["volumeMounts"] if mount["name"] not in held]
 
     def environment(self, manifests: list[Manifest], secrets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """Its variables. Raises KeyError for a secret or a map that is not there, as Kubernetes waits for it."""

@@ -57,24 +57,27 @@ def root_of(root: Path, app: Mapping[str, Path], volumes: Mapping[str, Path]) ->
     return "\n".join([*lines, f"mount -o remount,ro {at}"])
 
 
-def as_user(root: Path, words: Sequence[str]) -> list[str]:
-    """A command in a root file system that `root_of` made, as the image's user, who gains no more rights."""
-    user = ["--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--no-new-privs"]
+def as_user(root: Path, words: Sequence[str], *, user: int = USER) -> list[str]:
+    """A command in a root file system that `root_of` made, as this user, who gains no more rights."""
+    who = ["--reuid", str(user), "--regid", str(user), "--clear-groups", "--no-new-privs"]
     rights = ["--bounding-set", "-all", "--inh-caps", "-all"]
-    return ["/usr/sbin/chroot", str(root), "setpriv", *user, *rights, "sh", "-c", 'cd /app; exec "$@"', "sh", *words]
+    return ["/usr/sbin/chroot", str(root), "setpriv", *who, *rights, "sh", "-c", 'cd /app; exec "$@"', "sh", *words]
 
 
 class Container:
     """A pod's one container, on a machine of its own: it sees the image's files, and writes into its volumes."""
 
-    def __init__(self, machine: Machine, folder: Path, writable: Sequence[str], files: Mapping[str, Path]) -> None:
-        """`writable` are the folders of its emptyDirs, which lie in `folder`; `files` are mounted beside them."""
+    def __init__(
+        self, machine: Machine, folder: Path, writable: Sequence[str], files: Mapping[str, Path], *, user: int = USER
+    ) -> None:
+        """`writable` are the folders of its own volumes, which lie in `folder`; `files` are mounted beside them."""
         self.machine = machine
+        self._user = user
         self.log = folder / "log"
         self.volumes = {to: folder / to.strip("/").replace("/", "-") for to in writable}
         for one in self.volumes.values():
             one.mkdir(parents=True)
-            os.chown(one, USER, USER)
+            os.chown(one, user, user)
         self._root = folder / "root"
         self._root.mkdir()
         app = {f"/app/{name}": ROOT / name for name in copied()}
@@ -84,17 +87,8 @@ class Container:
     def start(self, words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """A command that goes on, which writes what it says into the log; it has this environment and no other."""
         self.machine.environment = IMAGE | dict(environment)
-        return self.machine.start(*as_user(self._root, words), log=self.log)
+        return self.machine.start(*as_user(self._root, words, user=self._user), log=self.log)
 
     def run(self, *words: str, timeout_s: float = 120) -> str:
         """What a command says, in the environment of the one that was started. Raises RuntimeError where it fails."""
-        return self.machine.run(*as_user(self._root, words), timeout_s=timeout_s)
-
-    def written(self) -> list[str]:
-        """The files below its volumes."""
-        return sorted(
-            f"{to}/{path.relative_to(folder)}"
-            for to, folder in self.volumes.items()
-            for path in folder.rglob("*")
-            if path.is_file()
-        )
+        return self.machine.run(*as_user(self._root, words, user=self._user), timeout_s=timeout_s)

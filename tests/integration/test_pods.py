@@ -1,10 +1,12 @@
 """The containers of infra/kubernetes run here in their order, as their user, with a read-only root and an S3 server.
 
 What Kubernetes and the KubeRay operator do is done by this test: volumes, secrets, commands, probes, the submission of
-jobs and of what is to be served. Ray's autoscaler beside the head asks the API server, and is left out.
+jobs and of what is to be served. Ray's autoscaler beside the head asks the API server, and is left out. The service's
+head is that of components/rocksdb.
 """
 
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -38,6 +40,7 @@ pytestmark = [
 SECRETS = {
     "cellnet-token": {"auth_token": "0123456789abcdef" * 4},
     "cellnet-api-keys": {"keys": "anna-key"},
+    "cellnet-redis": {"password": "secret"},
     "cellnet-s3": {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret"},
 }
 BEARER = {"Authorization": f"Bearer {SECRETS['cellnet-token']['auth_token']}"}
@@ -62,11 +65,12 @@ class Lab(NamedTuple):
         folder = self.folder / f"{pod.name}-{len(self.machines.all)}"
         folder.mkdir()
         files = {}
-        for volume in pod.template["spec"]["volumes"]:
+        for volume in pod.template["spec"].get("volumes", []):
             if "configMap" in volume:
                 [mount] = [one for one in pod.container["volumeMounts"] if one["name"] == volume["name"]]
                 files[mount["mountPath"]] = _written(folder / "files", self.config(volume["configMap"]["name"]))
-        return Container(machine, folder, pod.writable, files)
+        user = pod.template["spec"]["securityContext"]["runAsUser"]
+        return Container(machine, folder, pod.writable, files, user=user)
 
     def config(self, name: str) -> dict[str, str]:
         data: dict[str, str] = named(self.manifests, "ConfigMap", name)["data"]
@@ -77,7 +81,6 @@ class Lab(NamedTuple):
         container = self.container(pod)
         environment = pod.environment(self.manifests, SECRETS)
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": SECRETS["cellnet-token"]["auth_token"]}  # by authOptions
-        container.machine.environment = token | environment
         container.start(pod.command, token | environment)
         asked = probes(head=is_head, service=False)
         wait_until(lambda: all(_is_content(container, one) for one in asked), f"{pod.name} is well\n{_tail(container)}")
@@ -119,7 +122,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         PersistentServer(folder, host=machines.here) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
-        manifests = merged("lab")
+        manifests = merged("lab", "rocksdb")
         places = named(manifests, "ConfigMap", "cellnet")["data"]
         places |= {"CELLNET_REGISTRY": f"s3://{BUCKET}/registry", "BANK": f"s3://{BUCKET}/bank"}
         places |= {"RUNS": f"s3://{BUCKET}/runs", "AWS_ENDPOINT_URL_S3": server.address}
@@ -213,6 +216,19 @@ def test_the_service_answers_with_its_keys(lab: Lab) -> None:
     wait_until(answer(Authorization="Bearer anna-key"), "the service answers")
     assert httpx.post(asked, files=image, timeout=60).status_code == 401
     refuse_the_unwritable(head, worker)
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not there")
+def test_redis_starts_with_its_password(lab: Lab) -> None:
+    template = named(merged("lab", "redis"), "StatefulSet")["spec"]["template"]
+    [container] = template["spec"]["containers"]
+    pod = Pod("redis", template, [*container["command"], *container["args"]])
+    redis = lab.container(pod)
+    redis.start(pod.command, pod.environment(lab.manifests, SECRETS))
+    probe = container["readinessProbe"]["exec"]["command"]
+    wait_until(lambda: _is_content(redis, probe), f"Redis is ready\n{_tail(redis)}")
+    assert "NOAUTH" in redis.run("redis-cli", "get", "one")
+    assert any(redis.volumes["/data"].rglob("*.aof"))
 
 
 def refuse_the_unwritable(*containers: Container) -> None:
