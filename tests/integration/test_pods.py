@@ -38,7 +38,7 @@ pytestmark = [
 
 SECRETS = {
     "cellnet-token": {"auth_token": "0123456789abcdef" * 4},
-    "cellnet-api-keys": {"keys": "anna-key"},
+    "cellnet-api-keys": {"keys": "0123456789abcdef"},
     "cellnet-redis": {"password": "secret"},
     "cellnet-s3": {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret"},
 }
@@ -213,7 +213,7 @@ def test_the_service_answers_with_its_keys(lab: Lab) -> None:
     def answer(**headers: str) -> Callable[[], bool]:
         return lambda: httpx.post(asked, files=image, headers=headers, timeout=60).status_code == 200
 
-    wait_until(answer(Authorization="Bearer anna-key"), "the service answers")
+    wait_until(answer(Authorization="Bearer 0123456789abcdef"), "the service answers")
     assert httpx.post(asked, files=image, timeout=60).status_code == 401
     refuse_the_unwritable(head, worker)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 from ray.dashboard.modules.job.cli import submit
 from ray.scripts.scripts import kuberay_autoscaler, start
 from ray.serve.schema import ServeDeploySchema
@@ -143,6 +144,15 @@ def test_no_pod_is_root_or_writes_but_into_its_volumes(overlay: str) -> None:
         [beside] = [cluster_of(manifest)["autoscalerOptions"]]
         assert beside["securityContext"] == specs[0]["containers"][0]["securityContext"]
         assert beside["resources"]["requests"] == beside["resources"]["limits"]
+
+
+def test_rays_objects_find_room_in_shared_memory(manifests: list[Manifest]) -> None:
+    for spec in (spec for one in manifests if one["kind"].startswith("Ray") for spec in pod_specs(one)):
+        [memory] = [one["emptyDir"]["sizeLimit"] for one in spec["volumes"] if one["name"] == "shm"]
+        limit = spec["containers"][0]["resources"]["limits"]["memory"]
+        assert float(memory.removesuffix("Gi")) >= DEFAULT_OBJECT_STORE_MEMORY_PROPORTION * float(
+            limit.removesuffix("Gi")
+        )
 
 
 def test_pods_run_as_the_user_of_the_image(manifests: list[Manifest]) -> None:
