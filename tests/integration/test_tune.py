@@ -209,9 +209,14 @@ def test_a_search_whose_trials_get_no_room_begins_anew_or_ends_and_frees_what_it
         tune(places, config, wait_s=0, say=give_room)
     assert reserved() == {taken[0].id.hex()} and not records(places)
     remove_placement_group(taken.pop())
-    found = tune(places, config, say=give_room)
+    found = tune(places, config, alias=None, once="mine", say=give_room)
     assert said.count("no trial has had room for 1 s") == 2
     assert [row["epochs"] for row in found.trials] == [1, 1] and found.winner.ref == "regressor@1"
+    assert found.move is None and places.open_registry().pointing("regressor", "champion") is None
+    monkeypatch.setattr(pipelines.tune, "trainable", trainable)
+    again = tune(places, config, once="mine")  # as where it was killed before somebody noted what came of it
+    assert (again.winner, again.run) == (found.winner, found.run) and again.move is not None
+    assert [one.ref for one in places.open_registry().versions()] == ["regressor@1"]
 
 
 @pytest.mark.whole

@@ -1,6 +1,7 @@
 """Runs: known by their recipe, resumed while unfinished, their checkpoints without pickles."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +10,28 @@ import pytest
 import ray.train
 import torch
 
+from cellnet.bank.bank import Bank
 from cellnet.config.train import TrainConfig
 from cellnet.errors import DataError
 from cellnet.store.place import open_store
 from cellnet.tasks import TASKS, Task
 from cellnet.training.heads import FREE, HOLDS
+from cellnet.training.plan import make_plan
 from cellnet.training.state import Epoch, TrainState
 from cellnet.training.steering import steering
-from pipelines.runs import epoch_line, new_run, read_state, tell_epochs, tell_fits, unfinished_run, write_state
+from pipelines.runs import (
+    Run,
+    epoch_line,
+    find_run,
+    finish_once,
+    new_run,
+    read_state,
+    tell_epochs,
+    tell_fits,
+    unfinished_run,
+    write_state,
+)
+from tests.factories import bank_of
 
 RECIPE = {"bank_digest": "0" * 64, "model": "regressor"}
 
@@ -45,6 +60,30 @@ def test_a_run_is_known_by_bank_and_settings_and_resumed_until_it_is_finished(tm
     assert unfinished_run(runs, config(), **(RECIPE | {"model": "other"})) is None
     run.finish("regressor@1")
     assert unfinished_run(runs, config(), **RECIPE) is None
+
+
+def test_a_training_of_a_name_has_one_run_a_recipe_and_goes_on_with_it(tmp_path: Path) -> None:
+    bank = Bank.open(bank_of(tmp_path / "bank", {"A549": ["a", "b", "c"]}, count=3.0))
+    runs = open_store(tmp_path / "runs")
+    plan = make_plan(bank, config(folds=0))
+
+    def find(once: str, **settings: object) -> Run:
+        wanted = config(folds=0, **settings)
+        return find_run(
+            runs, wanted, resume=False, say=print, bank=bank, plan=plan, model="regressor", once=once
+        )  # fmt: skip
+
+    run = find("a1")
+    assert run.name.endswith("-a1") and run == find("a1"), "though there is nothing yet to go on with"
+    assert len({run.name, find("a2").name, find("a1", epochs=6).name}) == 3
+    snapshot = f"{run.name}/checkpoint_manager_snapshot.json"
+    runs.put(snapshot, b"{}")
+    assert find("a1") == run and list(runs.keys(snapshot))
+    runs.put(snapshot, b'{"checkpoint_results": [')
+    assert find("a1") == run and not list(runs.keys(snapshot)), "half of it would stop Ray Train"
+    finish_once(runs, "a1", "regressor@1")
+    assert json.loads(runs.get(f"{run.name}/finished.json")) == {"model": "regressor@1"}
+    assert not list(runs.keys(f"{find('a2').name}/finished.json"))
 
 
 def test_an_epoch_is_a_line_of_80_columns_and_waiting_is_told_where_it_matters(epoch: Epoch) -> None:

@@ -58,6 +58,17 @@ def test_versions_are_numbered_and_read_back(registry: Registry, publish: Callab
     assert first.card == card()
 
 
+def test_what_a_training_of_a_name_has_published_is_found_among_the_newest(
+    registry: Registry, publish: Callable, card: Callable
+) -> None:
+    registry.publish("regressor", {}, card().model_copy(update={"once": "a1"}))
+    publish()
+    found = registry.published_once("regressor", "a1")
+    assert found and found.ref == "regressor@1" and registry.published_once("regressor", "a2") is None
+    assert registry.published_once("other", "a1") is None
+    assert b'"once"' not in registry.record(registry.resolve("regressor@2")), "older readers see nothing new"
+
+
 def test_the_same_weights_are_stored_once(registry: Registry, publish: Callable) -> None:
     publish(), publish()
     assert len(list(registry.store.keys("regressor/blobs/"))) == 1
