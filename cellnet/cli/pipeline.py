@@ -19,7 +19,7 @@ from cellnet.cli.options import JSON, LEFT_OUT, train_config
 from cellnet.cli.parsing import Option, command, noun
 from cellnet.cli.printing import print_json, print_table, say
 from cellnet.cli.progress import duration
-from cellnet.errors import ConfigError, ConflictError, NotBetterError
+from cellnet.errors import ConfigError, ConflictError, NotBetterError, RegistryError
 from cellnet.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _run(file: "PipelineFile", results: "Results") -> bool:
             for step in course.steps:
                 seen = course.look(step)
                 if not seen.is_due:
-                    say(f"{step.name}: {seen.state}{f', {seen.why}' if seen.why else ''}")
+                    say(f"{step.name}: {_told(seen)}")
                     continue
                 if not isinstance(step, DeployStep):
                     _connect(file)
@@ -237,6 +237,7 @@ class _Logs:
         self._of: tuple[str, str] | None = None
         self._said: list[str] = []
         self._kept = 0
+        self._one_at_a_time = threading.Lock()
 
     @contextlib.contextmanager
     def of(self, step: str, key: str) -> Iterator[None]:
@@ -253,10 +254,11 @@ class _Logs:
 
     def keep(self) -> None:
         """Write what is new; a store that does not answer is told the next time."""
-        if self._of and len(self._said) > self._kept:
-            said_n = len(self._said)
-            self._results.keep_log(*self._of, "".join(self._said[:said_n]).encode("utf-8", errors="replace"))
-            self._kept = said_n
+        with self._one_at_a_time, contextlib.suppress(RegistryError, OSError):
+            if self._of and len(self._said) > self._kept:
+                said_n = len(self._said)
+                self._results.keep_log(*self._of, "".join(self._said[:said_n]).encode("utf-8", errors="replace"))
+                self._kept = said_n
 
 
 class _Tee(io.TextIOBase):
@@ -286,7 +288,9 @@ def _sigterm_is_ctrl_c() -> Iterator[Callable[[], object]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    if before[signal.SIGINT] == signal.SIG_IGN:  # of what a script runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def so() -> None:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -295,7 +299,8 @@ def _sigterm_is_ctrl_c() -> Iterator[Callable[[], object]]:
     try:
         yield so
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def summary(result: "Result") -> str:
@@ -320,6 +325,11 @@ def summary(result: "Result") -> str:
     return f"{of['model']}{next(of_test, '')}"
 
 
+def _told(seen: "Seen") -> str:
+    """Why a step does not run."""
+    return f"{seen.state} already, {summary(seen.result)}" if seen.result else f"{seen.state}, {seen.why}"
+
+
 def _typed(seen: "Seen") -> list[str]:
     """The step as one types it."""
     from cellnet.pipeline.steps import DeployStep
@@ -336,10 +346,8 @@ def _print_plan(seen: "list[Seen]", *, as_json: bool) -> None:
         print_json({"steps": [_facts(one) for one in seen]})
         return
     for one in seen:
-        if one.result:
-            print(f"{one.step.name}: {one.state} already, {summary(one.result)}")
-        elif one.state == "left out":
-            print(f"{one.step.name}: left out, {one.why}")
+        if one.result or one.state == "left out":
+            print(f"{one.step.name}: {_told(one)}")
         else:
             print("\n".join([f"{one.step.name}: would run, {one.why}", *(f"  {line}" for line in _typed(one))]))
 

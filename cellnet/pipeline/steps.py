@@ -21,6 +21,9 @@ from cellnet.version import code_version
 UNKNOWN: Final = "…"
 """Stands in a command for what an earlier step will come to."""
 
+NO_PART: Final = {"config", "workers", "gpu", "wait"}
+"""Of the options of a training: its file is known by what it says, and with more workers it goes on as it is."""
+
 
 @dataclass
 class Known:
@@ -147,7 +150,7 @@ class FitStep(Step):
             "cellnet": known.cellnet,
             "task": self.task,
             "registry": known.file.places.registry.uri,
-            "options": self.of.model_dump(mode="json", exclude={"wait", "config"}),
+            "options": self.of.model_dump(mode="json", exclude=NO_PART),
             "config": _sha256(config) if self.of.config else None,
             "bank": _bank(known),
             "bank_digest": known.bank().digest,

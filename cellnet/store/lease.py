@@ -106,7 +106,7 @@ class Lease:
         begun_s = _clock_s()
         if begun_s - self._renewed_s > self._lasts_s * 2 / 3:
             return False
-        with contextlib.suppress(RegistryError):
+        with contextlib.suppress(RegistryError, OSError):
             self._log.store.put(self._log.key(self._number), record_bytes(self._mine))
             if self._log.newest() != self._number:
                 return False
@@ -116,7 +116,7 @@ class Lease:
     def give_back(self) -> None:
         """Let others have it; a store that does not answer lets them have it later."""
         if self._mine is not None:
-            with contextlib.suppress(RegistryError):
+            with contextlib.suppress(RegistryError, OSError):
                 data = record_bytes(self._mine.model_copy(update={"given_back": True}))
                 self._log.store.put(self._log.key(self._number), data)
         self._mine = None

@@ -24,7 +24,9 @@ from cellnet.cli.options import places_of
 from cellnet.cli.printing import print_json, say
 from cellnet.errors import DataError, NotBetterError
 from cellnet.pipeline import steps
+from cellnet.pipeline.results import Results
 from cellnet.registry.registry import Registry
+from cellnet.store import lease as leases
 from cellnet.store.folder import FolderStore
 from cellnet.store.lease import Lease
 from cellnet.tasks import TASKS
@@ -190,8 +192,9 @@ def test_a_dry_run_says_each_command_and_why_and_does_nothing(lab: Lab, capsys: 
     [
         (lambda lab: (lab.folder / "images/A549/2.png").write_bytes(even_png(grey=9)), "files of the source", 1),
         (lambda lab: lab.file.write_text(FILE.replace("epochs: 2", "epochs: 3")), "its settings changed", 4),
+        (lambda lab: lab.file.write_text(FILE.replace("workers: 2", "workers: 1")), "", 0),
     ],
-    ids=["another image", "another setting"],
+    ids=["another image", "another setting", "other workers"],
 )
 def test_why_a_step_runs_again_is_said(
     lab: Lab, capsys: pytest.CaptureFixture[str], change: Callable[[Lab], object], why: str, runs: int
@@ -263,6 +266,42 @@ def test_sigterm_ends_a_run_as_ctrl_c_does_and_gives_the_lease_back(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert lab.seen(capsys)["train-classify"]["state"] == "stopped"
     assert lab.run()[:2] == ["train", "tune"]
+
+
+def test_a_script_that_runs_it_in_the_background_can_end_it_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(given: argparse.Namespace) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as such a script has it
+    try:
+        monkeypatch.setattr(cellnet.cli.train, "train", stopped)
+        assert lab.run(status=130) == ["import"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_whose_lease_is_lost_ends_in_a_line_and_writes_nothing_more(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waits(given: argparse.Namespace) -> None:
+        Lease(FolderStore(lab.folder / "runs"), "pipeline-lab/lease")._log.append(2, b"{}")  # somebody else's
+        signal.pause()
+
+    monkeypatch.setattr(leases, "RENEWS", 1200)
+    monkeypatch.setattr(cellnet.cli.train, "train", waits)
+    assert lab.run(status=2) == ["import"]
+    [*_, said] = capsys.readouterr().err.splitlines()
+    assert said.startswith("cellnet: ") and said.endswith("the same command goes on where it was cut")
+    assert not list((lab.folder / "runs/pipeline-lab").glob("train-*/*.json"))
+
+
+def test_a_log_that_cannot_be_written_ends_no_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Results, "keep_log", full)
+    assert len(lab.run()) == len(STEPS)
 
 
 def test_a_setting_that_there_is_not_is_named_with_the_file_and_the_step(
