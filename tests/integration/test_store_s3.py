@@ -1,6 +1,7 @@
 """One contract for folders and S3: the same tests over a folder, moto and ministack, both on loopback."""
 
 import itertools
+import os
 import re
 import threading
 import time
@@ -24,6 +25,7 @@ from cellnet.registry.records import AliasMove, Card
 from cellnet.registry.registry import Registry
 from cellnet.registry.upkeep import verify
 from cellnet.store.folder import FolderStore
+from cellnet.store.lease import Lease
 from cellnet.store.objects import Store
 from cellnet.store.place import Place, open_store
 from cellnet.store.s3 import PROBE_KEY, S3Store
@@ -243,6 +245,20 @@ def test_of_eight_who_create_a_key_at_once_one_wins(store: Store, place: str) ->
             won = list(pool.map(race, range(8)))
         assert won.count(True) == 1
         assert store.get(f"race/{round_}") == b"%d" % won.index(True)
+
+
+def test_a_lease_is_had_by_one_and_given_back(store: Store) -> None:
+    first, second = Lease(store, "lease"), Lease(store, "lease")
+    first.take()
+    with pytest.raises(ConflictError, match=f"process {os.getpid()}, runs this since 20"):
+        second.take()
+    assert first.renew()
+    first.give_back()
+    second.take()
+    assert first.holder() == second.holder() is not None
+    over = Lease(store, "over", lasts_s=-60)  # by the store's clock, which tells whole seconds in S3
+    over.take()
+    assert second.renew() and Lease(store, "over").holder() is None
 
 
 def test_a_bank_lives_in_either(place: str, tmp_path: Path) -> None:

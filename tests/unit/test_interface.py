@@ -130,6 +130,13 @@ def evaluated(task: Task, bank: Bank) -> list[str]:
     return sorted_keys(json.loads(json.dumps(evaluation.scores)))
 
 
+def pipeline_of(bank: Bank, registry: Registry) -> Path:
+    """The file of a pipeline over both, which has not run."""
+    file = Path(registry.store.uri).parent / "lab.yaml"
+    file.write_text(f"bank: {bank.store.uri}\nregistry: {registry.store.uri}\nmodels: {{count: {{train: {{}}}}}}\n")
+    return file
+
+
 def interface(capsys: pytest.CaptureFixture[str], bank: Bank, registry: Registry) -> dict[str, Any]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     api = Kitchen(registry).api
@@ -162,6 +169,7 @@ def interface(capsys: pytest.CaptureFixture[str], bank: Bank, registry: Registry
             "registry history": printed(capsys, "registry", "history", "regressor", "champion", "--json"),
             "registry verify": printed(capsys, "registry", "verify", "--json"),
             "registry gc": printed(capsys, "registry", "gc", "--json"),
+            "pipeline show": printed(capsys, "pipeline", "show", pipeline_of(bank, registry), "--json"),
             "evaluate, a classifier": evaluated("classify", bank),
             "evaluate, a counter": evaluated("count", bank),
             "predict": sorted_keys(Prediction(image="a.png", timing=timing).model_dump(mode="json")),
