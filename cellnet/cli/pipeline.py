@@ -209,7 +209,6 @@ def _answer(course: "Course", seen: "Seen") -> tuple[Any, dict[str, Any]]:
             given = parser().parse_args([*seen.command, "--json"])
             given.run(given)
     except NotBetterError as error:
-        say(f"refused: {error}")
         return "refused", {"why": str(error)}
     [*_, answer] = (line for line in out.getvalue().splitlines() if line.startswith("{"))
     return "done", seen.step.kept(json.loads(answer))
