@@ -2,8 +2,10 @@
 
 import argparse
 import functools
+import io
 import logging
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -62,6 +64,8 @@ def serve(arguments: argparse.Namespace) -> None:
         if given[name]:
             given[name] = absolute(given[name])
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # lines of requests are seen as they come, also by a journal
     note: Callable[[str], None] = say
     if arguments.log_format == "json":
         for handler in logging.getLogger().handlers:

@@ -37,7 +37,7 @@ from serve import answering
 from serve.app import ServeArgs, build, serve_forever
 from serve.haproxy import free_port
 from serve.service import Service
-from tests.factories import LINEAGES, bank_of, clouds, publish_untrained
+from tests.factories import LINEAGES, ROOT, bank_of, clouds, publish_untrained
 from tests.monitoring import needs_prometheus, panels_ask, prometheus, rules_ask, selectors_of, series
 
 pytestmark = pytest.mark.ray
@@ -446,12 +446,14 @@ def test_what_haproxy_keeps_is_its_users_alone_and_gone_at_the_end_and_all_that_
 ) -> None:
     """`cellnet serve` as a user starts it: a Ray and an HAProxy of its own."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("cellnet")), "serve", "--registry", registry.store.uri]
-    options = ["--port", str(port), "--replicas", "1", "--no-overlays", "--trusted-proxy", "127.0.0.9"]
-    options += ["--log-requests", "--log-format", "json"]
+    unit = (ROOT / "infra" / "one-machine" / "cellnet.service").read_text(encoding="utf-8")
+    [line] = re.findall(r"^ExecStart=\S+/bin/cellnet (.*)$", unit, re.MULTILINE)
+    options = f"--port {port} --replicas 1 --no-overlays --trusted-proxy 127.0.0.9"
+    command = [str(Path(sys.executable).with_name("cellnet")), *line.replace("$CELLNET_OPTIONS", options).split()]
     alone = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([*command, *options], env=alone, stdout=log, stderr=log)
+        told = alone | {"CELLNET_REGISTRY": registry.store.uri, "PYTHONUNBUFFERED": ""}
+        process = subprocess.Popen(command, env=told, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 120
         while b"serving at" not in (tmp_path / "log").read_bytes():

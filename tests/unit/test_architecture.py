@@ -64,10 +64,12 @@ FRONT_DOOR = ("cellnet.cli", "cellnet.__main__")
 NAMED_OTHERWISE = {
     "test_architecture.py": "the house",
     "test_image.py": "infra/Dockerfile",
+    "test_aws.py": "the cluster launcher on AWS, and the rights of its machines",
     "test_infra.py": "the files of infra/",
     "test_interface.py": "what others call",
     "test_kubernetes.py": "infra/kubernetes",
     "test_monitoring.py": "rules for Prometheus and the dashboard for Grafana",
+    "test_one_machine.py": "the units of infra/one-machine/",
     "test_papers.py": "the pages for people",
     "cli/test_registry_commands.py": "`cellnet registry`, as users type it",
     "images/test_cases.py": "image files as people bring them",
