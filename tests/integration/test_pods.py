@@ -67,7 +67,7 @@ class Lab(NamedTuple):
         for volume in pod.template["spec"].get("volumes", []):
             if "configMap" in volume:
                 [mount] = [one for one in pod.container["volumeMounts"] if one["name"] == volume["name"]]
-                files[mount["mountPath"]] = _written(folder / "files", self.config(volume["configMap"]["name"]))
+                files[mount["mountPath"]] = _mounted(folder / "files", self.config(volume["configMap"]["name"]))
         user = pod.template["spec"]["securityContext"]["runAsUser"]
         return Container(machine, folder, pod.writable, files, user=user)
 
@@ -92,10 +92,12 @@ class Lab(NamedTuple):
         return boto3.client("s3", endpoint_url=self.server.address, region_name="us-east-1", **keys)
 
 
-def _written(folder: Path, files: Mapping[str, str]) -> Path:
-    folder.mkdir()
+def _mounted(folder: Path, files: Mapping[str, str]) -> Path:
+    """A folder of a map's files, which are links to what Kubernetes changes at once."""
+    (folder / "..data").mkdir(parents=True)
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / "..data" / name).write_text(text, encoding="utf-8")
+        (folder / name).symlink_to(Path("..data", name))
     return folder
 
 
@@ -115,9 +117,6 @@ def _tail(container: Container) -> str:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The overlay of a lab, whose places are those of a server here, with images to learn from."""
     folder = tmp_path_factory.mktemp("pods")
-    for one in (folder, *folder.parents[:2]):
-        if one != Path("/tmp"):
-            one.chmod(0o755)  # of pytest, who lets in its own user alone
     with (
         Machines(folder) as machines,
         PersistentServer(folder, host=machines.here) as server,

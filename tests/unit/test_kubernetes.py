@@ -101,8 +101,9 @@ def test_a_field_that_nobody_knows_is_found(kind: str, path: str, name: str, val
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not there to merge")
-@pytest.mark.parametrize("overlay", OVERLAYS)
-@pytest.mark.parametrize("component", ["", *COMPONENTS])
+@pytest.mark.parametrize(
+    ("overlay", "component"), [*((name, "") for name in OVERLAYS), *(("lab", name) for name in COMPONENTS)]
+)
 def test_kubectl_merges_the_same(overlay: str, component: str, tmp_path: Path) -> None:
     shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
     folder = tmp_path / "kubernetes" / "overlays" / overlay
