@@ -35,7 +35,7 @@ FEWEST: Final = 5
 """Frames that others are held against."""
 PLATE: Final = 10
 """Images of a plate that are held against each other."""
-SOFTER: Final = 0.8
+SOFTER: Final = 0.9
 """Of the training frames' median: a plate whose own median is below it is softer."""
 FAR_SOFTER: Final = 0.35
 """Likewise: below it a plate is out of focus as a whole."""
@@ -101,7 +101,7 @@ class Focus(Frozen):
         >>> sharp = Focus(frames=9, median=2.0, lower_quartile=1.9)
         >>> sharp.softer([1.4] * 10, fewest=10)
         Focus(frames=10, median=1.4, lower_quartile=1.4)
-        >>> sharp.softer([1.8] * 10, fewest=10), sharp.softer([1.4] * 9, fewest=10)
+        >>> sharp.softer([1.9] * 10, fewest=10), sharp.softer([1.4] * 9, fewest=10)
         (None, None)
         """
         own = type(self).of(focus)
@@ -156,9 +156,12 @@ def as_sharp_as_plate(
     `focus_N` are multiples of the training frames' median, `quality_N` the flags that were told of each image alone.
     None of a plate that is not softer, of fewer than `PLATE` images, or out of focus as a whole.
     """
-    own = TRAINING.softer([focus for focus in focus_N if focus is not None], fewest=PLATE)
+    known = [focus for focus in focus_N if focus is not None]
+    own = TRAINING.softer(known, fewest=PLATE)
     if own is None or own.median < FAR_SOFTER:
         return None
+    upper_quartile = float(np.quantile(known, 0.75))  # how sharp ones vary: others may be blurred
+    own = own.model_copy(update={"lower_quartile": own.median**2 / upper_quartile})
     soft = [
         place
         for place, (focus, flags) in enumerate(zip(focus_N, quality_N, strict=True))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellnet.images.quality import FEWEST, PLATE, Flag, Focus, Measures, as_sharp_as_plate, flags_of, measure
+from cellnet.images.quality import FEWEST, PLATE, SOFTER, Flag, Focus, Measures, as_sharp_as_plate, flags_of, measure
 from tests.factories import discs
 
 
@@ -119,9 +119,15 @@ def test_images_of_a_softer_plate_are_held_against_each_other() -> None:
     assert own.frames == PLATE + 2 and own.median == pytest.approx(0.62, abs=0.02)
 
 
+def test_images_that_are_blurred_do_not_make_each_other_sharp() -> None:
+    focus = [0.85 + 0.005 * n for n in range(12)] + [0.25] * 8
+    flags: list[list[Flag]] = [["out_of_focus"] if one < 0.65 else [] for one in focus]
+    assert np.median(focus) < SOFTER and as_sharp_as_plate(focus, flags) is None
+
+
 @pytest.mark.parametrize(
     ("focus", "number"),
-    [(0.6, PLATE - 1), (0.3, 50), (0.9, 50)],
+    [(0.6, PLATE - 1), (0.3, 50), (0.95, 50)],
     ids=["too few to tell", "out of focus as a whole", "as sharp as the training"],
 )
 def test_other_images_are_held_against_the_training_alone(focus: float, number: int) -> None:
