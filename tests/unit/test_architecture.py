@@ -65,6 +65,7 @@ NAMED_OTHERWISE = {
     "test_architecture.py": "the house",
     "test_image.py": "infra/Dockerfile",
     "test_aws.py": "the cluster launcher on AWS, and the rights of its machines",
+    "test_costs.py": "infra/costs.py",
     "test_infra.py": "the files of infra/",
     "test_interface.py": "what others call",
     "test_kubernetes.py": "infra/kubernetes",
