@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ray import cloudpickle
+from ray._private import ray_logging
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import cellnet.cli.train as cli_train
@@ -158,3 +159,21 @@ SERVICES = (
 def test_of_what_workers_print_only_the_services_own_lines_are_shown() -> None:
     assert [line for line in RAYS_OWN if not cluster.NO_NEWS.search(line)] == []
     assert [line for line in SERVICES if cluster.NO_NEWS.search(line)] == []
+
+
+def test_lines_of_json_of_several_workers_that_differ_in_digits_alone_are_all_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_logging, "RAY_DEDUP_LOGS", True)
+    for name in ("stdout_deduplicator", "stderr_deduplicator"):
+        monkeypatch.setattr(ray_logging, name, ray_logging.LogDeduplicator(5, None, None))
+    cluster.quiet()
+    shown = [
+        line
+        for pid in (1, 2)
+        for batch in ray_logging.stdout_deduplicator.deduplicate(
+            {"ip": "127.0.0.1", "pid": pid, "lines": [f'{{"request_id": "a{pid}"}}', f"a line, {pid}"]}
+        )
+        for line in batch["lines"]
+    ]
+    assert shown == ['{"request_id": "a1"}', "a line, 1", '{"request_id": "a2"}']
