@@ -112,22 +112,11 @@ def main(out: Path) -> None:
         )
         counted("the same once more", lambda: cellnet("bank", "import", str(manifest), "s3://lab/bank"))
         counted(f"a classifier of {FRAMES} frames trained and published (frozen)", lambda: cellnet(*train, "classify"))
-        counted(
-            f"a counter of {FRAMES} frames trained and published (4 epochs)",
-            lambda: cellnet(*train, "count", "--set", "epochs=4"),
-        )
-        counted("the counter once more, of the same shards", lambda: cellnet(*train, "count", "--set", "epochs=4"))
-        where = ("--registry", "s3://lab/registry")
-        counted("evaluation on the test split", lambda: cellnet("evaluate", "s3://lab/bank", "regressor@2", *where))
-        for ref in ("classifier@1", "regressor@2"):
-            cellnet("registry", "promote", ref, "champion", *where, "--force")
         registry = Registry.open(Place("s3://lab/registry"))
-        shelf: list[Shelf] = []
-        start = lambda: shelf.append(  # noqa: E731
-            Shelf(registry, lambda version: load_model(registry, version, threads=1), meters=Meters())
-        )
-        counted("a process that serves, as it starts", start)
-        counted("a look at the aliases (each 2 s)", lambda: [shelf[0].refresh() for _ in range(POLLS)], POLLS)
+        publish(registry, "count")
+        registry.promote("classifier@1", "champion")
+        shelf = Shelf(registry, lambda version: load_model(registry, version, threads=1), meters=Meters())
+        counted("a look at the aliases (each 2 s)", lambda: [shelf.refresh() for _ in range(POLLS)], POLLS)
         bank = Bank.open(Place("s3://lab/bank"))
         sent = [ImageFile(f"{n}.png", encode_png(clouds(400, 400, seed=n))) for n in range(LABELS)]
         counted(
