@@ -16,8 +16,6 @@ import yaml
 from cellnet.cli import main
 from cellnet.registry.registry import Registry
 from cellnet.sample import write_sample
-from cellnet.store.lease import Lease
-from cellnet.store.objects import Store
 from cellnet.store.place import Place
 from pipelines.runs import SNAPSHOT
 from tests.machines import Machine, Machines, are_possible, wait_until
@@ -195,26 +193,3 @@ def test_on_three_machines_without_a_folder_in_common_a_pipeline_killed_at_each_
     assert sorted(key.split("/")[1] for key in results) == sorted(steps), "one of each"
     [deployed] = (json.loads(runs.get(key)) for key in results if "/deploy/" in key)
     assert set(deployed["result"]["served"]) == {"classifier@1", "regressor@1"}
-    assert_a_stopped_job_gives_the_lease_back(head, file, runs)
-
-
-def assert_a_stopped_job_gives_the_lease_back(head: Machine, file: Path, runs: Store) -> None:
-    """Of another training, so that there is something to do."""
-    file.write_text(file.read_text().replace("epochs: 3", "epochs: 400"))
-    ray = ("--address", f"http://{head.address}:8265")
-    job = ("--no-wait", "--submission-id", "cut", "--working-dir", ".")
-    command = ("python", "-m", "pipelines", "run", str(file))
-    head.run("ray", "job", "submit", *ray, *job, "--", *command, cwd=ROOT)
-
-    def says(words: str) -> bool:
-        said = head.run("ray", "job", "logs", *ray, "cut")
-        assert "Traceback" not in said, said
-        return words in said
-
-    wait_until(lambda: says("epoch   2/400"), "the job trains", timeout_s=300)
-    lease = Lease(runs, "pipeline-lab/lease")
-    assert lease.holder() is not None
-    head.run("ray", "job", "stop", *ray, "cut")
-    wait_until(lambda: lease.holder() is None, "the job gave the lease back", timeout_s=60)
-    last = lease._read(lease._log.newest())
-    assert last.given_back, "by itself: nobody waited until it was over"
