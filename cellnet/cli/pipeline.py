@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cellnet.cli.options import JSON, LEFT_OUT, train_config
+from cellnet.cli.options import JSON, train_config
 from cellnet.cli.parsing import Option, command, noun
 from cellnet.cli.printing import print_json, print_table, say
 from cellnet.cli.progress import duration
@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
             "Run the steps of FILE that have not come to a result with what they take in now: the source's files, the "
             "bank's digest, settings, versions, cellnet itself. Where nothing changed nothing is done (exit 0), so a "
             "schedule may start it as often as it likes; one runs at a time, the others exit 2. "
-            f"Exit {LEFT_OUT} where the rule of promotion refused a version."
+            "A version that the rule of promotion refuses is no failure (exit 0; the answer says it)."
         ),
     )
     command(
@@ -57,7 +57,7 @@ def add_to(commands: Any) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     from cellnet.pipeline.course import Course
 
     file, results = opened(arguments.file)
@@ -65,15 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     seen = list(course.seen())
     if arguments.dry_run:
         _print_plan(seen, as_json=arguments.json)
-        return 0
-    refused = False
+        return
     if all(one.state in ("done", "refused", "left out") for one in seen):
         say("nothing to do: no step takes in anything new")
     else:
-        refused = _run(file, results)
+        _run(file, results)
         seen = list(Course(file, results).seen())
     _print(seen, results, as_json=arguments.json)
-    return LEFT_OUT if refused else 0
 
 
 def show(arguments: argparse.Namespace) -> None:
@@ -110,13 +108,13 @@ def opened(path: Path) -> "tuple[PipelineFile, Results]":
     return file, Results(file.places.open_runs(), file.name)
 
 
-def _run(file: "PipelineFile", results: "Results") -> bool:
-    """Run what is to run, alone. Whether a promotion was refused."""
+def _run(file: "PipelineFile", results: "Results") -> None:
+    """Run what is to run, alone."""
     from cellnet.pipeline.course import Course
     from cellnet.pipeline.steps import DeployStep
     from cellnet.store.lease import Lease
 
-    logs, lost, refused = _Logs(results), threading.Event(), False
+    logs, lost = _Logs(results), threading.Event()
 
     def give_up() -> None:
         lost.set()
@@ -134,9 +132,7 @@ def _run(file: "PipelineFile", results: "Results") -> bool:
                 if not isinstance(step, DeployStep):
                     _connect(file)
                     stays_so()
-                result = _done(course, seen, logs)
-                refused = refused or result.state == "refused"
-                course.note(result)
+                course.note(_done(course, seen, logs))
     except KeyboardInterrupt:
         if lost.is_set():
             raise ConflictError(
@@ -145,7 +141,6 @@ def _run(file: "PipelineFile", results: "Results") -> bool:
             ) from None
         say("the same command goes on where it was cut")
         raise
-    return refused
 
 
 def _connect(file: "PipelineFile") -> None:
