@@ -43,6 +43,7 @@ def test_workers_are_spot_machines_and_the_head_is_not(config: dict[str, Any]) -
     assert config["head_node_type"] == "head"
 
 
+@pytest.mark.slow
 def test_the_head_may_do_what_rays_autoscaler_does(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "tester")

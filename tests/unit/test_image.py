@@ -99,6 +99,7 @@ def test_the_base_image_can_be_pinned_by_the_command_of_the_page() -> None:
     assert not any("sha256:" in path.read_text(encoding="utf-8") for path in files)
 
 
+@pytest.mark.slow
 def test_the_steps_after_the_set_up_run_in_a_folder_of_what_is_copied(tmp_path: Path) -> None:
     take_the_context(tmp_path)
     after = runs(stages()[1])[runs(stages()[1]).index("make setup") + 1 :]

@@ -134,6 +134,7 @@ def needed(name: str, seen: set[str]) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_what_is_not_permissive_is_in_the_table_of_licences() -> None:
     page = (INFRA / "README.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| (`.*`) \| .* \| .* \|$", page, re.MULTILINE)

@@ -50,6 +50,7 @@ def pod_specs(one: Any) -> list[Manifest]:
     return ([one] if "containers" in one else []) + [spec for inner in one.values() for spec in pod_specs(inner)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("components", [(), *((name,) for name in COMPONENTS)], ids=["alone", *COMPONENTS])
 def test_kubernetes_and_kuberay_take_what_an_overlay_makes(overlay: str, components: tuple[str, ...]) -> None:

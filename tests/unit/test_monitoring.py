@@ -26,6 +26,7 @@ def test_prometheus_takes_the_rules_and_the_configuration_that_names_them() -> N
     assert f"SUCCESS: {len(rules_ask())} rules found" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_each_alert_is_heard_when_it_should_and_none_of_a_service_that_is_well() -> None:
     tests = ROOT / "tests" / "data" / "prometheus_rules.yml"

@@ -47,6 +47,7 @@ def test_an_import_writes_its_rows_alone(tmp_path: Path) -> None:
     assert Bank.open(tmp_path / "bank").frames == bank.frames and len(bank.frames) == 103
 
 
+@pytest.mark.slow
 def test_of_many_imports_there_are_few_parts_and_each_row_is_written_a_few_times(tmp_path: Path) -> None:
     bank = Bank.create(tmp_path / "bank")
     for number in range(64):

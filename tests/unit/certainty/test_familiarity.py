@@ -161,6 +161,7 @@ def test_a_blob_that_is_not_one_is_an_integrity_error_in_one_line(data: bytes) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_what_the_last_layer_sees_is_a_vector_a_tile_in_every_architecture(architecture: str) -> None:
     task = "count" if architecture == "density" else "classify"

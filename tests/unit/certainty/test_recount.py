@@ -78,6 +78,7 @@ def test_no_count_and_no_interval_is_below_0() -> None:
     assert fitted.frame_interval(2.0, 2)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [3, 5])
 def test_intervals_hold_nine_of_ten_further_frames_of_plates_of_any_gain_offset_and_spread(frames: int) -> None:
     shares = []
@@ -96,6 +97,7 @@ def test_intervals_of_frames_with_more_cells_than_any_that_was_counted_are_wider
     assert half_many > 1.5 * half_few * (5001 / 51) ** 0.5
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_the_variance_of_the_fit_to_other_frames_of_the_plate() -> None:
     """Of counts of frames that 1,000 fits to other frames of it make, in units of their spread."""
     counts, doubts = [], []

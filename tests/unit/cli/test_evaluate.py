@@ -101,6 +101,7 @@ def test_what_is_of_too_few_is_no_figure_and_the_reason_is_said(capsys: pytest.C
     assert re.search(r"frame 5 [0-9.]+ [0-9.]+ [0-9.]+ - - ", table), "R and R² of five frames"
 
 
+@pytest.mark.slow
 def test_scores_of_frames_that_were_chosen_are_marked_and_those_of_the_others_beside_them(
     notes: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

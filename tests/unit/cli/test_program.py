@@ -290,6 +290,7 @@ def test_images_of_no_use_are_listed_a_line_a_flag() -> None:
     assert list(quality_lines({"out_of_focus": []})) == []
 
 
+@pytest.mark.slow
 def test_help_and_version_come_without_the_large_libraries() -> None:
     code = (
         "import sys\n"

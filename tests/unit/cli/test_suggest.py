@@ -56,6 +56,7 @@ def run(lab: Path, capsys: pytest.CaptureFixture[str], *words: object, ends: int
     return told.out, told.err
 
 
+@pytest.mark.slow
 def test_the_table_is_filled_in_and_given_to_bank_label_as_it_is(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = run(lab, capsys, "suggest", lab / "bank", COUNTER, "-n", 3, "--out", lab / "todo.csv")
     first, *lines = out.splitlines()
@@ -84,6 +85,7 @@ def test_as_many_frames_are_asked_about_unless_told_otherwise_as_the_library_say
     assert parser().parse_args(["suggest", "bank", COUNTER]).among == AMONG
 
 
+@pytest.mark.slow
 def test_json_has_what_a_program_wants(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(run(lab, capsys, "suggest", lab / "bank", COUNTER, "-n", 2, "--json")[0])
     assert told["model"] == "regressor@1" and told["entry"] == 1 and told["left_out"] == []
@@ -92,6 +94,7 @@ def test_json_has_what_a_program_wants(lab: Path, capsys: pytest.CaptureFixture[
     assert json.loads(run(lab, capsys, "suggest", lab / "bank", COUNTER, "-n", 2, "--json")[0]) == told
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_frames_with_the_count_and_the_reason(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, err = run(lab, capsys, "suggest", lab / "bank", COUNTER, "-n", 2, "--html", lab / "pages" / "next.html")
     page = (lab / "pages" / "next.html").read_text(encoding="utf-8")
@@ -99,6 +102,7 @@ def test_the_page_shows_the_frames_with_the_count_and_the_reason(lab: Path, caps
     assert "cells: " in page and "random: for scoring" in page and "Drawn at random, to score by" in page
 
 
+@pytest.mark.slow
 def test_a_frame_that_is_too_small_is_left_out_by_name(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bank = Bank.open(str(lab / "bank"))
     (lab / "small.png").write_bytes(encode_png(discs(1, size=(60, 60))[0]))
@@ -108,6 +112,7 @@ def test_a_frame_that_is_too_small_is_left_out_by_name(lab: Path, capsys: pytest
     assert "left out" in err and "small.png: " in err and "small.png" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -35,6 +35,7 @@ def test_a_tuple_and_a_tile_are_read_as_yaml() -> None:
     assert (config.augment.shares, config.tile) == ((1.0, 0.25), 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

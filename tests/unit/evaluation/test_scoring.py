@@ -175,6 +175,7 @@ def test_scores_say_on_which_labels_they_were_taken(bank: Bank) -> None:
     assert after["frame"]["mae"] == pytest.approx(before["frame"]["mae"] + 12 / 7)
 
 
+@pytest.mark.slow
 def test_frames_that_were_chosen_are_counted_and_the_others_scored_where_they_are_enough(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_file_of_hostile_directories_is_not_even_opened_here(monkeypatch: pyte
     assert len(opened.header.structure.planes) == 2 and not seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["hangs", "computes", "dies"])
 def test_a_decoder_that_overruns_or_dies_is_ended_and_the_next_image_is_read(
     how: str, monkeypatch: pytest.MonkeyPatch
@@ -242,6 +243,7 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_image_and_is_tried_aga
         process.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="refuses to limit memory")
 def test_an_image_that_takes_more_memory_than_it_may_is_refused_and_the_next_is_read() -> None:
     process = apart.Process(memory=450 * 2**20)
@@ -257,6 +259,7 @@ def test_an_image_that_takes_more_memory_than_it_may_is_refused_and_the_next_is_
         process.close()
 
 
+@pytest.mark.slow
 def test_the_process_knows_no_secrets_and_ends_with_whoever_started_it(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -250,6 +250,7 @@ def test_rare_sample_types_are_refused_or_read_from_their_lowest_to_their_highes
         np.testing.assert_allclose(pixels_HW, (values_HW.astype(float) - low) / (high - low), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_set_aside_by_name_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_the_transparent_colour_and_the_palette_stay() -> None:
     assert b"tRNS" in slim and b"PLTE" in slim and b"pHYs" not in slim
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

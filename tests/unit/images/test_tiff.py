@@ -974,6 +974,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_costs_little_and_is_refused_or_read_as_what_it_holds(name: str) -> None:
     make, said = HOSTILE[name]
@@ -1050,6 +1051,7 @@ def every_tiff() -> Iterator[Path]:
         yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no folder of shared images beside the project")
 def test_every_tiff_there_is_holds_what_tifffile_reads() -> None:
     seen = 0

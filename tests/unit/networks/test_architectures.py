@@ -24,6 +24,7 @@ def spec(**choices: object) -> ModelSpec:
     return ModelSpec(**({"width": 2, "depth": 2} | choices))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "activation"), list(itertools.product(OURS, ACTIVATIONS)))
 def test_a_counter_gives_a_count_a_tile_never_negative(architecture: str, activation: str) -> None:
     network = create(spec(architecture=architecture, activation=activation), "count", mean_count=3).eval()

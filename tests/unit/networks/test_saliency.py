@@ -37,6 +37,7 @@ def test_it_points_at_the_bright_corner_that_makes_a_tile_bright() -> None:
     assert grad_cam(Bright(), input_1HW, label=0).max() == 0, "nothing speaks for dark"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_every_architecture_gives_a_map_and_keeps_no_hooks(architecture: str) -> None:
     task = "count" if architecture == "density" else "classify"

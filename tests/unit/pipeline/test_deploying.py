@@ -50,6 +50,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_service_is_waited_for_until_it_answers_with_what_was_promoted(service: Service) -> None:
     said: list[str] = []
     served = wait_for(service.address, ["regressor@2"], wait_s=60, key=None, say=said.append)
@@ -57,6 +58,7 @@ def test_a_service_is_waited_for_until_it_answers_with_what_was_promoted(service
     assert said == [f"waiting until {service.address} answers with regressor@2"]
 
 
+@pytest.mark.slow
 def test_a_service_that_does_not_follow_is_told_with_what_it_serves(service: Service) -> None:
     with pytest.raises(UnavailableError, match=r"does not serve regressor@3 after 0 s: it answers with classifier@1$"):
         wait_for(service.address, ["regressor@3"], wait_s=0, key=None, say=lambda line: None)
@@ -65,6 +67,7 @@ def test_a_service_that_does_not_follow_is_told_with_what_it_serves(service: Ser
         wait_for("http://127.0.0.1:1", ["regressor@3"], wait_s=0, key=None, say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_key_is_sent_and_asked_for(service: Service, tmp_path: Path) -> None:
     service.key = "secret"
     with pytest.raises(ConfigError, match=r"asks for an API key; give deploy\.api_key"):

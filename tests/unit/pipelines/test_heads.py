@@ -83,6 +83,7 @@ def trained(
     return train_head(bank, plan, shards, Run(FolderStore(folder), "run"), start=start, say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_by_folds_each_head_answers_frames_that_it_did_not_learn_from(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_by_folds_each_head_answers_frames_that_it_did_not_learn_from(
     assert len(heads | {hashlib.sha256(done.weights).hexdigest()}) == 4, "each has learned from other frames"
 
 
+@pytest.mark.slow
 def test_by_the_banks_splits_the_test_split_chooses_and_other_layers_stay_as_they_were(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,7 @@ def test_without_anything_to_choose_by_there_is_one_head(
     assert [epoch["test"] for epoch in done.history] == [{}] and done.scores == {}
 
 
+@pytest.mark.slow
 def test_a_refit_learns_from_train_and_test_and_is_scored_by_the_head_that_did_not(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +160,7 @@ def counted(tmp_path: Path) -> Bank:
     return Bank.open(tmp_path / "bank")
 
 
+@pytest.mark.slow
 def test_by_folds_a_counter_has_last_layers_of_each_fold_and_of_all_frames(
     tmp_path: Path, counted: Bank, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +177,7 @@ def test_by_folds_a_counter_has_last_layers_of_each_fold_and_of_all_frames(
     assert len(layers) == 4, "each has learned from other frames"
 
 
+@pytest.mark.slow
 def test_by_the_banks_splits_a_counters_last_layers_alone_are_learnt(
     tmp_path: Path, counted: Bank, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +189,7 @@ def test_by_the_banks_splits_a_counters_last_layers_alone_are_learnt(
     assert weights["out.first.weight"].shape == (64, 176) and weights["out.last.weight"].shape == (1, 64)
 
 
+@pytest.mark.slow
 def test_a_counters_refit_learns_from_train_and_test(
     tmp_path: Path, counted: Bank, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +207,7 @@ def test_a_counters_refit_learns_from_train_and_test(
     assert stand_in.weights != done.weights and {one.frame for one in stand_in.asked} == test
 
 
+@pytest.mark.slow
 def test_last_layers_that_a_stopped_run_had_learnt_are_learnt_no_more(
     tmp_path: Path, counted: Bank, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +229,7 @@ def test_last_layers_that_a_stopped_run_had_learnt_are_learnt_no_more(
     assert done.history[0]["test"] == whole.history[0]["test"]
 
 
+@pytest.mark.slow
 def test_a_classifiers_heads_are_kept_by_how_hard_they_are_held(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

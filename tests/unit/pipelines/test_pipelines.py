@@ -14,6 +14,7 @@ def python(*arguments: str) -> Ended:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_verb_is_the_command_of_that_verb() -> None:
     done = python("-m", "pipelines", "promote", "--help")
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: cellnet registry promote ")

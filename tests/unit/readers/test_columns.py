@@ -70,6 +70,7 @@ def test_a_table_without_rows_has_none_and_one_of_too_many_cells_is_refused(tmp_
         read_columns(tmp_path / "a.csv", ("x",), lambda _: ("x",))
 
 
+@pytest.mark.slow
 def test_points_are_never_a_row_of_texts_each(tmp_path: Path) -> None:
     number = 20_000
     lines = (f"a.png,{place}.25,{place}.5\n" for place in range(number))

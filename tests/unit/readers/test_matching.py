@@ -83,6 +83,7 @@ def test_a_name_of_another_suffix_is_another_file_where_the_image_is_named_itsel
     }
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_names_find_their_images() -> None:
     # One by one beside each other they would not be done before the test's time is over.
     files = [f"plate/{number % 7}/{number:06d}.tif" for number in range(100_000)]

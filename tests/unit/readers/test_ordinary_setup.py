@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tifffile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -65,6 +66,7 @@ def installed_by_setup() -> set[str]:
     return {name for name, _ in found}
 
 
+@pytest.mark.slow
 def test_every_tiff_is_read_by_what_make_setup_installs(tmp_path: Path) -> None:
     wanted = installed_by_setup()
     away = [

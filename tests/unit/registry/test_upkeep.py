@@ -450,6 +450,7 @@ OPERATIONS: dict[str, Callable[[Registry, Registry, Card], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_whoever_dies_before_or_after_any_call_leaves_the_old_state_or_the_new(
     card: Callable[..., Card], name: str, record_property: Callable[[str, object], None]

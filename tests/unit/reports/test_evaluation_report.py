@@ -195,6 +195,7 @@ def test_same_and_new_batches_stand_beside_each_other(tmp_path: Path) -> None:
     assert "is unmeasured" not in page
 
 
+@pytest.mark.slow
 def test_without_new_batches_the_page_says_that_the_next_plate_is_unmeasured(tmp_path: Path) -> None:
     same = write_report(tmp_path, by_batch_and_age(counted(), *["same"] * 4)).read_text(encoding="utf-8")
     assert "The next plate is unmeasured: no frame" in same
@@ -203,6 +204,7 @@ def test_without_new_batches_the_page_says_that_the_next_plate_is_unmeasured(tmp
     assert "The next plate is unmeasured" in neither and "by batch</h2>" not in neither and "by age" not in neither
 
 
+@pytest.mark.slow
 def test_frames_that_the_model_learned_from_are_counted_on_the_page(tmp_path: Path) -> None:
     def page(**about: object) -> str:
         evaluation = by_batch_and_age(counted(), None, None, None, None)
@@ -240,6 +242,7 @@ def test_a_report_of_folds_says_over_what_it_was_taken(tmp_path: Path) -> None:
     assert "include the training frames" not in page
 
 
+@pytest.mark.slow
 def test_scores_of_frames_that_were_chosen_are_marked_and_the_others_stand_beside_them(tmp_path: Path) -> None:
     made = counted()
     others = {unit: made.scores[unit] | {"mae": 0.125} for unit in ("tile", "frame")}

@@ -113,6 +113,7 @@ def test_cells_are_where_they_were_counted_and_add_up_to_the_count(counter: Call
     assert cells_HW[235:265, 565:].sum() == pytest.approx(1, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [1, 8])
 def test_places_of_a_frozen_counter_add_up_to_its_count(discs: Callable, card: Callable[..., Card], views: int) -> None:
     of = card("count", mean=0.5, std=0.5, intensity={"rule": "background", "low": -50, "high": 100})

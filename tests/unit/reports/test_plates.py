@@ -92,6 +92,7 @@ def orange_pixels(image_HW3: np.ndarray) -> int:
     return int((image_HW3[..., 2] - image_HW3[..., 0] > 120).sum())
 
 
+@pytest.mark.slow
 def test_only_what_is_doubtful_is_hatched() -> None:
     sure = WellSummary(images=1, count=3.0, lineage="A549", probability=0.9)
     pictures = [

@@ -148,6 +148,7 @@ def test_the_tables_have_the_rows_of_the_command_in_its_order_with_their_wells(t
     assert dict(table[0]["probabilities"]) == {"A549": 0.25, "3T3": 0.75} and table[2]["count"] is None
 
 
+@pytest.mark.slow
 def test_a_plate_of_two_known_wells_is_drawn_and_pictures_of_before_go(tmp_path: Path) -> None:
     wells = [source(f"{name}.png", folder=folder) for folder in ("/P1", "/P2") for name in ("B03", "C11")]
     lonely = source("D5.png", folder="/P3")

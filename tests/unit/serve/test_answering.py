@@ -240,6 +240,7 @@ def test_a_thread_that_computes_a_large_image_for_long_shows_that_it_is_alive(ki
     assert len(set(signs)) == 2 * 64 / MOST_TILES, "one for each batch of tiles, of both models"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["pages", "pixels"])
 def test_what_may_be_slow_is_read_by_the_process_that_can_be_ended(
     kitchen: Callable, monkeypatch: pytest.MonkeyPatch, what: str

@@ -201,6 +201,7 @@ async def nothing_known(frame: str) -> Known:
     return Known(frame=frame, others=[])
 
 
+@pytest.mark.slow
 def test_how_often_people_say_otherwise_is_counted_by_version_lineage_and_batch(kitchen: Callable) -> None:
     done = Labelled(frame="0" * 64, entry=1, added=True, others=[])
 
@@ -289,6 +290,7 @@ def test_the_pages_of_a_stack_are_bounded(kitchen: Callable) -> None:
     assert api.post("/v1/predict?page=5&name=s.tif", content=stack).json()["predictions"][0]["image"] == "s.tif#5"
 
 
+@pytest.mark.slow
 def test_the_pages_of_all_stacks_of_a_request_are_bounded_together(kitchen: Callable) -> None:
     pages = [np.random.default_rng(page).integers(0, 99, (SIDE, SIDE), np.uint8) for page in range(2)]
     stack = cv2.imencodemulti(".tiff", pages)[1].tobytes()
@@ -391,6 +393,7 @@ def test_an_answer_that_takes_too_long_is_given_up_and_is_told_from_a_busy_servi
     assert {"503", "504"} <= set(paths["/v1/predict"]["post"]["responses"])
 
 
+@pytest.mark.slow
 def test_a_request_that_does_not_arrive_in_time_is_given_up(kitchen: Callable) -> None:
     service = kitchen(limits=Limits(seconds=0.2))
     sent = []
@@ -692,6 +695,7 @@ def test_the_models_are_told_with_what_they_are_for(kitchen: Callable, registry:
     ]
 
 
+@pytest.mark.slow
 def test_a_share_of_requests_is_answered_by_the_challenger_and_a_repeated_one_by_the_same(
     kitchen: Callable, registry: Registry
 ) -> None:

@@ -56,6 +56,7 @@ def test_the_models_that_are_announced_are_those_that_it_began_with_and_are_aske
     assert told == [(f"http://127.0.0.1:{port}", ["classifier@1", "regressor@1"])] and len(asked) == 1
 
 
+@pytest.mark.slow
 def test_a_service_is_announced_once_its_haproxy_was_told_what_to_heed(monkeypatch: pytest.MonkeyPatch) -> None:
     said = [503, 503, 404]
     asked: list[str] = []

@@ -136,6 +136,7 @@ def test_what_would_end_a_process_does_not_end_the_thread() -> None:
     assert [str(one) for one in said] == ["None", "SystemExit: a library gives up", "None"]
 
 
+@pytest.mark.slow
 def test_those_who_went_away_are_not_computed_and_hold_nothing() -> None:
     bench = Bench()
 
@@ -209,6 +210,7 @@ def test_jobs_are_computed_one_batch_after_the_other_whoever_asks() -> None:
     asyncio.run(many())
 
 
+@pytest.mark.slow
 def test_a_job_that_was_done_is_freed() -> None:
     batcher: Batcher[Job] = Batcher(lambda job: job.tiles, lambda jobs: None)
 

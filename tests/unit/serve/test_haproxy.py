@@ -178,6 +178,7 @@ def listened(pid: int) -> Iterator[tuple[str, int]]:
             yield socket.inet_ntoa(bytes.fromhex(address)[::-1]), int(port, 16)
 
 
+@pytest.mark.slow
 def test_a_request_over_which_a_replica_dies_is_answered_by_another(
     haproxy: Callable[..., str], replica: Callable[..., Replica]
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_request_over_which_a_replica_dies_is_answered_by_another(
     assert dying.bodies and len(well.bodies) == 2
 
 
+@pytest.mark.slow
 def test_a_label_over_which_a_replica_dies_is_not_sent_again(
     haproxy: Callable[..., str], replica: Callable[..., Replica]
 ) -> None:
@@ -206,12 +208,14 @@ def test_a_label_over_which_a_replica_dies_is_not_sent_again(
     assert said.count(503) == len(dying.bodies) > 0 and said.count(200) == len(well.bodies) == 4 - said.count(503)
 
 
+@pytest.mark.slow
 def test_a_request_larger_than_is_kept_passes(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
     well = replica()
     body = os.urandom(3_000_000)
     assert httpx.post(haproxy([well.port]), content=body, timeout=30).content == body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["no application", "application that ends", "dead replicas"])
 def test_where_nothing_is_left_to_answer_it_says_to_come_again(
     why: str, haproxy: Callable[..., str], replica: Callable[..., Replica]
@@ -225,6 +229,7 @@ def test_where_nothing_is_left_to_answer_it_says_to_come_again(
     assert json.loads(said.content)["detail"].endswith("; try again")
 
 
+@pytest.mark.slow
 def test_what_an_application_itself_does_not_find_stays_a_404(
     haproxy: Callable[..., str], replica: Callable[..., Replica]
 ) -> None:
@@ -333,6 +338,7 @@ def test_a_shell_is_told_what_ray_start_wants(monkeypatch: pytest.MonkeyPatch, t
     assert exported["RAY_SERVE_HAPROXY_BINARY_PATH"] == str(PROGRAM)
 
 
+@pytest.mark.slow
 def test_no_client_takes_all_connections(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
     address = haproxy([replica().port], RAY_SERVE_HAPROXY_MAXCONN="80")
     idle = list[socket.socket]()
@@ -349,6 +355,7 @@ def test_no_client_takes_all_connections(haproxy: Callable[..., str], replica: C
         client.close()
 
 
+@pytest.mark.slow
 def test_what_does_not_arrive_is_given_up(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
     address = haproxy([replica(late_s=3).port], program=(sys.executable, "-c", IMPATIENT))
     before = refused("arrival")  # with the connection that the fixture tried
@@ -358,12 +365,14 @@ def test_what_does_not_arrive_is_given_up(haproxy: Callable[..., str], replica: 
     assert httpx.post(f"{address}/v1/predict", content=b"x", timeout=20).content == b"x", "an answer may take longer"
 
 
+@pytest.mark.slow
 def test_it_is_asked_by_http_1_alone(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
     address = haproxy([replica().port])
     said = answered(connect(address, said=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))))
     assert said.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.slow
 def test_no_client_takes_all_replicas(haproxy: Callable[..., str], replica: Callable[..., Replica]) -> None:
     well = replica(told=TOLD)
     address = haproxy([well.port])
@@ -382,6 +391,7 @@ def test_no_client_takes_all_replicas(haproxy: Callable[..., str], replica: Call
         client.close()
 
 
+@pytest.mark.slow
 def test_clients_of_a_trusted_proxy_have_shares_of_their_own(
     haproxy: Callable[..., str], replica: Callable[..., Replica]
 ) -> None:
@@ -399,6 +409,7 @@ def test_clients_of_a_trusted_proxy_have_shares_of_their_own(
         one.close()
 
 
+@pytest.mark.slow
 def test_a_busy_replica_is_asked_again_where_nothing_was_ever_said(
     haproxy: Callable[..., str], replica: Callable[..., Replica], tmp_path: Path
 ) -> None:
@@ -410,6 +421,7 @@ def test_a_busy_replica_is_asked_again_where_nothing_was_ever_said(
     assert (busy.busy, (tmp_path / PROXIES).read_text()) == (0, "127.0.0.9/32\n")
 
 
+@pytest.mark.slow
 def test_a_haproxy_that_was_told_nothing_says_so_where_its_paths_are_closed(
     haproxy: Callable[..., str], replica: Callable[..., Replica]
 ) -> None:
@@ -417,6 +429,7 @@ def test_a_haproxy_that_was_told_nothing_says_so_where_its_paths_are_closed(
     assert [httpx.get(f"{address}/-/{path}").status_code for path in ("edge", "routes", "healthz")] == [503, 503, 200]
 
 
+@pytest.mark.slow
 def test_what_ray_says_of_itself_is_closed_but_for_its_health(
     haproxy: Callable[..., str], replica: Callable[..., Replica]
 ) -> None:
@@ -430,6 +443,7 @@ def test_what_ray_says_of_itself_is_closed_but_for_its_health(
     assert httpx.get(f"{unguarded}/-/healthz", headers={"Host": "10.0.0.3"}, timeout=20).status_code == 200
 
 
+@pytest.mark.slow
 def test_what_was_told_is_kept_while_no_replica_answers(
     haproxy: Callable[..., str], replica: Callable[..., Replica], tmp_path: Path
 ) -> None:

@@ -364,6 +364,7 @@ def mutations(seed: int, number: int) -> Iterator[tuple[bytes, dict[str, str]]]:
         yield body, {HEADER: str(length)} if headers else {}
 
 
+@pytest.mark.slow
 def test_no_request_however_damaged_is_a_fault_of_the_service(api: TestClient) -> None:
     statuses = {infer(api, body, headers=headers).status_code for body, headers in mutations(0, 200)}
     assert statuses == {200, 422}

@@ -117,6 +117,7 @@ def test_a_registry_that_was_emptied_and_filled_again_is_followed(registry: Regi
     assert kitchen.loaded[-2:] == ["classifier@1", "regressor@1"], "of the same name, but not the same"
 
 
+@pytest.mark.slow
 def test_a_counter_of_one_lineage_is_found_when_it_becomes_champion(registry: Registry) -> None:
     kitchen = Kitchen(registry)
     publish(registry, "count", name="regressor-A172", alias=None)

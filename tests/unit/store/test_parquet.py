@@ -38,6 +38,7 @@ twenty times of importing are saved. Exit 134 is the abort that they must not en
 that they say 3 where a thread was started that could bring it about."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
 def test_twenty_short_commands_that_read_tables_end_well(tmp_path: Path) -> None:
     Bank.create(tmp_path / "bank").add([frame(n) for n in range(2)])

@@ -108,6 +108,7 @@ def test_the_weights_of_an_epoch_are_a_copy_that_later_epochs_leave_alone(discs:
     assert not torch.equal(weights[0]["out.weight"], weights[1]["out.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["count", "classify"])
 @pytest.mark.parametrize("batch_size", [2, 8], ids=["within an epoch", "at its end"])
 def test_a_training_that_diverges_says_to_lower_the_rate(discs: Callable, task: str, batch_size: int) -> None:

@@ -67,6 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cellnet.training.places, "LEAST_STEPS", 1)
 
 
+@pytest.mark.slow
 def test_each_tile_gets_its_own_cells_though_frames_alone_were_counted() -> None:
     train, _ = clumps(100, seed=0)
     test, own_N = clumps(50, seed=1)
@@ -87,6 +88,7 @@ def test_tiles_of_known_centres_are_learnt_alone(quick: None) -> None:
     assert not np.array_equal(learn(in_frames).answers(train), counts_N)
 
 
+@pytest.mark.slow
 def test_known_centres_and_counts_of_frames_teach_together() -> None:
     counted, _ = clumps(60, seed=0)
     centred, own_N = clumps(30, seed=2)
@@ -101,6 +103,7 @@ def test_a_tile_that_is_not_of_its_frames_grid_says_nothing(quick: None) -> None
     assert learn(train.and_of(nothing)).answers(train) == pytest.approx(learn(train).answers(train), rel=0.01)
 
 
+@pytest.mark.slow
 def test_frames_that_teach_several_times_are_counted_rather_as_they_were_taught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -114,6 +117,7 @@ def test_frames_that_teach_several_times_are_counted_rather_as_they_were_taught(
     assert wrong[1] < 0.9 * wrong[0]
 
 
+@pytest.mark.slow
 def test_layers_work_on_features_as_they_are() -> None:
     train, _ = clumps(20, seed=0)
     head = learn(train)

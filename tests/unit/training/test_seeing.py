@@ -32,6 +32,7 @@ def seen(task: Task, augment: Augment) -> dict[str, Any]:
     return see(fresh_network(config, 2, mean_count=1), batch, Preprocess(tile_px=(200, 200)), config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("augment", "others"), [(Augment(blur=0), False), (Augment(blur=1), True)])
 def test_a_classifier_sees_every_orientation_and_what_other_instruments_would_record(
     augment: Augment, others: bool

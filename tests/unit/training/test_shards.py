@@ -82,6 +82,7 @@ def test_which_frames_lie_in_which_file_stays_as_it_is(tmp_path: Path) -> None:
     assert hashlib.sha256(names.encode()).hexdigest()[:16] == "e99818ea6a06730d"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["grouped", "paper"])
 @pytest.mark.parametrize(
     ("task", "augment"),

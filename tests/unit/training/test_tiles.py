@@ -58,6 +58,7 @@ def test_turning_a_tile_that_is_not_resized_is_exact() -> None:
         assert (to_network_size(np.rot90(image_HW, turns)) == np.rot90(to_network_size(image_HW), turns)).all()
 
 
+@pytest.mark.slow
 def test_an_orientation_by_chance_is_one_of_the_four_stored_ones_and_each_is_as_likely() -> None:
     stored = tiles(frame(), noise(250, 250), shares=(1.0,), orientations=TURNS)[:4]
     stored_4HW = torch.from_numpy(np.stack([tile.pixels_HW for tile in stored])).float()
