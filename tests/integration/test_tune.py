@@ -215,7 +215,7 @@ def test_a_search_whose_trials_get_no_room_begins_anew_or_ends_and_frees_what_it
     assert found.move is None and places.open_registry().pointing("regressor", "champion") is None
     monkeypatch.setattr(pipelines.tune, "trainable", trainable)
     again = tune(places, config, once="mine")  # as where it was killed before somebody noted what came of it
-    assert (again.winner, again.run) == (found.winner, found.run) and again.move is not None
+    assert (again.winner, again.run.uri) == (found.winner, found.run.uri) and again.move is not None
     assert [one.ref for one in places.open_registry().versions()] == ["regressor@1"]
 
 

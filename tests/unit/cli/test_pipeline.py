@@ -257,13 +257,14 @@ def test_sigterm_ends_a_run_as_ctrl_c_does_and_gives_the_lease_back(
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 
+    before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(cellnet.cli.train, "train", stopped)
         assert lab.run(status=130) == ["import"]
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "the same command goes on where it was cut", "cellnet: stopped"
     ]  # fmt: skip
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
     assert lab.seen(capsys)["train-classify"]["state"] == "stopped"
     assert lab.run()[:2] == ["train", "tune"]
 
