@@ -25,6 +25,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.callback import RayTrainCallback
 
 from cellnet.bank.bank import Bank
+from cellnet.bank.columns import Frames
 from cellnet.bank.folds import ENOUGH_GROUPS, few_groups
 from cellnet.bank.quality import focus_of
 from cellnet.bank.teaching import labelled_frames
@@ -35,7 +36,7 @@ from cellnet.networks.architectures import parameters_n
 from cellnet.networks.weights import Start, fresh_network, weights_to_bytes
 from cellnet.places import Places
 from cellnet.prediction.lineup import counter_name
-from cellnet.registry.learned import Learned, Since, learned_of, learned_since
+from cellnet.registry.learned import Learned, learned_of, learned_since
 from cellnet.registry.records import Card, ModelVersion, check_name
 from cellnet.registry.registry import Registry
 from cellnet.registry.starting import check_start, find_origin, find_start, with_fixed_start
@@ -128,7 +129,8 @@ def train(
         say(_about_folds(plan, bank, asked=config.folds != "auto"))
     if network := told_network(plan):
         say(network)
-    since = _since(registry, bank, plan, start)
+    parent = _parent(registry, plan, start)
+    since = learned_since(registry, parent, bank, plan.among(bank.frames)) if parent else None
     if start and since:
         say(f"from {start.parent}; what it had not learned: {since.told}")
     if frozen and asks_for_epochs(config):
@@ -424,7 +426,7 @@ def publish(
     say("the network is scored, calibrated and exported; the more frames, the longer")
     parent = _parent(registry, plan, start)
     frames, pixel_um = plan.among(bank.frames), plan.preprocess.pixel_um
-    since = _since(registry, bank, plan, start)
+    since = learned_since(registry, parent, bank, frames) if parent else None
     is_as_large = parent is not None and parent.card.preprocess.pixel_um == pixel_um
     card = Card(
         task=plan.config.task,
@@ -455,15 +457,9 @@ def publish(
         relearned=since.told if since else None,
         once=once,
     )
-    learned = _learned(registry, bank, plan, start)
+    learned = _learned(registry, frames, plan, start)
     card, files = finished(name, bank, card, trained.weights, learned=learned, held_back=trained.held_back, say=say)
     return registry.publish(name, files, card)
-
-
-def _since(registry: Registry, bank: Bank, plan: Plan, start: Start | None) -> Since | None:
-    """What a plan teaches beyond the version that it starts from; None without one of the same task."""
-    parent = _parent(registry, plan, start)
-    return learned_since(registry, parent, bank, plan.among(bank.frames)) if parent else None
 
 
 def _parent(registry: Registry, plan: Plan, start: Start | None) -> ModelVersion | None:
@@ -472,12 +468,12 @@ def _parent(registry: Registry, plan: Plan, start: Start | None) -> ModelVersion
     return parent if parent and parent.card.task == plan.config.task else None
 
 
-def _learned(registry: Registry, bank: Bank, plan: Plan, start: Start | None) -> Learned | None:
-    """What shapes the network of a plan: its frames, and those that shaped what it starts from.
+def _learned(registry: Registry, frames: Frames, plan: Plan, start: Start | None) -> Learned | None:
+    """What shapes the network of a plan: its `frames`, and those that shaped what it starts from.
 
     None where nobody knows the latter. Of a frozen network whose parent was frozen too, the last layers begin anew.
     """
-    own = Learned.of(plan.among(bank.frames))
+    own = Learned.of(frames)
     parent = registry.resolve(start.parent) if start and start.parent else None
     if parent is None or (plan.config.model.frozen and parent.card.config.model.frozen):
         return own

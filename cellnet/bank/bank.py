@@ -28,7 +28,7 @@ from cellnet.bank.duplicates import near_pairs
 from cellnet.bank.frames import Frame, read_pixels
 from cellnet.bank.history import standing, taken_back, with_labels
 from cellnet.bank.labels import Label, Labels, check_points
-from cellnet.bank.parts import NOTHING, Moment, State, next_moment, read_state, user, write_labels, write_state
+from cellnet.bank.parts import NOTHING, Moment, State, next_moment, read_state, write_labels, write_state
 from cellnet.bank.splits import assign_splits
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
@@ -36,6 +36,7 @@ from cellnet.config.loading import read_record, record_bytes
 from cellnet.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError
 from cellnet.images.pixels import Pixels
 from cellnet.readers import Unused
+from cellnet.store.log import user
 from cellnet.store.objects import Store
 from cellnet.store.place import PlaceLike, open_store
 

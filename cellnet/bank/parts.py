@@ -10,8 +10,6 @@ their own, and leave the rows as they were imported. Small parts are joined with
 are few, and each row is written a few times, whatever the number of entries. None of them is ever written over.
 """
 
-import contextlib
-import getpass
 import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +27,7 @@ from cellnet.bank.labels import Labels, labels_from_parquet, labels_to_parquet
 from cellnet.bank.table import MOVED, from_parquet, to_parquet
 from cellnet.config.loading import Frozen, Stored, is_none, read_record, record_bytes
 from cellnet.errors import ConfigError, DataError, IntegrityError, LaterError, NotFoundError, RegistryError
-from cellnet.store.log import LAST, Log
+from cellnet.store.log import LAST, Log, user
 from cellnet.store.objects import Store, together
 
 GROWTH: Final = 2
@@ -182,13 +180,6 @@ def entries_of(store: Store) -> Iterator[tuple[int, Entry]]:
     log = _log(store)
     numbers = list(log.numbers())
     yield from zip(numbers, together(lambda number: _read_entry(log, number), numbers), strict=True)
-
-
-def user() -> str:
-    """The name of who runs this, where it has one."""
-    with contextlib.suppress(OSError, KeyError, ImportError):
-        return getpass.getuser()
-    return ""
 
 
 def _append(

@@ -152,8 +152,7 @@ class FitStep(Step):
             "registry": known.file.places.registry.uri,
             "options": self.of.model_dump(mode="json", exclude=NO_PART),
             "config": _sha256(config) if self.of.config else None,
-            "bank": _bank(known),
-            "bank_digest": known.bank().digest,
+            **_state_of(known),
         }
 
     def command(self, known: Known, key: str = UNKNOWN) -> list[str]:
@@ -192,13 +191,12 @@ class EvaluateStep(Step):
     after: tuple[str, ...]
 
     def inputs(self, known: Known) -> dict[str, Any]:
-        bank = {"bank": _bank(known, self.of.bank), "bank_digest": known.bank(self.of.bank).digest}
         return {
             "verb": "evaluate",
             "cellnet": known.cellnet,
             "split": self.of.split,
             **_model(known, self.task),
-            **bank,
+            **_state_of(known, self.of.bank),
         }
 
     def command(self, known: Known, key: str = UNKNOWN) -> list[str]:
@@ -216,8 +214,8 @@ class PromoteStep(Step):
     after: tuple[str, ...]
 
     def inputs(self, known: Known) -> dict[str, Any]:
-        bank = {"bank": _bank(known, self.of.bank), "bank_digest": known.bank(self.of.bank).digest}
-        return {"verb": "registry promote", "alias": self.of.alias, **_model(known, self.task), **bank}
+        of = {**_model(known, self.task), **_state_of(known, self.of.bank)}
+        return {"verb": "registry promote", "alias": self.of.alias, **of}
 
     def command(self, known: Known, key: str = UNKNOWN) -> list[str]:
         ref = known.model(self.task) or UNKNOWN
@@ -313,6 +311,11 @@ def _fits(task: Task) -> tuple[str, str]:
 
 def _bank(known: Known, uri: str | None = None) -> str:
     return known.file.place(uri or known.file.says.bank).uri
+
+
+def _state_of(known: Known, uri: str | None = None) -> dict[str, str]:
+    """A bank, and what it holds; the pipeline's unless told otherwise."""
+    return {"bank": _bank(known, uri), "bank_digest": known.bank(uri).digest}
 
 
 def _model(known: Known, task: Task) -> dict[str, str]:

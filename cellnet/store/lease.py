@@ -8,7 +8,6 @@ anybody else may have it. What a process of this machine left behind that has en
 """
 
 import contextlib
-import getpass
 import os
 import secrets
 import socket
@@ -21,7 +20,7 @@ from typing import Final
 
 from cellnet.config.loading import Stored, read_record, record_bytes
 from cellnet.errors import ConflictError, RegistryError
-from cellnet.store.log import Log
+from cellnet.store.log import Log, user
 from cellnet.store.objects import Store
 
 LASTS_S: Final = 120.0
@@ -53,7 +52,7 @@ class Holder(Stored):
         """This process."""
         return cls(
             id=secrets.token_hex(8),
-            who=f"{_user()} on {socket.gethostname()}, process {os.getpid()}",
+            who=f"{user() or f'user {os.getuid()}'} on {socket.gethostname()}, process {os.getpid()}",
             since=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=_machine(),
             pid=os.getpid(),
@@ -153,13 +152,6 @@ class Lease:
 def _clock_s() -> float:
     """Seconds that go on while the machine sleeps, where it has such a clock."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # of a number without a name, as in a container
-        return f"user {os.getuid()}"
 
 
 def _machine() -> str:

@@ -5,6 +5,8 @@ PREFIX/000007.json      created only if absent, so that of two who append the la
 Numbers follow each other. What lies far beyond them, like 999999.json, somebody has left there: it is nobody's.
 """
 
+import contextlib
+import getpass
 import itertools
 import re
 from collections.abc import Iterator
@@ -83,3 +85,10 @@ class Log:
                 return last
             if not page:
                 leap = leap // 2 if leap >= 2 * PAGE else 0
+
+
+def user() -> str:
+    """The name of who runs this, as entries say it; empty where it has none."""
+    with contextlib.suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return ""
