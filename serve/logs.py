@@ -48,8 +48,9 @@ class JsonLines(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()  # other handlers' formatters read it there, as `logging` has it
         line = beginning(record.levelno, datetime.fromtimestamp(record.created, UTC))
-        line |= {"logger": record.name, "message": record.getMessage()}
+        line |= {"logger": record.name, "message": record.message}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)

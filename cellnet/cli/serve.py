@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 from cellnet.cli.options import READS_REGISTRY, places_of
 from cellnet.cli.parsing import NUMBER_OR_RANGE, Group, Option, Reader, command, number, one_of
-from cellnet.cli.printing import say
+from cellnet.cli.printing import LogLines, say
 from cellnet.config.loading import load_checked
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def serve(arguments: argparse.Namespace) -> None:
     note: Callable[[str], None] = say
     if arguments.log_format == "json":
         for handler in logging.getLogger().handlers:
-            handler.setFormatter(FORMATTERS["json"]())
+            if isinstance(handler.formatter, LogLines):  # this program's own, where another has called it
+                handler.setFormatter(FORMATTERS["json"]())
         log.setLevel(logging.INFO)
         note = log.info
 

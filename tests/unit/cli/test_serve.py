@@ -1,5 +1,6 @@
 """The options of `cellnet serve`, which are the fields of `ServeArgs`."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +10,10 @@ from pydantic import Field
 import serve.app
 import serve.settings
 from cellnet.cli import main
+from cellnet.cli.printing import LogLines
 from cellnet.cli.program import parser
 from serve.app import ServeArgs
+from serve.logs import JsonLines
 
 
 @pytest.fixture
@@ -26,6 +29,7 @@ def served(monkeypatch: pytest.MonkeyPatch, started: list[tuple[ServeArgs, dict[
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(serve.app, "serve_forever", lambda args, **options: started.append((args, options)))
     monkeypatch.setattr("serve.haproxy.use_haproxy", lambda: None)
+    monkeypatch.setattr(logging.getLogger("cellnet.cli.serve"), "level", logging.NOTSET)  # and afterwards
 
     def start(*options: str) -> ServeArgs:
         assert main(["serve", *options]) == 0
@@ -37,6 +41,17 @@ def served(monkeypatch: pytest.MonkeyPatch, started: list[tuple[ServeArgs, dict[
 def test_what_is_not_said_is_as_the_fields_have_it(served: Any, tmp_path: Any) -> None:
     args = served("--registry", str(tmp_path))
     assert args == ServeArgs(registry=str(tmp_path))
+
+
+def test_lines_of_json_are_the_programs_own_and_no_other_handlers(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, another = logging.StreamHandler(), logging.StreamHandler()
+    ours.setFormatter(LogLines("%(message)s"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [ours, another])
+    served("--registry", str(tmp_path), "--log-format", "json")
+    assert isinstance(ours.formatter, JsonLines)
+    assert another.formatter is None
 
 
 def test_what_is_served_where_is_told_in_lines_of_a_terminal(

@@ -15,7 +15,7 @@ from cellnet.errors import UnavailableError
 from serve.http.middleware import Surroundings
 from serve.http.problems import add_problems
 from serve.limits import Limits
-from serve.logs import FORMATTERS, access_log, set_up_logs
+from serve.logs import FORMATTERS, JsonLines, access_log, set_up_logs
 from serve.meters import Meters
 from serve.settings import LogFormat
 
@@ -79,6 +79,11 @@ def test_what_goes_wrong_within_a_request_is_logged_with_its_id_once(
     assert [second[name] for name in told] == ["ERROR", "two", "GET /away: the store is away"]
     assert (third["level"], third["logger"], third["message"]) == ("WARNING", "serve.tried", "by itself")
     assert "request_id" not in third
+
+
+def test_a_line_of_json_leaves_its_message_where_other_formatters_have_it() -> None:
+    record = logging.LogRecord("serve", logging.INFO, __file__, 1, "%d frames", (3,), None)
+    assert json.loads(JsonLines().format(record))["message"] == record.message == "3 frames"
 
 
 def test_an_object_is_one_line_whatever_is_in_it(capfd: pytest.CaptureFixture[str]) -> None:
