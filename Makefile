@@ -45,8 +45,8 @@ demo: setup ## set-up, then the main job on drawn images; serves at the end (DEM
 test: setup-dev ## set-up, then every test that needs no GPU: about a quarter of an hour
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Clusters of several nodes, and what takes a minute each of them, one after the other.
-nodes: setup-dev ## the tests that start clusters of several nodes
+# Clusters of several nodes, and all that takes long, one after the other.
+nodes: setup-dev ## the tests that take long: clusters of several nodes, faults, large networks
 	$(BIN)/python -m pytest -m "nodes or whole" -n 0
 
 # In Chromium, with a bank in a bucket; pictures and figures in loop/.

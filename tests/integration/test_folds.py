@@ -105,10 +105,10 @@ def test_folds_go_on_where_they_stopped_and_score_by_networks_that_had_not_learn
 
 
 def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on_batches_that_are_left_out(
-    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines.heads, "LEAST_STEPS", 200)
-    images = sample_bank.parent / "images"
+    images = small_bank.parent / "images"
     with (images / "manifest.csv").open() as file:
         rows = [row | {"batch": f"day {number % 4 // 2}"} for number, row in enumerate(csv.DictReader(file))]
     shutil.copytree(images / "images", tmp_path / "counted" / "images")
@@ -121,7 +121,7 @@ def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on
     said: list[str] = []
     alone = train(places, TrainConfig(task="count", folds="batch", threads=1), say=said.append)
     assert said[0].startswith("2 batches are left out in turn, and each is scored by a network without it")
-    assert "features of 96 train tiles of every place are computed" in said
+    assert "features of 24 train tiles of every place are computed" in said
     card = alone.card
     network = card.config.model
     assert (network.architecture, network.frozen, card.config.greys) == ("efficientnet_lite0", True, "background")
@@ -150,12 +150,14 @@ def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on
 
 
 def test_a_counter_learns_an_instrument_it_never_saw_from_corrected_frames_and_keeps_what_it_knew(
-    sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_started: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines.heads, "LEAST_STEPS", 200)
     places = Places(bank=place_of(tmp_path / "bank"), registry=place_of(tmp_path / "registry"))
-    old = write_sample(tmp_path / "old", wells_per_lineage=6, fields_per_well=1, lineages=("THP1", "A172"))
-    new = write_sample(tmp_path / "new", wells_per_lineage=8, fields_per_well=1, seed=1, lineages=("THP1", "A172"))
+    old = write_sample(tmp_path / "old", wells_per_lineage=6, fields_per_well=1, size_px=200, lineages=("THP1", "A172"))
+    new = write_sample(
+        tmp_path / "new", wells_per_lineage=8, fields_per_well=1, seed=1, size_px=200, lineages=("THP1", "A172")
+    )
     for manifest in (old, new):
         (manifest.parent / "points.csv").unlink()
     with new.open() as file:

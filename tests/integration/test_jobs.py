@@ -62,15 +62,6 @@ class Machines(NamedTuple):
     """A folder that the other does not see, where one can be hidden from it."""
 
 
-class Jobs(NamedTuple):
-    """What came of jobs."""
-
-    trained: str
-    """What a submitted, elastic training says, one of whose two machines is lost."""
-    refused: Ended
-    """Of one whose bank is no place."""
-
-
 def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
@@ -128,30 +119,31 @@ def machines(own_cluster: Callable[..., Any], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def jobs(machines: Machines, places: Places, descendants: Callable[[int, str], list[int]]) -> Jobs:
-    """Two jobs: while the one has lost a machine and waits for Ray to know it, the other is submitted."""
-    submit, other, *_ = machines
+def trained(machines: Machines, places: Places, descendants: Callable[[int, str], list[int]]) -> str:
+    """What a submitted, elastic training says, one of whose two machines is lost when an epoch is kept."""
     folder, over = Path(places.registry.uri).parent, threading.Event()
 
-    def lose_other() -> Ended:
-        """When an epoch is kept."""
+    def lose_other() -> None:
         while not any(folder.glob("runs/*/checkpoint_manager_snapshot.json")):
             assert not over.wait(0.1), "the training ended before an epoch was kept"
-        for pid in (*descendants(other.pid, ""), other.pid):  # a raylet alone leaves workers that go on
+        for pid in (
+            *descendants(machines.other.pid, ""),
+            machines.other.pid,
+        ):  # a raylet alone leaves workers that go on
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return submit("train", "bank", "--task", "count")
 
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
     where = (str(places.bank), "--registry", str(places.registry))
     with ThreadPoolExecutor(1) as pool:
-        refused = pool.submit(lose_other)
+        lost = pool.submit(lose_other)
         try:
-            done = submit("train", *where, "--task", "classify", "--workers", "1:2", *sets)
+            done = machines.submit("train", *where, "--task", "classify", "--workers", "1:2", *sets)
         finally:
             over.set()
     assert done.returncode == 0, done.stdout + done.stderr
-    return Jobs(done.stdout, refused.result())
+    lost.result()
+    return done.stdout
 
 
 def test_a_node_reads_s3_by_its_own_credentials_and_one_without_is_named(
@@ -191,20 +183,29 @@ def test_a_folder_that_one_machine_alone_sees_is_read_there_and_no_place_for_res
     assert not (machines.unseen / "bank").exists() and sorted(os.listdir(machines.unseen)) == ["images"]
 
 
-def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(jobs: Jobs, places: Places) -> None:
-    first, second = (line for line in jobs.trained.splitlines() if "parameters" in line)
+def test_a_job_refuses_a_folder_that_would_be_lost_with_its_working_directory(machines: Machines) -> None:
+    refused = machines.submit("train", "bank", "--task", "count")
+    assert refused.returncode != 0
+    assert "cellnet: a Ray job runs in a copy of its working directory, so 'bank' would be lost" in refused.stdout
+    assert "Traceback" not in refused.stdout
+
+
+@pytest.mark.whole
+def test_a_submitted_elastic_training_publishes_though_a_machine_is_lost(trained: str, places: Places) -> None:
+    first, second = (line for line in trained.splitlines() if "parameters" in line)
     assert first.endswith("parameters, 2 workers")
     going_on = re.search(r"parameters, 1 worker, going on after epoch (\d+)$", second)
-    assert going_on and 1 <= int(going_on[1]) < 12, jobs.trained
-    assert "epoch  12/12" in jobs.trained and "classifier@1" in jobs.trained
+    assert going_on and 1 <= int(going_on[1]) < 12, trained
+    assert "epoch  12/12" in trained and "classifier@1" in trained
     card, bank = places.open_registry().resolve("classifier@1").card, places.open_bank()
     assert (card.config.epochs, card.config.model.width, card.bank_digest) == (12, 4, bank.digest)
     tiles = make_plan(bank, quick_config("classify")).splits["train"].rows
     assert [epoch["tiles"] for epoch in card.history] == [tiles] * 12, "none is lost with the machine"
 
 
-def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(jobs: Jobs, places: Places) -> None:
-    assert "no test split, so the last epoch is taken" in jobs.trained
+@pytest.mark.whole
+def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(trained: str, places: Places) -> None:
+    assert "no test split, so the last epoch is taken" in trained
     registry = places.open_registry()
     version = registry.resolve("classifier@1")
     card = version.card
@@ -215,9 +216,3 @@ def test_a_bank_without_a_test_split_trains_to_the_last_epoch_and_says_so(jobs: 
     assert last["metrics"]["epoch"] == 12
     state = state_from_bytes((listed.parent / last["checkpoint_dir_name"] / STATE).read_bytes())
     assert registry.read(version, WEIGHTS) == weights_to_bytes(state.weights)
-
-
-def test_a_job_refuses_a_folder_that_would_be_lost_with_its_working_directory(jobs: Jobs) -> None:
-    assert jobs.refused.returncode != 0
-    assert "cellnet: a Ray job runs in a copy of its working directory, so 'bank' would be lost" in jobs.refused.stdout
-    assert "Traceback" not in jobs.refused.stdout

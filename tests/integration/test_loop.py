@@ -18,6 +18,7 @@ from tests import loop
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.whole,
     pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt-get install chromium)"),
 ]
 STORED = Path(__file__).parents[1] / "data" / "loop"

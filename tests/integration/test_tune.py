@@ -44,8 +44,8 @@ ONE_EACH = {"seeds": 1, "stop_early": False}
 
 
 @pytest.fixture
-def places(sample_bank: Path, tmp_path: Path) -> Places:
-    return Places(bank=place_of(sample_bank), registry=place_of(tmp_path / "registry"))
+def places(small_bank: Path, tmp_path: Path) -> Places:
+    return Places(bank=place_of(small_bank), registry=place_of(tmp_path / "registry"))
 
 
 def records(places: Places) -> dict[str, dict[str, Any]]:
@@ -250,27 +250,14 @@ def test_what_is_no_search_or_came_to_nothing_is_said(places: Places, tmp_path: 
     assert list(places.open_registry().versions()) == []
 
 
-def test_heads_of_a_frozen_network_are_searched_on_features_that_are_computed_once_beside_another_search(
-    places: Places, joining: dict[str, str]
-) -> None:
+def test_heads_of_a_frozen_network_are_searched_on_features_that_are_computed_once(places: Places) -> None:
     as_recorded = Augment(**AS_RECORDED)
     train = TrainConfig(task="classify", model=ModelSpec(frozen=True), augment=as_recorded)
     space = {"kernel": ("none", "edge"), "class_weights": ("balanced", "none")}
     said: list[str] = []
     before = set(Path(places.bank.uri).glob("shards/*/features-*"))
-    short = ("--set", "epochs=1", "--set", "space.kernel=[none,sharpen]", "--name", "one")
-    with subprocess.Popen(
-        command(places, *short), env=os.environ | joining, stderr=subprocess.PIPE, text=True
-    ) as beside:
-        assert beside.stderr is not None
-        for line in beside.stderr:
-            if line.startswith("run: "):
-                break
-        found = tune(places, TuneConfig(space=space, seeds=1, train=train), name="other", say=said.append)
-        _, said_beside = beside.communicate(timeout=240)
-        assert beside.returncode == 0, said_beside
-    assert places.open_registry().names() == ["one", "other"], "on two CPUs both end"
-    kept = {name: one for name, one in records(places).items() if "class_weights" in one["settings"]}
+    found = tune(places, TuneConfig(space=space, seeds=1, train=train), say=said.append)
+    kept = records(places)
     assert len(kept) == 4 and all(one["epochs"] == len(HOLDS) and one["error"] is None for one in kept.values())
     assert [line for line in said if line.startswith("what the frozen layers see")] == [
         f"what the frozen layers see with kernel {kernel}" for kernel in space["kernel"]
@@ -284,3 +271,20 @@ def test_heads_of_a_frozen_network_are_searched_on_features_that_are_computed_on
     assert best["low"] <= best["balanced_accuracy"] <= best["high"]
     again = publish_sweep(place_of(found.run.uri), replace(places, bank=None), alias="second")
     assert again.winner.blobs[WEIGHTS] == found.winner.blobs[WEIGHTS]
+
+
+@pytest.mark.whole
+def test_two_searches_at_once_on_two_cpus_both_end(places: Places, joining: dict[str, str]) -> None:
+    short = ("--set", "epochs=1", "--set", "space.kernel=[none,sharpen]", "--name", "one")
+    heads = TrainConfig(task="classify", model=ModelSpec(frozen=True), augment=Augment(**AS_RECORDED))
+    with subprocess.Popen(
+        command(places, *short), env=os.environ | joining, stderr=subprocess.PIPE, text=True
+    ) as beside:
+        assert beside.stderr is not None
+        for line in beside.stderr:
+            if line.startswith("run: "):
+                break
+        tune(places, TuneConfig(space={"kernel": ("none", "edge")}, seeds=1, train=heads), name="other")
+        _, said = beside.communicate(timeout=240)
+        assert beside.returncode == 0, said
+    assert places.open_registry().names() == ["one", "other"]

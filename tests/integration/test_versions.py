@@ -122,6 +122,7 @@ def test_weights_that_are_a_pickle_are_not_calibrated(places: Places, tmp_path: 
         recalibrate("regressor@1", replace(places, registry=place_of(tmp_path)))
 
 
+@pytest.mark.whole
 def test_a_trained_version_passes_the_tests_of_the_model_zoo(places: Places, tmp_path: Path) -> None:
     registry = places.open_registry()
     version = registry.resolve("classifier@1")
@@ -134,7 +135,11 @@ def test_a_trained_version_passes_the_tests_of_the_model_zoo(places: Places, tmp
 
 @pytest.mark.parametrize(
     ("task", "architecture", "views"),
-    [("classify", "resnet18", 1), ("count", "convnext_tiny", 1), ("count", "paper", 8)],
+    [
+        ("classify", "resnet18", 1),
+        pytest.param("count", "convnext_tiny", 1, marks=pytest.mark.whole),
+        ("count", "paper", 8),
+    ],
 )
 def test_large_networks_are_exported_too(places: Places, task: str, architecture: str, views: int) -> None:
     card = places.open_registry().resolve("classifier@1" if task == "classify" else "regressor@1").card
