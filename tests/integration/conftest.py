@@ -110,12 +110,13 @@ def ray_started() -> Iterator[None]:
     """A local Ray of two CPUs, whose workers have the keys of the tests' S3 server, and no cache in the user's home."""
     import ray
 
-    from pipelines import cluster, publishing
+    from pipelines import cluster, publishing, starting
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (KEYS | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "CELLNET_CACHE": ""}).items():
             patch.setenv(name, value)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        with starting._patient():  # Ray's own 30 s are too few where both cores are busy
+            ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         ray._private.worker._global_node.kill_log_monitor()  # nobody reads what it passes on, which costs a CPU's 20th
         patch.setattr(publishing, "to_onnx", exports_kept())  # what is trained again is exported once
         cluster.quiet()
