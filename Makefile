@@ -55,7 +55,7 @@ loop: setup-dev ## people correct, cellnet learns: a plate is uploaded, correcte
 
 # Those of seconds, to be run often.
 unit: setup-dev ## the tests of seconds, without Ray
-	$(BIN)/python -m pytest -m "not slow and not whole" -n 2 --dist loadfile tests/unit cellnet
+	$(BIN)/python -m pytest -m "not slow and not whole" -n 2 --dist loadfile tests/unit
 
 # A table of the lines that no test runs; those of Ray's workers and of commands count too (half as long again).
 coverage: setup-dev ## as make test, and a table of the lines that no test runs

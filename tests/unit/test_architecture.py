@@ -242,6 +242,7 @@ def test_unit_tests_are_named_after_the_module_or_the_room_that_they_test() -> N
     assert stray == []
 
 
+@pytest.mark.slow
 def test_the_examples_in_the_docstrings_hold() -> None:
     results = [doctest.testmod(importlib.import_module(module_of(path))) for path in LIBRARY]
     assert sum(result.failed for result in results) == 0

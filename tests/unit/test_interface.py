@@ -177,6 +177,7 @@ def interface(capsys: pytest.CaptureFixture[str], bank: Bank, registry: Registry
     }
 
 
+@pytest.mark.slow
 def test_what_others_call_is_what_is_written_down(
     capsys: pytest.CaptureFixture[str], bank: Bank, registry: Registry
 ) -> None:

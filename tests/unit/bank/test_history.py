@@ -200,6 +200,7 @@ def test_a_bank_of_before_there_were_parts_takes_labels(tmp_path: Path) -> None:
     assert (tmp_path / "before/tables/000002.parquet").exists(), "by which cellnets of before are told"
 
 
+@pytest.mark.slow
 def test_many_labels_lie_in_few_parts_and_an_entry_stays_small(bank: Bank) -> None:
     for number in range(40):
         bank.label([says(1, count=number, why="w" * 900)])

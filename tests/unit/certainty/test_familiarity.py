@@ -40,6 +40,7 @@ def flagged(known: Familiarity, frames: list[np.ndarray]) -> float:
     return float(np.mean([np.median(known.strangeness(frame)) > 1 for frame in frames]))
 
 
+@pytest.mark.slow
 def test_one_in_twenty_familiar_frames_is_flagged_and_every_strange_one() -> None:
     known = fit_familiarity(features(200, seed=0), features(200, seed=1))
     assert flagged(known, features(1000, seed=2)) == pytest.approx(0.05, abs=0.03)

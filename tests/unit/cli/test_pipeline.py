@@ -162,6 +162,7 @@ def test_nothing_to_do_starts_no_ray(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
     assert "ray" not in sys.modules and "pipelines" not in sys.modules
 
 
+@pytest.mark.slow
 def test_after_a_label_what_depends_on_the_banks_digest_runs_alone(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_dry_run_says_each_command_and_why_and_does_nothing(lab: Lab, capsys: 
     assert not (lab.folder / "bank").exists() and not (lab.folder / "registry").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "why", "runs"),
     [

@@ -147,6 +147,7 @@ def test_a_version_is_shown_as_a_card(run: Run, registry: Registry) -> None:
     assert whole == registry.resolve("regressor@3").model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_what_a_record_says_does_not_command_the_terminal(run: Run, registry: Registry, card: Callable) -> None:
     evil = card("classify", classes=("A549\x1b[2J", "THP1")).model_copy(update={"created": "\x1b]0;x\x07"})
     registry.publish("evil", {WEIGHTS: _weights(1)}, evil)

@@ -104,6 +104,7 @@ def answered(folder: Path, path: str, **request: Any) -> Any:
 WAYS = [import_it, predict_it, answer_it, answer_it_among_others, infer_it]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_channel_is_asked_for_where_none_is_of_transmitted_light_and_taken_by_name_or_number(
     tmp_path: Path, way: Any

@@ -222,6 +222,7 @@ def test_of_over_200_files_that_are_certainly_bad_each_gives_a_reason(taken: Tak
     assert [name for name, frame in taken(files).items() if frame.set_aside is None] == []
 
 
+@pytest.mark.slow
 def test_flipped_bits_give_a_frame_or_a_reason(taken: Taken) -> None:
     frames = taken(flipped())
     aside = sum(frame.set_aside is not None for frame in frames.values())

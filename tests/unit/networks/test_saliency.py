@@ -51,6 +51,7 @@ def test_every_architecture_gives_a_map_and_keeps_no_hooks(architecture: str) ->
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules())
 
 
+@pytest.mark.slow
 def test_a_frozen_counters_map_is_of_the_places_that_its_last_layers_see() -> None:
     torch.manual_seed(0)
     network = create(ModelSpec(architecture="efficientnet_lite0", frozen=True), "count").eval()

@@ -22,6 +22,8 @@ from cellnet.registry.signing import make_keys
 from cellnet.untrusted import WEIGHTS
 from tests.factories import bank_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def registry(tmp_path: Path, card: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -90,7 +92,6 @@ def test_the_lines_of_the_manual_work(
     assert held == f"['A549'] 1 {bank.digest}"
 
 
-@pytest.mark.slow
 def test_the_pixel_size_that_a_file_says_is_heeded_unless_told_otherwise(
     registry: Path, image: tuple[Path, Any], tmp_path: Path
 ) -> None:
@@ -103,7 +104,6 @@ def test_the_pixel_size_that_a_file_says_is_heeded_unless_told_otherwise(
     assert model.answer(image[1], pixel_um=1.0) == model.answer(said)
 
 
-@pytest.mark.slow
 def test_a_channel_of_a_file_of_several_is_chosen(registry: Path, image: tuple[Path, Any], tmp_path: Path) -> None:
     model = cellnet.load(registry, "regressor@1")
     both = tmp_path / "both.ome.tif"

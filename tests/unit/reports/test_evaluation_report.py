@@ -59,6 +59,7 @@ def test_a_counters_report_shows_its_scores_its_worst_frame_and_what_was_left_ou
     assert stored["plotted"]["tile"]["count"] == [1, 2, 3, 4, 5, 6, 7, 11]
 
 
+@pytest.mark.slow
 def test_scores_stand_in_a_table_as_wide_as_the_page_and_lineages_by_tile_and_frame(tmp_path: Path) -> None:
     page = unbroken(write_report(tmp_path, counted()))
     assert f"<tr><td>{explained('mae')}</td><td>0.375</td><td>0.750</td></tr>" in page
@@ -69,6 +70,7 @@ def test_scores_stand_in_a_table_as_wide_as_the_page_and_lineages_by_tile_and_fr
         ), "without R and R²"
 
 
+@pytest.mark.slow
 def test_a_model_that_was_not_calibrated_is_not_called_so(tmp_path: Path) -> None:
     plain = classified()
     assert "calibrated: ECE" in unbroken(write_report(tmp_path, plain))
@@ -81,6 +83,7 @@ def test_a_model_that_was_not_calibrated_is_not_called_so(tmp_path: Path) -> Non
     assert "before calibration: ECE" in page and "not calibrated" not in page.replace("The model is not calibrated", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluation", [counted(), classified()], ids=["counted", "classified"])
 def test_plots_are_in_the_page_itself_in_the_colour_of_its_text_and_small(
     tmp_path: Path, card: Callable, evaluation: Evaluation
@@ -126,6 +129,7 @@ def test_epochs_are_whole_numbers() -> None:
     assert {1, 2, 3} <= set(ticks) and all(place.is_integer() for place in ticks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("frozen", "scores", "told", "axis"),
     [

@@ -86,6 +86,7 @@ def test_names_from_outside_cannot_become_part_of_the_page(bank: Bank, tmp_path:
     assert_harmless(page, *shown, HOSTILE.rpartition("/")[2])
 
 
+@pytest.mark.slow
 def test_a_frame_whose_pixels_rotted_is_named_and_the_others_are_shown(bank: Bank, tmp_path: Path) -> None:
     [only] = [frame for frame in bank.frames if frame.lineage == "3T3"]
     (tmp_path / f"bank/pixels/{only.frame}.png").write_bytes(b"rot")

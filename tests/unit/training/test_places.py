@@ -77,6 +77,7 @@ def test_each_tile_gets_its_own_cells_though_frames_alone_were_counted() -> None
     assert head.answers(test)[own_N == 0].mean() < 0.3 and 0 <= head.loss < 0.1 and head.seconds > 0
 
 
+@pytest.mark.slow
 def test_tiles_of_known_centres_are_learnt_alone(quick: None) -> None:
     train, own_N = clumps(20, seed=0)
     known = changed(train, truth_N=own_N, exact_N=np.ones(len(own_N), bool))
@@ -97,6 +98,7 @@ def test_known_centres_and_counts_of_frames_teach_together() -> None:
     assert off(head, test, own_N) < 0.6
 
 
+@pytest.mark.slow
 def test_a_tile_that_is_not_of_its_frames_grid_says_nothing(quick: None) -> None:
     train, own_N = clumps(20, seed=0)
     nothing = changed(train, truth_N=np.full(len(own_N), np.nan, np.float32), weight_N=np.zeros(len(own_N), np.float32))
@@ -130,6 +132,7 @@ def test_layers_work_on_features_as_they_are() -> None:
     assert not head.layers.training
 
 
+@pytest.mark.slow
 def test_features_on_another_scale_are_learnt_alike(quick: None) -> None:
     train, _ = clumps(20, seed=0)
     larger = changed(train, seen_NVC=train.seen_NVC * np.float16(8))  # exact in 16 bits
@@ -137,6 +140,7 @@ def test_features_on_another_scale_are_learnt_alike(quick: None) -> None:
     assert learn(larger).answers(larger) == pytest.approx(counts_N, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_layers_and_the_order_of_tiles_matters_little(quick: None) -> None:
     train, own_N = clumps(20, seed=0)
     one, same, other = (learn(train, seed=seed).layers.state_dict() for seed in (0, 0, 1))
