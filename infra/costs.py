@@ -19,8 +19,10 @@ MEASURED: Final = {
     "reads of a frame's import": 0.0,
     "writes of a frame's training": 1.0,
     "reads of a frame's training": 9.1,
-    "writes of a look at the aliases": 3.0,
-    "reads of a look at the aliases": 4.0,
+    "writes of a look at the aliases": 0.0,
+    "reads of a look at the aliases": 2.0,
+    "writes of a look at all that is followed": 3.0,
+    "reads of a look at all that is followed": 4.0,
     "writes of a correction": 6.0,
     "reads of a correction": 0.0,
 }
@@ -35,6 +37,7 @@ ASSUMED: Final = {
     "passes of a training over its tiles": 40.0,
     "times faster a GPU trains than two CPUs": 20.0,
     "seconds between looks at the aliases": 2.0,
+    "seconds between looks at all that is followed": 60.0,
 }
 """Set yours. That a GPU is so much faster nobody has measured."""
 PRICES: Final = {
@@ -92,15 +95,22 @@ def month(lab: Lab) -> dict[str, float]:
     answering_h = frames * frame_s / 3600
     tiles = lab.learned * MEASURED["tiles of a frame"]
     training_s = tiles * ASSUMED["passes of a training over its tiles"] / MEASURED["tiles/s of a training on two CPUs"]
-    looks = cpus * days * 86_400 / ASSUMED["seconds between looks at the aliases"]
     kept = frames * lab.kept
+
+    def following(kind: str) -> float:
+        looks = ("look at the aliases", "look at all that is followed")
+        return sum(
+            cpus * days * 86_400 / ASSUMED[f"seconds between {what.replace('look', 'looks', 1)}"]
+            * MEASURED[f"{kind} of a {what}"]
+            for what in looks
+        )  # fmt: skip
 
     def asked(kind: str) -> float:
         return (
             kept * MEASURED[f"{kind} of a frame's import"]
             + lab.trainings * lab.learned * MEASURED[f"{kind} of a frame's training"]
             + lab.corrections * MEASURED[f"{kind} of a correction"]
-            + looks * MEASURED[f"{kind} of a look at the aliases"]
+            + following(kind)
         )
 
     return {
@@ -118,8 +128,8 @@ def month(lab: Lab) -> dict[str, float]:
         "hours of a head": 24 * days * lab.head,
         "GB more in the bank": kept * MEASURED["MB of a frame in a bank"] / 1000,
         "writes and lists of S3": asked("writes"),
-        "of these to follow the registry": looks * MEASURED["writes of a look at the aliases"],
         "reads of S3": asked("reads"),
+        "requests of these to follow the registry": following("writes") + following("reads"),
     }
 
 

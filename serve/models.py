@@ -15,6 +15,7 @@ from cellnet.errors import CellnetError, NotFoundError, RegistryError, plain
 from cellnet.prediction.engines import engine_of
 from cellnet.prediction.lineup import CHAMPION, Lineup, checked, counts, lineage_refs, resolve_models
 from cellnet.prediction.model import FrameModel
+from cellnet.registry.following import Following
 from cellnet.registry.records import ModelVersion, parse_ref
 from cellnet.registry.registry import Registry
 from cellnet.tasks import TASK_OF
@@ -27,6 +28,8 @@ SILENT_S: Final = 60.0
 """How long a refresh may take, before it is told that it does not end: of a shared folder that hangs, say."""
 RETRY_S: Final = 60.0
 """When a version that could not be used is tried again."""
+ANEW_S: Final = 60.0
+"""How long what the registry said is kept, but for the moves of aliases: new counters of lineages, versions removed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,9 @@ class Shelf:
         """Raises as `resolve_models` and `load` do, where there is nothing to begin with."""
         self._registry = registry
         self._load = load
+        self._following, self._anew_at = Following(registry), 0.0
+        self._counters: dict[tuple[str, ...], dict[str, str]] = {}
+        """References of the counters of single lineages, by the classes that they were looked for of."""
         self._refs = Lineup(classifier=classifier, regressor=regressor)
         self._challenge = challenge
         self._meters = meters
@@ -141,13 +147,16 @@ class Shelf:
 
     def _refreshed(self) -> dict[str, str]:
         problems: dict[str, str] = {}
-        registry, old = self._registry.fresh(), self.champions
+        if time.monotonic() >= self._anew_at:
+            self._following, self._counters = Following(self._registry), {}
+            self._anew_at = time.monotonic() + ANEW_S
+        registry, old = self._following, self.champions
         classifier = self._next(registry, "classifier", self._ref("classifier"), old.classifier, problems, "classifier")
         regressor = self._next(registry, "regressor", self._ref("regressor"), old.regressor, problems, "regressor")
         by_lineage = dict(old.by_lineage)
         if self._refs.regressor is None and classifier:
             try:
-                refs = lineage_refs(registry, classifier.version.card.classes)
+                refs = self._counters_of(classifier.version)
                 by_lineage = {lineage: served for lineage, served in by_lineage.items() if lineage in refs}
             except RegistryError as error:
                 problems["regressor-*"], refs = str(error), {}
@@ -165,7 +174,14 @@ class Shelf:
         ref: str | None = getattr(self._refs, role)
         return ref or f"{role}:{CHAMPION}"
 
-    def _challenging(self, registry: Registry, problems: dict[str, str]) -> Lineup[Served]:
+    def _counters_of(self, classifier: ModelVersion) -> dict[str, str]:
+        """References of the counters of the lineages that a classifier names."""
+        classes = tuple(classifier.card.classes)
+        if classes not in self._counters:
+            self._counters[classes] = lineage_refs(self._following.registry, list(classes))
+        return self._counters[classes]
+
+    def _challenging(self, registry: Following, problems: dict[str, str]) -> Lineup[Served]:
         """The challengers of those that are served, where they are other versions."""
         by_role: dict[str, Served] = {}
         for role in TASK_OF:
@@ -186,7 +202,7 @@ class Shelf:
 
     def _next(
         self,
-        registry: Registry,
+        registry: Following,
         what: str,
         ref: str,
         old: Served | None,

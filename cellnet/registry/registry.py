@@ -280,6 +280,10 @@ class Registry:
         number = moves.newest()
         return _read_last(moves, number) if number else None
 
+    def moved(self, name: str, alias: str) -> bool:
+        """Whether an alias has moved since this registry last read where it points: one read, and no list."""
+        return self._moves(name, alias).goes_on()
+
     def parse(self, data: bytes, what: str) -> ModelVersion:
         """The version of a record, which may be signed. Raises IntegrityError; and UntrustedError where signatures are
         required and no trusted key signed."""

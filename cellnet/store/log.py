@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from cellnet.errors import IntegrityError, NotFoundError
 from cellnet.store.objects import MOST_BYTES, Store
 
 PAGE: Final = 1000
@@ -60,6 +61,16 @@ class Log:
             last = below
         self._seen = max(last, self._seen)
         return last
+
+    def goes_on(self) -> bool:
+        """Whether there is an entry after the last that was seen: one read, where `newest` is a list."""
+        try:
+            self.read(self._seen + 1)
+        except NotFoundError:
+            return False
+        except IntegrityError:  # it is there, and who reads it says what is wrong with it
+            return True
+        return True
 
     def _found(self, *, after: int | None = None) -> Iterator[int]:
         """All numbers that lie there, in order; what has another name is nobody's."""

@@ -116,6 +116,7 @@ def main(out: Path) -> None:
         publish(registry, "count")
         registry.promote("classifier@1", "champion")
         shelf = Shelf(registry, lambda version: load_model(registry, version, threads=1), meters=Meters())
+        counted("a look at all that is followed (once a minute)", shelf.refresh)
         counted("a look at the aliases (each 2 s)", lambda: [shelf.refresh() for _ in range(POLLS)], POLLS)
         bank = Bank.open(Place("s3://lab/bank"))
         sent = [ImageFile(f"{n}.png", encode_png(clouds(400, 400, seed=n))) for n in range(LABELS)]

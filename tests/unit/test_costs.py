@@ -26,10 +26,10 @@ def test_a_lab_is_reckoned_as_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["hours on two CPUs for them"] == pytest.approx(3 * 35 * 40 / 3600), "556 tiles a second of 556 frames"
     assert told["hours on a GPU for them"] == pytest.approx(3 * 35 * 40 / 20 / 3600)
     assert told["GB more in the bank"] == pytest.approx(86.4)
-    looks = 2 * 30 * 86_400 / 2
-    assert told["of these to follow the registry"] == pytest.approx(3 * looks)
-    assert told["writes and lists of S3"] == pytest.approx(57_600 + 3 * 556 + 600 + 3 * looks)
-    assert told["reads of S3"] == pytest.approx(3 * 556 * 9.1 + 4 * looks)
+    looks, minutes = 2 * 30 * 86_400 / 2, 2 * 30 * 1_440
+    assert told["requests of these to follow the registry"] == pytest.approx(2 * looks + 7 * minutes)
+    assert told["writes and lists of S3"] == pytest.approx(57_600 + 3 * 556 + 600 + 3 * minutes)
+    assert told["reads of S3"] == pytest.approx(3 * 556 * 9.1 + 2 * looks + 4 * minutes)
     dollars = COSTS["priced"](told)
     assert dollars["head"] == 0 and dollars["CPUs"] == pytest.approx(1_440 * 0.05)
     assert dollars["storage after a year"] == pytest.approx(12 * 86.4 * 0.023)
@@ -58,6 +58,7 @@ def test_what_is_called_measured_stands_among_the_measurements() -> None:
     for networks in ("frozen networks", "residual and density"):
         assert measured[f"seconds of a CPU to answer a frame, {networks}"] == rows[networks][0]
     for what, row in (
+        ("look at all that is followed", "a look at all that is followed (once a minute)"),
         ("look at the aliases", "a look at the aliases (each 2 s)"),
         ("correction", "a correction of an image that the bank lacks"),
     ):

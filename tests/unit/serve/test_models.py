@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cellnet.config.train import TrainConfig
 from cellnet.errors import ConfigError, IntegrityError, NotFoundError, UnavailableError
 from cellnet.registry.registry import Registry
+from cellnet.store.folder import FolderStore
 from serve import models as shelf_module
 from serve.models import Shelf
 from tests.factories import publish
@@ -101,7 +103,37 @@ def test_a_new_version_that_works_replaces_one_that_did_not(registry: Registry) 
     assert served(kitchen.shelf) == ["classifier@1", "regressor@3"] and kitchen.shelf.problems == {}
 
 
-def test_a_registry_that_was_emptied_and_filled_again_is_followed(registry: Registry, tmp_path: Path) -> None:
+def test_a_look_asks_once_for_each_alias_and_for_all_else_once_a_minute(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kitchen, asked = Kitchen(registry), list[str]()
+
+    def counted(name: str) -> Callable[..., Any]:
+        real = getattr(FolderStore, name)
+
+        def ask(store: FolderStore, key: str, **more: Any) -> Any:
+            asked.append(f"{name} {key}")
+            return real(store, key, **more)
+
+        return ask
+
+    for name in ("get", "entries", "folders"):
+        monkeypatch.setattr(FolderStore, name, counted(name))
+    kitchen.shelf.refresh()
+    assert len(asked) == 7, "at first all of it, as once a minute"
+    asked.clear()
+    kitchen.shelf.refresh()
+    assert asked == [f"get {name}/aliases/champion/000002.json" for name in ("classifier", "regressor")]
+    monkeypatch.setattr(kitchen.shelf, "_anew_at", 0.0)
+    asked.clear()
+    kitchen.shelf.refresh()
+    assert len(asked) == 7
+
+
+def test_a_registry_that_was_emptied_and_filled_again_is_followed(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "ANEW_S", 0.0)
     for _ in range(3):
         publish(registry, "count")
     kitchen = Kitchen(registry)
@@ -118,7 +150,10 @@ def test_a_registry_that_was_emptied_and_filled_again_is_followed(registry: Regi
 
 
 @pytest.mark.slow
-def test_a_counter_of_one_lineage_is_found_when_it_becomes_champion(registry: Registry) -> None:
+def test_a_counter_of_one_lineage_is_found_when_it_becomes_champion(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "ANEW_S", 0.0)
     kitchen = Kitchen(registry)
     publish(registry, "count", name="regressor-A172", alias=None)
     kitchen.shelf.refresh()

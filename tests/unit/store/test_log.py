@@ -35,6 +35,17 @@ def test_of_two_who_append_the_same_number_the_later_one_learns_it(tmp_path: Pat
     assert log.key(1) == "regressor/versions/000001.json"
 
 
+def test_whether_a_log_goes_on_is_seen_without_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(FolderStore(tmp_path), "regressor/versions", limit=3)
+    log.append(1, b"one")
+    assert log.goes_on(), "nothing of it was seen"
+    assert log.newest() == 1
+    monkeypatch.setattr(FolderStore, "entries", None)
+    assert not log.goes_on()
+    log.append(2, b"larger than it may be")
+    assert log.goes_on()
+
+
 @pytest.mark.parametrize("last", [1, 2, 999, 1000, 1001, 2500])
 @pytest.mark.parametrize("strays", [(999_999,), (999_998, 999_999), (5000,), (5000, 7000, 999_999)])
 def test_what_lies_far_beyond_is_nobodys(tmp_path: Path, last: int, strays: tuple[int, ...]) -> None:
