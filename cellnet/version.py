@@ -1,5 +1,6 @@
-"""Which cellnet this is: the number in pyproject.toml and, where that is known, the commit."""
+"""Which cellnet this is: the number in pyproject.toml, where that is known the commit, and a digest of the code."""
 
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -10,6 +11,8 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 """Of a checkout, or of what an image was built of."""
+COMPUTES: Final = ("cellnet", "pipelines")
+"""Packages that decide what comes of a bank."""
 COMMIT_FILE: Final = "COMMIT"
 """Beside pyproject.toml in an image, which has no repository: the commit, as infra/Dockerfile was told it."""
 COMMIT_VARIABLE: Final = "CELLNET_COMMIT"
@@ -29,6 +32,17 @@ def code_version() -> str:
     """
     commit = (_of_repository() or _of_image() if _project() else None) or _of_environment()
     return f"{number()}+g{commit}" if commit else number()
+
+
+def code_identity() -> str:
+    """The number with a digest of the code that computes, like `0.3.0+code.1a2b3c4d5e6f`.
+
+    The same wherever this code lies: in a checkout, with or without its repository, in an image, installed.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for room in COMPUTES for path in (ROOT / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(ROOT).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return f"{number()}+code.{digest.hexdigest()[:12]}"
 
 
 def _project() -> dict[str, Any] | None:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from cellnet.bank.bank import Bank
+from cellnet.config.loading import read_file
 from cellnet.config.pipeline import Deploy, Evaluate, Import, Promote, Train, Tune, options
 from cellnet.errors import DataError, NotFoundError
 from cellnet.pipeline.file import PipelineFile
 from cellnet.pipeline.results import Result
 from cellnet.readers import LabelledFile, Options, read_source
 from cellnet.registry.registry import Registry
+from cellnet.registry.starting import is_weights_file
 from cellnet.store.paths import path_at
 from cellnet.tasks import Task
-from cellnet.version import code_version
+from cellnet.version import code_identity
 
 UNKNOWN: Final = "…"
 """Stands in a command for what an earlier step will come to."""
@@ -31,7 +33,7 @@ class Known:
 
     file: PipelineFile
     results: dict[str, Result] = field(default_factory=dict)
-    cellnet: str = field(default_factory=lambda: code_version())
+    cellnet: str = field(default_factory=lambda: code_identity())
     _banks: dict[str, Bank] = field(default_factory=dict)
     _registry: Registry | None = None
 
@@ -145,6 +147,7 @@ class FitStep(Step):
 
     def inputs(self, known: Known) -> dict[str, Any]:
         config = Path(known.file.beside(self.of.config) or "")
+        weights = {name: _sha256(path) for name, path in self._weights(known, config).items()}
         return {
             "verb": self._verb,
             "cellnet": known.cellnet,
@@ -152,6 +155,7 @@ class FitStep(Step):
             "registry": known.file.places.registry.uri,
             "options": self.of.model_dump(mode="json", exclude=NO_PART),
             "config": _sha256(config) if self.of.config else None,
+            **({"weights": weights} if weights else {}),
             **_state_of(known),
         }
 
@@ -160,7 +164,7 @@ class FitStep(Step):
         of = self.of.model_copy(update={"config": known.file.beside(self.of.config)})
         return [
             *(self._verb, _bank(known), *_as_of(known, key), "--task", self.task),
-            *(*options(of, "lineage", "config", "name", "workers", "wait", *own), *_sets(self.of.set)),
+            *(*options(of, "lineage", "config", "name", "workers", "wait", *own), *_sets(_beside(known, self.of.set))),
             *(*(["--no-promote"] if isinstance(self.of, Tune) else []), "--once", key),
             *(*(["--runs", known.file.places.runs.uri] if known.file.says.runs else []), *_publishes(known)),
         ]
@@ -175,6 +179,11 @@ class FitStep(Step):
         except NotFoundError:
             return False
         return True
+
+    def _weights(self, known: Known, config: Path) -> dict[str, Path]:
+        """The files of weights that its settings name: those of its own file are relative to where it is typed."""
+        own = {name: Path(str(known.file.beside(name))) for name in _weights_in(self.of.set)}
+        return {name: Path(name) for name in _weights_in(read_file(config) if self.of.config else {})} | own
 
     @property
     def _verb(self) -> str:
@@ -297,6 +306,7 @@ def why_anew(last: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         "bank_digest": lambda old, new: f"the bank's digest changed from {str(old)[:12]} to {str(new)[:12]}",
         "model": lambda old, new: f"of {new}, and before of {old}",
         "models": lambda old, new: f"of {', '.join(new)}, and before of {', '.join(old)}",
+        "weights": lambda old, new: "the weights that it starts from changed",
         "cellnet": lambda old, new: f"cellnet was {old} and is {new}",
     }
     for name, words in said.items():
@@ -349,6 +359,24 @@ def _publishes(known: Known) -> list[str]:
 def _sets(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         yield from ("--set", f"{name}={json.dumps(value)}")
+
+
+def _weights_in(settings: Any) -> Iterator[str]:
+    """The files of weights among settings, at any depth."""
+    if isinstance(settings, str):
+        yield from [settings] if is_weights_file(settings) else []
+    elif isinstance(settings, Mapping | list):
+        for value in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from _weights_in(value)
+
+
+def _beside(known: Known, settings: Any) -> Any:
+    """Settings whose files of weights are those that lie beside the pipeline's file."""
+    if isinstance(settings, str):
+        return known.file.beside(settings) if is_weights_file(settings) else settings
+    if isinstance(settings, Mapping):
+        return {name: _beside(known, value) for name, value in settings.items()}
+    return [_beside(known, value) for value in settings] if isinstance(settings, list) else settings
 
 
 def _sha256(path: Path) -> str:

@@ -71,7 +71,7 @@ def find_start(registry: Registry, config: TrainConfig) -> Start | None:
         return None
     if name == "imagenet":
         return imagenet_start(config.model.architecture)
-    if _is_file(name):
+    if is_weights_file(name):
         return file_start(Path(name))
     if not is_version(name):
         raise ConfigError(
@@ -142,8 +142,9 @@ def is_version(name: str | None) -> bool:
     >>> is_version("classifier:champion"), is_version("C:/weights.safetensors"), is_version("imagenet")
     (True, False, False)
     """
-    return name is not None and not _is_file(name) and ("@" in name or ":" in name)
+    return name is not None and not is_weights_file(name) and ("@" in name or ":" in name)
 
 
-def _is_file(name: str) -> bool:
+def is_weights_file(name: str) -> bool:
+    """Whether weights are named by a file."""
     return name.endswith(".safetensors")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cellnet.version
-from cellnet.version import COMMIT_FILE, COMMIT_VARIABLE, code_version, number
+from cellnet.version import COMMIT_FILE, COMMIT_VARIABLE, code_identity, code_version, number
 
 ROOT = Path(__file__).parents[2]
 with_git = pytest.mark.skipif(shutil.which("git") is None, reason="there is no Git here")
@@ -100,6 +100,22 @@ def test_installed_elsewhere_the_number_is_that_of_the_installation(
 ) -> None:
     monkeypatch.setattr(cellnet.version, "ROOT", tmp_path)
     assert code_version() == number() == importlib.metadata.version("cellnet")
+
+
+@with_git
+def test_the_same_code_is_the_same_cellnet_with_and_without_its_repository(checkout: Checkout) -> None:
+    folder = checkout(of="cellnet")
+    (folder / "cellnet/bank").mkdir(parents=True)
+    (folder / "cellnet/bank/bank.py").write_text("one = 1\n")
+    identity = code_identity()
+    assert re.fullmatch(r"9\.1\+code\.[0-9a-f]{12}", identity)
+    (folder / "README.md").write_text("another paper")
+    shutil.rmtree(folder / ".git")
+    assert code_identity() == identity
+    (folder / "cellnet/bank/bank.py").write_text("one = 2\n")
+    changed = code_identity()
+    (folder / "cellnet/bank/bank.py").rename(folder / "cellnet/bank/other.py")
+    assert len({identity, changed, code_identity()}) == 3
 
 
 TOLD = [

@@ -131,7 +131,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     ):
         monkeypatch.setattr(module, name, said(name.rstrip("_"), what))
     monkeypatch.setattr(cellnet.cli.pipeline, "_connect", lambda file: None)
-    monkeypatch.setattr(steps, "code_version", lambda: "0.3.0")  # Git is asked otherwise, each time
+    monkeypatch.setattr(steps, "code_identity", lambda: "0.3.0")  # all files are read otherwise, each time
     return lab
 
 
@@ -205,6 +205,36 @@ def test_why_a_step_runs_again_is_said(
     change(lab)
     assert any((one["why"] or "").startswith(why) for one in lab.seen(capsys, "run", "--dry-run").values())
     assert len(lab.run()) == runs, "importing what is there already changes no digest"
+
+
+@pytest.mark.parametrize("where", ["classify", "count", "config"])
+def test_a_file_of_weights_is_known_by_what_is_in_it(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    told = {
+        "classify": FILE.replace("epochs: 2", "model.weights: mine.safetensors"),
+        "count": FILE.replace("{trials: 2}", "{trials: 2, set: {space: {model: {weights: [none, mine.safetensors]}}}}"),
+        "config": FILE.replace("{set: {epochs: 2}, ", "{config: train.yaml, "),
+    }
+    lab.file.write_text(told[where])
+    (lab.folder / "train.yaml").write_text("model: {weights: work/mine.safetensors}\n")
+    (lab.folder / "work").mkdir()
+    weights = lab.folder / ("work" if where == "config" else "") / "mine.safetensors"
+    weights.write_bytes(b"one")
+    monkeypatch.chdir(lab.folder if where == "config" else lab.folder / "work")
+    step, verb = ("tune-count", "tune") if where == "count" else ("train-classify", "train")
+    lab.run()
+    [typed] = lab.seen(capsys)[step]["commands"]
+    assert (str(lab.folder / "mine.safetensors") in typed) == (where != "config"), (
+        "as the file of the pipeline names it"
+    )
+    assert lab.run() == []
+    weights.write_bytes(b"two")
+    assert lab.seen(capsys, "run", "--dry-run")[step]["why"] == "the weights that it starts from changed"
+    assert lab.run()[0] == verb
+    weights.unlink()
+    assert lab.run(status=2) == []
+    assert capsys.readouterr().err.splitlines()[-1].endswith("No such file or directory; see the file of the pipeline")
 
 
 def test_a_promotion_that_the_rule_refuses_is_a_result_and_nothing_is_deployed(
