@@ -3,15 +3,25 @@
 const FIRST = 10, FEWEST = 12 /* images of which a list is shorter than they are */, SURE = .9, WIDE = .5 /* as cellnet.evaluation.suggesting has them */;
 const listed = new Map(); // how each row that is listed was drawn
 function lookFirst() {
-  const left = [...$("rows").rows].filter(row => !row.matches(".failed") && !kept.has(row));
+  const left = notSaidOf($("rows").rows).filter(row => !row.matches(".failed"));
   listed.clear();
   if (left.length >= FEWEST) {
     const [random] = left.toSorted((one, other) => byChance(one) - byChance(other));
     for (const row of chosenOf(left.filter(row => row !== random))) listed.set(row, "chosen");
     listed.set(random, "random");
   }
-  $("first").hidden = !listed.size;
-  $("firsts").replaceChildren(...[...listed].map(([row, drawn]) => make("li", "", firstButton(row, drawn))));
+  showFirst();
+}
+function showFirst() { // those of the list of which nothing was said yet; when that was done, the next
+  const left = notSaidOf(listed.keys());
+  if (listed.size && !left.length) return lookFirst();
+  $("first").hidden = !left.length;
+  $("firsts").replaceChildren(...left.map(row => make("li", "", firstButton(row, listed.get(row)))));
+}
+function notSaidOf(rows) { // an image that was given again is the one of which something was said
+  const imageOf = row => { const { entry: { file }, answer } = said.get(row); return [answer.image, file.size, file.lastModified].join("\n"); };
+  const done = new Set([...kept.keys()].map(imageOf));
+  return [...rows].filter(row => !done.has(imageOf(row)));
 }
 function firstButton(row, drawn) {
   const { answer, entry } = said.get(row), well = entry.place.well, name = answer.image.split("/").pop();
@@ -56,4 +66,4 @@ function byChance(row) { // by the name, so that it stays the same
   hash = Math.imul(hash ^ hash >>> 16, 0x45d9f3b) >>> 0; // names that end alike are else near each other
   return hash;
 }
-const drawnOf = row => listed.get(row) ?? "";
+const drawnOf = row => listed.get(row) ?? kept.get(row)?.record.drawn ?? "";

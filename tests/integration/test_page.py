@@ -1363,9 +1363,46 @@ def test_what_teaches_most_is_listed_first_with_why_and_opens_in_the_workbench(p
     page.find("#accept").click()
     page.wait_for(lambda: service.labels)
     assert service.labels[0]["drawn"] == "chosen" and service.labels[0]["accepted"]
+    assert page.texts("#firsts li") == listed[1:], "nothing is left to say of it"
+    page.find("#close").click()
+    page.choose_folder(page.folder / "P1")
+    page.wait_for_status("30 of 30 done")
+    again = page.texts("#firsts li")
+    assert len(again) == 10 and "E05.png" not in {text.split(" ")[0] for text in again}
+    page.run("[...rows.rows].find(row => kept.has(row)).querySelector('button').click()")
+    page.wait_for(lambda: page.find("#accept").is_enabled() and page.find("#bench").is_displayed())
+    page.find("#accept").click()
+    page.wait_for(lambda: len(service.labels) == 2)
+    assert service.labels[1]["drawn"] == "chosen", "as it was when it was listed"
     page.find("#close").click()
     page.find("#clear").click()
     assert not page.find("#first").is_displayed()
+
+
+def test_when_all_that_was_listed_is_said_the_next_are_listed(page: Page) -> None:
+    for number in range(24):
+        page.write(f"P1/{number}.png", {"count": number})
+    page.choose_folder(page.folder / "P1")
+    page.wait_for_status("24 of 24 done")
+    before = page.texts("#firsts li")
+    page.run(
+        "[...listed.keys()].slice(1).forEach(row => kept.set(row, { record: { drawn: 'chosen' } })) ?? showFirst()"
+    )
+    assert page.texts("#firsts li") == before[:1]
+    page.run("kept.set([...listed.keys()][0], { record: { drawn: 'random' } }) && showFirst()")
+    after = page.texts("#firsts li")
+    assert len(after) == 10 and not {text.split(" ")[0] for text in after} & {text.split(" ")[0] for text in before}
+
+
+def test_cells_of_an_image_are_asked_for_once_however_often_it_is_opened(page: Page, service: Service) -> None:
+    names = [f"{number}.tif" for number in range(5)]
+    page.choose(*(page.write(name, {"count": 2.0, "points": FOUND}) for name in names))
+    page.wait_for_status("5 of 5 done")
+    for row in (1, 2, 3, 4, 5, 1):
+        page.open_bench(row)
+        page.wait_for(lambda: len(places(page)) == 2)
+        page.find("#close").click()
+    assert [one["name"] for one in service.asked if "points" in one] == names
 
 
 def test_of_a_few_images_no_order_is_made(page: Page) -> None:
