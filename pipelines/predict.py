@@ -98,7 +98,7 @@ class Job:
         """
         fresh = self._fresh([file for file in self.files if file.key not in self.kept])
         plates = plate_names({file.folder for file in self.files if file.well})
-        of_wells = list[tuple[str, str, float | None, list[Flag] | None]]()
+        of_wells = list[tuple[str, str, float | None, list[Flag] | None]]()  # the folder of results knows them itself
         try:
             for file in self.files:
                 rows = self.kept.get(file.key)
@@ -107,15 +107,17 @@ class Job:
                 else:
                     said = next(fresh)
                     self.done += 1
-                if file.well:
+                if file.well and not self.results:
                     of_wells += [(plates[file.folder], one.image, one.focus, one.quality) for one in said]
                 yield from said
-            for plate in soft_plates([(plate, focus, flags) for plate, _, focus, flags in of_wells]):
-                self.soft.append(plate.words)
-                self.as_sharp |= {of_wells[place][1] for place in plate.as_sharp}
             if self.results:
                 self.written = self.results.finish(self.files, control=self.control)
                 self.growth = self.results.series.lines
+                soft, self.as_sharp = self.results.soft, self.results.as_sharp
+            else:
+                soft = soft_plates((plate, focus, flags) for plate, _, focus, flags in of_wells)
+                self.as_sharp = {of_wells[place][1] for plate in soft for place in plate.as_sharp}
+            self.soft = [plate.words for plate in soft]
         finally:
             if self.results:
                 self.results.flush()

@@ -35,7 +35,7 @@ from cellnet.prediction.sources import ListedFile, plate_names
 from cellnet.prediction.tables import COLUMNS, csv_lines, prediction_of, row_of
 from cellnet.reports.growth import COUNTS, DIGITS, RATES, Series, count_rows, rate_rows, series_of
 from cellnet.reports.growth_page import growth_page
-from cellnet.reports.plates import SOFTER, WellSummary, draw_plate, left_out_words, soft_plates, summarise
+from cellnet.reports.plates import SOFTER, SoftPlate, WellSummary, draw_plate, left_out_words, soft_plates, summarise
 from cellnet.store.objects import Store
 from cellnet.store.parquet import read_parquet
 from cellnet.store.place import PlaceLike, open_store, place_of
@@ -93,6 +93,10 @@ class Results:
         self._kept_s = time.monotonic()
         self.series = Series()
         """The plates over time, once the job has ended."""
+        self.soft: list[SoftPlate] = []
+        """Those that are softer than the training frames, likewise."""
+        self.as_sharp: set[str] = set()
+        """The images of these that are as sharp as the others of their plate."""
 
     @classmethod
     def open(cls, place: PlaceLike, settings: Mapping[str, Any], *, overwrite: bool = False) -> Self:
@@ -159,7 +163,9 @@ class Results:
         self.flush()
         table, of_rows = _in_order(_latest(self._tables), sources)
         plates = plate_names({source.folder for source in sources if source.well})
-        table, soft = _beside_plates(_with_wells(table, of_rows, plates))
+        table, self.soft = _beside_plates(_with_wells(table, of_rows, plates))
+        self.as_sharp = {table["image"][place].as_py() for plate in self.soft for place in plate.as_sharp}
+        soft = {plate.name for plate in self.soft}
         _, before = _settings_of(self.store)
         self.series = series_of(_of_wells(table), control=control)
         wells = _wells(table, self.series)
@@ -289,14 +295,14 @@ def _well_cells(source: ListedFile, plates: Mapping[str, str]) -> dict[str, Any]
     return said | {"plate": plate, "well": well.name, "row": well.letter, "column": well.column}
 
 
-def _beside_plates(table: pa.Table) -> tuple[pa.Table, set[str]]:
+def _beside_plates(table: pa.Table) -> tuple[pa.Table, list[SoftPlate]]:
     """The rows without the flag `out_of_focus` of images that are as sharp as their plate, and the plates so judged."""
     flags = [None if said is None else said.split() for said in table.column("quality").to_pylist()]
     soft = soft_plates(zip(*(table.column(name).to_pylist() for name in ("plate", "focus")), flags, strict=True))
     for place in (place for plate in soft for place in plate.as_sharp):
         flags[place] = [flag for flag in flags[place] or () if flag != "out_of_focus"]
     told = pa.array([None if of is None else " ".join(of) for of in flags], pa.string())
-    return table.set_column(table.column_names.index("quality"), "quality", told), {plate.name for plate in soft}
+    return table.set_column(table.column_names.index("quality"), "quality", told), soft
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
