@@ -6,12 +6,12 @@ is found may be an empty edge as well. A clock whose digits change, or a bar in 
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice, zip_longest
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -49,19 +49,26 @@ class Region(NamedTuple):
     """`darkest` or `brightest`."""
 
 
-def burnt_in(bank: Bank) -> Iterator[str]:
-    """What seems to be burnt into all frames, or into those of a lineage, a sentence each."""
-    found = list(_told(bank, bank.frames, ""))
+def burnt_in(bank: Bank, *, unread: Callable[[CellnetError], object] = repr) -> Iterator[str]:
+    """What seems to be burnt into all frames, or into those of a lineage, a sentence each.
+
+    `unread` is told of pixels that cannot be read, of whose frames nothing is said.
+    """
+    found = list(_told(bank, bank.frames, "", unread))
     yield from found
     lineages = bank.lineages
     if not found and 1 < len(lineages) <= MOST_LINEAGES:
         for lineage in lineages:
-            yield from _told(bank, bank.frames.equal("lineage", lineage), f"{lineage}: ")
+            yield from _told(bank, bank.frames.equal("lineage", lineage), f"{lineage}: ", unread)
 
 
-def _told(bank: Bank, frames: Frames, whose: str) -> Iterator[str]:
+def _told(bank: Bank, frames: Frames, whose: str, unread: Callable[[CellnetError], object]) -> Iterator[str]:
     compared = _to_compare(frames)
-    regions = _same_in_all(bank, compared)
+    try:
+        regions = _same_in_all(bank, compared)
+    except CellnetError as error:
+        unread(error)
+        return
     for region in regions:
         frame = compared[0]
         where = _where(region, frame.width, frame.height)
@@ -74,30 +81,30 @@ def _told(bank: Bank, frames: Frames, whose: str) -> Iterator[str]:
 
 def _to_compare(frames: Frames) -> list[Frame]:
     """Frames of the commonest size, first one of each group; no copies, and none of a single grey value."""
-    usable = frames.equal("twin", None)
-    usable = usable.where(pc.greater(usable.column("brightest"), usable.column("darkest")))
-    sizes = Counter(usable.counted("width", "height"))
+    column = frames.column
+    is_usable = pc.and_(pc.is_null(column("twin")), pc.greater(column("brightest"), column("darkest")))
+    sizes = Counter(Frames(frames.table.select(["width", "height"]).filter(is_usable)).counted("width", "height"))
     if not sizes:
         return []
     [((width, height), number)] = sizes.most_common(1)
     if number < FEWEST:
         return []
-    usable = usable.equal("width", width).equal("height", height)
-    groups: dict[str, list[int]] = {}
-    for place, group in enumerate(usable.values("group")):
-        groups.setdefault(group, []).append(place)
-    turns = (place for turn in zip_longest(*groups.values()) for place in turn if place is not None)
-    return list(usable.at(list(islice(turns, MOST))))
+    is_size = pc.and_(pc.equal(column("width"), width), pc.equal(column("height"), height))
+    places_U = np.flatnonzero(pc.and_(is_usable, is_size))
+    groups_U = column("group").take(pa.array(places_U)).combine_chunks().dictionary_encode().indices.to_numpy()
+    order_U = np.argsort(groups_U, kind="stable")
+    turn_U = np.empty(len(places_U), np.int64)  # how many of its group come before it
+    turn_U[order_U] = np.arange(len(places_U)) - np.searchsorted(groups_U[order_U], groups_U[order_U])
+    first_F = np.flatnonzero(turn_U < MOST)
+    chosen_F = np.lexsort((groups_U[first_F], turn_U[first_F]))[:MOST]
+    return list(frames.each(places_U[first_F[chosen_F]]))
 
 
 def _same_in_all(bank: Bank, frames: Sequence[Frame]) -> list[Region]:
     """The few small regions that are the darkest, or the brightest, in each of the frames."""
     same: dict[str, NDArray[np.bool_]] = {}
     for frame in frames:
-        try:
-            tones = _extremes(bank.pixels(frame))
-        except CellnetError:
-            return []
+        tones = _extremes(bank.pixels(frame))
         same = {tone: here_HW & same.get(tone, here_HW) for tone, here_HW in tones.items()}
         if not any(here_HW.any() for here_HW in same.values()):
             return []

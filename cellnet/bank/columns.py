@@ -209,8 +209,10 @@ class Frames(Sequence[Frame]):
 
 def with_twins(copies: Frames, frames: Frames) -> tuple[Frames, Frames]:
     """The near-duplicates whose twins are among the frames, and those, one each."""
-    places = pc.index_in(copies.column("twin"), value_set=frames.column("frame").combine_chunks())
-    return copies.where(pc.is_valid(places)), frames.at(places.drop_null())
+    twins = copies.column("twin").combine_chunks()
+    among = frames.named_by("frame", pc.unique(twins.drop_null()))  # which may be a few of a million
+    places = pc.index_in(twins, value_set=among.column("frame").combine_chunks())
+    return copies.where(pc.is_valid(places)), among.at(places.drop_null())
 
 
 def _unpickled(data: bytes) -> Frames:

@@ -115,13 +115,10 @@ def read_state(store: Store, known: State = NOTHING, *, as_of: Moment | None = N
     was none.
     """
     log, before = _log(store), _tables(store)
-    number = log.newest()
-    if as_of is not None:
-        number = _number_at(log, number, as_of)
-    if number:
+    if number := number_of(store, as_of=as_of):
         if number == known.entry:
             return known
-        entry = _read_entry(log, number)
+        entry = read_entry(store, number)
         tables = {part.sha256: rows for part, rows in known.parts}
         lists = {part.sha256: labels for part, labels in known.said}
         unknown = dict.fromkeys(known.unknown)
@@ -173,6 +170,21 @@ def write_labels(
 def _with(state: State, labels: Labels) -> list[tuple[Part | None, Labels]]:
     """The parts of a state's labels, with more of them."""
     return list(_joined([*state.said, (None, labels)], Labels.joined))
+
+
+def number_of(store: Store, *, as_of: Moment | None = None) -> int:
+    """The number of a bank's newest entry, or of that of a moment; 0 where there is none.
+
+    Raises ConfigError for a moment at which there was none.
+    """
+    log = _log(store)
+    newest = log.newest()
+    return newest if as_of is None else _number_at(log, newest, as_of)
+
+
+def read_entry(store: Store, number: int) -> Entry:
+    """An entry of a bank's log. Raises DataError for one that is damaged, or that a later cellnet wrote."""
+    return _read_entry(_log(store), number)
 
 
 def entries_of(store: Store) -> Iterator[tuple[int, Entry]]:

@@ -3,6 +3,7 @@
 pixels, parts, log, tables   the bank and how it came to be: never removed
 shards                       tiles of trainings, made anew when one needs them: removed when none used them for long
 prepared                     what images came to, for an import that goes on: removed when it is old
+summaries                    what `cellnet bank show` says, made anew when it is asked for: removed when they are old
 checkpoints                  of runs: removed when the run is finished and old; its records stay
 """
 
@@ -24,6 +25,7 @@ KEEP_DAYS: Final = 30.0
 LEAST_KEEP_DAYS: Final = 1.0
 """Nobody may still be at an import, or have just found shards that are so old."""
 KEPT: Final = ("pixels", "parts", "log", "tables")
+SWEPT: Final = (*KEPT, "shards", "prepared", "summaries")
 CHECKPOINT: Final = re.compile(r"(?P<run>[^/]+)/checkpoint_[^/]+/.")
 FINISHED: Final = "finished.json"
 """The record of a run that is over, in its folder."""
@@ -77,7 +79,10 @@ def clear(bank: Bank, runs: Store | None = None, *, keep_days: float = KEEP_DAYS
                 of_no_frame += pc.sum(pc.invert(pc.is_in(names, value_set=named))).as_py()
     for what, store, entries in (
         ("shards", bank.store, _shards(bank.store, before)),
-        ("prepared", bank.store, ((entry, entry.modified < before) for entry in bank.store.entries("prepared/"))),
+        *(
+            (what, bank.store, ((entry, entry.modified < before) for entry in bank.store.entries(f"{what}/")))
+            for what in ("prepared", "summaries")
+        ),
         *([("checkpoints", runs, _checkpoints(runs, before))] if runs else []),
     ):
         kind = Held(what=what)
@@ -89,7 +94,7 @@ def clear(bank: Bank, runs: Store | None = None, *, keep_days: float = KEEP_DAYS
                 unneeded.append(entry.key)
         if not dry_run:
             list(together(store.delete, unneeded))
-    unfinished = 0 if dry_run else sum(_swept(bank.store, f"{what}/", before) for what in (*KEPT, "shards", "prepared"))
+    unfinished = 0 if dry_run else sum(_swept(bank.store, f"{what}/", before) for what in SWEPT)
     return Cleared(held=held, of_no_frame=of_no_frame, unfinished=unfinished)
 
 

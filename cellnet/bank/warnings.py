@@ -1,7 +1,7 @@
 """What will hurt a training on the frames of a bank."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import pyarrow.compute as pc
@@ -13,6 +13,7 @@ from cellnet.bank.folds import ENOUGH_GROUPS, FOLDS, few_groups, groups_n
 from cellnet.bank.frames import Frame
 from cellnet.bank.outliers import unlike_the_rest
 from cellnet.bank.quality import notes_on
+from cellnet.errors import CellnetError
 
 NAMED: Final = 8
 """Lineages that are named one by one."""
@@ -36,9 +37,12 @@ def outlook_of(frames: Iterable[Frame]) -> str:
     )
 
 
-def warnings_in(bank: Bank) -> list[str]:
-    """What will hurt a training on a bank, a sentence each; some of its frames are looked at."""
-    return [*warnings_of(bank.frames), *burnt_in(bank)]
+def warnings_in(bank: Bank, *, unread: Callable[[CellnetError], object] = repr) -> list[str]:
+    """What will hurt a training on a bank, a sentence each; some of its frames are looked at.
+
+    `unread` is told of pixels that cannot be read.
+    """
+    return [*warnings_of(bank.frames), *burnt_in(bank, unread=unread)]
 
 
 def warnings_of(frames: Iterable[Frame]) -> list[str]:

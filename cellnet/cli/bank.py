@@ -1,7 +1,7 @@
 """`cellnet bank`: images come in, and what a bank holds is shown."""
 
 import argparse
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -31,9 +31,7 @@ from cellnet.config.loading import load_config
 from cellnet.readers import NO_IMAGE, Options, Unused
 
 if TYPE_CHECKING:
-    from cellnet.bank.bank import Bank
-    from cellnet.bank.columns import Frames
-    from cellnet.bank.frames import Frame
+    from cellnet.bank.summary import Summary
 
 SHOWN: Final = 10
 """Near-duplicates that an import names one by one."""
@@ -155,7 +153,7 @@ def gc(arguments: argparse.Namespace) -> None:
 
 def import_(arguments: argparse.Namespace) -> int:
     from cellnet.bank.prepare import OUTSIDE
-    from cellnet.bank.warnings import warnings_in
+    from cellnet.bank.summary import Summary, near_ones
     from cellnet.store.paths import path_at
     from pipelines.ingest import ingest
 
@@ -171,7 +169,7 @@ def import_(arguments: argparse.Namespace) -> int:
         say(f"set aside {frame.source}: {frame.set_aside}")
     for line in unused_lines(imported.unused):
         say(line)
-    for copy, original in _near(bank.frames, imported.near[:SHOWN]):
+    for copy, original in near_ones(bank.frames, imported.near[:SHOWN]):
         say(f"nearly the same: {copy} and {original}")
     if len(imported.near) > SHOWN:
         say(f"and {len(imported.near) - SHOWN} more, which cellnet bank show tells")
@@ -187,7 +185,7 @@ def import_(arguments: argparse.Namespace) -> int:
         refused = f"; {counted(outside, 'image')} set aside since centres lie outside" if outside else ", none outside"
         say(f"{centres:,} centres in frames of the bank{refused}")
     unused = {"unused": [asdict(item) for item in imported.unused], "unused_by_reason": by_reason(imported.unused)}
-    _print_bank(bank, warnings_in(bank), as_json=arguments.json, more=unused)
+    _print_summary(Summary.of(bank), bank.store.uri, as_json=arguments.json, more=unused)
     if bank.frames and not arguments.json:
         task = "classify" if len(bank.lineages) > 1 else "count"
         page = bank_command(arguments, "bank", "show", arguments.bank, "--html", "bank.html")
@@ -221,30 +219,21 @@ def by_reason(unused: Sequence[Unused]) -> dict[str, int]:
     return dict(numbers)
 
 
-def _near(frames: "Frames", copies: "Sequence[Frame]") -> list[tuple[str, str]]:
-    """The sources of near-duplicates, each with that of what it copies."""
-    from cellnet.bank.columns import Frames, with_twins
-
-    known, originals = with_twins(Frames.of(copies), frames)
-    return list(zip(known.values("source"), originals.values("source"), strict=True))
-
-
 def show(arguments: argparse.Namespace) -> None:
-    from cellnet.bank.warnings import warnings_in
+    from cellnet.bank.summary import Summary
 
-    bank = places_of(arguments).open_bank()
-    warnings = warnings_in(bank)
-    _print_bank(bank, warnings, as_json=arguments.json)
+    places = places_of(arguments)
+    summary = Summary.at(places.bank, as_of=places.as_of)
+    _print_summary(summary, places.bank.open().uri, as_json=arguments.json)
     if arguments.html:
         from cellnet.reports.gallery import write_gallery
 
-        say(f"page: {write_gallery(arguments.html, bank, warnings)}")
+        say(f"page: {write_gallery(arguments.html, places.open_bank(), summary.warnings)}")
     if not arguments.json:
-        copies, misread = bank.frames.known("twin"), bank.frames.misread
-        near = _near(bank.frames, copies[:LISTED])
-        _list([f"set aside {frame.source}: {frame.set_aside}" for frame in bank.set_aside[:LISTED]], bank.set_aside)
-        _list([f"nearly the same: {copy} and {original}" for copy, original in near], copies)
-        _list([f"read by an earlier cellnet: {source}" for source in misread[:LISTED].values("source")], misread)
+        aside, near, earlier = summary.set_aside, summary.near, summary.earlier
+        _list([f"set aside {image['source']}: {image['reason']}" for image in aside[:LISTED]], aside)
+        _list([f"nearly the same: {copy} and {original}" for copy, original in near[:LISTED]], near)
+        _list([f"read by an earlier cellnet: {source}" for source in earlier[:LISTED]], earlier)
 
 
 def _list(lines: Sequence[str], of: Sized) -> None:
@@ -276,126 +265,46 @@ def shards(arguments: argparse.Namespace) -> None:
     tell(make_shards(bank, plan).describe(plan))
 
 
-def _print_bank(bank: "Bank", warnings: Sequence[str], *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+def _print_summary(summary: "Summary", uri: str, *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     """A bank's tables and warnings; as JSON with `more` of an import."""
-    from cellnet.bank.warnings import outlook_of
-
-    rows = _rows(bank.frames)
-    batches, notes = _batches(bank.frames), _notes(bank.frames)
-    outlook, said = outlook_of(bank.frames), labels.facts_of(bank)
     if as_json:
-        facts = {"bank": bank.store.uri, "digest": bank.digest, "rows": rows, "batches": batches, "warnings": warnings}
-        set_aside = [{"source": frame.source, "reason": frame.set_aside} for frame in bank.set_aside]
-        near, misread = _near(bank.frames, bank.frames.known("twin")), bank.frames.misread.values("source")
-        lists = {"set_aside": set_aside, "near": near, "earlier": misread, "notes": notes}
-        lists |= {"outlook": outlook, "entry": bank.entry, "labels": said, "quality": _quality(bank.frames)}
-        print_json(facts | lists | dict(more or {}))
+        print_json({"bank": uri, **summary.model_dump(), **(more or {})})
         return
-    print_table(rows)
-    if batches:
+    print_table(summary.rows)
+    if batches := summary.batches:
         print()
         print_table([_batch_row(batch) for batch in batches[:BATCHES_SHOWN]])
         if len(batches) > BATCHES_SHOWN:
             tell(f"and {len(batches) - BATCHES_SHOWN} batches more, which --json tells")
         print()
-    frames = counted(len(bank.frames), "frame")
-    tell(f"{frames}, {len(bank.set_aside)} set aside, digest {bank.digest[:12]}, in {bank.store.uri}")
-    if said["labels"]:
+    frames = counted(summary.frames, "frame")
+    tell(f"{frames}, {len(summary.set_aside)} set aside, digest {summary.digest[:12]}, in {uri}")
+    if (said := summary.labels)["labels"]:
         disagree = f", people disagree on {counted(said['disagreements'], 'frame')}" if said["disagreements"] else ""
         tell(f"{counted(said['labels'], 'label')} of {counted(said['frames'], 'frame')} since they came{disagree}")
     if said["unusable"]:
         why = ", ".join(f"{number} {why}" for why, number in said["unusable"].items())
         tell(f"{counted(sum(said['unusable'].values()), 'frame')} unusable ({why}), left out of training and of scores")
-    for note in notes:
+    for note in summary.notes:
         names = [Path(source).name for source in note["sources"]]
         others = f" and {len(names) - UNUSED_SHOWN} more" if len(names) > UNUSED_SHOWN else ""
         say(f"of {counted(len(names), 'mask')} {note['note']}: {', '.join(names[:UNUSED_SHOWN])}{others}")
-    if not_measured := len(bank.frames.equal("structure", None)):
+    if not_measured := summary.quality["not_measured"]:
         say(
             f"note: {counted(not_measured, 'frame')} of an earlier import, of which focus and saturation were not "
             "measured; import them again, and they are"
         )
-    if outlook:
-        say(f"note: {outlook}")
-    for warning in warnings:
+    if summary.outlook:
+        say(f"note: {summary.outlook}")
+    for warning in summary.warnings:
         say(f"warning: {warning}")
-
-
-def _quality(frames: "Frames") -> dict[str, Any]:
-    """The frames that look out of focus, saturated or empty, and of how many this was never measured."""
-    from cellnet.bank.quality import flagged
-
-    flags = flagged(frames)
-    held = frames.named_by("frame", flags)
-    named = zip(held.values("source"), held.values("frame"), strict=True)
-    not_measured = len(frames.equal("structure", None))
-    return {
-        "flagged": [{"source": source, "flags": flags[name]} for source, name in named],
-        "not_measured": not_measured,
-    }
-
-
-def _notes(frames: "Frames") -> list[dict[str, Any]]:
-    """How masks were read, where another reading can be thought of, and of which frames."""
-    sources: dict[str, list[str]] = {}
-    for frame in frames.known("note"):
-        sources.setdefault(str(frame.note), []).append(frame.source)
-    return [{"note": note, "sources": held} for note, held in sorted(sources.items())]
-
-
-def _rows(frames: "Frames") -> list[dict[str, Any]]:
-    """A line on the frames of each lineage in each split: how many, of how many groups, how large and how bright."""
-    from cellnet.bank.splits import contents
-
-    frames = frames.named
-    sizes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for (lineage, split, width, height), held in frames.counted("lineage", "split", "width", "height").items():
-        sizes[lineage, split][f"{width}×{height}"] += held
-    bits: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for lineage, split, depth in frames.counted("lineage", "split", "bits"):
-        bits[lineage, split].add(depth)
-    rows = []
-    for part in contents(frames, "lineage", "split"):
-        named = part["lineage"], part["split"]
-        others = len(sizes[named]) - 1
-        rows.append(
-            {
-                "lineage": part["lineage"],
-                "split": part["split"],
-                **{name: part[name] for name in ("frames", "groups", "batches", "cells")},
-                "hours": _span(part["time_h"]),
-                "size": sizes[named].most_common(1)[0][0] + (f" and {others} more" if others else ""),
-                "bits": "/".join(map(str, sorted(bits[named]))),
-                "grey": f"{part['darkest']}-{part['brightest']}",
-            }
-        )
-    return rows
-
-
-def _batches(frames: "Frames") -> list[dict[str, Any]]:
-    """What each batch holds, of which lineages and ages, those frames last whose batch is not known; none for none."""
-    from cellnet.bank.splits import contents
-
-    lineages: dict[str | None, list[str]] = defaultdict(list)
-    for lineage, batch in sorted(frames.known("lineage").counted("lineage", "batch"), key=lambda pair: pair[0]):
-        lineages[batch].append(lineage)
-    told = ("batch", "frames", "groups", "cells")
-    held = [
-        {**{name: part[name] for name in told}, "lineages": lineages[part["batch"]], "time_h": part["time_h"]}
-        for part in contents(frames, "batch")
-    ]
-    return [] if all(part["batch"] is None for part in held) else held
 
 
 def _batch_row(batch: dict[str, Any]) -> dict[str, Any]:
     """The same as a line for a person."""
     from cellnet.bank.columns import NOT_KNOWN
+    from cellnet.bank.summary import span
 
     numbers = {name: batch[name] for name in ("frames", "groups", "cells")}
-    hours, lineages = _span(batch["time_h"]), ", ".join(batch["lineages"]) or None
+    hours, lineages = span(batch["time_h"]), ", ".join(batch["lineages"]) or None
     return {"batch": batch["batch"] or NOT_KNOWN, **numbers, "hours": hours, "lineages": lineages}
-
-
-def _span(ages: list[float] | None) -> str | None:
-    """From the youngest to the oldest."""
-    return "-".join(f"{age:g}" for age in dict.fromkeys(ages)) if ages else None

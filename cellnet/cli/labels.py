@@ -254,17 +254,3 @@ def diff(arguments: argparse.Namespace) -> None:
         f"from entry {before.entry} to {after.entry}: {counted(came, 'frame')} came, {gone} went, {otherwise} said "
         "otherwise"
     )
-
-
-def facts_of(bank: "Bank") -> dict[str, Any]:
-    """How much was said of frames since they came, and which cannot be used, by the reason."""
-    from cellnet.bank.history import disagreements, standing
-
-    counting = standing(bank.labels)
-    unusable = bank.frames.known("unusable").counted("unusable")
-    return {
-        "labels": len(counting),
-        "frames": len(set(counting.table.column("frame").to_pylist())),
-        "disagreements": len({one.frame for one in disagreements(counting)}),
-        "unusable": {why: number for (why,), number in unusable.items()},
-    }

@@ -116,7 +116,7 @@ def test_gc_may_delete_only_where_it_clears() -> None:
     below = "arn:aws:s3:::my-bucket"
     assert [statement["Resource"] for statement in deleting] == [
         [f"{below}/registry/*/blobs/*", f"{below}/registry/*/trash/*"],
-        [f"{below}/bank/shards/*", f"{below}/bank/prepared/*"],
+        [f"{below}/bank/{what}/*" for what in ("shards", "prepared", "summaries")],
     ]
 
 

@@ -25,8 +25,14 @@ def bank(tmp_path: Path) -> Bank:
     for name in (one.frame, "0" * 64):
         store.create(f"pixels/{name}.png", b"1234")
     for age, keys in {
-        "old": ["shards/a.json", "shards/a-01/train/0.parquet", "shards/left-02/train/0.parquet", "prepared/a.parquet"],
-        "new": ["shards/b.json", "prepared/b.parquet"],
+        "old": [
+            "shards/a.json",
+            "shards/a-01/train/0.parquet",
+            "shards/left-02/train/0.parquet",
+            "prepared/a.parquet",
+            "summaries/a.json",
+        ],
+        "new": ["shards/b.json", "prepared/b.parquet", "summaries/b.json"],
         "old, used": ["shards/b-03/train/0.parquet"],
     }.items():
         for key in keys:
@@ -55,11 +61,12 @@ def test_what_nobody_needs_is_removed_and_the_rest_stays(bank: Bank, runs: Folde
     assert cleared == planned and cleared.of_no_frame == 1
     told = {kind.what: (kind.files, kind.bytes, kind.unneeded, kind.unneeded_bytes) for kind in cleared.held}
     assert told["pixels"] == (2, 8, 0, 0) and told["parts"][::2] == (1, 0) and told["log"][::2] == (1, 0)
-    assert told["shards"] == (5, 10, 3, 6) and told["prepared"] == (2, 4, 1, 2)
+    assert told["shards"] == (5, 10, 3, 6) and told["prepared"] == told["summaries"] == (2, 4, 1, 2)
     assert told["checkpoints"] == (3, 9, 1, 3)
     gone = {*before} - {*bank.store.keys(""), *runs.keys("")}
     assert gone == {
         *("shards/a.json", "shards/a-01/train/0.parquet", "shards/left-02/train/0.parquet", "prepared/a.parquet"),
+        "summaries/a.json",
         "done/checkpoint_1/state",
     }
     assert len(Bank.open(bank.store.uri).frames) == 1

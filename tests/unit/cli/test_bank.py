@@ -80,7 +80,7 @@ def test_a_page_says_what_the_terminal_does_and_frames_are_looked_through_once(
 ) -> None:
     looked: list[Bank] = []
 
-    def found(bank: Bank) -> list[str]:
+    def found(bank: Bank, **_: object) -> list[str]:
         looked.append(bank)
         return ["a scale bar?"]
 
