@@ -113,9 +113,10 @@ def ray_started() -> Iterator[None]:
     from pipelines import cluster, publishing, starting
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (KEYS | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "CELLNET_CACHE": ""}).items():
+        more = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "CELLNET_CACHE": ""}
+        for name, value in (KEYS | starting.LIMITS | more).items():
             patch.setenv(name, value)
-        with starting._patient():  # Ray's own 30 s are too few where both cores are busy
+        with starting._patient():  # Ray's own limits are too short where both cores are busy
             ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         ray._private.worker._global_node.kill_log_monitor()  # nobody reads what it passes on, which costs a CPU's 20th
         patch.setattr(publishing, "to_onnx", exports_kept())  # what is trained again is exported once
