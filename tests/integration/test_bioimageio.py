@@ -53,7 +53,7 @@ def version(card: Callable[..., Card]) -> Callable[..., tuple[ModelVersion, dict
     return make
 
 
-@pytest.mark.parametrize("task", ["classify", "count"])
+@pytest.mark.parametrize("task", ["classify", pytest.param("count", marks=pytest.mark.whole)])
 def test_a_package_passes_the_zoos_own_tests_and_says_what_it_is(version: Callable, tmp_path: Path, task: str) -> None:
     made, files = version(task, pixel_um=0.5, tile_px=(400, 400))
     path = write_bioimageio(tmp_path / "mine.zip", made, files, authors=["Ada Lovelace", "Grace Hopper"])

@@ -302,16 +302,17 @@ def test_an_alias_moves_to_what_is_better_on_the_holdout_or_by_force(
     assert third.endswith("rival@3 (before: rival@2): a plate of its own")
 
 
+@pytest.mark.whole  # test_tune.py publishes such a one, and unit/pipelines/test_heads.py has its parts
 def test_a_frozen_network_that_knows_photographs_is_trained_by_its_last_layer_and_sees_tiles_once(
-    small_bank: Path, tmp_path: Path
+    sample_bank: Path, tmp_path: Path
 ) -> None:
-    places = Places(bank=place_of(small_bank), registry=place_of(tmp_path / "registry"))
+    places = Places(bank=place_of(sample_bank), registry=place_of(tmp_path / "registry"))
     lite = ModelSpec(architecture="efficientnet_lite0", frozen=True)
     wanted = quick_config("classify", model=lite, augment=Augment(shares=(1.0,), shifts=0))
     said: list[str] = []
     version = train(places, wanted, say=said.append)
     looks = "in 8 orientations, and as other instruments would have recorded them, are computed"
-    assert f"features of 12 train tiles {looks}" in said
+    assert f"features of 48 train tiles {looks}" in said
     card = version.card
     assert card.start is not None and (card.start.source, card.start.licence) == ("imagenet", "Apache-2.0")
     assert (card.config.model.weights, card.preprocess.std, card.parent) == ("imagenet", 0.5, None)
@@ -336,16 +337,16 @@ def test_a_comparison_without_a_bank_says_so(places: Places) -> None:
 
 
 def test_a_counter_of_one_lineage_on_s3_sees_no_other_and_is_published_though_its_command_died_before_it_did(
-    small_bank: Path, trained: Places, moto: str, credentials: None, capsys: pytest.CaptureFixture[str]
+    sample_bank: Path, trained: Places, moto: str, credentials: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = Place("s3://lab/jobs", moto)
     places = Places(bank=jobs.below("bank"), registry=jobs.below("registry"))
-    bank, imported = ingest(small_bank.parent / "images", places)
-    assert imported.added == 24 and bank.digest == Bank.open(small_bank).digest
+    bank, imported = ingest(sample_bank.parent / "images", places)
+    assert imported.added == 24 and bank.digest == Bank.open(sample_bank).digest
     wanted = quick_config("count", lineage="A172")
     said: list[str] = []
     counter = train(places, wanted, say=said.append)
-    assert counter.ref == "regressor-A172@1" and "4 training tiles of 200×200 px of A172 alone" in said[0]
+    assert counter.ref == "regressor-A172@1" and "16 training tiles of 200×200 px of A172 alone" in said[0]
     own = {split: {one.frame for one in bank.split(split) if one.lineage == "A172"} for split in ("train", "test")}
     shards = make_shards(bank, make_plan(bank, wanted))
     assert {split: {row["frame"] for row in dataset_of(shards, split, "frame").take_all()} for split in own} == own
@@ -370,10 +371,10 @@ def test_a_counter_of_one_lineage_on_s3_sees_no_other_and_is_published_though_it
 
     general = import_version(places.open_registry(), trained.open_registry(), "regressor:champion").ref
     promote(general, "champion", places)
-    compared = rf"of {general} per tile of A172 in the holdout \(n=2, 1 group\), .* one group alone shows nothing"
+    compared = rf"of {general} per tile of A172 in the holdout \(n=8, 1 group\), .* one group alone shows nothing"
     with pytest.raises(NotBetterError, match=compared):
         promote(counter.ref, "champion", places)
-    [answer] = predict([next((small_bank.parent / "images/images").glob("THP1*"))], places)
+    [answer] = predict([next((sample_bank.parent / "images/images").glob("THP1*"))], places)
     assert answer.count is not None and answer.models.regressor == "regressor@1"
     stored = {key.split("/")[0] for key in jobs.open().keys("")}
     assert stored == {"bank", "registry", "runs"}

@@ -179,6 +179,7 @@ def test_a_search_on_s3_goes_on_after_a_kill_ctrl_c_and_lost_files_and_the_best_
     assert best.card.scores["test"]["mae"] == min(trial.score for trial in after.values())
 
 
+@pytest.mark.whole  # unit/pipelines/test_tune.py has a Tuner without room
 def test_a_search_whose_trials_get_no_room_begins_anew_or_ends_and_frees_what_it_reserved(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
