@@ -15,6 +15,7 @@ from cellnet.cli.options import (
     PUBLISHES,
     READS_REGISTRY,
     REF,
+    SCORE_AS_OF,
     images_of,
     named_place,
     places_of,
@@ -42,6 +43,7 @@ def add_to(commands: Any) -> None:
             help="of the bank (holdout); folds are answers that a version keeps, of networks that had not learned from "
             "the frames, and what is taken of a version that learned from the holdout",
         ),
+        SCORE_AS_OF,
         JSON.but(help="the scores as one JSON object"),
         Option("--report", type=Path, metavar="DIR", help="also write DIR/report.html and DIR/scores.json"),
         *READS_REGISTRY,

@@ -55,6 +55,9 @@ AS_OF: Final = Option(
 LEARN_AS_OF: Final = AS_OF.but(
     help="learn from the bank as it was: the number of an entry (cellnet bank labels), or a time (UTC)"
 )
+SCORE_AS_OF: Final = AS_OF.but(
+    help="score on the bank as it was: the number of an entry (cellnet bank labels), or a time (UTC)"
+)
 ONCE: Final = Option(
     "--once",
     metavar="NAME",

@@ -210,7 +210,8 @@ class EvaluateStep(Step):
 
     def command(self, known: Known, key: str = UNKNOWN) -> list[str]:
         ref = known.model(self.task) or UNKNOWN
-        return ["evaluate", ref, _bank(known, self.of.bank), *options(self.of, "split"), *_reads(known)]
+        state = (_bank(known, self.of.bank), *_as_of(known, key, self.of.bank))
+        return ["evaluate", ref, *state, *options(self.of, "split"), *_reads(known)]
 
 
 @dataclass
@@ -335,9 +336,9 @@ def _model(known: Known, task: Task) -> dict[str, str]:
     return {"model": ref, "id": known.registry.resolve(ref).id}
 
 
-def _as_of(known: Known, key: str) -> list[str]:
-    """The state of the bank that is meant, while people may go on labelling."""
-    entry = 0 if key == UNKNOWN else known.bank().entry
+def _as_of(known: Known, key: str, uri: str | None = None) -> list[str]:
+    """The state of a bank that is meant, while people may go on labelling; the pipeline's unless told otherwise."""
+    entry = 0 if key == UNKNOWN else known.bank(uri).entry
     return ["--as-of", str(entry)] if entry else []
 
 

@@ -53,6 +53,7 @@ OUTPUTS: Final = {
     "lineage_unfamiliar": Output("BOOL", lambda said: said.lineage_unfamiliar, "whole"),
     "count_unfamiliar": Output("BOOL", lambda said: said.count_unfamiliar, "whole"),
     "quality": Output("BYTES", lambda said: " ".join(said.quality or ()) or None, "model"),
+    "focus": Output("FP64", lambda said: said.focus, "model"),
     "models": Output("BYTES", lambda said: [said.models.classifier, said.models.regressor], "whole"),
 }
 LACKING: Final[dict[str, str | bool | None]] = {"BYTES": "", "BOOL": False, "FP64": None}

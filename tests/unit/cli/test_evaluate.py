@@ -1,18 +1,23 @@
 """What `cellnet evaluate` says of the frames, and the tables that it prints."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pipelines.evaluate
+from cellnet.bank.bank import Bank
+from cellnet.bank.frames import Frame
 from cellnet.cli import main
 from cellnet.cli.evaluate import print_scores
 from cellnet.evaluation.batches import Answered, by_age, by_batch
 from cellnet.evaluation.metrics import TOO_FEW, Rows
+from cellnet.evaluation.scoring import LeftOut
 from cellnet.registry.learned import UNMEASURED, Side
-from tests.factories import card, evaluation
+from cellnet.registry.registry import Registry
+from tests.factories import Known, card, evaluation, frame, publish
 
 SIDES: tuple[Side | None, ...] = ("same", "same", "new", "new", None)
 HOURS = (0.0, 6.0, 48.0, 52.0, None)
@@ -77,6 +82,33 @@ def test_of_a_version_of_before_is_said_what_the_splits_tell(notes: Any) -> None
 def printed(capsys: pytest.CaptureFixture[str], made: dict[str, Any]) -> str:
     print_scores(made)
     return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_model_is_scored_on_the_bank_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(Registry.open(str(tmp_path / "registry")), "count")
+    bank = Bank.create(tmp_path / "bank")
+    for number in (1, 2, 3):
+        bank.add([frame(number, count=3)])
+
+    def unusable(predictor: object, frames: list[Frame], store: object) -> tuple[list[object], list[LeftOut]]:
+        return [], [LeftOut(one, "damaged") for one in frames]
+
+    monkeypatch.setattr(pipelines.evaluate.cluster, "connect", lambda *places: None)
+    monkeypatch.setattr(pipelines.evaluate, "score_frames", unusable)
+    monkeypatch.setattr(pipelines.evaluate.Predictor, "load", lambda registry, ref: Known(registry.resolve(ref)))
+    given = ("evaluate", "regressor@1", str(bank.store.uri), "--registry", str(tmp_path / "registry"), "--split", "all")
+    for words, said in (
+        ((), "the first of 3"),
+        (("--as-of", "2"), "the first of 2"),
+        (("--as-of", "9"), "has the entries 1 to 3, and no 9"),
+        (("--as-of", "2020-01-01"), "has nothing of 2020-01-01"),
+        (("--as-of", "soon"), "--as-of takes the number of an entry, or a time"),
+    ):
+        assert main([*given, *words]) == 2
+        [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cellnet")]
+        assert said in line
 
 
 def test_same_and_new_batches_stand_beside_each_other_and_ages_below(capsys: pytest.CaptureFixture[str]) -> None:

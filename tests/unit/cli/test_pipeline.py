@@ -152,6 +152,7 @@ def test_each_step_runs_once_and_nothing_runs_where_nothing_changed(
     assert seen["tune-count"]["result"] == {"model": "regressor@1", "test": {"accuracy": 0.5}}
     assert "this is tune\n" in Path(seen["tune-count"]["log"]).read_text()
     assert "--no-promote" in seen["tune-count"]["commands"][0] and "--as-of 1" in seen["tune-count"]["commands"][0]
+    assert "--as-of 1" in seen["evaluate-count-1"]["commands"][0]
 
 
 def test_nothing_to_do_starts_no_ray(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

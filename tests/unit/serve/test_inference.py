@@ -33,7 +33,7 @@ from tests.unit.serve.kitchen import Kitchen, client
 HEADER = "Inference-Header-Content-Length"
 ALL = [
     *("lineage", "probabilities", "classes", "count", "count_low", "count_high"),
-    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "quality", "models"),
+    *("unfamiliar", "lineage_unfamiliar", "count_unfamiliar", "quality", "focus", "models"),
 ]
 
 
@@ -115,6 +115,7 @@ def test_the_server_and_each_model_say_what_they_are(registry: Registry, kitchen
         "count_high",
         "unfamiliar",
         "quality",
+        "focus",
     ]
     classifier = api.get("/v2/models/classifier").json()
     assert {"name": "probabilities", "datatype": "FP64", "shape": [-1, 2]} in classifier["outputs"]
@@ -217,10 +218,17 @@ def test_what_no_image_has_is_left_out_and_what_one_lacks_is_null(
     answered = model.answer_of
 
     def familiar(frame: Any, measures: Measures) -> Answer:
-        return answered(frame, measures).model_copy(update={"unfamiliar": True if len(frame.boxes) == 2 else None})
+        return answered(frame, measures).model_copy(
+            update={
+                "unfamiliar": True if len(frame.boxes) == 2 else None,
+                "focus": 0.5 if len(frame.boxes) == 1 else None,
+            }
+        )
 
     monkeypatch.setattr(model, "answer_of", familiar)
     outputs = said(infer(api, of_files(one, two), "regressor"))
+    assert outputs["focus"] == [0.5, None], "as /v1 tells it"
+    assert said(infer(api, of_files(one, two)))["focus"] == [0.5, None]
     assert outputs["count_high"] == [pytest.approx(1 + 2**0.5, abs=0.01), None]
     assert outputs["unfamiliar"] == [False, True]
 
