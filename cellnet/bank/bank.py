@@ -398,7 +398,10 @@ def _places(mask: Any) -> NDArray[np.int64]:
 def _known(frames: Frames, more: Frames) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Which of more frames (M,) are new, and where each stands among the frames with the new ones behind them."""
     coded = more.column("frame").combine_chunks().dictionary_encode()
-    same_C = pc.index_in(coded.dictionary, value_set=frames.column("frame")).fill_null(-1).to_numpy().astype(np.int64)
+    code_N = pc.index_in(frames.column("frame"), value_set=coded.dictionary)  # the few are looked up by the many
+    place_K = _places(pc.is_valid(code_N))
+    same_C = np.full(len(coded.dictionary), -1)
+    same_C[code_N.drop_null().to_numpy()] = place_K
     codes_M = coded.indices.to_numpy()
     _, first_C = np.unique(codes_M, return_index=True)  # codes are in the order in which they come first
     is_new_C = same_C < 0
@@ -428,7 +431,7 @@ def _told_more(frame: Frame, again: Frame) -> Frame:
 
 def _read_otherwise(frames: Frames, prepared: Frames) -> dict[str, Frame]:
     """What files come to now whose frames an earlier cellnet read, by the names of those, where it is not the same."""
-    earlier = frames.misread
+    earlier = frames.named_by("source", prepared.values("source")).misread
     if not earlier:
         return {}
     names = dict(zip(earlier.values("source"), earlier.values("frame"), strict=True))
@@ -465,20 +468,22 @@ def _with_splits(frames: Frames, before_n: int, settings: BankSettings) -> tuple
 
     Copies of a frame stay on its side of the split. One whose own group is on another side is set aside.
     """
+    before, new = frames[:before_n], frames[before_n:]
     pairs = near_pairs(frames.column("fingerprint"), start=before_n)
-    groups = frames.values("group")
-    splits = assign_splits(frames, settings, near=[(groups[i], groups[j]) for i, j in pairs])
-    sides = [splits[group] for group in groups]
-    frames = frames.with_values("split", pa.array(sides, pa.string()))
-    twins = frames.values("twin")
-    copied = sorted({earlier for earlier, _ in pairs})
-    names = dict(zip(copied, frames.at(copied).values("frame"), strict=True))
+    paired = sorted({place for pair in pairs for place in pair})
+    group_of = dict(zip(paired, frames.at(paired).values("group"), strict=True))
+    splits = assign_splits(frames, settings, near=[(group_of[i], group_of[j]) for i, j in pairs])
+    new = new.with_values("split", pa.array([splits[group] for group in new.values("group")], pa.string()))
+    frames = Frames.joined([before, new])
+    side_of = {place: splits[group] for place, group in group_of.items()}
+    twins = new.values("twin")
+    names = dict(zip(paired, frames.at(paired).values("frame"), strict=True))
     crossing: dict[int, Frame] = {}
     for earlier, later in pairs:
         if earlier in crossing or later in crossing:
             continue
-        if sides[earlier] == sides[later]:
-            twins[later] = twins[later] or names[earlier]
+        if side_of[earlier] == side_of[later]:
+            twins[later - before_n] = twins[later - before_n] or names[earlier]
         else:
             first, copy = frames[earlier], frames[later]
             reason = (
@@ -486,7 +491,7 @@ def _with_splits(frames: Frames, before_n: int, settings: BankSettings) -> tuple
                 f"is in {copy.split}; leave it out, as it would leak"
             )
             crossing[later] = replace(copy, frame="", split=None, twin=None, set_aside=reason)
+    frames = Frames.joined([before, new.with_values("twin", pa.array(twins, pa.string()))])
     is_kept_N = np.ones(len(frames), bool)
     is_kept_N[list(crossing)] = False
-    frames = frames.with_values("twin", pa.array(twins, pa.string()))
     return frames.where(pa.array(is_kept_N)) if crossing else frames, list(crossing.values())

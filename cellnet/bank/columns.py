@@ -47,6 +47,8 @@ MADE: Final = 4096
 """Rows that are made frames, or frames rows, at a time."""
 
 
+FEW: Final = 16
+"""One in so many rows, of which fewer are taken piece by piece."""
 NOT_KNOWN: Final = "(not known)"
 """What stands for the lineage of frames that have none."""
 
@@ -150,6 +152,8 @@ class Frames(Sequence[Frame]):
         places_N = np.asarray(places, np.int64)
         if len(places_N) and (np.diff(places_N) == 1).all():
             return Frames(self.table.slice(places_N[0], len(places_N)))
+        if len(places_N) * FEW < len(self):
+            return Frames(_few_of(self.table, places_N))
         return Frames(self.table.take(pa.array(places_N)))
 
     def with_values(self, name: str, values: Any) -> "Frames":
@@ -213,6 +217,16 @@ def with_twins(copies: Frames, frames: Frames) -> tuple[Frames, Frames]:
     among = frames.named_by("frame", pc.unique(twins.drop_null()))  # which may be a few of a million
     places = pc.index_in(twins, value_set=among.column("frame").combine_chunks())
     return copies.where(pc.is_valid(places)), among.at(places.drop_null())
+
+
+def _few_of(table: pa.Table, places_N: NDArray[np.int64]) -> pa.Table:
+    """The rows at a few places: from each piece by itself, since Arrow first copies a column that lies in several."""
+    batches = table.to_batches()
+    start_B = np.cumsum([0, *map(len, batches)])
+    batch_N = np.searchsorted(start_B, places_N, side="right") - 1
+    order_N = np.argsort(batch_N, kind="stable")
+    taken = [batches[batch].take(pa.array(places_N[batch_N == batch] - start_B[batch])) for batch in np.unique(batch_N)]
+    return pa.Table.from_batches(taken, table.schema).take(pa.array(np.argsort(order_N)))
 
 
 def _unpickled(data: bytes) -> Frames:

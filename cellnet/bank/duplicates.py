@@ -41,6 +41,11 @@ HEAD: Final = 3
 BLOCK: Final = 2**18
 """Pairs that are compared together: what fits into a processor's caches."""
 
+FEW: Final = 2**-8
+"""Of all, as many that are compared with all find theirs by bands of `SPREAD` bits, which are quickly made of words: of
+wider ones fewer would be compared, and making them takes longer than that."""
+SPREAD: Final = 16
+EACH_BYTE: Final = np.uint64(0x0101010101010101)
 UNPACKED: Final = 2**13
 """Fingerprints whose bits are taken apart together: 4 MB, and four times that as numbers."""
 
@@ -73,7 +78,10 @@ def near_pairs(fingerprints: Sequence[str] | pa.ChunkedArray, *, start: int = 0)
     bytes_NB = bytes_NB.reshape(len(known_N), BITS // 8)
     from_n = int(np.searchsorted(known_N, start))
     width = int(math.log2(len(known_N))) if len(known_N) >= SMALL else 0
-    pairs_P2 = _near_in_bands(bytes_NB, from_n, min(width, WIDEST))
+    width = min(width, WIDEST)
+    if width > SPREAD and len(known_N) - from_n <= FEW * len(known_N):
+        width = SPREAD
+    pairs_P2 = _near_in_bands(bytes_NB, from_n, width)
     if pairs_P2 is None:  # fingerprints that are alike, so that bands do not tell them apart
         pairs_P2 = _near_in_bands(bytes_NB, from_n, 0)
         assert pairs_P2 is not None
@@ -93,7 +101,7 @@ def _near_in_bands(bytes_NB: NDArray[np.uint8], start: int, width: int) -> NDArr
 
     None where more would be compared than all with all.
     """
-    words_NW = bytes_NB.view(np.uint64)
+    words_WN = np.ascontiguousarray(bytes_NB.view(np.uint64).T)
     places_N = np.arange(len(bytes_NB))
     left = (len(bytes_NB) - start) * len(bytes_NB) if width else math.inf
     found = [np.empty((0, 2), np.int64)]
@@ -104,7 +112,7 @@ def _near_in_bands(bytes_NB: NDArray[np.uint8], start: int, width: int) -> NDArr
             wanted_K[key_N[start:] ^ flip] = True
         order_M = np.flatnonzero(wanted_K[key_N] | (places_N >= start))
         order_M = order_M[np.argsort(key_N[order_M], kind="stable")]
-        key_M, words_WM = key_N[order_M], words_NW.T.take(order_M, axis=1)
+        key_M, head_HM = key_N[order_M], words_WN[:HEAD].take(order_M, axis=1)
         first_K = np.concatenate([[0], np.cumsum(np.bincount(key_M, minlength=1 << width))])
         all_A = np.flatnonzero(order_M >= start)
         for length, alike in itertools.groupby(flips.tolist(), key=int.bit_length):
@@ -122,14 +130,14 @@ def _near_in_bands(bytes_NB: NDArray[np.uint8], start: int, width: int) -> NDArr
                     if not is_once:
                         earlier = order_M[other_C] < order_M[one_C]
                         one_C, other_C = one_C[earlier], other_C[earlier]
-                    for words in (HEAD, len(words_WM)):  # nearly all differ enough in the first ones
-                        near = _distance(words_WM[:words], one_C, other_C) <= NEAR_BITS
-                        one_C, other_C = one_C[near], other_C[near]
-                    found.append(np.sort(np.stack([order_M[one_C], order_M[other_C]], axis=1), axis=1)[:, ::-1])
+                    near = _distance(head_HM, one_C, other_C) <= NEAR_BITS  # nearly all differ enough there
+                    one_C, other_C = order_M[one_C[near]], order_M[other_C[near]]
+                    near = _distance(words_WN, one_C, other_C) <= NEAR_BITS
+                    found.append(np.sort(np.stack([one_C[near], other_C[near]], axis=1), axis=1)[:, ::-1])
     return np.unique(np.concatenate(found), axis=0)[:, ::-1]
 
 
-def _bands(bytes_NB: NDArray[np.uint8], width: int) -> Iterator[tuple[NDArray[np.uint32], int]]:
+def _bands(bytes_NB: NDArray[np.uint8], width: int) -> Iterator[tuple[NDArray[np.unsignedinteger], int]]:
     """Each band of all fingerprints as a number, and in how many of its bits near ones differ at most.
 
     Near ones do so in one band at least, or their distances add up to more than `NEAR_BITS`. A band takes bits from all
@@ -138,6 +146,9 @@ def _bands(bytes_NB: NDArray[np.uint8], width: int) -> Iterator[tuple[NDArray[np
     if not width:
         yield np.zeros(len(bytes_NB), np.uint32), 0
         return
+    if width == SPREAD:
+        yield from _spread(bytes_NB)
+        return
     number = BITS // width
     most, larger = divmod(NEAR_BITS + 1, number)
     keys_KN = np.empty((number, len(bytes_NB)), np.uint32)
@@ -145,6 +156,24 @@ def _bands(bytes_NB: NDArray[np.uint8], width: int) -> Iterator[tuple[NDArray[np
     for start in range(0, len(bytes_NB), UNPACKED):
         bits_NB = np.unpackbits(bytes_NB[start : start + UNPACKED], axis=1)[:, : number * width]
         keys_KN[:, start : start + UNPACKED] = np.einsum("nwk,w->kn", bits_NB.reshape(-1, width, number), powers_W)
+    for band, key_N in enumerate(keys_KN):
+        if (limit := most - (band >= larger)) >= 0:
+            yield key_N, limit
+
+
+def _spread(bytes_NB: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.unsignedinteger], int]]:
+    """Bands of 16 bits, each of two words: the same bit of their bytes."""
+    words_NW = bytes_NB.view(np.uint64)
+    number, half = BITS // SPREAD, words_NW.shape[1] // 2
+    keys_KN = np.empty((number, len(words_NW)), np.uint16)
+    for start in range(0, len(words_NW), UNPACKED):
+        words_WN = words_NW[start : start + UNPACKED].T.copy()
+        for bit in range(8):
+            # each byte's bit alone, and by the product all eight in the highest byte
+            gathered_WN = ((words_WN >> np.uint64(bit)) & EACH_BYTE) * np.uint64(0x0102040810204080) >> np.uint64(56)
+            keys_HN = gathered_WN[:half] | gathered_WN[half:] << np.uint64(8)
+            keys_KN[bit * half : (bit + 1) * half, start : start + UNPACKED] = keys_HN
+    most, larger = divmod(NEAR_BITS + 1, number)
     for band, key_N in enumerate(keys_KN):
         if (limit := most - (band >= larger)) >= 0:
             yield key_N, limit

@@ -15,6 +15,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import ClassVar, Final, Literal, TypeVar
 
 import numpy as np
@@ -152,9 +153,10 @@ def write_state(store: Store, state: State, rows: Frames, labels: Labels) -> Sta
     `labels` are more of them, of rows that take the places of others. The state itself where it has them already.
     Raises ConfigError for a bank that holds what this cellnet does not know and would lose.
     """
-    pieces = list(_joined(_arranged(state, rows), Frames.joined))
-    if Frames.joined(piece for _, piece in pieces) == state.rows:
+    arranged = list(_arranged(state, rows))
+    if all(piece is before for (_, piece), (_, before) in zip_longest(arranged, _pieces(state), fillvalue=(None, ()))):
         return state
+    pieces = list(_joined(arranged, Frames.joined))
     return _append(store, state, Entry(at=next_moment(state), by=user(), parts=[]), pieces, _with(state, labels))
 
 
@@ -162,7 +164,7 @@ def write_labels(
     store: Store, state: State, labels: Labels, *, by: str, why: str = "", at: datetime, undoes: int | None = None
 ) -> State | None:
     """Likewise with these labels more, of its next entry, and the rows that it has."""
-    pieces = list(_joined(_arranged(state, state.rows), Frames.joined))
+    pieces = list(_joined(_pieces(state), Frames.joined))
     entry = Entry(what="labels", at=at, by=by, why=why, undoes=undoes, parts=[])
     return _append(store, state, entry, pieces, _with(state, labels))
 
@@ -293,16 +295,39 @@ def _write_part(store: Store, data: bytes, rows: int) -> Part:
     return part
 
 
+def _pieces(state: State) -> list[tuple[Part | None, Frames]]:
+    """The rows of a state as they lie."""
+    return [*([(None, state.before)] if state.before else []), *state.parts]
+
+
 def _arranged(state: State, rows: Frames) -> Iterator[tuple[Part | None, Frames]]:
-    """Rows as they lie in the parts that there are, and then what is new; without its part where one changed."""
-    names = _names(rows)
+    """Rows as they lie in the parts that there are, without its part where one changed; and then what is new.
+
+    Mostly none did, and the frames of each part follow those of the one before it: that is looked at first, since an
+    index of a million names takes a second.
+    """
+    is_used = pc.is_null(rows.column("set_aside"))
+    used_U, aside_A = np.flatnonzero(is_used), np.flatnonzero(pc.invert(is_used))
+    asides = rows.at(aside_A).column("source").combine_chunks()
+    names: pa.Array | None = None
     is_new = np.ones(len(rows), bool)
-    for part, before in [*([(None, state.before)] if state.before else []), *state.parts]:
+    at = 0
+    for part, before in _pieces(state):
+        used, aside = before.equal("set_aside", None), before.known("set_aside")
+        used_places = used_U[at : at + len(used)]
+        aside_places = aside_A[pc.index_in(aside.column("source").combine_chunks(), value_set=asides).drop_null()]
+        at += len(used)
+        if rows.at(used_places) == used and rows.at(aside_places) == aside:
+            is_new[used_places] = is_new[aside_places] = False
+            yield part, before
+            continue
+        names = _names(rows) if names is None else names
         places = pc.index_in(_names(before), value_set=names).drop_null().to_numpy()
         is_new[places] = False
         piece = rows.at(places)
         yield (part, before) if piece == before else (None, piece)
-    yield None, rows.where(pa.array(is_new))
+    if is_new.any():
+        yield None, rows.where(pa.array(is_new))
 
 
 def _joined(

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from cellnet.bank import columns
-from cellnet.bank.columns import SCHEMA, Frames, with_twins
+from cellnet.bank.columns import FEW, SCHEMA, Frames, with_twins
 from cellnet.bank.frames import FORM, Frame
 
 ROWS = [
@@ -112,3 +112,12 @@ def test_what_an_earlier_cellnet_may_have_misread_is_told_by_file_and_form(
     source: str, form: int | None, is_misread: bool
 ) -> None:
     assert bool(Frames.of([replace(ROWS[0], source=source, form=form)]).misread) == is_misread
+
+
+def test_a_few_of_rows_in_many_pieces_come_in_the_order_that_is_asked_for() -> None:
+    rows = [replace(ROWS[0], source=f"{number}.png") for number in range(200)]
+    pieces = [Frames.of(rows[start : start + 40]) for start in range(0, 200, 40)]
+    joined, places = Frames.joined(pieces), [199, 0, 40, 39, 41, 40]
+    assert len(places) * FEW < len(joined)
+    assert [one.source for one in joined.at(places)] == [f"{place}.png" for place in places]
+    assert joined.at([]) == [] and joined.at([7]) == [joined[7]]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellnet.bank.duplicates import BITS, NEAR_BITS, SMALL, fingerprint, near_pairs
+from cellnet.bank.duplicates import BITS, NEAR_BITS, SMALL, SPREAD, _near_in_bands, fingerprint, near_pairs
 from cellnet.sample import draw_frame, draw_well
 
 Grey = NDArray[np.uint8]
@@ -82,4 +82,9 @@ def test_the_same_pairs_are_found_as_by_comparing_all_with_all(n: int, ones: flo
     all_pairs = [(i, j) for j in range(n) for i in range(j) if apart_NN[i, j] <= NEAR_BITS]
     assert len(all_pairs) > n // 20
     assert near_pairs(prints) == all_pairs
-    assert near_pairs(prints, start=n - 40) == [(i, j) for i, j in all_pairs if j >= n - 40]
+    of_few = [(i, j) for i, j in all_pairs if j >= n - 40]
+    assert near_pairs(prints, start=n - 40) == of_few
+    bytes_NB = np.packbits(bits_NB, axis=1)
+    if ones == 0.5:  # alike ones are told apart by no band
+        found = _near_in_bands(bytes_NB, n - 40, SPREAD)
+        assert found is not None and [pair for pair in map(tuple, found.tolist()) if 7 not in pair] == of_few

@@ -148,3 +148,25 @@ def test_a_part_that_is_gone_and_an_entry_that_is_damaged_are_named(tmp_path: Pa
     log.write_text(log.read_text().replace(part.stem, "../../secret"))
     with pytest.raises(DataError, match=r"log/000001.json is damaged: parts.0.sha256.*; restore it from a copy"):
         Bank.open(tmp_path / "bank")
+
+
+def test_parts_in_which_nothing_changed_stay_whatever_is_set_aside_in_them(tmp_path: Path) -> None:
+    def aside(number: int, why: str = "blank") -> Frame:
+        return Frame(frame="", source=f"{number}.png", set_aside=why)
+
+    bank = Bank.create(tmp_path / "bank")
+    bank.add([*map(frame, range(60)), *map(aside, range(900, 910))])
+    bank.add([*map(frame, range(60, 80)), *map(aside, range(910, 915))])
+    first, second = (part.sha256 for part, _ in read_state(bank.store).parts)
+    bank.add([frame(90), aside(920)])
+    now = [part.sha256 for part, _ in read_state(bank.store).parts]
+    assert now[:2] == [first, second] and parts_of(bank) == [70, 25, 2]
+    bank.add([frame(912), aside(903, "empty")])  # one is of use after all, of another the reason is another
+    parts = read_state(bank.store).parts
+    assert sum(part.rows for part, _ in parts) == 97
+    assert parts[0][0].sha256 != first and parts[1][0].sha256 != second
+    assert [one.set_aside for one in Bank.open(tmp_path / "bank").set_aside if one.source == "903.png"] == ["empty"]
+    assert [one.source for one in bank.set_aside if one.source == "912.png"] == []
+    entries = bank.entry
+    bank.add([frame(90), aside(903, "empty")])
+    assert bank.entry == entries

@@ -1,15 +1,18 @@
 """Groups that share copies of a frame stand on one side; what has a side keeps it."""
 
+import hashlib
+import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from cellnet.bank.duplicates import linked
 from cellnet.bank.frames import Frame
-from cellnet.bank.splits import assign_splits
+from cellnet.bank.splits import DRAWS, _in_turn, _shares, assign_splits
 from cellnet.config.bank import BankSettings
 from cellnet.config.choices import Split
 
@@ -93,3 +96,71 @@ def test_the_draw_of_counted_groups_depends_on_the_seed_and_not_on_the_order() -
         assign_splits(items, BankSettings(seed=seed)) for items, seed in ((wells, 0), (wells[::-1], 0), (wells, 1))
     ]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def plainly(items: Sequence[Frame], settings: BankSettings, near: Sequence[tuple[str, str]]) -> dict[str, Split]:
+    """The same, group by group: every sum over all counts, in the order in which the frames come."""
+    lineages: dict[str, set[str]] = defaultdict(set)
+    held: dict[str, list[float]] = defaultdict(list)
+    sides: dict[str, Split] = {}
+    for item in items:
+        lineages[item.group].add(item.lineage or "")
+        if item.split is not None:
+            sides[item.group] = item.split
+        if item.count is not None:
+            held[item.group].append(item.count)
+    means = {group: math.fsum(counts) / len(counts) for group, counts in held.items()}
+    fixed, waiting = dict(sides), defaultdict[tuple[str, ...], list[list[str]]](list)
+    new = [group for group in lineages if group not in sides]
+    links = [(new.index(one), new.index(two)) for one, two in near if one in new and two in new]
+    for family in map(sorted, linked(new, links)):
+        touched = Counter(sides[b] for pair in near for a, b in (pair, pair[::-1]) if a in family and b in sides)
+        if touched:
+            fixed |= dict.fromkeys(family, max(touched, key=lambda side: (touched[side], side)))
+        else:
+            waiting[tuple(sorted(set().union(*(lineages[group] for group in family))))].append(family)
+    # a family that joins others is of the stratum of all that it holds
+    of_family = {group: set(lineages[group]) for group in lineages}
+    for family in map(sorted, linked(new, links)):
+        for group in family:
+            of_family[group] = set().union(*(lineages[one] for one in family))
+    splits = dict(fixed)
+    for stratum, families in waiting.items():
+        alike = {group: side for group, side in fixed.items() if tuple(sorted(of_family[group])) == stratum}
+        best: tuple[float, dict[str, Split]] | None = None
+        varied = len({means.get(group) for family in families for group in family}) > 1
+        for draw in range(DRAWS if varied else 1):
+            seed = f"{settings.seed}/{draw}" if draw else f"{settings.seed}"
+            drawn = sorted(families, key=lambda family: hashlib.sha256(f"{seed}/{family[0]}".encode()).digest())
+            turn = _in_turn(_shares(settings), Counter(alike.values()), map(len, drawn))
+            dealt = {group: side for family, side in zip(drawn, turn, strict=True) for group in family}
+            of_side: dict[Split, list[float]] = defaultdict(list)
+            for group, side in (alike | dealt).items():
+                if group in means:
+                    of_side[side].append(means[group])
+            counts = [count for some in of_side.values() for count in some]
+            mean = math.fsum(counts) / max(len(counts), 1)
+            off = math.fsum((math.fsum(some) - mean * len(some)) ** 2 / len(some) for some in of_side.values())
+            if best is None or off < best[0]:
+                best = off, dealt
+        assert best is not None
+        splits |= best[1]
+    return splits
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_groups_of_columns_are_dealt_as_they_are_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn: list[Split | None] = ["train", "test", "holdout", None, None, None]
+    side_of = [drawn[rng.integers(6)] for _ in range(60)]
+    items = []
+    for number in range(240):
+        group = int(rng.integers(60))
+        count = float(rng.integers(9)) if seed % 2 else float(rng.lognormal(3))
+        lineage = ("AB"[group % 2], "C", None)[rng.choice(3, p=[0.9, 0.05, 0.05])]
+        known = {"split": side_of[group], "lineage": lineage, "count": None if rng.random() < 0.2 else count}
+        items.append(Frame(frame=f"{number:064x}", source=f"{number}", group=f"w{group}", **known))
+    names = sorted({item.group for item in items})
+    near = [(str(one), str(two)) for one, two in rng.choice(names, (4, 2))]
+    settings = BankSettings(seed=seed)
+    assert assign_splits(items, settings, near=near) == plainly(items, settings, near)
