@@ -136,23 +136,13 @@ def joining(ray_started: None) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def sample_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three drawn lineages, four wells each, two fields a well: 24 frames of 400×400."""
-    return _drawn_bank(tmp_path_factory.mktemp("sample"), size_px=400)
-
-
-@pytest.fixture(scope="session")
-def small_bank(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Likewise 24 frames of 200×200, a tile each: for what takes a look of a large network at every tile."""
-    return _drawn_bank(tmp_path_factory.mktemp("small"), size_px=200)
-
-
-def _drawn_bank(folder: Path, *, size_px: int) -> Path:
-    """A bank beside the `images` that it has imported."""
     from cellnet.places import Places
     from cellnet.sample import write_sample
     from cellnet.store.place import place_of
     from pipelines.ingest import ingest
 
-    manifest = write_sample(folder / "images", wells_per_lineage=4, lineages=("THP1", "A172", "3T3"), size_px=size_px)
+    folder = tmp_path_factory.mktemp("sample")
+    manifest = write_sample(folder / "images", wells_per_lineage=4, lineages=("THP1", "A172", "3T3"))
     ingest(manifest, Places(bank=place_of(folder / "bank")))
     return folder / "bank"
 

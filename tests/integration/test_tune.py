@@ -44,8 +44,8 @@ ONE_EACH = {"seeds": 1, "stop_early": False}
 
 
 @pytest.fixture
-def places(small_bank: Path, tmp_path: Path) -> Places:
-    return Places(bank=place_of(small_bank), registry=place_of(tmp_path / "registry"))
+def places(sample_bank: Path, tmp_path: Path) -> Places:
+    return Places(bank=place_of(sample_bank), registry=place_of(tmp_path / "registry"))
 
 
 def records(places: Places) -> dict[str, dict[str, Any]]:
