@@ -13,7 +13,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 
 HERE: Final = Path(__file__).parent
-PARTS: Final = ("bench.css", "bench.js", "first.js")
+PARTS: Final = ("bench.css", "bench.js", "first.js", "times.js")
 """Files that the page holds where it names them."""
 STATIC: Final = Path(fastapi_offline.__file__).parent / "static"
 """The documentation page's script and style, since it may load nothing from elsewhere."""

@@ -520,6 +520,18 @@ def test_a_path_tells_the_page_what_it_tells_cellnet_predict(page: Page) -> None
     assert [there.index(shot) for shot in there] == [here.index(shot) for shot in here]
 
 
+def test_a_path_tells_the_page_the_time_that_it_tells_cellnet_predict(page: Page) -> None:
+    with (Path(__file__).parents[1] / "data/times.csv").open(newline="", encoding="utf-8") as file:
+        examples = list(csv.DictReader(file))
+    given = [row["paths"].split("|") for row in examples]
+    read = "arguments[0].map(paths => withTimes(readNames(paths), paths).map(({ hours }) => hours))"
+    told = {row["source"]: hours for row, hours in zip(examples, page.run(read, given), strict=True)}
+    assert told == {
+        row["source"]: [None if said == "-" else pytest.approx(float(said), abs=1e-3) for said in row["hours"].split()]
+        for row in examples
+    }
+
+
 @pytest.mark.parametrize(
     ("pattern", "wells"),
     [
@@ -564,6 +576,17 @@ def test_what_is_wrong_with_an_expression_stands_beside_it_and_names_are_read_as
     assert page.texts("#rows .where") == ["B05"]
     page.find("#wells").send_keys(Keys.BACKSPACE * len(wrong), Keys.ENTER)
     assert page.find("#wells-wrong").text == "" and page.find("#wells").get_attribute("aria-invalid") == "false"
+
+
+def test_folders_that_are_called_after_times_are_one_plate_with_curves(page: Page) -> None:
+    for folder, count in (("0h", 10), ("24h", 20), ("day2", 40)):
+        for well in ("B03", "B04"):
+            page.write(f"P1/{folder}/{well}.png", {"count": count})
+    page.choose_folder(page.folder / "P1")
+    page.wait_for_status("6 of 6 done")
+    assert page.texts("figcaption") == ["P1: mean cells per field, by well"]
+    told = page.run("[...document.querySelectorAll('.curves title')].map(one => one.textContent)")
+    assert told == [f"{well}: 10.0 at 0 h, 20.0 at 24 h, 40.0 at 48 h" for well in ("B03", "B04")]
 
 
 def test_wells_over_time_have_curves(page: Page) -> None:

@@ -1,11 +1,17 @@
 """When images were recorded, as instruments and people write it into names; what is left open is told."""
 
+import csv
 from dataclasses import replace
 
 import pytest
 
 from cellnet.images.times import BETWEEN, NO_HOUR, NONE, TWO, ZONES, NamedTime, over_time, read_times
 from cellnet.images.wells import read_names
+from tests.factories import ROOT
+
+with (ROOT / "tests/data/times.csv").open(newline="", encoding="utf-8") as file:
+    EXAMPLES = list(csv.DictReader(file))
+"""Read by the page alike: tests/integration/test_page.py."""
 
 
 def times(*paths: str, hours_between: float | None = None) -> list[NamedTime]:
@@ -20,23 +26,15 @@ def left_open(*paths: str) -> list[str | None]:
     return [one.left_open for one in times(*paths)]
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (("VID1234_B3_1_00d06h00m.tif", "VID1234_B3_1_01d00h30m.tif"), [6, 24.5]),
-        (("A172_Phase_A7_1_01d08h00m_2.tif", "A172_Phase_A7_1_00d00h00m_4.tif"), [32, 0]),
-        (("A172_Phase_C5_1_2020y03m11d_12h00m.tif", "A172_Phase_C5_1_2020y03m12d_12h00m.tif"), [0, 24]),
-        (("B - 2(fld 1 wv BF - BF time 1 - 0 ms).tif", "B - 2(fld 1 wv BF - BF time 2 - 5400000 ms).tif"), [0, 1.5]),
-        (("B03_20261129_1200.tif", "B03_20261129_180030.tif"), [0, 6.0083]),
-        (("B03_2026-02-28T23-00-00.tif", "B03_2026-03-01T01.30.00.tif"), [0, 2.5]),
-        (("B03_2026-11-29T12-00-00Z.tif", "B03_2026-11-29T14-30-00+0100.tif"), [0, 1.5]),
-        (("B03_24h.tif", "B03_72,5hr.tif"), [24, 72.5]),
-        (("B03_T=90min.tif", "B03_2days.tif"), [1.5, 48]),
-        (("day1_B03.tif", "Day_03_B03.tif"), [24, 72]),
-    ],
-)  # fmt: skip
-def test_hours_and_moments_in_names_are_hours_of_the_series(names: tuple[str, str], expected: list[float]) -> None:
-    assert hours(*(f"P1/{name}" for name in names)) == expected
+@pytest.mark.parametrize("row", EXAMPLES, ids=lambda row: row["source"])
+def test_hours_and_moments_in_names_are_hours_of_the_series(row: dict[str, str]) -> None:
+    paths = row["paths"].split("|")
+    names = read_names(paths)
+    of_one = over_time(name.plate for name in names)
+    told = read_times([replace(name, plate=of_one.get(name.plate, name.plate)) for name in names], paths)
+    assert [one.hours for one in told] == [
+        None if said == "-" else pytest.approx(float(said), abs=1e-3) for said in row["hours"].split()
+    ]
 
 
 @pytest.mark.parametrize(
