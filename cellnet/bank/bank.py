@@ -4,6 +4,7 @@
     pixels/SHA256.png      grey pixels as recorded, addressed by their content
     prepared/KEY.parquet   what some images came to when they were read, for an import that is run again
     parts/SHA256.parquet   rows of the table of frames, and labels that people gave them since
+    summaries/KEY.json     what a large bank holds, counted once (cellnet/bank/summary.py)
     log/000003.json        which parts are the bank; the newest counts, created only if absent (cellnet/bank/parts.py)
 
 An import writes pixels first and commits with one new entry of the log, so it is seen whole or not at all, and of two

@@ -25,6 +25,8 @@ FIRST: Final = frozenset(
 """The fields of the first banks, which take part whatever they hold."""
 LINES: Final = 2**16
 """Frames whose lines are made together."""
+PLAIN: Final = r"\A[ !#-\[\]-~]*\z"
+"""A text of which nothing is escaped in JSON."""
 HEARSAY: Final = frozenset(
     {
         *("source", "fingerprint", "twin", "greys", "form", "sharpness", "note"),
@@ -57,7 +59,14 @@ def _said(name: str, values: pa.Array) -> pa.Array:
         texts = pa.array(said, pa.string())
     else:
         coded = values.dictionary_encode()
-        texts = pa.array(map(json.dumps, coded.dictionary.to_pylist()), pa.string()).take(coded.indices)
+        texts = _as_json(coded.dictionary).take(coded.indices)
     if name in FIRST:
         texts = texts.fill_null("null")
     return pc.binary_join_element_wise(json.dumps(name), texts, ": ")
+
+
+def _as_json(values: pa.Array) -> pa.Array:
+    """Each value in JSON."""
+    if pa.types.is_string(values.type) and pc.all(pc.match_substring_regex(values, PLAIN)).as_py():
+        return pc.binary_join_element_wise('"', values, '"', "")
+    return pa.array(map(json.dumps, values.to_pylist()), pa.string())

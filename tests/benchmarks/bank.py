@@ -1,8 +1,8 @@
 """How a bank's table grows: `python tests/benchmarks/bank.py OUT [NUMBER_OF_FRAMES...]`.
 
 Rows alone, without images: each size, and at each what is done to it in a process of its own, as commands are. Made
-(table, splits and near-duplicates, in one import), shown (`cellnet bank show`), added to by a thousand frames more, and
-its digest taken. One in twenty is a near-duplicate of another; four frames are a well, 384 wells a plate. Beside each
+(table, splits and near-duplicates, in one import), shown (`cellnet bank show`), shown again, added to by a thousand
+frames more, and its digest taken; the frames that are looked at when it is shown have images. One in twenty is a near-duplicate of another; four frames are a well, 384 wells a plate. Beside each
 other stand seconds of a CPU, how they grow from size to size (exponent: 1 is in proportion), and the memory of the
 largest process at most, of which some 700 bytes a frame are the rows that are imported.
 
@@ -46,12 +46,15 @@ MORE: Final = 1000
 STEPS: Final = {
     "made": "made, s of a CPU",
     "shown": "shown",
+    "again": "shown again",
     "more": f"{MORE:,} more",
     "digest": "digest",
 }
 """What is done to a bank, and its heading."""
 SIDE: Final = 64
 """Pixels of an image that is imported."""
+LOOKED_AT: Final = 1000
+"""Frames of which the first few of each lineage are looked at."""
 LINEAGES: Final = ("A549", "THP1", "3T3", "VERO6", "A172")
 
 
@@ -105,8 +108,9 @@ def step(name: str, size: int, folder: str) -> dict[str, float]:
     rows = drawn(size) if name == "made" else drawn(MORE, first=size) if name == "more" else Frames.of([])
     started = time.process_time()
     if name == "made":
-        Bank.create(folder).add(rows)
-    elif name == "shown":
+        bank = Bank.create(folder)
+        bank.add(rows)
+    elif name in ("shown", "again"):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             assert main_of_cellnet(["bank", "show", folder]) == 0
     elif name == "more":
@@ -114,6 +118,10 @@ def step(name: str, size: int, folder: str) -> dict[str, float]:
     else:
         assert len(Bank.open(folder).digest) == 64
     seconds = time.process_time() - started
+    if name == "made":
+        for row in rows[:LOOKED_AT]:
+            image_HW = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), np.uint8)
+            bank.store.put(f"pixels/{row.frame}.png", encode_png(image_HW))
     return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cellnet.bank import digest
 from cellnet.bank.columns import Frames
-from cellnet.bank.digest import FIRST, HEARSAY, digest_of
+from cellnet.bank.digest import FIRST, HEARSAY, _as_json, digest_of
 from cellnet.bank.frames import Frame
 from cellnet.config.bank import BankSettings
 from cellnet.config.loading import is_none
@@ -65,3 +65,8 @@ def test_batch_and_age_take_part_where_they_are_known() -> None:
     assert digest_of(BankSettings(), [Frame(**KNOWN, batch=None, time_h=None)]) == DIGEST
     known = [{"batch": "P1"}, {"batch": "P2"}, {"time_h": 0.0}, {"time_h": 24.0}]
     assert len({DIGEST, *(digest_of(BankSettings(), [Frame(**KNOWN, **more)]) for more in known)}) == 5
+
+
+@pytest.mark.parametrize("text", ["", "A549", "~ !#[]", 'a"b', "a\\b", "Zürich", "\x7f", "a\nb", "\u2028", "🔬"])
+def test_a_text_stands_in_the_digest_as_in_json(text: str) -> None:
+    assert _as_json(pa.array([text, "plain"])).to_pylist() == [json.dumps(text), '"plain"']
