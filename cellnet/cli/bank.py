@@ -119,7 +119,8 @@ def add_to(commands: Any) -> None:
         help="say what lies in a bank and in runs, and clear away what nobody needs",
         description=(
             "Remove shards that no training used for some days (they are made anew), what images came to when an old "
-            "import read them, what bank show counted, and checkpoints of runs that were finished. Frames, labels and their history stay."
+            "import read them, what bank show counted, and checkpoints of runs that were finished. Frames, labels and "
+            "their history stay."
         ),
     )
     command(verbs, "shards", shards, BANK, *TRAINING, ENDPOINT_URL, help="make the training tiles ahead of a training")

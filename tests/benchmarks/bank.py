@@ -1,10 +1,11 @@
 """How a bank's table grows: `python tests/benchmarks/bank.py OUT [NUMBER_OF_FRAMES...]`.
 
-Rows alone, without images: each size, and at each what is done to it in a process of its own, as commands are. Made
-(table, splits and near-duplicates, in one import), shown (`cellnet bank show`), shown again, added to by a thousand
-frames more, and its digest taken; the frames that are looked at when it is shown have images. One in twenty is a near-duplicate of another; four frames are a well, 384 wells a plate. Beside each
-other stand seconds of a CPU, how they grow from size to size (exponent: 1 is in proportion), and the memory of the
-largest process at most, of which some 700 bytes a frame are the rows that are imported.
+Rows alone, with images of those alone that are looked at: each size, and at each what is done to it in a process of its
+own, as commands are. Made (table, splits and near-duplicates, in one import), shown (`cellnet bank show`), shown again,
+added to by a thousand frames more, and its digest taken. One in twenty is a near-duplicate of another; four frames are a
+well, 384 wells a plate. Beside each other stand seconds of a CPU, how they grow from size to size (exponent: 1 is in
+proportion), and the memory of the largest process at most, of which some 700 bytes a frame are the rows that are
+imported.
 
 Then images of 64×64 pixels are truly imported, by Ray, made shards of, a tile a frame but for the holdout, and listed:
 seconds, and what of them is the driver's CPU and memory, which is what one process has to do for all.
