@@ -2,8 +2,8 @@
 
 Rows alone, with images of those alone that are looked at: each size, and at each what is done to it in a process of its
 own, as commands are. Made (table, splits and near-duplicates, in one import), shown (`cellnet bank show`), shown again,
-added to by a thousand frames more, and its digest taken. One in twenty is a near-duplicate of another; four frames are a
-well, 384 wells a plate. Beside each other stand seconds of a CPU, how they grow from size to size (exponent: 1 is in
+added to by a thousand frames more, and its digest taken. One in twenty is a near-duplicate of another; four frames are
+a well, 384 wells a plate. Beside each other stand seconds of a CPU, how they grow from size to size (exponent: 1 is in
 proportion), and the memory of the largest process at most, of which some 700 bytes a frame are the rows that are
 imported.
 
