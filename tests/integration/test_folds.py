@@ -104,7 +104,6 @@ def test_folds_go_on_where_they_stopped_and_score_by_networks_that_had_not_learn
         evaluate(other.ref, places, split="folds")
 
 
-@pytest.mark.whole  # unit/pipelines/test_heads.py has heads by folds
 def test_a_counter_of_few_frames_learns_from_their_counts_alone_and_is_scored_on_batches_that_are_left_out(
     sample_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
