@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 from typing import Final
 
@@ -63,10 +64,12 @@ def _of_torchvision(architecture: str) -> Start:
     table = torchvision.models.get_model_weights(architecture).DEFAULT
     try:
         published = table.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(table.url).name
         raise ConfigError(
-            f"the ImageNet weights of {architecture} could not be fetched from {table.url}: {reason}"
+            f"the ImageNet weights of {architecture} could not be had from {table.url}: {reason}; fetch that file to "
+            f"{kept}, in place of what lies there"
         ) from error
     first = next(name for name, value in published.items() if value.ndim == 4)
     weights = {f"body.{name}": value for name, value in published.items()}

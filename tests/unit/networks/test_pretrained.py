@@ -1,5 +1,9 @@
 """Weights to start from: ImageNet's for grey tiles, files, other versions, and what does not fit."""
 
+import hashlib
+import io
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +60,67 @@ def test_damaged_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(pretrained, "LITE_SHA256", "0" * 64)
     with pytest.raises(IntegrityError, match="are not those that it was published with; install it anew"):
         imagenet_start("efficientnet_lite0")
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`published(data)`: the file that torchvision's table names for resnet18, which is fetched, hash and all."""
+    import torchvision.models  # slow to import
+
+    enum, of_file = torchvision.models.WeightsEnum, torchvision.models.Weights
+
+    def publish(data: bytes, sha256: str = "") -> Path:
+        file = tmp_path / f"resnet18-{(sha256 or hashlib.sha256(data).hexdigest())[:8]}.pth"
+        file.write_bytes(data)
+
+        class Table(enum):
+            DEFAULT = of_file(url=file.as_uri(), transforms=tuple, meta={})
+
+        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: {"resnet18": Table}[name])
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+        return file
+
+    return publish
+
+
+@pytest.mark.slow
+def test_a_network_of_torchvision_starts_from_its_table_and_sees_grey_as_the_sum_of_colours(
+    published: Callable[..., Path],
+) -> None:
+    import torchvision.models
+
+    network, data = torchvision.models.resnet18(weights=None), io.BytesIO()
+    torch.save(network.state_dict(), data)
+    published(data.getvalue())
+    start = imagenet_start("resnet18")
+    assert (start.started.source, start.started.licence) == ("imagenet", "BSD-3-Clause")
+    ours = fresh_network(config("classify", ModelSpec(architecture="resnet18")), 3, start=start).eval()
+    tile_11HW = torch.rand(1, 1, 64, 64)
+    network.fc = torch.nn.Identity()
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.body(tile_11HW), network.eval()(tile_11HW.expand(1, 3, 64, 64)))
+
+
+@pytest.mark.parametrize("fault", ["another hash", "a pickle", "cut", "gone", "damaged where it is kept"])
+def test_weights_of_torchvision_that_are_not_what_was_published_are_refused_in_a_line(
+    published: Callable[..., Path], tmp_path: Path, fault: str
+) -> None:
+    pickled = pickle.dumps(Path)
+    if fault == "another hash":
+        published(pickled, sha256="0" * 64)
+    elif fault == "gone":
+        published(pickled).unlink()
+    elif fault == "damaged where it is kept":
+        file = published(pickled)
+        (tmp_path / "home/hub/checkpoints").mkdir(parents=True)
+        (tmp_path / "home/hub/checkpoints" / file.name).write_bytes(b"")
+    else:
+        published(pickled if fault == "a pickle" else b"PK\x03\x04")
+    with pytest.raises(
+        ConfigError, match=r"the ImageNet weights of resnet18 could not be had from file:.*\.pth"
+    ) as told:
+        imagenet_start("resnet18")
+    assert "\n" not in str(told.value) and str(tmp_path / "home/hub/checkpoints") in str(told.value)
 
 
 def test_a_network_without_imagenet_weights_says_which_has_some() -> None:
