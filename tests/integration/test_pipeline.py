@@ -19,6 +19,7 @@ from cellnet.registry.registry import Registry
 from cellnet.sample import write_sample
 from cellnet.store.place import Place
 from pipelines.runs import SNAPSHOT
+from pipelines.starting import LIMITS
 from tests.machines import Machine, Machines, are_possible, wait_until
 
 from .conftest import KEYS
@@ -113,6 +114,57 @@ def test_a_pipeline_that_is_killed_in_a_training_and_before_results_are_noted_co
     assert "epoch   3/3" in log and log.count("\n--- 20") + log.startswith("--- 20") >= 2, "of each attempt"
     [run] = (tmp_path / "runs").glob("count-*")
     assert json.loads((run / "finished.json").read_bytes()) == {"model": "regressor@1"}
+
+
+@pytest.mark.ray
+@pytest.mark.nodes
+@pytest.mark.whole
+@pytest.mark.timeout(1200)
+def test_ray_job_stop_of_a_pipeline_gives_the_lease_back_and_the_next_job_goes_on(
+    own_cluster: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sample(tmp_path / "images", wells_per_lineage=4, lineages=("THP1", "A172"), size_px=200)
+    file = tmp_path / "lab.yaml"
+    told = SETTINGS.replace("epochs: 3", "epochs: 40")
+    file.write_text(
+        f"bank: {tmp_path}/bank\nregistry: {tmp_path}/registry\nsources: [{{source: {tmp_path}/images/manifest.csv}}]\n"
+        f"models: {{count: {{train: {{set: {told}}}}}}}\npromote: {{}}\n"
+    )
+    cluster = own_cluster(**LIMITS)
+    ports = {name: cluster.free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    ports["dashboard-agent-listen-port"] = 0  # one that is free
+    cluster.start("--head", "--num-cpus=2", *(f"--{name}={port}" for name, port in ports.items()))
+
+    def ray_job(verb: str, *words: str) -> str:
+        command = ["ray", "job", verb, "--address", f"http://127.0.0.1:{ports['dashboard-port']}", *words]
+        done = subprocess.run(command, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    def submitted(name: str) -> str:
+        entry = ("--working-dir", ".", "--no-wait", "--submission-id", name, "--")
+        return ray_job("submit", *entry, "python", "-m", "pipelines", "run", str(file))
+
+    wait_until(lambda: "Ray runtime started." in cluster.log.read_text(), "a cluster is there")
+    wait_until(lambda: "submitted successfully" in submitted("first"), "a job is taken")
+    wait_until(lambda: any(tmp_path.glob(f"runs/*/{SNAPSHOT}")), "an epoch is kept", timeout_s=300)
+    assert "was stopped" in ray_job("stop", "first")
+    said = ray_job("logs", "first")
+    assert "the same command goes on where it was cut" in said and "Traceback" not in said, said
+    [lease] = (tmp_path / "runs/pipeline-lab/lease").glob("*.json")
+    assert json.loads(lease.read_bytes())["given_back"] is True
+    capsys.readouterr()
+    assert main(["pipeline", "show", str(file), "--json"]) == 0
+    shown = steps_of(capsys.readouterr().out)
+    assert (shown["import-1"]["state"], shown["train-count"]["state"]) == ("done", "stopped")
+    assert "submitted successfully" in submitted("second")
+    ended = ("SUCCEEDED", "FAILED")
+    wait_until(lambda: any(one in ray_job("status", "second") for one in ended), "the second job ends", timeout_s=400)
+    said = ray_job("logs", "second")
+    assert "import-1: done already" in said and "going on after epoch" in said, said
+    capsys.readouterr()
+    assert main(["pipeline", "show", str(file), "--json"]) == 0
+    assert {one["state"] for one in steps_of(capsys.readouterr().out).values()} == {"done"}
+    assert [one.ref for one in Registry.open(str(tmp_path / "registry")).versions()] == ["regressor@1"]
 
 
 @pytest.fixture
