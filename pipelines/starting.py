@@ -67,7 +67,7 @@ def start_or_join(**settings: Any) -> None:
         settings["include_dashboard"] = False
     for tried in range(1, TRIES + 1):
         try:
-            with _unheard(), _patient():
+            with _unheard(), patient():
                 _check(address)
                 ray.init(logging_level=logging.CRITICAL, **settings)
             return
@@ -137,7 +137,7 @@ def _unheard() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _patient() -> Iterator[None]:
+def patient() -> Iterator[None]:
     """While it lasts, Ray waits START_S for a node of its own, as long as that lives."""
     from psutil import STATUS_ZOMBIE, Process  # comes with Ray, and is found once that is imported
 

@@ -117,13 +117,13 @@ class _Groups:
         self._split_G[group_K[has_one_K]] = split_K[has_one_K] - 1
         self._lineage_G = np.full(len(self.names), -1)
         self._lineage_G[group_K] = lineage_K
+        of_several = np.unique(group_K[self._lineage_G[group_K] != lineage_K])
+        self._lineage_G[of_several] = -1
+        is_mixed_K = self._lineage_G[group_K] < 0
         self._mixed: dict[int, set[str]] = {}
         """The lineages of each group that has several."""
-        of_several = np.unique(group_K[self._lineage_G[group_K] != lineage_K])
-        for group, lineage in zip(group_K.tolist(), lineage_K.tolist(), strict=True) if len(of_several) else ():
+        for group, lineage in zip(group_K[is_mixed_K].tolist(), lineage_K[is_mixed_K].tolist(), strict=True):
             self._mixed.setdefault(group, set()).add(self._lineages[lineage])
-        self._mixed = {group: self._mixed[group] for group in of_several.tolist()}
-        self._lineage_G[of_several] = -1
         self._mean_G = _means(group_N, frames.column("count"), len(self.names))
 
     @property

@@ -16,7 +16,7 @@ from cellnet.bank.bank import SETTINGS_KEY, Bank
 from cellnet.bank.columns import Frames, with_twins
 from cellnet.bank.frames import Frame
 from cellnet.bank.history import disagreements, standing
-from cellnet.bank.parts import Moment, number_of, read_entry
+from cellnet.bank.parts import Entry, Moment, number_of, read_entry
 from cellnet.bank.quality import flagged
 from cellnet.bank.splits import contents
 from cellnet.bank.warnings import outlook_of, warnings_in
@@ -86,26 +86,32 @@ class Summary(Stored):
             labels=_labels(bank),
             quality=_quality(frames),
         )
-        if not unread and (key := _key(bank.store, bank.entry)):
-            data = record_bytes(summary)
-            if len(data) < MOST_BYTES:
-                with contextlib.suppress(CellnetError):
-                    bank.store.put(key, b"\n".join([_sha256(data), data]))
+        if not unread:
+            summary._keep(bank.store)
         return summary
+
+    def _keep(self, store: Store) -> None:
+        entry = read_entry(store, self.entry) if self.entry else None
+        if not entry or not (key := _key(store.get(SETTINGS_KEY), self.entry, entry)):
+            return
+        data = record_bytes(self)
+        if len(data) < MOST_BYTES:
+            with contextlib.suppress(CellnetError):
+                store.put(key, b"\n".join([_sha256(data), data]))
 
     @classmethod
     def _kept(cls, store: Store, as_of: Moment | None) -> Self | None:
         """The one that fits the bank as it is, or was; None where there is none, or something of the bank is gone."""
         try:
-            store.get(SETTINGS_KEY)
+            settings = store.get(SETTINGS_KEY)
         except NotFoundError:
             return None
         number = number_of(store, as_of=as_of)
-        if not (key := _key(store, number)):
+        entry = read_entry(store, number) if number else None
+        if not entry or not (key := _key(settings, number, entry)):
             return None
         try:
             told, _, data = store.get(key, limit=MOST_BYTES + 100).partition(b"\n")
-            entry = read_entry(store, number)
             parts = {part.key for part in (*entry.parts, *entry.labels)}
             if told != _sha256(data) or parts - set(store.keys("parts/")):
                 return None
@@ -114,17 +120,13 @@ class Summary(Stored):
             return None
 
 
-def _key(store: Store, number: int) -> str | None:
+def _key(settings: bytes, number: int, entry: Entry) -> str | None:
     """Where the summary of a bank as of an entry is kept; None of a bank of which none is."""
     version = code_version()
-    if not number or version.endswith(DIRTY):
-        return None
-    entry = read_entry(store, number)
-    if sum(part.rows for part in entry.parts) < LEAST_ROWS:
+    if version.endswith(DIRTY) or sum(part.rows for part in entry.parts) < LEAST_ROWS:
         return None
     parts, labels = ([part.sha256 for part in held] for held in (entry.parts, entry.labels))
-    settings = hashlib.sha256(store.get(SETTINGS_KEY)).hexdigest()
-    made_of = json.dumps([version, settings, number, parts, labels])
+    made_of = json.dumps([version, hashlib.sha256(settings).hexdigest(), number, parts, labels])
     return f"summaries/{hashlib.sha256(made_of.encode()).hexdigest()}.json"
 
 

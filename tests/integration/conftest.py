@@ -30,7 +30,7 @@ import sys
 from pipelines import starting
 from ray.scripts.scripts import main
 
-with starting._patient():
+with starting.patient():
     sys.exit(main())
 """
 """`python -c PATIENT start …`: `ray start`, whose own 30 s are too few where both cores are busy."""
@@ -128,7 +128,7 @@ def ray_started() -> Iterator[None]:
         more = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "CELLNET_CACHE": ""}
         for name, value in (KEYS | starting.LIMITS | more).items():
             patch.setenv(name, value)
-        with starting._patient():  # Ray's own limits are too short where both cores are busy
+        with starting.patient():  # Ray's own limits are too short where both cores are busy
             ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         ray._private.worker._global_node.kill_log_monitor()  # nobody reads what it passes on, which costs a CPU's 20th
         patch.setattr(publishing, "to_onnx", exports_kept())  # what is trained again is exported once

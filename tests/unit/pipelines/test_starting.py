@@ -170,9 +170,9 @@ def test_ray_waits_longer_for_its_node_and_not_for_one_that_is_gone(monkeypatch:
     monkeypatch.setattr("psutil.Process.children", lambda process: [Raylet()])
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     state = "zombie"
-    with starting._patient(), pytest.raises(RuntimeError):
+    with starting.patient(), pytest.raises(RuntimeError):
         services.get_node("address", "node")
     state = "running"
-    with starting._patient():
+    with starting.patient():
         assert services.get_node("address", "node") == "there"
     assert services.get_node is get_node and len(asked) == 3
